@@ -1,0 +1,1 @@
+"""What both services share: settings, schema, problems, credentials, health and logs."""

@@ -1,0 +1,61 @@
+"""Tokens and credentials. A token is a uuid4 (122 random bits), so a fast digest of it is safe to store."""
+
+import binascii
+from base64 import b64decode
+from hashlib import sha256
+from uuid import UUID, uuid4
+
+import msgspec
+
+from common.problems import InvalidCredentials
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """Who somebody claims to be; `user_id` is None where the token alone names the user (Bearer)."""
+
+    token_digest: bytes
+    user_id: UUID | None = None
+
+
+def make_token() -> str:
+    """A new token, shown to its user once."""
+    return str(uuid4())
+
+
+def digest(token: str) -> bytes:
+    """The SHA-256 digest of a token, 32 bytes: all that is stored of it."""
+    return sha256(token.encode()).digest()
+
+
+def parse_credentials(user_id: str, token: str) -> Credentials:
+    """Credentials from form fields. Raises InvalidCredentials where the user id is no UUID."""
+    try:
+        return Credentials(digest(token), UUID(user_id))
+    except ValueError:
+        raise wrong_credentials() from None
+
+
+def parse_authorization(header: str | None) -> Credentials | None:
+    """Credentials from an Authorization header (RFC 6750 Bearer, RFC 7617 Basic), or None without one.
+
+    Raises InvalidCredentials where the header is malformed or of another scheme.
+    """
+    if not header:
+        return None
+    scheme, _, value = header.partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return Credentials(digest(value.strip()))
+        case "basic":
+            try:
+                user_id, _, token = b64decode(value.strip(), validate=True).decode().partition(":")
+            except (binascii.Error, UnicodeDecodeError):
+                raise InvalidCredentials("The Basic credentials are not base64 of 'USER_ID:TOKEN'.") from None
+            return parse_credentials(user_id, token)
+        case _:
+            raise InvalidCredentials("Use 'Authorization: Bearer TOKEN', or Basic with user id and token.")
+
+
+def wrong_credentials() -> InvalidCredentials:
+    """The one answer to an unknown user and to a wrong token."""
+    return InvalidCredentials("There is no user with this id and token; POST /users makes one.")

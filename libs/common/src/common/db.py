@@ -1,0 +1,60 @@
+"""PostgreSQL: one engine a service, and the one function through which statements go."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import URL, Executable, Row, make_url, select
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from common.problems import Unavailable
+
+CONNECT_TIMEOUT_SECONDS = 5
+STATEMENT_TIMEOUT_SECONDS = 10
+
+
+def make_url_of(database_url: str, password: str = "") -> URL:
+    """The URL for asyncpg, with the password that is kept apart from it."""
+    url = make_url(database_url).set(drivername="postgresql+asyncpg")
+    return url.set(password=password) if password else url
+
+
+def make_engine(database_url: str, password: str = "") -> AsyncEngine:
+    """An engine on which every statement is its own transaction.
+
+    Nothing here needs a transaction of several statements, and none may be held while a body is read or an
+    object stored; AUTOCOMMIT without a reset on return is one round trip a statement instead of three.
+    """
+    return create_async_engine(
+        make_url_of(database_url, password),
+        isolation_level="AUTOCOMMIT",
+        pool_size=10,
+        max_overflow=10,
+        pool_timeout=CONNECT_TIMEOUT_SECONDS,
+        pool_reset_on_return=None,
+        connect_args={"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": STATEMENT_TIMEOUT_SECONDS},
+    )
+
+
+async def execute(engine: AsyncEngine, statement: Executable) -> Sequence[Row[Any]]:
+    """Runs one statement in its own transaction and returns its rows.
+
+    Raises Unavailable where PostgreSQL is away or does not answer in time.
+    """
+    try:
+        async with engine.connect() as connection:
+            result = await connection.execute(statement)
+            return result.all() if result.returns_rows else []
+    except DBAPIError as error:
+        if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
+            raise Unavailable("PostgreSQL does not answer") from error
+        raise
+    # asyncpg's connect raises plain OSErrors, TimeoutError among them.
+    except (OSError, PoolTimeout) as error:
+        raise Unavailable("PostgreSQL does not answer") from error
+
+
+async def check_database(engine: AsyncEngine) -> None:
+    """Raises Unavailable where PostgreSQL does not answer."""
+    await execute(engine, select(1))

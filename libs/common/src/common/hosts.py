@@ -1,0 +1,53 @@
+"""Which Host headers are accepted: a link is made from it, so a forged one must not get into a link."""
+
+import ipaddress
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from common.problems import UnknownHost
+from common.settings import ServiceSettings
+
+Connection = ASGIConnection[Any, Any, Any, Any]
+
+
+def make_host_check(settings: ServiceSettings) -> Callable[[Connection, BaseRouteHandler], None]:
+    """A guard for routes: passes localhost names, IP literals, PUBLIC_URL's host and ALLOWED_HOSTS.
+
+    It raises UnknownHost (421, RFC 9110 section 15.5.20) for every other host.
+    """
+    allowed = {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
+    if settings.public_url:
+        allowed.add(urlsplit(settings.public_url).hostname or "")
+
+    def check_host(connection: Connection, _: BaseRouteHandler) -> None:
+        host = connection.headers.get("host", "")
+        name = _name_of(host)
+        if not name or not (name in allowed or _is_local(name)):
+            raise UnknownHost(
+                f"The host {host[:100]!r} is not known here; the setting ALLOWED_HOSTS (or PUBLIC_URL) names it."
+            )
+
+    return check_host
+
+
+def _name_of(host: str) -> str | None:
+    try:
+        parts = urlsplit(f"//{host}")
+        _ = parts.port  # Reading it checks it.
+    except ValueError:
+        return None
+    return parts.hostname if parts.netloc == host and "@" not in host else None
+
+
+def _is_local(name: str) -> bool:
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,9 @@
+"""Alembic's entry point; everything it needs is handed over by common.migrate."""
+
+from alembic import context
+
+from common.tables import Base
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,60 @@
+"""Settings: frozen structs read from environment variables, named as their fields in capitals."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message names the variable."""
+
+
+class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What every service needs to know about its surroundings."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    database_url: str
+    # Kept apart from the URL, so that it can come from a file and needs no escaping.
+    database_password: str = ""
+    public_url: str = ""
+    # Host names, separated by commas, under which the gateway may be addressed.
+    allowed_hosts: str = ""
+    log_level: str = "INFO"
+
+
+def load(kind: type[S], environ: Mapping[str, str]) -> S:
+    """Reads a settings struct from the environment; NAME_FILE names a file that holds NAME (for secrets).
+
+    Raises SettingsError, naming the variable, where one is missing or does not fit its type.
+    """
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        name = field.name.upper()
+        if text := _read(name, environ):
+            try:
+                values[field.name] = msgspec.convert(text, field.type, strict=False)
+            except msgspec.ValidationError as error:
+                raise SettingsError(f"{name}: {error}") from error
+        elif field.required:
+            raise SettingsError(f"{name} is not set")
+    return kind(**values)
+
+
+def _read(name: str, environ: Mapping[str, str]) -> str:
+    path = environ.get(f"{name}_FILE")
+    if not path:
+        return environ.get(name, "")
+    if environ.get(name):
+        raise SettingsError(f"{name} and {name}_FILE are both set; use one of them")
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(f"{name}_FILE: {error}") from error

@@ -1,0 +1,64 @@
+"""THE schema: two tables, users and records. The migrations make it; `alembic check` compares them."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Double, ForeignKey, Index, func, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {datetime: DateTime(timezone=True)}  # noqa: RUF012 (SQLAlchemy's own way)
+
+
+class User(Base):
+    """Somebody who may upload. Only the SHA-256 digest of the token is kept."""
+
+    __tablename__ = "users"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    # Null once the user is deleted: then nothing can authenticate as this user.
+    token_digest: Mapped[bytes | None] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+
+class Record(Base):
+    """One MP3. Its row exists before the first byte is stored and outlives the last (see records.service)."""
+
+    __tablename__ = "records"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    # uploading -> ready -> deleting, or uploading -> deleting; a deleting row is a tombstone.
+    state: Mapped[str] = mapped_column(server_default="uploading")
+    # While uploading: the sweeper may take the row from then on (the database's clock).
+    lease_until: Mapped[datetime | None]
+    # While deleting: since when the store has been seen without object and open uploads.
+    gone_since: Mapped[datetime | None]
+    object_key: Mapped[str] = mapped_column(unique=True)
+    title: Mapped[str | None]
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    sha256: Mapped[bytes | None]
+    duration_seconds: Mapped[float | None] = mapped_column(Double)
+    sample_rate: Mapped[int | None]
+    channels: Mapped[int | None]
+    bitrate_kbps: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    published_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("state IN ('uploading', 'ready', 'deleting')", name="records_state_is_known"),
+        CheckConstraint(
+            "state <> 'uploading' OR lease_until IS NOT NULL", name="records_uploading_has_a_lease"
+        ),
+        CheckConstraint(
+            "state <> 'ready' OR num_nulls(size_bytes, sha256, duration_seconds, sample_rate, channels,"
+            " bitrate_kbps, published_at) = 0",
+            name="records_ready_is_complete",
+        ),
+        Index("records_of_a_user", "user_id", text("created_at DESC"), text("id DESC")),
+        # The sweeper's own index: only rows that are not ready, which are few.
+        Index("records_unfinished", "state", "lease_until", postgresql_where=text("state <> 'ready'")),
+    )

@@ -1,0 +1,1 @@
+"""The users service: issues users and their tokens."""

@@ -1,0 +1,48 @@
+"""The composition root of the users service: everything it is made of, in the order in which it starts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+
+from common.db import check_database, make_engine
+from common.health import make_health_routes
+from common.hosts import make_host_check
+from common.problems import render
+from users.routes import post_user
+from users.settings import Settings
+
+# A name has at most 100 characters; the gateway has the same limit for /users.
+MAX_BODY_BYTES = 64 * 1024
+
+
+def create_app(settings: Settings) -> Litestar:
+    """The users service for these settings; nothing is opened before its lifespan begins."""
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        app.state.engine = make_engine(settings.database_url, settings.database_password)
+        yield
+        await app.state.engine.dispose()
+
+    async def check_postgres() -> None:
+        await check_database(app.state.engine)
+
+    def provide_engine(state: State) -> object:
+        return state.engine
+
+    app = Litestar(
+        route_handlers=[
+            Router("/", route_handlers=[post_user], guards=[make_host_check(settings)]),
+            *make_health_routes({"PostgreSQL": check_postgres}),
+        ],
+        dependencies={"engine": Provide(provide_engine, sync_to_thread=False)},
+        lifespan=[lifespan],
+        exception_handlers={Exception: render},
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=None,
+        logging_config=None,
+    )
+    return app
