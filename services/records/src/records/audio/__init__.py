@@ -1,0 +1,6 @@
+"""A WAV in, an MP3 out, in bounded memory; knows neither HTTP nor SQL nor storage."""
+
+from .converter import Converter, Properties
+from .errors import BrokenAudio, UnsupportedAudio
+
+__all__ = ["BrokenAudio", "Converter", "Properties", "UnsupportedAudio"]

@@ -1,0 +1,91 @@
+"""A WAV in, an MP3 out, while it arrives: parser, then PCM windows, then encoder."""
+
+from dataclasses import dataclass
+
+from .encoder import Encoder
+from .errors import BrokenAudio
+from .mp3 import HEADER_BYTES, read_frame_header
+from .pcm import Windows
+from .wav import WavParser
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """What a finished MP3 is; all but the duration is read from its first frame, not what was asked for."""
+
+    duration_seconds: float
+    """Sample frames of the source by its sample rate: without the encoder's delay and padding."""
+    sample_rate: int
+    channels: int
+    bitrate_kbps: int
+
+
+class Converter:
+    """Turns a WAV that arrives in pieces into MP3 bytes, which depend on the WAV alone and not on the pieces.
+
+    Memory is bounded whatever the input: besides a piece and its MP3, one window of PCM. The calls block, as
+    they encode, but leave the GIL free meanwhile: make them in a thread, one at a time. An exception ends the
+    converter.
+    """
+
+    def __init__(self, bitrate_kbps: int = 128) -> None:
+        """Asks for a bitrate of 8 to 320 kbit/s; LAME takes the nearest that the sample rate has."""
+        self._bitrate_kbps = bitrate_kbps
+        self._parser = WavParser()
+        self._pipeline: tuple[Windows, Encoder] | None = None
+        self._first_header = b""
+        self._properties: Properties | None = None
+
+    @property
+    def properties(self) -> Properties:
+        """What the MP3 is, once `finish` has returned; a RuntimeError before."""
+        if self._properties is None:
+            raise RuntimeError("the MP3 is not finished")
+        return self._properties
+
+    def feed(self, data: bytes | memoryview) -> bytes:
+        """Takes the next piece of the WAV, of any size, and returns the MP3 bytes that are ready, often none.
+
+        Raises UnsupportedAudio or BrokenAudio as soon as the bytes that show it are there.
+        """
+        mp3 = bytearray()
+        for audio in self._parser.feed(data):
+            windows, encoder = self._open()
+            for window in windows.feed(audio):
+                mp3 += encoder.encode(window)
+        return self._noted(mp3)
+
+    def finish(self) -> bytes:
+        """Says that the WAV has ended and returns the rest of the MP3, after which `properties` holds.
+
+        Raises BrokenAudio when there was no audio, and UnsupportedAudio for a few bytes that are no WAV.
+        """
+        self._parser.finish()
+        windows, encoder = self._open()
+        mp3 = bytearray()
+        for window in windows.finish():
+            mp3 += encoder.encode(window)
+        if windows.frames == 0:
+            raise BrokenAudio("The WAV holds no audio: its data chunk has not one whole sample frame.")
+        mp3 += encoder.finish()
+        rest = self._noted(mp3)
+        header = read_frame_header(self._first_header)
+        self._properties = Properties(
+            duration_seconds=windows.frames / self._parser.format.sample_rate,
+            sample_rate=header.sample_rate,
+            channels=header.channels,
+            bitrate_kbps=header.bitrate_kbps,
+        )
+        return rest
+
+    def _open(self) -> tuple[Windows, Encoder]:
+        if self._pipeline is None:
+            source = self._parser.format
+            windows = Windows(source)
+            self._pipeline = windows, Encoder(source.sample_rate, windows.channels, self._bitrate_kbps)
+        return self._pipeline
+
+    def _noted(self, mp3: bytearray) -> bytes:
+        """Returns `mp3` after keeping what of the first frame header is in it."""
+        self._first_header += mp3[: HEADER_BYTES - len(self._first_header)]
+        return bytes(mp3)

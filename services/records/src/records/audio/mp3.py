@@ -1,0 +1,68 @@
+"""The header of an MP3 frame, after ISO/IEC 11172-3 (MPEG-1), 13818-3 (MPEG-2) and "MPEG-2.5"."""
+
+from dataclasses import dataclass
+
+HEADER_BYTES = 4
+
+# Indexed by the header's fields; None marks what is reserved, and "free format", which has no stated bitrate.
+_VERSIONS = ("2.5", None, "2", "1")
+_SYNC = 0x7FF
+_LAYER_3 = 1
+_BITRATES_KBPS = {
+    "1": (None, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, None),
+    "2": (None, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, None),
+    "2.5": (None, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, None),
+}
+_SAMPLE_RATES = {
+    "1": (44100, 48000, 32000, None),
+    "2": (22050, 24000, 16000, None),
+    "2.5": (11025, 12000, 8000, None),
+}
+_MODE_MONO = 3
+
+SAMPLE_RATES = tuple(sorted(rate for rates in _SAMPLE_RATES.values() for rate in rates if rate))
+"""Every sample rate that MP3 has, in Hz, the lowest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameHeader:
+    """What the four bytes at the start of a Layer III frame say."""
+
+    version: str
+    """The version of MPEG: "1", "2" or "2.5"."""
+    bitrate_kbps: int
+    sample_rate: int
+    channels: int
+    padded: bool
+
+    @property
+    def samples(self) -> int:
+        """Sample frames that one MP3 frame holds."""
+        return 1152 if self.version == "1" else 576
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes from this header to the next."""
+        return self.samples // 8 * self.bitrate_kbps * 1000 // self.sample_rate + self.padded
+
+
+def read_frame_header(data: bytes) -> FrameHeader:
+    """Reads the frame header that `data` starts with.
+
+    Raises ValueError when there is none, or one of another layer, of reserved values or of free format.
+    """
+    word = int.from_bytes(data[:HEADER_BYTES], "big")
+    version = _VERSIONS[word >> 19 & 0b11]
+    if len(data) < HEADER_BYTES or word >> 21 != _SYNC or version is None or word >> 17 & 0b11 != _LAYER_3:
+        raise ValueError(f"no Layer III frame header: {data[:HEADER_BYTES].hex()}")
+    bitrate_kbps = _BITRATES_KBPS[version][word >> 12 & 0b1111]
+    sample_rate = _SAMPLE_RATES[version][word >> 10 & 0b11]
+    if bitrate_kbps is None or sample_rate is None:
+        raise ValueError(f"reserved or free-format values in the frame header {data[:HEADER_BYTES].hex()}")
+    return FrameHeader(
+        version=version,
+        bitrate_kbps=bitrate_kbps,
+        sample_rate=sample_rate,
+        channels=1 if word >> 6 & 0b11 == _MODE_MONO else 2,
+        padded=bool(word >> 9 & 1),
+    )

@@ -1,0 +1,119 @@
+"""The judge of sound: decodes with FFmpeg's libraries (PyAV), which the services do not use, and compares."""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.floating[Any]]
+
+# LAME delays by 576 samples and the decoder by 529; both are heard as silence in front.
+CODEC_DELAY = 1105
+# A decoded level this far below full scale is silence, in dB.
+_SILENT_DB = -80.0
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Sound as float samples of shape (frames, channels) between -1 and 1."""
+
+    samples: Samples
+    rate: int
+
+    @property
+    def channels(self) -> int:
+        return int(self.samples.shape[1])
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a decoded sound differs from its source."""
+
+    lag: int
+    """Samples, at the decoded rate, by which it comes later."""
+    correlation: float
+    """Of the worst channel, over the whole length, at that lag: 1 is the same shape."""
+    level_db: float
+    """The worst channel's difference in level; positive is louder."""
+    seconds: float
+    """How much longer it is."""
+
+
+def decode(data: bytes, container_format: str = "mp3") -> Decoded:
+    """Decodes an MP3, or a file of another format that FFmpeg knows, such as "wav"."""
+    with av.open(io.BytesIO(data), mode="r", format=container_format) as container:
+        frames = list(container.decode(audio=0))
+        rate = container.streams.audio[0].rate
+    return Decoded(np.concatenate([_floats(frame) for frame in frames]), rate)
+
+
+def resample(sound: Decoded, rate: int) -> Decoded:
+    """Returns the sound at another rate, by FFmpeg's resampler."""
+    if sound.rate == rate:
+        return sound
+    layout = {1: "mono", 2: "stereo"}[sound.channels]
+    frame = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(sound.samples.T, dtype=np.float32), format="fltp", layout=layout
+    )
+    frame.sample_rate = sound.rate
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+    frames = [*resampler.resample(frame), *resampler.resample(None)]
+    return Decoded(np.concatenate([_floats(frame) for frame in frames]), rate)
+
+
+def compare(source: Decoded, decoded: Decoded) -> Comparison:
+    """Compares a decoded sound with its source, which is brought to the same rate first."""
+    if source.channels != decoded.channels:
+        raise ValueError(f"{decoded.channels} channels decoded, {source.channels} in the source")
+    seconds = decoded.seconds - source.seconds
+    source = resample(source, decoded.rate)
+    lag = _lag(source.samples, decoded.samples, decoded.rate)
+    ours = source.samples[max(0, -lag) :]
+    theirs = decoded.samples[max(0, lag) :]
+    length = min(len(ours), len(theirs))
+    pairs = [(ours[:length, channel], theirs[:length, channel]) for channel in range(source.channels)]
+    return Comparison(
+        lag=lag,
+        correlation=min(_correlation(a, b) for a, b in pairs),
+        level_db=max((_level_db(b) - _level_db(a) for a, b in pairs), key=abs),
+        seconds=seconds,
+    )
+
+
+def _floats(frame: av.AudioFrame) -> Samples:
+    """Returns a decoded frame's samples, whatever their type, as floats of shape (frames, channels)."""
+    samples: NDArray[Any] = frame.to_ndarray()
+    samples = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
+    floats: Samples = samples.astype(np.float64)
+    if samples.dtype == np.uint8:
+        return (floats - 128) / 128
+    if samples.dtype.kind == "i":
+        return floats / float(1 << 8 * samples.dtype.itemsize - 1)
+    return floats
+
+
+def _lag(source: Samples, decoded: Samples, rate: int) -> int:
+    """Finds the lag at which the first ten seconds of all channels' sum match best, by cross-correlation."""
+    ours, theirs = (sound[: 10 * rate].sum(axis=1) for sound in (source, decoded))
+    size = 1 << (len(ours) + len(theirs)).bit_length()
+    product = np.fft.rfft(theirs, size) * np.conj(np.fft.rfft(ours, size))
+    best = int(np.argmax(np.fft.irfft(product, size)))
+    return best - size if best > size // 2 else best
+
+
+def _correlation(source: Samples, decoded: Samples) -> float:
+    if _level_db(source) < _SILENT_DB or _level_db(decoded) < _SILENT_DB:
+        return float(_level_db(source) < _SILENT_DB and _level_db(decoded) < _SILENT_DB)
+    return float(np.corrcoef(source, decoded)[0, 1])
+
+
+def _level_db(samples: Samples) -> float:
+    """Returns the level in dB below full scale; silence is -120."""
+    return float(20 * np.log10(max(1e-6, np.sqrt(np.mean(np.square(samples))))))
