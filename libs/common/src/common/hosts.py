@@ -28,7 +28,7 @@ def make_host_check(settings: ServiceSettings) -> Callable[[Connection, BaseRout
         name = _name_of(host)
         if not name or not (name in allowed or _is_local(name)):
             raise UnknownHost(
-                f"The host {host[:100]!r} is not known here; the setting ALLOWED_HOSTS (or PUBLIC_URL) names it."
+                f"The host {host[:100]!r} is not known here; ALLOWED_HOSTS and PUBLIC_URL are the settings."
             )
 
     return check_host

@@ -49,7 +49,7 @@ def configure_logs(level: str) -> None:
 
 
 class RequestLog:
-    """ASGI middleware: gives every request its id (the gateway's, where it made one) and logs one line for it.
+    """ASGI middleware: gives every request its id (the gateway's, where it made one) and logs a line for it.
 
     The line has path and status but no query: ids in a query are capabilities.
     """

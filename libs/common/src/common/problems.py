@@ -6,10 +6,12 @@ from typing import Any, ClassVar
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import (
+    ClientException,
     HTTPException,
     InternalServerException,
     MethodNotAllowedException,
     NotFoundException,
+    RequestEntityTooLarge,
 )
 
 log = structlog.get_logger()
@@ -137,7 +139,7 @@ def render(request: Request[Any, Any, Any], error: Exception) -> Response[dict[s
     )
 
 
-def _as_problem(request: Request[Any, Any, Any], error: Exception) -> Problem:
+def _as_problem(request: Request[Any, Any, Any], error: Exception) -> Problem:  # noqa: PLR0911
     if isinstance(error, Problem):
         return error
     if isinstance(error, NotFoundException):
@@ -147,18 +149,11 @@ def _as_problem(request: Request[Any, Any, Any], error: Exception) -> Problem:
         return MethodNotAllowed(
             f"{request.method} is not possible here; allowed: {headers.get('Allow')}.", headers
         )
-    if isinstance(error, HTTPException) and error.status_code == TooLarge.status_code:
+    if isinstance(error, RequestEntityTooLarge):
         return TooLarge("The body is larger than this service accepts.")
-    if isinstance(error, HTTPException) and error.status_code < 500:  # noqa: PLR2004
-        return InvalidRequest(_explain(error))
     if isinstance(error, InternalServerException):
         # Litestar raises this itself for one reason only: the client vanished while its body was read.
         return ClientGone("The request body ended early.")
+    if isinstance(error, ClientException):
+        return InvalidRequest(error.detail)
     return InternalError("The fault is logged under the request id.")
-
-
-def _explain(error: HTTPException) -> str:
-    """Litestar's validation errors carry the place in `extra`."""
-    places = error.extra if isinstance(error.extra, list) else []
-    found = "; ".join(f"{place.get('key', 'body')}: {place.get('message')}" for place in places)
-    return found or error.detail

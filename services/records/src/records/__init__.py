@@ -1,0 +1,1 @@
+"""The records service: WAV in, MP3 link out."""

@@ -1,0 +1,74 @@
+"""The composition root of the records service: everything it is made of, in the order in which it starts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+
+from common.db import check_database, make_engine
+from common.health import make_health_routes
+from common.hosts import make_host_check
+from common.problems import render
+from records.routes import get_record_audio, head_record_audio, post_record
+from records.service import Uploads
+from records.settings import Settings
+from records.storage import open_store
+from records.sweeper import run_sweeper
+
+
+def create_app(settings: Settings) -> Litestar:
+    """The records service for these settings; nothing is opened before its lifespan begins."""
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        engine = make_engine(settings.database_url, settings.database_password)
+        async with open_store(settings) as store:
+            uploads = Uploads(engine, store, settings)
+            sweeper = asyncio.create_task(
+                run_sweeper(engine, store, settings.lease_seconds, settings.sweep_seconds)
+            )
+            app.state.update({"engine": engine, "store": store, "uploads": uploads})
+            yield
+            sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeper
+            await uploads.close()
+        await engine.dispose()
+
+    async def check_postgres() -> None:
+        await check_database(app.state.engine)
+
+    async def check_store() -> None:
+        await app.state.store.check()
+
+    def provide(name: str) -> Provide:
+        def provide_from_state(state: State) -> object:
+            return state[name]
+
+        return Provide(provide_from_state, sync_to_thread=False)
+
+    app = Litestar(
+        route_handlers=[
+            Router(
+                "/",
+                route_handlers=[post_record, get_record_audio, head_record_audio],
+                guards=[make_host_check(settings)],
+            ),
+            *make_health_routes({"PostgreSQL": check_postgres, "object store": check_store}),
+        ],
+        dependencies={
+            "engine": provide("engine"),
+            "store": provide("store"),
+            "uploads": provide("uploads"),
+            "settings": Provide(lambda: settings, sync_to_thread=False),
+        },
+        lifespan=[lifespan],
+        exception_handlers={Exception: render},
+        request_max_body_size=settings.max_upload_bytes,
+        openapi_config=None,
+        logging_config=None,
+    )
+    return app

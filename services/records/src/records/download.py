@@ -1,0 +1,92 @@
+"""Decides what a download is answered with: conditional requests and ranges (RFC 9110 sections 13 and 14).
+
+The decision is taken here for both ways of sending the bytes, since here are the ETag, the time and the size.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from werkzeug.http import http_date, parse_date, parse_etags, parse_if_range_header, parse_range_header
+
+from records.problems import PreconditionFailed, RangeNotSatisfiable
+
+
+class Representation(NamedTuple):
+    """The MP3 as HTTP sees it: the bare entity tag (strong), its time in whole seconds, and its size."""
+
+    etag: str
+    last_modified: datetime
+    size_bytes: int
+
+
+class Selection(NamedTuple):
+    """What to send: 304 without bytes, 200 with all, or 206 with `length` bytes from `first` on."""
+
+    status: int
+    first: int
+    length: int
+
+
+def select_bytes(method: str, headers: Mapping[str, str], mp3: Representation) -> Selection:
+    """Evaluates the preconditions, in the order of RFC 9110 section 13.2.2, and then the range.
+
+    Raises PreconditionFailed (412) and RangeNotSatisfiable (416).
+    """
+    _check_preconditions(headers, mp3)
+    if _is_known(headers, mp3):
+        return Selection(304, 0, 0)
+    everything = Selection(200, 0, mp3.size_bytes)
+    # A range that is malformed, of another unit, or of several parts may be ignored (section 14.2).
+    wanted = parse_range_header(headers.get("range"))
+    if method != "GET" or not wanted or wanted.units != "bytes" or len(wanted.ranges) != 1:
+        return everything
+    if not _range_is_of_this(headers.get("if-range"), mp3):
+        return everything
+    span = wanted.range_for_length(mp3.size_bytes)
+    if span is None or span[0] >= span[1]:
+        raise RangeNotSatisfiable(
+            f"The MP3 has {mp3.size_bytes} bytes.", headers={"Content-Range": f"bytes */{mp3.size_bytes}"}
+        )
+    return Selection(206, span[0], span[1] - span[0])
+
+
+def make_headers(selection: Selection, mp3: Representation) -> dict[str, str]:
+    """The headers that go with 200, 206 and 304."""
+    headers = {
+        "ETag": f'"{mp3.etag}"',
+        "Last-Modified": http_date(mp3.last_modified),
+        "Cache-Control": "private, no-cache",
+        "Accept-Ranges": "bytes",
+    }
+    if selection.status == 206:  # noqa: PLR2004
+        last = selection.first + selection.length - 1
+        headers["Content-Range"] = f"bytes {selection.first}-{last}/{mp3.size_bytes}"
+    return headers
+
+
+def _check_preconditions(headers: Mapping[str, str], mp3: Representation) -> None:
+    if (if_match := headers.get("if-match")) is not None:
+        tags = parse_etags(if_match)
+        if not (tags.star_tag or tags.is_strong(mp3.etag)):
+            raise PreconditionFailed('If-Match names another ETag; this record has "' + mp3.etag + '".')
+    elif (since := parse_date(headers.get("if-unmodified-since"))) and mp3.last_modified > since:
+        raise PreconditionFailed(f"The record is of {http_date(mp3.last_modified)}, later than asked for.")
+
+
+def _is_known(headers: Mapping[str, str], mp3: Representation) -> bool:
+    if (if_none_match := headers.get("if-none-match")) is not None:
+        tags = parse_etags(if_none_match)
+        return tags.star_tag or tags.contains_weak(mp3.etag)
+    since = parse_date(headers.get("if-modified-since"))
+    return since is not None and mp3.last_modified <= since
+
+
+def _range_is_of_this(if_range: str | None, mp3: Representation) -> bool:
+    if not if_range:
+        return True
+    condition = parse_if_range_header(if_range)
+    if condition.date is not None:
+        # Only the very date counts, and only where it is a strong validator (section 13.1.5).
+        return abs(condition.date - mp3.last_modified) < timedelta(seconds=1)
+    return condition.etag == mp3.etag and not if_range.startswith("W/")

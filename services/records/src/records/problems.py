@@ -1,0 +1,62 @@
+"""What can go wrong with a record, as the client sees it."""
+
+from common.problems import InvalidRequest, Problem, Unavailable
+
+
+class InvalidForm(InvalidRequest):
+    """The multipart body is malformed, or a field is missing, unknown or there twice."""
+
+    title = "The form is malformed"
+
+
+class CredentialsTooLate(InvalidRequest):
+    """The credentials stand behind an audio that is too long to be held back until they come."""
+
+    title = "The credentials come too late in the form"
+
+
+class UnknownRecord(Problem):
+    """There is no such record, or it is somebody else's."""
+
+    status_code = 404
+    title = "There is no such record"
+
+
+class PreconditionFailed(Problem):
+    """If-Match or If-Unmodified-Since does not fit the record (RFC 9110 section 13)."""
+
+    status_code = 412
+    title = "The record is not the one that was asked for"
+
+
+class RangeNotSatisfiable(Problem):
+    """The range begins behind the end of the MP3 (RFC 9110 section 14.4)."""
+
+    status_code = 416
+    title = "The range lies outside the MP3"
+
+
+class UnsupportedAudio(Problem):
+    """The body is no WAV, or one whose codec or sample rate is not converted here."""
+
+    status_code = 415
+    title = "The audio is not supported"
+
+
+class BrokenAudio(Problem):
+    """The body is a WAV whose header contradicts itself, or which holds no sound."""
+
+    status_code = 422
+    title = "The WAV is broken"
+
+
+class Busy(Unavailable):
+    """As many uploads are under way as this instance takes."""
+
+    title = "Too many uploads at once"
+
+
+class UploadInterrupted(Unavailable):
+    """The upload was given up (its lease ran out, or its user is gone); nothing of it is kept."""
+
+    title = "The upload was given up"

@@ -1,0 +1,343 @@
+"""What the records service does: the order of effects of an upload, and all its SQL.
+
+No acknowledged record is lost and no ghost stays:
+
+1. One statement checks the credentials and inserts the row, `uploading`, under a lease.
+2. The MP3 goes to its final key, which is never used again.
+3. One statement makes the row `ready` if it is still `uploading`; only then is the client told.
+
+Whoever gives an upload up (this module, or records.sweeper when the lease has run out) first commits
+`deleting`, so that step 3 can no longer succeed, and only then touches the object.
+"""
+
+import asyncio
+import unicodedata
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import structlog
+from sqlalchemy import Row, Uuid, delete, func, insert, literal, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.credentials import Credentials, parse_credentials, wrong_credentials
+from common.db import execute
+from common.problems import InvalidCredentials, InvalidRequest, Problem
+from common.tables import Record, User
+from records import audio as audio_package
+from records.problems import (
+    BrokenAudio,
+    Busy,
+    CredentialsTooLate,
+    InvalidForm,
+    UnknownRecord,
+    UnsupportedAudio,
+    UploadInterrupted,
+)
+from records.settings import Settings
+from records.storage import ObjectStore, ObjectWriter
+from records.upload import CREDENTIAL_FIELDS, Field
+
+log = structlog.get_logger()
+
+MAX_TITLE_LENGTH = 200
+# Characters that make a text read other than it is written.
+BIDI_OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# How often an upload that is under way renews its lease, as a part of the lease.
+RENEWALS_PER_LEASE = 6
+
+PUBLISHED = (
+    Record.id,
+    Record.user_id,
+    Record.title,
+    Record.duration_seconds,
+    Record.sample_rate,
+    Record.channels,
+    Record.bitrate_kbps,
+    Record.size_bytes,
+    Record.sha256,
+    Record.created_at,
+)
+
+
+class Published(msgspec.Struct, frozen=True):
+    """A record as its row says: `sha256` is the digest of the stored MP3, sizes in bytes."""
+
+    id: UUID
+    user_id: UUID
+    title: str | None
+    duration_seconds: float
+    sample_rate: int
+    channels: int
+    bitrate_kbps: int
+    size_bytes: int
+    sha256: bytes
+    created_at: datetime
+
+
+class Reservation(msgspec.Struct, frozen=True):
+    """The row of an upload under way."""
+
+    record_id: UUID
+    object_key: str
+
+
+async def reserve(engine: AsyncEngine, credentials: Credentials, lease_seconds: int) -> Reservation:
+    """Checks the credentials and inserts the row, in one statement.
+
+    Raises InvalidCredentials where no user has them.
+    """
+    record_id = uuid4()
+    user = select(
+        literal(record_id, Uuid),
+        User.id,
+        func.now() + timedelta(seconds=lease_seconds),
+        func.concat(User.id, "/", literal(record_id, Uuid), ".mp3"),
+    ).where(User.token_digest == credentials.token_digest, User.deleted_at.is_(None))
+    if credentials.user_id:
+        user = user.where(User.id == credentials.user_id)
+    rows = await execute(
+        engine,
+        insert(Record)
+        .from_select(["id", "user_id", "lease_until", "object_key"], user)
+        .returning(Record.id, Record.object_key),
+    )
+    if not rows:
+        raise wrong_credentials()
+    return Reservation(rows[0].id, rows[0].object_key)
+
+
+async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) -> None:
+    """Raises UploadInterrupted where the upload has been given up meanwhile."""
+    rows = await execute(
+        engine,
+        update(Record)
+        .where(Record.id == record_id, Record.state == "uploading")
+        .values(lease_until=func.now() + timedelta(seconds=lease_seconds))
+        .returning(Record.id),
+    )
+    if not rows:
+        raise UploadInterrupted("The upload was given up because it paused for too long")
+
+
+async def publish(engine: AsyncEngine, record_id: UUID, values: dict[str, Any]) -> Published | None:
+    """Makes the row `ready`; None where the upload has been given up meanwhile."""
+    rows = await execute(
+        engine,
+        update(Record)
+        .where(Record.id == record_id, Record.state == "uploading")
+        .values(state="ready", lease_until=None, published_at=func.now(), **values)
+        .returning(*PUBLISHED),
+    )
+    return _published(rows[0]) if rows else None
+
+
+async def give_up(engine: AsyncEngine, record_id: UUID) -> bool:
+    """Makes an unfinished row a tombstone; False where the row is ready after all.
+
+    That happens where the answer to `publish` was lost: the record then stays, complete but never announced.
+    """
+    await execute(
+        engine,
+        update(Record)
+        .where(Record.id == record_id, Record.state == "uploading")
+        .values(state="deleting", lease_until=None),
+    )
+    rows = await execute(engine, select(Record.state).where(Record.id == record_id))
+    return not rows or rows[0].state != "ready"
+
+
+async def forget(engine: AsyncEngine, record_id: UUID) -> None:
+    """Removes the row of an upload for which the store was never touched."""
+    await execute(engine, delete(Record).where(Record.id == record_id, Record.state == "uploading"))
+
+
+async def find_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> tuple[Published, str]:
+    """The record and its object key: the one check of every download.
+
+    Raises UnknownRecord where it is absent, not ready, or somebody else's.
+    """
+    rows = await execute(
+        engine,
+        select(*PUBLISHED, Record.object_key).where(
+            Record.id == record_id, Record.user_id == user_id, Record.state == "ready"
+        ),
+    )
+    if not rows:
+        raise UnknownRecord(
+            "There is no record with this id and user; a link is used exactly as it was given."
+        )
+    return _published(rows[0]), rows[0].object_key
+
+
+def normalise_title(title: str) -> str | None:
+    """Trims a title and brings it to Unicode's normal form C; an empty one is none.
+
+    Raises InvalidRequest for more than 200 characters, and for control and bidirectional override characters.
+    """
+    trimmed = unicodedata.normalize("NFC", title.strip())
+    if len(trimmed) > MAX_TITLE_LENGTH:
+        raise InvalidRequest(
+            f"A title has at most {MAX_TITLE_LENGTH} characters; this one has {len(trimmed)}."
+        )
+    for character in trimmed:
+        if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or character in BIDI_OVERRIDES:
+            raise InvalidRequest(f"A title has no control characters; this one has U+{ord(character):04X}.")
+    return trimmed or None
+
+
+def _published(row: Row[Any]) -> Published:
+    return msgspec.convert(row, Published, from_attributes=True)
+
+
+class Uploads:
+    """Takes uploads: as many as allowed, encoded by as many threads as there are cores."""
+
+    def __init__(self, engine: AsyncEngine, store: ObjectStore, settings: Settings) -> None:
+        self._engine = engine
+        self._store = store
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(settings.encoder_threads, thread_name_prefix="encoder")
+        self._slots = asyncio.Semaphore(settings.max_uploads)
+        self._late_slots = asyncio.Semaphore(settings.max_late_credentials)
+        self._clean_ups: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Waits for the clean-up of uploads that ended early, and ends the threads."""
+        await asyncio.gather(*self._clean_ups)
+        self._threads.shutdown()
+
+    async def store_record(
+        self, body: AsyncIterator[Field | bytes], credentials: Credentials | None
+    ) -> Published:
+        """Converts and stores one upload while it arrives, and returns it once its link is good.
+
+        `credentials` are those of the header; where it has none they are fields of the form.
+        Raises a Problem for whatever goes wrong; then nothing of the upload is kept.
+        """
+        async with AsyncExitStack() as slots:
+            await self._take_slot(slots, self._slots, "as many uploads are under way here as are allowed")
+            upload = _Upload(ObjectWriter(self._store), slots)
+            try:
+                return await self._receive(upload, body, credentials)
+            except BaseException:
+                # Shielded: the clean-up goes on where this very task is being cancelled.
+                clean_up = asyncio.create_task(self._clean_up(upload))
+                self._clean_ups.add(clean_up)
+                clean_up.add_done_callback(self._clean_ups.discard)
+                await asyncio.shield(clean_up)
+                raise
+
+    async def _receive(
+        self, upload: "_Upload", body: AsyncIterator[Field | bytes], credentials: Credentials | None
+    ) -> Published:
+        if credentials:
+            await self._reserve(upload, credentials)
+        async for item in body:
+            if isinstance(item, Field):
+                await self._take_field(upload, item)
+            else:
+                await self._take_audio(upload, item)
+        if not upload.reservation:
+            raise InvalidCredentials("Send the fields user_id and token, or an Authorization header.")
+        await self._renew_lease(upload)
+        await upload.writer.write(await self._encode(upload.converter.finish))
+        stored = await upload.writer.finish()
+        properties = upload.converter.properties
+        record = await publish(
+            self._engine,
+            upload.reservation.record_id,
+            {**stored._asdict(), **asdict(properties), "title": upload.title},
+        )
+        if not record:
+            raise UploadInterrupted(
+                "The upload was given up, because it paused for too long or its user is gone"
+            )
+        return record
+
+    async def _take_field(self, upload: "_Upload", field: Field) -> None:
+        if field.name == "title":
+            upload.title = normalise_title(field.value)
+            return
+        if upload.reservation:
+            raise InvalidForm("The credentials are given twice; send them in the header or as form fields.")
+        upload.credentials[field.name] = field.value
+        if len(upload.credentials) == len(CREDENTIAL_FIELDS):
+            await self._reserve(upload, parse_credentials(**upload.credentials))
+
+    async def _take_audio(self, upload: "_Upload", audio: bytes) -> None:
+        if upload.reservation:
+            await self._renew_lease(upload)
+        elif not upload.is_late:
+            await self._take_slot(
+                upload.slots, self._late_slots, "too many uploads wait for their credentials"
+            )
+            upload.is_late = True
+        await upload.writer.write(await self._encode(upload.converter.feed, audio))
+        if not upload.reservation and upload.writer.held_bytes > self._settings.max_held_bytes:
+            raise CredentialsTooLate(
+                f"More than {self._settings.max_held_bytes} bytes of MP3 wait for the credentials;"
+                " put the fields user_id and token in front of the audio, or send them in a header."
+            )
+
+    async def _reserve(self, upload: "_Upload", credentials: Credentials) -> None:
+        upload.reservation = await reserve(self._engine, credentials, self._settings.lease_seconds)
+        upload.renew_at = self._next_renewal()
+        upload.writer.open(upload.reservation.object_key)
+
+    async def _renew_lease(self, upload: "_Upload") -> None:
+        """Renews the lease where it is time: bytes flow, so the upload is alive."""
+        if upload.reservation and asyncio.get_running_loop().time() >= upload.renew_at:
+            await renew_lease(self._engine, upload.reservation.record_id, self._settings.lease_seconds)
+            upload.renew_at = self._next_renewal()
+
+    def _next_renewal(self) -> float:
+        return asyncio.get_running_loop().time() + self._settings.lease_seconds / RENEWALS_PER_LEASE
+
+    async def _encode(self, function: Callable[..., bytes], *audio: bytes) -> bytes:
+        """Runs the converter in a thread: LAME releases the interpreter lock, the event loop stays free."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, function, *audio)
+        except audio_package.UnsupportedAudio as error:
+            raise UnsupportedAudio(str(error)) from None
+        except audio_package.BrokenAudio as error:
+            raise BrokenAudio(str(error)) from None
+
+    async def _take_slot(self, slots: AsyncExitStack, semaphore: asyncio.Semaphore, reason: str) -> None:
+        if semaphore.locked():
+            raise Busy(f"Too much at once: {reason}")
+        await slots.enter_async_context(semaphore)
+
+    async def _clean_up(self, upload: "_Upload") -> None:
+        """Leaves nothing of an upload that failed; what cannot be done now is left to the sweeper."""
+        await upload.writer.close()
+        if not upload.reservation:
+            return
+        try:
+            if not upload.writer.has_touched_store:
+                await forget(self._engine, upload.reservation.record_id)
+            elif await give_up(self._engine, upload.reservation.record_id):
+                await self._store.remove(upload.reservation.object_key)
+        except Problem as problem:
+            log.warning("clean-up left to the sweeper", detail=problem.detail)
+
+
+@dataclass
+class _Upload:
+    """One upload under way."""
+
+    writer: ObjectWriter
+    slots: AsyncExitStack
+    converter: audio_package.Converter = field(default_factory=audio_package.Converter)
+    credentials: dict[str, str] = field(default_factory=dict)
+    title: str | None = None
+    reservation: Reservation | None = None
+    renew_at: float = 0.0
+    # The audio came before the credentials, so its MP3 is held in memory.
+    is_late: bool = False

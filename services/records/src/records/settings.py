@@ -1,0 +1,49 @@
+"""The settings of the records service, and of the set-up step that runs before it."""
+
+import os
+from typing import Annotated, Literal
+
+import msgspec
+
+from common.settings import PositiveInt, ServiceSettings
+
+
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the MP3s are kept: MinIO, or any other S3."""
+
+    s3_endpoint: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]+/?$")]
+    s3_access_key: str
+    s3_secret_key: str
+    s3_bucket: str = "records"
+    s3_region: str = "us-east-1"
+
+
+class Settings(StoreSettings, ServiceSettings, frozen=True, kw_only=True):
+    """How uploads are taken and downloads answered."""
+
+    # accel: nginx sends the bytes (X-Accel-Redirect); stream: this process does, for running without nginx.
+    downloads: Literal["accel", "stream"] = "accel"
+    # The whole request body; the gateway is given the same number.
+    max_upload_bytes: PositiveInt = 4 * 1024**3
+    # Uploads at once; each holds at most two parts of MP3 (10 MiB) and a window of audio.
+    max_uploads: PositiveInt = 32
+    # Uploads that may wait for their credentials at once, because these stand behind the audio in the
+    # form, and how much MP3 each may hold in memory meanwhile.
+    max_late_credentials: PositiveInt = 2
+    max_held_bytes: PositiveInt = 64 * 1024**2
+    encoder_threads: PositiveInt = os.cpu_count() or 1
+    # An upload that has not renewed its lease for so long is given up by the sweeper.
+    lease_seconds: PositiveInt = 120
+    sweep_seconds: PositiveInt = 30
+
+
+class SetupSettings(StoreSettings, frozen=True, kw_only=True):
+    """What the set-up step needs: the owners' credentials, and those that it makes for the services."""
+
+    database_url: str
+    database_password: str = ""
+    users_database_password: str
+    records_database_password: str
+    # MinIO's root credentials, to make the bucket and its key; without them both must exist.
+    s3_root_user: str = ""
+    s3_root_password: str = ""

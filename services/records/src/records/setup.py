@@ -1,0 +1,92 @@
+"""`python -m records.setup` makes what the services need, and may run again at any time.
+
+It needs the owners' credentials of PostgreSQL and MinIO; the services themselves never hold these.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from urllib.parse import urlsplit
+
+import structlog
+from miniopy_async.credentials.providers import StaticProvider
+from miniopy_async.minioadmin import MinioAdmin
+
+from common.db import make_engine
+from common.logs import configure_logs
+from common.migrate import make_login_roles, migrate
+from common.settings import SettingsError, load
+from records.settings import SetupSettings
+from records.storage import make_client, make_session
+
+log = structlog.get_logger()
+
+
+async def set_up(settings: SetupSettings) -> None:
+    """Schema, login roles, bucket, and the key of the bucket, in this order."""
+    engine = make_engine(settings.database_url, settings.database_password)
+    try:
+        await migrate(engine)
+        await make_login_roles(
+            engine,
+            {
+                "waxwing_users_login": settings.users_database_password,
+                "waxwing_records_login": settings.records_database_password,
+            },
+        )
+    finally:
+        await engine.dispose()
+    log.info("schema and login roles are there")
+    async with make_session() as session:
+        root = {"access_key": settings.s3_root_user, "secret_key": settings.s3_root_password}
+        client = make_client(settings, session, **(root if settings.s3_root_user else {}))
+        if not await client.bucket_exists(settings.s3_bucket):
+            await client.make_bucket(settings.s3_bucket)
+        if settings.s3_root_user:
+            endpoint = urlsplit(settings.s3_endpoint)
+            provider = StaticProvider(settings.s3_root_user, settings.s3_root_password)
+            secure = endpoint.scheme == "https"
+            admin = MinioAdmin(endpoint.netloc, provider, settings.s3_region, secure, session=session)
+            await make_bucket_key(admin, settings)
+    log.info("bucket is there", key="made" if settings.s3_root_user else "given")
+
+
+async def make_bucket_key(admin: MinioAdmin, settings: SetupSettings) -> None:
+    """Creates the key of the records service, or renews its secret; it can do nothing outside the bucket."""
+    name = f"waxwing-{settings.s3_bucket}"
+    # The library reads policies from files only.
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(make_policy(settings.s3_bucket), file)
+        file.flush()
+        await admin.policy_add(name, file.name)
+    await admin.user_add(settings.s3_access_key, settings.s3_secret_key)
+    await admin.policy_set(name, user=settings.s3_access_key)
+
+
+def make_policy(bucket: str) -> dict[str, object]:
+    """The least that the records service needs, in the language of S3 policies."""
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": ["s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads"],
+                "Resource": [f"arn:aws:s3:::{bucket}"],
+            },
+            {
+                "Effect": "Allow",
+                "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
+                "Resource": [f"arn:aws:s3:::{bucket}/*"],
+            },
+        ],
+    }
+
+
+if __name__ == "__main__":
+    configure_logs("INFO")
+    try:
+        asyncio.run(set_up(load(SetupSettings, os.environ)))
+    except SettingsError as error:
+        sys.exit(f"waxwing: wrong setting: {error}")

@@ -1,0 +1,226 @@
+"""The object store: the only module that knows MinIO.
+
+miniopy-async's own put_object of unknown length has no back-pressure, fails on exact multiples of the part
+size and on nothing at all, and never aborts an upload that is cancelled. So what fits one part is one PUT
+here, and the four calls of a multipart upload are made one by one.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+from miniopy_async.api import Minio
+from miniopy_async.datatypes import Part
+from miniopy_async.error import MinioException, S3Error
+
+from common.problems import Unavailable
+from records.settings import StoreSettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PART_BYTES = 5 * 1024**2  # S3's smallest part, but for the last.
+# Long enough for one part over a slow line; after it the store counts as away.
+REQUEST_TIMEOUT_SECONDS = 60
+CONNECT_TIMEOUT_SECONDS = 5
+# A link of the gateway to the store is used at once; it must outlive the transfer's start only.
+PRESIGNED_LIFETIME = timedelta(minutes=5)
+READ_BYTES = 256 * 1024
+
+
+class StoredObject(NamedTuple):
+    """What is known of an object once it is complete."""
+
+    size_bytes: int
+    sha256: bytes
+
+
+def _translated(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Whatever the store does not do is Unavailable to our callers: it is never the client's fault."""
+
+    async def translated(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
+                return await call(*args, **kwargs)
+        except (aiohttp.ClientError, MinioException, OSError) as error:
+            raise Unavailable("The object store does not answer") from error
+
+    return translated
+
+
+class ObjectStore:
+    """One bucket. Every method raises Unavailable where the store is away or refuses."""
+
+    def __init__(self, client: Minio, bucket: str) -> None:
+        self._client = client
+        self._bucket = bucket
+
+    @_translated
+    async def put(self, key: str, data: bytes) -> None:
+        """Stores an object of one piece."""
+        await self._client._put_object(self._bucket, key, data, {"Content-Type": "audio/mpeg"})
+
+    @_translated
+    async def begin(self, key: str) -> str:
+        """Begins a multipart upload and returns its id."""
+        return str(
+            await self._client._create_multipart_upload(self._bucket, key, {"Content-Type": "audio/mpeg"})
+        )
+
+    @_translated
+    async def put_part(self, key: str, upload_id: str, number: int, data: bytes) -> Part:
+        """Stores part `number` (from 1) of a multipart upload."""
+        etag = await self._client._upload_part(self._bucket, key, data, None, upload_id, number)
+        return Part(number, etag)
+
+    @_translated
+    async def complete(self, key: str, upload_id: str, parts: list[Part]) -> None:
+        """Makes an object of the parts."""
+        result = await self._client._complete_multipart_upload(self._bucket, key, upload_id, parts)
+        # S3 may send the status 200 before it is done, and then an error in the body.
+        if not result.etag:
+            raise Unavailable("The object store could not join the parts")
+
+    @_translated
+    async def remove(self, key: str) -> bool:
+        """Removes the object and every open upload of exactly this key; True where there was any."""
+        uploads = await self._client._list_multipart_uploads(self._bucket, prefix=key)
+        for upload in uploads.uploads:
+            try:
+                await self._client._abort_multipart_upload(self._bucket, key, str(upload.upload_id))
+            except S3Error as error:
+                if error.code != "NoSuchUpload":
+                    raise
+        try:
+            await self._client.stat_object(self._bucket, key)
+        except S3Error as error:
+            if error.code != "NoSuchKey":
+                raise
+            return bool(uploads.uploads)
+        await self._client.remove_object(self._bucket, key)
+        return True
+
+    @_translated
+    async def presign(self, key: str) -> str:
+        """Path and query with which whoever has them may GET the object for a few minutes."""
+        url = urlsplit(await self._client.presigned_get_object(self._bucket, key, expires=PRESIGNED_LIFETIME))
+        return f"{url.path}?{url.query}"
+
+    @_translated
+    async def open(self, key: str, first: int, length: int) -> AsyncIterator[bytes]:
+        """The `length` bytes of an object from byte `first` on, in pieces; the store has answered by then."""
+        response = await self._client.get_object(self._bucket, key, first, length)
+        return _read(response)
+
+    @_translated
+    async def check(self) -> None:
+        """Asks for the bucket."""
+        if not await self._client.bucket_exists(self._bucket):
+            raise Unavailable("The bucket is missing")
+
+
+async def _read(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    # Leaving the block gives the connection back, or closes it where the listener left early.
+    async with response:
+        async for piece in response.content.iter_chunked(READ_BYTES):
+            yield piece
+
+
+class ObjectWriter:
+    """Writes one object as its bytes become known: one PUT, or parts of 5 MiB, one of which may be under way.
+
+    Before `open` the bytes are held in memory and the store is not touched.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._key = ""
+        self._buffer = bytearray()
+        self._digest = hashlib.sha256()
+        self._size_bytes = 0
+        self._upload_id = ""
+        self.has_touched_store = False
+        self._sending: list[asyncio.Task[Part]] = []
+
+    @property
+    def held_bytes(self) -> int:
+        """How much is waiting in memory."""
+        return len(self._buffer)
+
+    def open(self, key: str) -> None:
+        """Says where the object belongs; from now on the store may be touched."""
+        self._key = key
+
+    async def write(self, data: bytes) -> None:
+        """Takes the next bytes, and waits for the store where it is slower than its client."""
+        self._buffer += data
+        self._digest.update(data)
+        self._size_bytes += len(data)
+        while self._key and len(self._buffer) >= PART_BYTES:
+            await self._send_part(PART_BYTES)
+
+    async def finish(self) -> StoredObject:
+        """Stores what is left and completes the object."""
+        if self._upload_id or len(self._buffer) > PART_BYTES:
+            while self._buffer:
+                await self._send_part(PART_BYTES)
+            await self._store.complete(self._key, self._upload_id, [await task for task in self._sending])
+        else:
+            self.has_touched_store = True
+            await self._store.put(self._key, bytes(self._buffer))
+        self._buffer.clear()
+        return StoredObject(self._size_bytes, self._digest.digest())
+
+    async def close(self) -> None:
+        """Ends what is under way: an upload must not be aborted while a part of it is arriving."""
+        for task in self._sending:
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+
+    async def _send_part(self, size_bytes: int) -> None:
+        if not self._upload_id:
+            self.has_touched_store = True
+            self._upload_id = await self._store.begin(self._key)
+        if self._sending:
+            await self._sending[-1]
+        part = bytes(memoryview(self._buffer)[:size_bytes])
+        del self._buffer[:size_bytes]
+        number = len(self._sending) + 1
+        self._sending.append(
+            asyncio.create_task(self._store.put_part(self._key, self._upload_id, number, part))  # type: ignore[arg-type]
+        )
+
+
+@asynccontextmanager
+async def open_store(settings: StoreSettings) -> AsyncIterator[ObjectStore]:
+    """The bucket of these settings, with connections of its own that are closed at the end."""
+    async with make_session() as session:
+        yield ObjectStore(make_client(settings, session), settings.s3_bucket)
+
+
+def make_session() -> aiohttp.ClientSession:
+    """Connections to the store. miniopy-async's own session allows ten and lets the eleventh wait."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=REQUEST_TIMEOUT_SECONDS
+        ),
+    )
+
+
+def make_client(settings: StoreSettings, session: aiohttp.ClientSession, **keys: Any) -> Minio:
+    """A client; the region is given, or every first call would ask for it."""
+    endpoint = urlsplit(settings.s3_endpoint)
+    credentials = {"access_key": settings.s3_access_key, "secret_key": settings.s3_secret_key, **keys}
+    return Minio(
+        endpoint.netloc,
+        secure=endpoint.scheme == "https",
+        region=settings.s3_region,
+        session=session,
+        **credentials,
+    )

@@ -1,0 +1,76 @@
+"""Ends what was left behind: uploads whose lease ran out, and the objects of rows that are to go.
+
+Every instance has a sweeper; an advisory lock lets one at a time work. It never lists the bucket: the rows
+say which keys may exist.
+"""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.db import execute
+from common.problems import Problem
+from common.tables import Record
+from records.storage import REQUEST_TIMEOUT_SECONDS, ObjectStore
+
+log = structlog.get_logger()
+
+ADVISORY_LOCK = 0x5357_4545
+BATCH = 1000
+
+
+async def run_sweeper(
+    engine: AsyncEngine, store: ObjectStore, lease_seconds: int, every_seconds: int
+) -> None:
+    """Sweeps for ever. A sweep that fails is logged and tried again: Postgres or the store is away."""
+    while True:
+        try:
+            await sweep_alone(engine, store, lease_seconds)
+        except Problem as problem:
+            log.warning("the sweep failed", detail=problem.detail)
+        except Exception:
+            log.exception("the sweep failed")
+        await asyncio.sleep(every_seconds)
+
+
+async def sweep_alone(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> None:
+    """Sweeps where no other instance is at it; otherwise does nothing."""
+    async with engine.connect() as connection:
+        if not await connection.scalar(select(func.pg_try_advisory_lock(ADVISORY_LOCK))):
+            return
+        try:
+            await sweep(engine, store, lease_seconds)
+        finally:
+            # Ends the database session, and with it the lock, also where the connection is broken.
+            await connection.invalidate()
+
+
+async def sweep(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> None:
+    """One round: buries what is expired, then looks after every tombstone.
+
+    A tombstone goes when its object and its open uploads were seen gone twice, at least a lease and the
+    longest PUT apart, so that the late PUT of a process that was paused is still caught.
+    """
+    await execute(
+        engine,
+        update(Record)
+        .where(Record.state == "uploading", Record.lease_until < func.now())
+        .values(state="deleting", lease_until=None),
+    )
+    # Committed: from here on none of these can be published any more.
+    tombstones = await execute(
+        engine, select(Record.id, Record.object_key).where(Record.state == "deleting").limit(BATCH)
+    )
+    for row in tombstones:
+        this = (Record.id == row.id, Record.state == "deleting")
+        if await store.remove(row.object_key):
+            await execute(engine, update(Record).where(*this).values(gone_since=None))
+            continue
+        wait = timedelta(seconds=lease_seconds + REQUEST_TIMEOUT_SECONDS)
+        await execute(engine, delete(Record).where(*this, Record.gone_since < func.now() - wait))
+        await execute(
+            engine, update(Record).where(*this, Record.gone_since.is_(None)).values(gone_since=func.now())
+        )

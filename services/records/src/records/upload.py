@@ -1,0 +1,124 @@
+"""Reads an upload's body while it arrives: multipart/form-data, or the bare WAV.
+
+Litestar's own multipart reading writes files to disk before the handler runs, and limits them to 10 MB.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import NamedTuple
+
+from multipart import MultipartError, MultipartSegment, PushMultipartParser
+
+from common.problems import InvalidRequest, UnsupportedMediaType
+from records.problems import InvalidForm
+
+WAV_TYPES = {"audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"}
+CREDENTIAL_FIELDS = ("user_id", "token")
+FIELDS = (*CREDENTIAL_FIELDS, "title")
+AUDIO = "audio"
+MAX_FIELD_BYTES = 4 * 1024
+# About a second and a half of CD sound: large enough that handing it to a thread costs nothing.
+WINDOW_BYTES = 256 * 1024
+
+
+class Field(NamedTuple):
+    """A text field of the form."""
+
+    name: str
+    value: str
+
+
+def read_upload(
+    body: AsyncIterator[bytes], content_type: tuple[str, Mapping[str, str]], query: Mapping[str, str]
+) -> AsyncIterator[Field | bytes]:
+    """Yields the text fields, and the audio in windows, in the order in which they arrive.
+
+    A bare WAV has its fields in the query; credentials are never taken from there.
+    Raises UnsupportedMediaType for a body that is neither form nor WAV, InvalidForm for a malformed form.
+    """
+    kind, parameters = content_type
+    if kind in WAV_TYPES:
+        return _read_bare(body, query)
+    if kind == "multipart/form-data":
+        if not parameters.get("boundary"):
+            raise InvalidForm("The content type multipart/form-data has no boundary.")
+        if query:
+            raise InvalidRequest("A form has its fields in the body; the query must be empty.")
+        return _read_form(body, parameters["boundary"])
+    raise UnsupportedMediaType(
+        f"The content type is {kind!r}; send multipart/form-data with user_id, token and audio,"
+        " or a bare audio/wav with the credentials in a header."
+    )
+
+
+async def _read_bare(body: AsyncIterator[bytes], query: Mapping[str, str]) -> AsyncIterator[Field | bytes]:
+    for name, value in query.items():
+        if name != "title":
+            raise InvalidRequest(f"The query parameter {name[:100]!r} is not known here; allowed: title.")
+        yield Field(name, value)
+    window = bytearray()
+    async for chunk in body:
+        window += chunk
+        if len(window) >= WINDOW_BYTES:
+            yield bytes(window)
+            window.clear()
+    yield bytes(window)
+
+
+async def _read_form(body: AsyncIterator[bytes], boundary: str) -> AsyncIterator[Field | bytes]:
+    # Not strict: that refuses an epilogue, which RFC 2046 allows, when it comes in a chunk of its own.
+    try:
+        parser = PushMultipartParser(boundary, max_segment_count=len(FIELDS) + 1)
+        form = _Form()
+        async for chunk in body:
+            if chunk:
+                for event in parser.parse(chunk):
+                    if (item := form.take(event)) is not None:
+                        yield item
+        parser.close()
+    except MultipartError as error:
+        raise InvalidForm(f"The form is malformed: {error}.") from None
+    if AUDIO not in form.seen:
+        raise InvalidForm("The form has no field 'audio'; send the WAV as that file.")
+
+
+class _Form:
+    """What has been seen of the form, and the segment that is being read."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self._name = ""
+        self._data = bytearray()
+
+    def take(self, event: MultipartSegment | bytes | None) -> Field | bytes | None:
+        """Takes an event of the parser; returns a field or a window of audio once it is complete."""
+        if isinstance(event, MultipartSegment):
+            self._begin(event.name)
+            return None
+        if event is not None:
+            self._data += event
+            if self._name != AUDIO:
+                if len(self._data) > MAX_FIELD_BYTES:
+                    raise InvalidForm(f"The field {self._name!r} is longer than {MAX_FIELD_BYTES} bytes.")
+                return None
+            return self._flush() if len(self._data) >= WINDOW_BYTES else None
+        data = self._flush()
+        if self._name == AUDIO:
+            return data
+        try:
+            return Field(self._name, data.decode())
+        except UnicodeDecodeError:
+            raise InvalidForm(f"The field {self._name!r} is not UTF-8.") from None
+
+    def _begin(self, name: str) -> None:
+        if name not in (*FIELDS, AUDIO):
+            known = ", ".join((*FIELDS, AUDIO))
+            raise InvalidForm(f"The field {name[:100]!r} is not known here; allowed: {known}.")
+        if name in self.seen:
+            raise InvalidForm(f"The field {name!r} is there twice.")
+        self.seen.add(name)
+        self._name = name
+
+    def _flush(self) -> bytes:
+        data = bytes(self._data)
+        self._data.clear()
+        return data
