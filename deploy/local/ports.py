@@ -1,0 +1,100 @@
+"""The ports of the local stack: which they are, which are free, and who holds the others."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+
+import psutil
+
+LOOPBACK = "127.0.0.1"
+_RANGE = range(20000, 32000)
+"""Where free ports are taken from: below the ephemeral range, where outgoing connections take theirs."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """One port for each thing of the stack that listens."""
+
+    gateway: int
+    minio: int
+    console: int
+    postgres: int
+    users: int
+    records: int
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Six ports that nobody holds, for a stack beside others."""
+        return cls(*free_ports(len(fields(cls))))
+
+    @classmethod
+    def chosen(cls, settings: Mapping[str, str], remembered: int | None) -> Ports:
+        """The ports that the settings name; `remembered` is the one that Postgres had the last time."""
+        users, records, fresh = free_ports(3)
+        postgres = remembered if remembered and is_free(LOOPBACK, remembered) else fresh
+        return cls(
+            gateway=_port(settings, "GATEWAY_PORT", 8080),
+            minio=_port(settings, "MINIO_PORT", 9000),
+            console=_port(settings, "CONSOLE_PORT", 9001),
+            postgres=_port(settings, "POSTGRES_PORT", postgres),
+            users=users,
+            records=records,
+        )
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports of the loopback address that nobody holds at the moment."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = secrets.choice(_RANGE)
+        if is_free(LOOPBACK, port):
+            found.add(port)
+    return list(found)
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            # Where both have set SO_REUSEADDR, only listening tells that another listens already.
+            probe.listen()
+        except OSError:
+            return False
+    return True
+
+
+def complaints(host: str, wanted: Iterable[tuple[str, int, str]]) -> list[str]:
+    """One sentence for each (what, port, setting) that is taken: who holds it, and what changes it."""
+    return [
+        f"port {port} ({what}) is taken by {_holder(port)}: stop that, or choose another with {setting}=…"
+        for what, port, setting in wanted
+        if not is_free(host, port)
+    ]
+
+
+def _holder(port: int) -> str:
+    try:
+        connections = psutil.net_connections("inet")
+    except psutil.AccessDenied:  # macOS shows them to root only.
+        connections = []
+    for connection in connections:
+        if connection.status != psutil.CONN_LISTEN or connection.pid is None or not connection.laddr:
+            continue
+        if connection.laddr.port == port:
+            try:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+            except psutil.NoSuchProcess:
+                break
+    return "a process that the system does not show to this user"
+
+
+def _port(settings: Mapping[str, str], name: str, default: int) -> int:
+    value = settings.get(name) or str(default)
+    if not value.isascii() or not value.isdecimal() or not 1 <= int(value) <= 65535:  # noqa: PLR2004
+        raise ValueError(f"{name}={value} is not a port: a number from 1 to 65535 is one")
+    return int(value)

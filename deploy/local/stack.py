@@ -1,0 +1,490 @@
+"""The whole of Waxwing on this machine without Docker: `python -m deploy.local.stack up`.
+
+PostgreSQL, MinIO, both services and nginx run under one supervisor. Their data, logs, passwords and
+configuration stand in one folder, `.local` unless told otherwise, so several stacks can run side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict
+from functools import cached_property
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.parse import urlsplit
+
+from deploy.local import gateway, minio, postgres
+from deploy.local.ports import LOOPBACK, Ports, complaints
+from deploy.local.supervision import ROOT, AlreadyRunningError, LogReader, Part, Supervisor
+
+_READY_SECONDS = 60
+_DEFAULTS = {
+    "DOWNLOADS": "accel",
+    "MAX_UPLOAD_BYTES": str(4 * 1024**3),
+    "S3_BUCKET": "records",
+    "S3_REGION": "us-east-1",
+}
+_OWN_STORE = ("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY")
+_NEUTRAL = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "XDG_CACHE_HOME", "PYTHONDONTWRITEBYTECODE")
+
+
+class StackError(Exception):
+    """The stack cannot do what was asked; the message says why and what to do."""
+
+
+class Stack:
+    """The stack of one folder.
+
+    `ports`: those that the settings name, unless given. `settings`: an environment, whose variables reach the
+    services; only what programs need to run is taken from this process, so that a test sees the defaults.
+    With `one_dies_all_stop` false the others go on when a part dies, and `start_part` brings it back.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ports: Ports | None = None,
+        settings: Mapping[str, str] | None = None,
+        *,
+        one_dies_all_stop: bool = True,
+    ) -> None:
+        self._folder = folder.absolute()
+        neutral = {name: os.environ[name] for name in _NEUTRAL if name in os.environ}
+        self._settings = {**_DEFAULTS, **neutral, **(settings or {})}
+        self._given_ports = ports
+        self._one_dies_all_stop = one_dies_all_stop
+        self._state_file = self._folder / "state.json"
+        self.supervisor = Supervisor(self._folder)
+
+    def start(self, say: Callable[[str], None] = lambda _: None) -> None:
+        """Start everything and return when it is ready; after a failure nothing is left running.
+
+        Raises AlreadyRunningError, or StackError, which names who holds a port or which part failed, with its
+        last lines.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            with self.supervisor.starting() as lock:
+                self._start(lock, say)
+        except AlreadyRunningError:
+            raise
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self, lock: TextIO, say: Callable[[str], None]) -> None:
+        self._choose_ports()
+        minio_binary = None if self._own_store else minio.find_or_build(self._settings, say)
+        for name in ("logs", "minio"):
+            (self._folder / name).mkdir(mode=0o700, exist_ok=True)
+        gateway.render(self._folder / "gateway", self._gateway_variables())
+        self.supervisor.start(
+            lock, self._parts(minio_binary), self._settings, one_dies_all_stop=self._one_dies_all_stop
+        )
+
+        say("starting PostgreSQL and MinIO …" if minio_binary else "starting PostgreSQL …")
+        if minio_binary:
+            self.supervisor.start_part("minio")
+        postgres.create_cluster(self._folder / "postgres", self.secrets["postgres"])
+        self.start_part("postgres")
+        postgres.create_database(self.ports.postgres, self.secrets["postgres"])
+        if minio_binary:
+            self._wait_until_ready("minio")
+
+        say("setting up bucket, keys, roles and schema …")
+        self._set_up()
+
+        say("starting the services and the gateway …")
+        for name in ("users", "records", "gateway"):
+            self.supervisor.start_part(name)
+        for name in ("users", "records", "gateway"):
+            self._wait_until_ready(name)
+
+    def stop(self) -> None:
+        """Stop everything in order and return when it is gone; nothing happens when nothing runs."""
+        self.supervisor.stop()
+
+    def start_part(self, name: str) -> None:
+        """Start one part (`postgres`, `minio`, `users`, `records`, `gateway`) and return when it is ready."""
+        self.supervisor.start_part(name)
+        self._wait_until_ready(name)
+
+    def stop_part(self, name: str) -> None:
+        """Stop one part and return when it is gone; the others go on."""
+        self.supervisor.stop_part(name)
+
+    def pid(self, name: str) -> int:
+        """The process id of a part; 0 when it does not run."""
+        return self.supervisor.pid(name)
+
+    @property
+    def base_url(self) -> str:
+        """Where the gateway answers."""
+        host = self._state["host"]
+        return f"http://{LOOPBACK if host in ('0.0.0.0', '::') else _bracketed(host)}:{self.ports.gateway}"  # noqa: S104
+
+    @property
+    def ports(self) -> Ports:
+        """The ports of the stack's latest start."""
+        return Ports(**self._state["ports"])
+
+    @property
+    def part_names(self) -> list[str]:
+        """The parts in the order of their start."""
+        return ["postgres", *([] if self._state["own_store"] else ["minio"]), "users", "records", "gateway"]
+
+    @cached_property
+    def secrets(self) -> dict[str, str]:
+        """The generated passwords and keys, made at the first start."""
+        file = self._folder / "secrets.json"
+        if not file.exists():
+            made = {name: secrets.token_hex(16) for name in ("postgres", "users", "records", "minio")}
+            # MinIO takes access keys of 20 and secret keys of 40 characters at most.
+            made |= {"s3_access_key": secrets.token_hex(10), "s3_secret_key": secrets.token_hex(20)}
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+                json.dump(made, opened, indent=4)
+        return dict(json.loads(file.read_text()))
+
+    def environment(self, service: str) -> dict[str, str]:
+        """The whole environment of `users`, `records` or `setup`."""
+        return {**self._settings, **self._own_environment(service)}
+
+    def _own_environment(self, service: str) -> dict[str, str]:
+        """What no setting changes: addresses, roles and passwords."""
+        user = postgres.SUPERUSER if service == "setup" else f"waxwing_{service}_login"
+        password = self.secrets["postgres" if service == "setup" else service]
+        own = {
+            "DATABASE_URL": f"postgresql://{user}@{LOOPBACK}:{self.ports.postgres}/{postgres.DATABASE}",
+            "DATABASE_PASSWORD": password,
+        }
+        if service != "setup":
+            own |= {"HOST": LOOPBACK, "PORT": str(getattr(self.ports, service))}
+        if service != "users" and not self._own_store:
+            own |= {
+                "S3_ENDPOINT": f"http://{LOOPBACK}:{self.ports.minio}",
+                "S3_ACCESS_KEY": self.secrets["s3_access_key"],
+                "S3_SECRET_KEY": self.secrets["s3_secret_key"],
+            }
+        if service == "setup":
+            own |= {
+                "USERS_DATABASE_PASSWORD": self.secrets["users"],
+                "RECORDS_DATABASE_PASSWORD": self.secrets["records"],
+            }
+            if not self._own_store:
+                own |= {"S3_ROOT_USER": "waxwing", "S3_ROOT_PASSWORD": self.secrets["minio"]}
+        return own
+
+    @cached_property
+    def _own_store(self) -> bool:
+        """Whether the settings name an object store of the user's own."""
+        if not self._settings.get("S3_ENDPOINT"):
+            return False
+        missing = [name for name in _OWN_STORE if not self._settings.get(name)]
+        if missing:
+            raise StackError(
+                f"S3_ENDPOINT names an object store of your own; {' and '.join(missing)} must be set too"
+            )
+        return True
+
+    @property
+    def _state(self) -> dict[str, Any]:
+        if not self._state_file.exists():
+            raise StackError("nothing has been started here yet: `just up` does it")
+        return dict(json.loads(self._state_file.read_text()))
+
+    def _choose_ports(self) -> None:
+        remembered = self.ports.postgres if self._state_file.exists() else None
+        host = self._settings.get("GATEWAY_HOST") or LOOPBACK
+        try:
+            ports = self._given_ports or Ports.chosen(self._settings, remembered)
+        except ValueError as error:
+            raise StackError(str(error)) from error
+        taken = complaints(host, [("the gateway", ports.gateway, "GATEWAY_PORT")])
+        taken += complaints(LOOPBACK, [("PostgreSQL", ports.postgres, "POSTGRES_PORT")])
+        if not self._own_store:
+            minio_ports = [
+                ("MinIO", ports.minio, "MINIO_PORT"),
+                ("MinIO's console", ports.console, "CONSOLE_PORT"),
+            ]
+            taken += complaints(LOOPBACK, minio_ports)
+        if taken:
+            raise StackError("\n".join(taken))
+        state = {"ports": asdict(ports), "host": host, "own_store": self._own_store}
+        self._state_file.write_text(json.dumps(state))
+
+    def _parts(self, minio_binary: Path | None) -> list[Part]:
+        ports = self.ports
+        parts = [
+            # SIGINT is PostgreSQL's fast shutdown: it does not wait for its clients.
+            Part("postgres", 1, postgres.command(self._folder / "postgres", ports.postgres), {}, "INT"),
+            Part("users", 3, [sys.executable, "-m", "users"], self._own_environment("users")),
+            Part("records", 4, [sys.executable, "-m", "records"], self._own_environment("records")),
+            Part("gateway", 5, gateway.command(self._folder / "gateway")),
+        ]
+        if minio_binary:
+            root = {"MINIO_ROOT_USER": "waxwing", "MINIO_ROOT_PASSWORD": self.secrets["minio"]}
+            command = minio.command(minio_binary, self._folder / "minio", ports.minio, ports.console)
+            parts.append(Part("minio", 2, command, root))
+        return parts
+
+    def _gateway_variables(self) -> dict[str, str]:
+        ports = self.ports
+        store = urlsplit(self.environment("records")["S3_ENDPOINT"])
+        return {
+            "WAXWING_LISTEN": f"{_bracketed(self._state['host'])}:{ports.gateway}",
+            "WAXWING_USERS": f"{LOOPBACK}:{ports.users}",
+            "WAXWING_RECORDS": f"{LOOPBACK}:{ports.records}",
+            "WAXWING_S3": f"{store.hostname}:{store.port or {'http': 80, 'https': 443}[store.scheme]}",
+            # As it stands in the endpoint: presigned addresses are valid for this Host only.
+            "WAXWING_S3_HOST": store.netloc,
+            "WAXWING_S3_SCHEME": store.scheme,
+            "WAXWING_MAX_UPLOAD_BYTES": self._settings["MAX_UPLOAD_BYTES"],
+        }
+
+    def _set_up(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "records.setup"],
+            cwd=ROOT,
+            env=self.environment("setup"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        self.supervisor.log("setup").write_text(done.stdout)
+        if done.returncode:
+            raise StackError(f"the set-up ended with status {done.returncode}:\n{self._last_lines('setup')}")
+
+    def _wait_until_ready(self, name: str) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        while not self._is_ready(name):
+            if self.supervisor.has_died(name):
+                raise StackError(f"{name} ended instead of starting:\n{self._last_lines(name)}")
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"{name} is not ready after {_READY_SECONDS} seconds:\n{self._last_lines(name)}"
+                )
+            time.sleep(0.05)
+
+    def _is_ready(self, name: str) -> bool:
+        if name == "postgres":
+            return postgres.is_ready(self.ports.postgres)
+        if name == "minio":
+            return _answers(self.ports.minio, "/minio/health/ready")
+        if name == "gateway":
+            host = urlsplit(self.base_url).hostname or LOOPBACK
+            return _answers(self.ports.gateway, "/healthz", host)
+        return _answers(getattr(self.ports, name), "/readyz")
+
+    def _last_lines(self, name: str) -> str:
+        with LogReader(self.supervisor, [name]) as reader:
+            return "\n".join(reader.last_lines(20))
+
+    def describe(self) -> str:
+        """The table of addresses."""
+        ports = self.ports
+        rows = [("Waxwing", self.base_url), ("API docs", f"{self.base_url}/docs")]
+        if not self._state["own_store"]:
+            login = f"user waxwing, password {self.secrets['minio']}"
+            rows.append(("MinIO console", f"http://{LOOPBACK}:{ports.console}  {login}"))
+        address = f"postgresql://{postgres.SUPERUSER}@{LOOPBACK}:{ports.postgres}/{postgres.DATABASE}"
+        rows.append(("PostgreSQL", f"./just psql  ({address}, password {self.secrets['postgres']})"))
+        return "\n".join(f"  {name:<15}{value}" for name, value in rows)
+
+    def processes(self) -> str:
+        """The table of what runs, where and since when."""
+        known = {part["name"]: part for part in self.supervisor.parts()}
+        rows = [("PART", "PORT", "STATE", "")]
+        for name in self.part_names:
+            part = known[name]
+            rows.append(
+                (name, str(getattr(self.ports, name)), part["statename"].lower(), part["description"])
+            )
+        return "\n".join(
+            f"{name:<10}{port:<7}{state:<10}{about}".rstrip() for name, port, state, about in rows
+        )
+
+    def psql(self, arguments: list[str]) -> int:
+        """Run psql on the stack's database with the terminal of this process; its exit status."""
+        command = [*postgres.psql_command(self.ports.postgres), *arguments]
+        environment = postgres.psql_environment(self.secrets["postgres"])
+        return subprocess.run(command, env=environment, check=False).returncode
+
+    def reset(self) -> None:
+        """Stop the stack and delete its folder with everything in it."""
+        self.stop()
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
+
+
+def check_gateway() -> str:
+    """Render the gateway's configuration with the defaults and have nginx check it."""
+    with tempfile.TemporaryDirectory() as folder:
+        stack = Stack(Path(folder), Ports.free())
+        stack._choose_ports()
+        gateway.render(Path(folder) / "gateway", stack._gateway_variables())
+        return gateway.check(Path(folder) / "gateway")
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _answers(port: int, path: str, host: str = LOOPBACK) -> bool:
+    """Whether a GET is answered with 200."""
+    with closing(HTTPConnection(host, port, timeout=5)) as connection:
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == HTTPStatus.OK
+        except (OSError, HTTPException):
+            return False
+
+
+def _say(message: str) -> None:
+    print(f"waxwing: {message}", file=sys.stderr, flush=True)
+
+
+def _up(stack: Stack, detached: bool) -> int:
+    # A polite end and a closed terminal take the same way as Ctrl-C.
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.default_int_handler)
+    try:
+        stack.start(_say)
+    except AlreadyRunningError as error:
+        _say(str(error))
+        print(stack.describe())
+        return 0 if detached else 1
+    except KeyboardInterrupt:
+        _say("stopped before it was ready")
+        return 1
+    _say("ready")
+    print(stack.describe(), flush=True)
+    if detached:
+        return 0
+    try:
+        _follow(stack, stack.part_names)
+    except KeyboardInterrupt:
+        _say("stopping …")
+    finally:
+        stack.stop()
+    death = stack.supervisor.death()
+    if death:
+        _say(f"{death}, so everything was stopped; its last lines:")
+        print(stack._last_lines(death.split()[0]))
+        return 1
+    _say("stopped")
+    return 0
+
+
+def _follow(stack: Stack, names: list[str]) -> None:
+    """Print what the parts log until the stack stops."""
+    with LogReader(stack.supervisor, names) as reader:
+        is_running = True
+        while is_running:
+            is_running = stack.supervisor.is_running()
+            for line in reader.new_lines():
+                print(line, flush=True)
+            time.sleep(0.2)
+
+
+def _down(stack: Stack) -> int:
+    was_running = stack.supervisor.is_running()
+    stack.stop()
+    _say("stopped" if was_running else "nothing was running")
+    return 0
+
+
+def _logs(stack: Stack, names: list[str], count: int, follow: bool) -> int:
+    unknown = sorted(set(names) - set(stack.part_names))
+    if unknown:
+        raise StackError(f"no part is called {unknown[0]}: there are {', '.join(stack.part_names)}")
+    names = names or stack.part_names
+    with LogReader(stack.supervisor, names) as reader:
+        for line in reader.last_lines(count):
+            print(line)
+    if follow:
+        _follow(stack, names)
+    return 0
+
+
+def _ps(stack: Stack) -> int:
+    if not stack.supervisor.is_running():
+        death = stack.supervisor.death()
+        _say(f"nothing runs: {death}, so everything was stopped" if death else "nothing runs")
+        return 1
+    print(stack.processes())
+    return 0
+
+
+def _reset(stack: Stack) -> int:
+    stack.reset()
+    _say("all data are deleted")
+    return 0
+
+
+def _check_gateway() -> int:
+    print(check_gateway())
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="just", description="The whole of Waxwing on this machine without Docker."
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / ".local", help="where its data stand (default: .local)"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start everything")
+    up.add_argument("-d", "--detach", action="store_true", help="in the background")
+    logs = commands.add_parser("logs", help="show the latest log lines")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on showing new lines")
+    logs.add_argument("-n", "--lines", type=int, default=50, metavar="LINES", help="how many of each part")
+    logs.add_argument("parts", nargs="*", metavar="PART")
+    commands.add_parser("down", help="stop what runs in the background")
+    commands.add_parser("ps", help="show what runs")
+    commands.add_parser("psql", help="open psql; what follows are its own arguments")
+    commands.add_parser("reset", help="stop everything and delete all data")
+    commands.add_parser("check-gateway", help="check the gateway's configuration with nginx")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; the exit status."""
+    # What follows `psql` is meant for psql.
+    end = arguments.index("psql") + 1 if "psql" in arguments else len(arguments)
+    parsed = _parse(arguments[:end])
+    stack = Stack(parsed.folder, settings=os.environ)
+    commands: dict[str, Callable[[], int]] = {
+        "up": lambda: _up(stack, parsed.detach),
+        "down": lambda: _down(stack),
+        "logs": lambda: _logs(stack, parsed.parts, parsed.lines, parsed.follow),
+        "ps": lambda: _ps(stack),
+        "psql": lambda: stack.psql(arguments[end:]),
+        "reset": lambda: _reset(stack),
+        "check-gateway": _check_gateway,
+    }
+    try:
+        return commands[parsed.command]()
+    except (StackError, RuntimeError, OSError) as error:
+        print(f"waxwing: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

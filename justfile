@@ -1,0 +1,99 @@
+# Every command that a person or CI runs. `./just` makes .venv first and then calls this file with it.
+
+set dotenv-path := ".env"
+
+requirements := "uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-package waxwing-common --no-emit-package waxwing-users --no-emit-package waxwing-records --custom-compile-command 'just lock'"
+
+# List the recipes
+[private]
+default:
+    @just --list --unsorted
+
+# Start everything and show its logs until Ctrl-C (-d: in the background)
+[group('stack')]
+up *ARGS:
+    @python -m deploy.local.stack up {{ARGS}}
+
+# Stop what `up -d` has started
+[group('stack')]
+down:
+    @python -m deploy.local.stack down
+
+# Show the latest log lines of all parts, or of some (-f: go on showing, -n LINES: how many)
+[group('stack')]
+logs *ARGS:
+    @python -m deploy.local.stack logs {{ARGS}}
+
+# Show what runs, where and since when
+[group('stack')]
+ps:
+    @python -m deploy.local.stack ps
+
+# Open psql on the stack's database, or pass it arguments such as -c 'select 1'
+[group('stack')]
+[positional-arguments]
+psql *ARGS:
+    @python -m deploy.local.stack psql "$@"
+
+# Stop the stack and delete all its users, records, logs and passwords
+[group('stack')]
+reset:
+    @python -m deploy.local.stack reset
+
+# Go through everything once: make a user, upload a recording, fetch its MP3; leaves the stack running
+[group('use')]
+demo *ARGS: (up "-d")
+    @python -m deploy.client demo {{ARGS}}
+
+# Make a user and print its id and token
+[group('use')]
+[positional-arguments]
+user NAME:
+    @python -m deploy.client user "$@"
+
+# Upload a WAV and print the link of its MP3
+[group('use')]
+[positional-arguments]
+upload FILE USER TOKEN *ARGS:
+    @cd "{{invocation_directory()}}" && PYTHONPATH="{{justfile_directory()}}" python -m deploy.client upload "$@"
+
+# Check format, lint, types and import rules, then run the tests (arguments go to pytest)
+[group('check')]
+[positional-arguments]
+test *ARGS: format lint types
+    pytest "$@"
+
+# Check that the code is formatted
+[group('check')]
+format:
+    ruff format --check
+
+# Check the code against the lint and import rules
+[group('check')]
+lint:
+    ruff check
+    lint-imports
+
+# Check the types
+[group('check')]
+types:
+    mypy
+
+# Format the code and mend what the linter can mend
+[group('check')]
+fix:
+    ruff format
+    ruff check --fix
+
+# Check the gateway's configuration with nginx itself
+[group('check')]
+check-gateway:
+    @python -m deploy.local.stack check-gateway
+
+# Renew all hash-pinned requirements (--upgrade: to the newest versions)
+[group('upkeep')]
+lock *ARGS:
+    {{requirements}} {{ARGS}} services/users/pyproject.toml -o services/users/requirements.txt
+    {{requirements}} {{ARGS}} services/records/pyproject.toml -o services/records/requirements.txt
+    {{requirements}} {{ARGS}} services/users/pyproject.toml services/records/pyproject.toml requirements-dev.in -o requirements-dev.txt
+    {{requirements}} {{ARGS}} deploy/local/requirements-go.in -o deploy/local/requirements-go.txt
