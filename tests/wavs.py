@@ -116,7 +116,8 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 def pcm(sound: Sound, bits: int) -> bytes:
     """Returns integer PCM: little-endian, and unsigned where it is of 8 bit."""
-    samples: NDArray[np.int64] = np.rint(sound * (2 ** (bits - 1) - 1)).astype(np.int64)
+    scale = 1 << bits - 1
+    samples: NDArray[np.int64] = np.rint(sound * scale).clip(-scale, scale - 1).astype(np.int64)
     if bits == 8:
         return (samples + 128).astype(np.uint8).tobytes()
     octets: NDArray[np.uint8] = np.frombuffer(samples.astype("<i8").tobytes(), dtype=np.uint8)

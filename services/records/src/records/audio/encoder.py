@@ -44,6 +44,7 @@ class Encoder:
 
     def __init__(self, sample_rate: int, channels: int, bitrate_kbps: int) -> None:
         """Prepares for mono or stereo of `sample_rate` Hz; raises UnsupportedAudio for other rates."""
+        out_sample_rate = mp3_sample_rate(sample_rate)
         self._lame = lameenc.Encoder()
         self._lame.silence()
         self._lame.set_quality(_QUALITY)
@@ -51,7 +52,7 @@ class Encoder:
         self._lame.set_channels(channels)
         self._lame.set_in_sample_rate(sample_rate)
         # Without this LAME lowers the rate by itself where it finds the bitrate small.
-        self._lame.set_out_sample_rate(mp3_sample_rate(sample_rate))
+        self._lame.set_out_sample_rate(out_sample_rate)
 
     def encode(self, window: "AudioSegment") -> bytes:
         """Encodes a window and returns the MP3 bytes that are ready; the GIL is free meanwhile."""

@@ -236,7 +236,7 @@ class WavParser:
 
 
 def read_format(fmt: bytes) -> Format:
-    """Reads the body of a fmt chunk of at least 16 bytes: WAVEFORMAT, WAVEFORMATEX or WAVEFORMATEXTENSIBLE.
+    """Reads the body of a fmt chunk of at least 16 bytes: PCMWAVEFORMAT, -FORMATEX or -FORMATEXTENSIBLE.
 
     Raises UnsupportedAudio for a codec, depth or number of channels that is not converted, and BrokenAudio
     where fields contradict each other.

@@ -1,0 +1,225 @@
+"""The converter: right length and right sound of every format, judged by FFmpeg's decoder."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from records.audio import BrokenAudio, Converter, Properties, UnsupportedAudio
+from records.audio.mp3 import SAMPLE_RATES, read_frame_header
+from tests import judge, wavs
+from tests.judge import CODEC_DELAY, Comparison, Decoded
+from tests.wavs import UNKNOWN_SIZE, Wav
+
+unhurried = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def convert(*pieces: bytes, bitrate_kbps: int = 128) -> tuple[bytes, Properties]:
+    converter = Converter(bitrate_kbps)
+    mp3 = b"".join([*(converter.feed(piece) for piece in pieces), converter.finish()])
+    return mp3, converter.properties
+
+
+def assert_right_length_and_sound(comparison: Comparison, rate: int, correlation: float = 0.99) -> None:
+    samples_per_frame = 1152 if rate >= 32000 else 576
+    # LAME lowers the level by 0.45 dB up to 160 kbit/s, as headroom for what it leaves out.
+    assert abs(comparison.lag - CODEC_DELAY) <= 2
+    assert comparison.correlation > correlation
+    assert abs(comparison.level_db) < 0.5
+    assert 0 <= comparison.seconds <= (CODEC_DELAY + 2 * samples_per_frame) / rate
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("bits", [8, 16, 24, 32])
+@pytest.mark.parametrize("extensible", [False, True])
+def test_music_of_every_width_keeps_its_length_and_sound(channels: int, bits: int, extensible: bool) -> None:
+    music = wavs.music(seconds=3)[:, :channels]
+    wav = Wav(bits=bits, channels=channels, extensible=extensible).build(music)
+    mp3, properties = convert(wav)
+    assert properties == Properties(3.0, 44100, channels, 128)
+    assert_right_length_and_sound(judge.compare(Decoded(music, 44100), judge.decode(mp3)), 44100)
+    assert_right_length_and_sound(judge.compare(judge.decode(wav, "wav"), judge.decode(mp3)), 44100)
+
+
+@pytest.mark.parametrize(
+    ("rate", "mp3_rate"),
+    [
+        *((rate, rate) for rate in SAMPLE_RATES),
+        (4000, 8000),
+        (5512, 8000),
+        (7000, 8000),
+        (10000, 11025),
+        (18000, 22050),
+        (24001, 32000),
+        (37800, 44100),
+        (44056, 44100),
+        (64000, 48000),
+        (88200, 48000),
+        (96000, 48000),
+        (176400, 48000),
+        (192000, 48000),
+    ],
+)
+def test_every_sample_rate_keeps_its_length_and_sound(rate: int, mp3_rate: int) -> None:
+    wav = Wav(rate=rate, channels=1).build(wavs.sweep(2, rate, channels=1, highest=12000))
+    mp3, properties = convert(wav)
+    assert (properties.sample_rate, properties.duration_seconds) == (mp3_rate, 2.0)
+    assert_right_length_and_sound(judge.compare(judge.decode(wav, "wav"), judge.decode(mp3)), mp3_rate, 0.999)
+
+
+@pytest.mark.parametrize("rate", [1, 3999, 192001, 384000, 0xFFFFFFFF])
+def test_a_sample_rate_that_cannot_be_done_well_is_refused_by_name(rate: int) -> None:
+    with pytest.raises(UnsupportedAudio) as refusal:
+        convert(Wav(rate=rate).build(wavs.sine()))
+    assert f"{rate} Hz; 4000 to 192000 Hz are supported" in str(refusal.value)
+    assert "ffmpeg -i in.wav -ar 44100" in str(refusal.value)
+
+
+def test_left_and_right_stay_apart() -> None:
+    sound = np.concatenate([wavs.sine(440, channels=1), wavs.sine(1000, channels=1)], axis=1)
+    mp3, _ = convert(Wav().build(sound))
+    assert_right_length_and_sound(judge.compare(Decoded(sound, 44100), judge.decode(mp3)), 44100)
+
+
+def test_surround_becomes_stereo_with_every_speaker_on_its_side() -> None:
+    tones = np.concatenate(
+        [wavs.sine(hertz, channels=1) for hertz in (400, 600, 900, 60, 1400, 2000)], axis=1
+    )
+    mp3, properties = convert(Wav(bits=24, channels=6, extensible=True, mask=0x3F).build(tones))
+    left, right, centre, _, back_left, back_right = tones.T
+    half = 0.5**0.5
+    stereo = np.stack([left + half * (centre + back_left), right + half * (centre + back_right)], axis=1)
+    stereo /= 1 + 2 * half
+    assert properties.channels == 2
+    assert_right_length_and_sound(judge.compare(Decoded(stereo, 44100), judge.decode(mp3)), 44100)
+
+
+def test_silence_stays_silent() -> None:
+    mp3, _ = convert(Wav().build(wavs.silence()))
+    assert np.abs(judge.decode(mp3).samples).max() == 0
+
+
+def test_one_sample_is_a_recording() -> None:
+    mp3, properties = convert(Wav(channels=1).build(wavs.sine(channels=1)[:1]))
+    assert properties.duration_seconds == 1 / 44100
+    assert judge.decode(mp3).seconds < 0.1
+
+
+@pytest.mark.parametrize(
+    "wav",
+    [
+        Wav(),
+        Wav(after=((b"LIST", b"INFO"),)),
+        Wav(riff_size=0, data_size=0),
+        Wav(riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE),
+    ],
+)
+def test_a_wav_without_one_whole_frame_is_broken(wav: Wav) -> None:
+    with pytest.raises(BrokenAudio, match="holds no audio"):
+        convert(wav.header(0))
+    with pytest.raises(BrokenAudio, match="holds no audio"):
+        convert(wav.build(wavs.silence()[:0]))
+
+
+def test_truncated_audio_is_complete_as_far_as_it_goes() -> None:
+    _, properties = convert(Wav().build(wavs.sine(seconds=2))[: 44 + 4 * 44100 + 3])
+    assert properties.duration_seconds == 1.0
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "asked_kbps", "kbps"),
+    [
+        (44100, 2, 320, 320),
+        (44100, 2, 64, 64),
+        (44100, 1, 8, 32),
+        (22050, 1, 128, 128),
+        (22050, 2, 320, 160),
+        (8000, 1, 128, 64),
+        (96000, 2, 192, 192),
+    ],
+)
+def test_the_properties_are_those_of_every_frame_of_the_mp3(
+    rate: int, channels: int, asked_kbps: int, kbps: int
+) -> None:
+    wav = Wav(rate=rate, channels=channels).build(wavs.noise(1, rate, channels))
+    mp3, properties = convert(wav, bitrate_kbps=asked_kbps)
+    assert properties.bitrate_kbps == kbps
+    decoded = judge.decode(mp3)
+    assert (properties.sample_rate, properties.channels) == (decoded.rate, decoded.channels)
+    position = frames = 0
+    while position < len(mp3):
+        header = read_frame_header(mp3[position:])
+        assert (header.bitrate_kbps, header.sample_rate, header.channels) == (kbps, decoded.rate, channels)
+        position += header.frame_bytes
+        frames += 1
+    assert position == len(mp3)
+    assert abs(frames * header.samples - len(decoded.samples)) <= header.samples
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "fffb90", "ff0b9064", "fff39864"[:6], "ffeb9064", "fff99064", "fffb0064", "fffbf064", "fffb9c64"],
+)
+def test_what_is_no_frame_header_is_not_taken_for_one(header: str) -> None:
+    with pytest.raises(ValueError, match="frame header"):
+        read_frame_header(bytes.fromhex(header))
+
+
+@pytest.mark.parametrize("wav", [Wav(rate=48000), Wav(bits=24, rate=96000, before_data=((b"odd ", b"1"),))])
+def test_the_mp3_does_not_depend_on_how_the_wav_was_cut(wav: Wav) -> None:
+    data = wav.build(wavs.sweep(seconds=0.2, rate=wav.rate))
+    whole = convert(data)
+    assert convert(*(data[at : at + 1] for at in range(len(data)))) == whole
+    assert convert(*(data[at : at + 1001] for at in range(0, len(data), 1001))) == whole
+
+
+@unhurried
+@given(cut=st.integers(0, 800), another=st.integers(0, 800))
+def test_any_two_cuts_give_the_same_mp3(cut: int, another: int) -> None:
+    data = Wav(bits=24, channels=3, extensible=True).build(wavs.sine(seconds=0.002, channels=3))
+    first, second = sorted((cut, another))
+    assert convert(data[:first], data[first:second], data[second:]) == convert(data)
+
+
+@unhurried
+@given(
+    changes=st.dictionaries(st.integers(0, 75), st.integers(0, 255), min_size=1, max_size=4),
+    extensible=st.booleans(),
+)
+def test_a_damaged_wav_is_converted_or_refused_and_nothing_else(
+    changes: dict[int, int], extensible: bool
+) -> None:
+    data = bytearray(Wav(extensible=extensible).build(wavs.noise(seconds=0.05)))
+    for at, value in changes.items():
+        data[at] = value
+    try:
+        mp3, properties = convert(bytes(data))
+    except (BrokenAudio, UnsupportedAudio) as refusal:
+        assert str(refusal)
+    else:
+        assert read_frame_header(mp3).sample_rate == properties.sample_rate
+
+
+@pytest.mark.parametrize(
+    "wav", [Wav(), Wav(bits=32, channels=32, rate=192000), Wav(bits=8, channels=1, rate=192000)]
+)
+def test_memory_does_not_grow_with_the_recording(wav: Wav) -> None:
+    pieces = list(wav.stream(32 << 20, wavs.silence(0.01, wav.rate, wav.channels)))
+    converter = Converter()
+    converter.feed(pieces[0])
+    tracemalloc.start()
+    try:
+        for piece in pieces[1:]:
+            converter.feed(piece)
+        held_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # One window of 32 channels of 32 bit is half a MiB, and the mix works on floats.
+    assert held_bytes < 4 << 20
+
+
+def test_lame_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    convert(Wav(rate=96000).build(wavs.sweep(0.5, 96000)), bitrate_kbps=8)
+    assert capfd.readouterr() == ("", "")
