@@ -11,8 +11,8 @@ from litestar.exceptions import (
     InternalServerException,
     MethodNotAllowedException,
     NotFoundException,
-    RequestEntityTooLarge,
 )
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
 log = structlog.get_logger()
 

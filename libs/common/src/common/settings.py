@@ -31,14 +31,18 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(kind: type[S], environ: Mapping[str, str]) -> S:
-    """Reads a settings struct from the environment; NAME_FILE names a file that holds NAME (for secrets).
+    """Reads a settings struct, and the structs in it, from the environment.
+
+    NAME_FILE names a file that holds NAME (for secrets).
 
     Raises SettingsError, naming the variable, where one is missing or does not fit its type.
     """
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(kind):
         name = field.name.upper()
-        if text := _read(name, environ):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            values[field.name] = load(field.type, environ)
+        elif text := _read(name, environ):
             try:
                 values[field.name] = msgspec.convert(text, field.type, strict=False)
             except msgspec.ValidationError as error:

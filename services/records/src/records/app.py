@@ -12,7 +12,7 @@ from common.db import check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import make_host_check
 from common.problems import render
-from records.routes import get_record_audio, head_record_audio, post_record
+from records.routes import get_record_audio, post_record
 from records.service import Uploads
 from records.settings import Settings
 from records.storage import open_store
@@ -25,7 +25,7 @@ def create_app(settings: Settings) -> Litestar:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         engine = make_engine(settings.database_url, settings.database_password)
-        async with open_store(settings) as store:
+        async with open_store(settings.store) as store:
             uploads = Uploads(engine, store, settings)
             sweeper = asyncio.create_task(
                 run_sweeper(engine, store, settings.lease_seconds, settings.sweep_seconds)
@@ -54,7 +54,7 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[
             Router(
                 "/",
-                route_handlers=[post_record, get_record_audio, head_record_audio],
+                route_handlers=[post_record, get_record_audio],
                 guards=[make_host_check(settings)],
             ),
             *make_health_routes({"PostgreSQL": check_postgres, "object store": check_store}),

@@ -58,6 +58,7 @@ def make_headers(selection: Selection, mp3: Representation) -> dict[str, str]:
         "Last-Modified": http_date(mp3.last_modified),
         "Cache-Control": "private, no-cache",
         "Accept-Ranges": "bytes",
+        "X-Content-Type-Options": "nosniff",
     }
     if selection.status == 206:  # noqa: PLR2004
         last = selection.first + selection.length - 1

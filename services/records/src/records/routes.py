@@ -6,7 +6,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, get, head, post
+from litestar import Request, Response, post, route
 from litestar.di import NamedDependency
 from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -57,36 +57,26 @@ def make_link(request: Request[Any, Any, Any], settings: Settings, record: Publi
     return f"{base}/record?id={record.id}&user={record.user_id}"
 
 
-@head("/record")
-async def head_record_audio(
-    request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]
-) -> Response[None]:
-    """The headers of a download, without its bytes."""
-    record, _ = await find_record(engine, *read_link(request))
-    mp3 = represent(record)
-    selection = select_bytes("HEAD", request.headers, mp3)
-    headers = {**make_headers(selection, mp3), "Content-Length": str(selection.length)}
-    return Response(None, status_code=selection.status, headers=headers, media_type=MP3_TYPE)
-
-
-@get("/record")
+@route("/record", http_method=["GET", "HEAD"])
 async def get_record_audio(
     request: Request[Any, Any, Any],
     engine: NamedDependency[AsyncEngine],
     store: NamedDependency[ObjectStore],
     settings: NamedDependency[Settings],
 ) -> Response[Any]:
-    """The MP3 behind a link, whole or a range of it."""
+    """The MP3 behind a link, whole or a range of it; only the bytes of a GET are left to nginx."""
     record, object_key = await find_record(engine, *read_link(request))
     mp3 = represent(record)
-    selection = select_bytes("GET", request.headers, mp3)
+    selection = select_bytes(request.method, request.headers, mp3)
     headers = make_headers(selection, mp3)
     if selection.status == 304:  # noqa: PLR2004
-        return Response(None, status_code=304, headers=headers)
-    if settings.downloads == "accel":
+        return Response(b"", status_code=304, headers=headers)
+    if request.method == "GET" and settings.downloads == "accel":
         headers["X-Accel-Redirect"] = await make_internal_link(store, object_key, selection, headers)
-        return Response(None, status_code=200, headers=headers, media_type=MP3_TYPE)
+        return Response(b"", status_code=200, headers=headers, media_type=MP3_TYPE)
     headers["Content-Length"] = str(selection.length)
+    if request.method == "HEAD":
+        return Response(b"", status_code=selection.status, headers=headers, media_type=MP3_TYPE)
     pieces = await store.open(object_key, selection.first, selection.length)
     return Stream(pieces, status_code=selection.status, headers=headers, media_type=MP3_TYPE)
 

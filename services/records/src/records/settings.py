@@ -18,9 +18,10 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     s3_region: str = "us-east-1"
 
 
-class Settings(StoreSettings, ServiceSettings, frozen=True, kw_only=True):
+class Settings(ServiceSettings, frozen=True, kw_only=True):
     """How uploads are taken and downloads answered."""
 
+    store: StoreSettings
     # accel: nginx sends the bytes (X-Accel-Redirect); stream: this process does, for running without nginx.
     downloads: Literal["accel", "stream"] = "accel"
     # The whole request body; the gateway is given the same number.
@@ -37,9 +38,10 @@ class Settings(StoreSettings, ServiceSettings, frozen=True, kw_only=True):
     sweep_seconds: PositiveInt = 30
 
 
-class SetupSettings(StoreSettings, frozen=True, kw_only=True):
+class SetupSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the set-up step needs: the owners' credentials, and those that it makes for the services."""
 
+    store: StoreSettings
     database_url: str
     database_password: str = ""
     users_database_password: str

@@ -41,28 +41,28 @@ async def set_up(settings: SetupSettings) -> None:
     log.info("schema and login roles are there")
     async with make_session() as session:
         root = {"access_key": settings.s3_root_user, "secret_key": settings.s3_root_password}
-        client = make_client(settings, session, **(root if settings.s3_root_user else {}))
-        if not await client.bucket_exists(settings.s3_bucket):
-            await client.make_bucket(settings.s3_bucket)
+        client = make_client(settings.store, session, **(root if settings.s3_root_user else {}))
+        if not await client.bucket_exists(settings.store.s3_bucket):
+            await client.make_bucket(settings.store.s3_bucket)
         if settings.s3_root_user:
-            endpoint = urlsplit(settings.s3_endpoint)
+            endpoint = urlsplit(settings.store.s3_endpoint)
             provider = StaticProvider(settings.s3_root_user, settings.s3_root_password)
             secure = endpoint.scheme == "https"
-            admin = MinioAdmin(endpoint.netloc, provider, settings.s3_region, secure, session=session)
+            admin = MinioAdmin(endpoint.netloc, provider, settings.store.s3_region, secure, session=session)
             await make_bucket_key(admin, settings)
     log.info("bucket is there", key="made" if settings.s3_root_user else "given")
 
 
 async def make_bucket_key(admin: MinioAdmin, settings: SetupSettings) -> None:
     """Creates the key of the records service, or renews its secret; it can do nothing outside the bucket."""
-    name = f"waxwing-{settings.s3_bucket}"
+    name = f"waxwing-{settings.store.s3_bucket}"
     # The library reads policies from files only.
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(make_policy(settings.s3_bucket), file)
+        json.dump(make_policy(settings.store.s3_bucket), file)
         file.flush()
         await admin.policy_add(name, file.name)
-    await admin.user_add(settings.s3_access_key, settings.s3_secret_key)
-    await admin.policy_set(name, user=settings.s3_access_key)
+    await admin.user_add(settings.store.s3_access_key, settings.store.s3_secret_key)
+    await admin.policy_set(name, user=settings.store.s3_access_key)
 
 
 def make_policy(bucket: str) -> dict[str, object]:
