@@ -11,32 +11,38 @@ default:
 
 # Start everything and show its logs until Ctrl-C (-d: in the background)
 [group('stack')]
+[no-exit-message]
 up *ARGS:
     @python -m deploy.local.stack up {{ARGS}}
 
 # Stop what `up -d` has started
 [group('stack')]
+[no-exit-message]
 down:
     @python -m deploy.local.stack down
 
 # Show the latest log lines of all parts, or of some (-f: go on showing, -n LINES: how many)
 [group('stack')]
+[no-exit-message]
 logs *ARGS:
     @python -m deploy.local.stack logs {{ARGS}}
 
 # Show what runs, where and since when
 [group('stack')]
+[no-exit-message]
 ps:
     @python -m deploy.local.stack ps
 
 # Open psql on the stack's database, or pass it arguments such as -c 'select 1'
 [group('stack')]
+[no-exit-message]
 [positional-arguments]
 psql *ARGS:
     @python -m deploy.local.stack psql "$@"
 
 # Stop the stack and delete all its users, records, logs and passwords
 [group('stack')]
+[no-exit-message]
 reset:
     @python -m deploy.local.stack reset
 

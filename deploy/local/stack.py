@@ -38,7 +38,16 @@ _DEFAULTS = {
     "S3_REGION": "us-east-1",
 }
 _OWN_STORE = ("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY")
-_NEUTRAL = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "XDG_CACHE_HOME", "PYTHONDONTWRITEBYTECODE")
+_NEUTRAL = (
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LANG",
+    "LC_ALL",
+    "XDG_CACHE_HOME",
+    "MINIO_BIN",
+    "PYTHONDONTWRITEBYTECODE",
+)
 
 
 class StackError(Exception):
@@ -113,9 +122,12 @@ class Stack:
         for name in ("users", "records", "gateway"):
             self._wait_until_ready(name)
 
-    def stop(self) -> None:
-        """Stop everything in order and return when it is gone; nothing happens when nothing runs."""
-        self.supervisor.stop()
+    def stop(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Stop everything in order and return when it is gone; nothing happens when nothing runs.
+
+        `meanwhile` is called over and over until then.
+        """
+        self.supervisor.stop(meanwhile)
 
     def start_part(self, name: str) -> None:
         """Start one part (`postgres`, `minio`, `users`, `records`, `gateway`) and return when it is ready."""
@@ -374,12 +386,14 @@ def _up(stack: Stack, detached: bool) -> int:
     print(stack.describe(), flush=True)
     if detached:
         return 0
-    try:
-        _follow(stack, stack.part_names)
-    except KeyboardInterrupt:
-        _say("stopping …")
-    finally:
-        stack.stop()
+    with LogReader(stack.supervisor, stack.part_names) as reader:
+        try:
+            _follow(stack, reader)
+        except KeyboardInterrupt:
+            _say("stopping …")
+        finally:
+            stack.stop(lambda: _print_new(reader))
+            _print_new(reader)
     death = stack.supervisor.death()
     if death:
         _say(f"{death}, so everything was stopped; its last lines:")
@@ -389,15 +403,16 @@ def _up(stack: Stack, detached: bool) -> int:
     return 0
 
 
-def _follow(stack: Stack, names: list[str]) -> None:
-    """Print what the parts log until the stack stops."""
-    with LogReader(stack.supervisor, names) as reader:
-        is_running = True
-        while is_running:
-            is_running = stack.supervisor.is_running()
-            for line in reader.new_lines():
-                print(line, flush=True)
-            time.sleep(0.2)
+def _follow(stack: Stack, reader: LogReader) -> None:
+    """Print what the parts log until the stack stops or one of them dies."""
+    while stack.supervisor.is_running() and stack.supervisor.death() is None:
+        _print_new(reader)
+        time.sleep(0.2)
+
+
+def _print_new(reader: LogReader) -> None:
+    for line in reader.new_lines():
+        print(line, flush=True)
 
 
 def _down(stack: Stack) -> int:
@@ -415,8 +430,9 @@ def _logs(stack: Stack, names: list[str], count: int, follow: bool) -> int:
     with LogReader(stack.supervisor, names) as reader:
         for line in reader.last_lines(count):
             print(line)
-    if follow:
-        _follow(stack, names)
+        if follow:
+            _follow(stack, reader)
+            _print_new(reader)
     return 0
 
 

