@@ -1,0 +1,168 @@
+"""A small client of Waxwing, and its commands: `python -m deploy.client demo | user NAME | upload FILE USER TOKEN`.
+
+It speaks HTTP to BASE_URL (or to the local stack) and knows nothing else; the acceptance tests use it too.
+"""
+
+import argparse
+import hashlib
+import io
+import os
+import sys
+import wave
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from uuid import UUID
+
+import av
+import httpx
+import numpy as np
+from tqdm import tqdm
+
+from deploy.local.stack import Stack
+
+# Conversion keeps pace with the upload; the answer comes soon after the last byte, whatever the length.
+TIMEOUT = httpx.Timeout(60, read=300)
+
+
+class Refused(Exception):  # noqa: N818 (a fact, as all problems of this project are named)
+    """Waxwing answered with a problem; the message is its detail."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        problem = response.json()
+        super().__init__(f"{response.status_code} {problem['title']}: {problem['detail']}")
+        self.response = response
+
+
+class Client:
+    """Calls of Waxwing's API; `http` is there for every other request."""
+
+    def __init__(self, base_url: str) -> None:
+        # Nothing of the environment: a proxy of the user's must not see tokens for a service nearby.
+        self.http = httpx.Client(base_url=base_url, timeout=TIMEOUT, trust_env=False)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def create_user(self, name: str) -> dict[str, Any]:
+        """Creates a user and returns id, name, token and created_at. Raises Refused."""
+        return _answer(self.http.post("/users", json={"name": name}))
+
+    def upload(self, audio: BinaryIO, user_id: str, token: str, title: str = "") -> dict[str, Any]:
+        """Uploads a WAV as a form and returns the record with its `url`. Raises Refused."""
+        fields = {"user_id": user_id, "token": token, **({"title": title} if title else {})}
+        files = {"audio": ("audio.wav", audio, "audio/wav")}
+        return _answer(self.http.post("/records", data=fields, files=files))
+
+    def upload_stream(self, pieces: Iterable[bytes], token: str) -> dict[str, Any]:
+        """Uploads a WAV of unknown length, as it is made; returns the record. Raises Refused."""
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "audio/wav"}
+        return _answer(self.http.post("/records", content=pieces, headers=headers))
+
+    def download(self, url: str) -> bytes:
+        """The whole MP3 behind a link. Raises Refused."""
+        response = self.http.get(url)
+        if response.is_error:
+            raise Refused(response)
+        return response.content
+
+
+def _answer(response: httpx.Response) -> dict[str, Any]:
+    if response.is_error:
+        raise Refused(response)
+    return cast(dict[str, Any], response.json())
+
+
+def make_tune(seconds: int = 10, sample_rate: int = 44100) -> bytes:
+    """A WAV of plucked notes, 16-bit mono: something that one can tell from a fault by ear."""
+    notes_hz = [261.63, 329.63, 392.0, 523.25, 392.0, 329.63, 293.66, 349.23, 440.0, 587.33]
+    time = np.arange(sample_rate) / sample_rate
+    envelope = np.minimum(time * 200, 1) * np.exp(-3 * time)
+    overtones = [(1, 0.6), (2, 0.25), (3, 0.1)]
+    tune = [
+        sum(
+            volume * np.sin(2 * np.pi * number * notes_hz[second % len(notes_hz)] * time)
+            for number, volume in overtones
+        )
+        * envelope
+        for second in range(seconds)
+    ]
+    file = io.BytesIO()
+    with wave.open(file, "wb") as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(sample_rate)
+        wav.writeframes((np.concatenate(tune) * 32767).astype("<i2").tobytes())
+    return file.getvalue()
+
+
+def measure_seconds(mp3: bytes) -> float:
+    """The length of an MP3, found by decoding all of it."""
+    with av.open(io.BytesIO(mp3), format="mp3") as container:
+        return sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
+
+
+def find_base_url() -> str:
+    """BASE_URL, or the address of the local stack."""
+    return os.environ.get("BASE_URL") or Stack(Path(".local")).base_url
+
+
+def _upload_with_progress(
+    client: Client, wav: BinaryIO, size_bytes: int, user_id: str, token: str
+) -> dict[str, Any]:
+    with tqdm.wrapattr(wav, "read", total=size_bytes, desc="uploading", unit="B", unit_scale=True) as watched:
+        return client.upload(watched, user_id, token)
+
+
+def run_demo(client: Client) -> None:
+    """The whole mission once: user, upload, link, download, check."""
+    user = client.create_user("Demo")
+    print(f"user     {user['name']}, id {user['id']}, token {user['token']}")
+    wav = make_tune()
+    record = _upload_with_progress(client, io.BytesIO(wav), len(wav), user["id"], user["token"])
+    mp3 = client.download(record["url"])
+    seconds = measure_seconds(mp3)
+    print(f"upload   {len(wav):,} bytes of WAV, 10 s, became {len(mp3):,} bytes of MP3, {seconds:.2f} s")
+    if hashlib.sha256(mp3).hexdigest() != record["sha256"]:
+        sys.exit("demo: the MP3 is not the one that was stored")
+    if abs(seconds - record["duration_seconds"]) > 0.1:  # noqa: PLR2004 (two MP3 frames and the encoder's delay)
+        sys.exit(f"demo: the MP3 has {seconds} s instead of {record['duration_seconds']} s")
+    print(f"link     {record['url']}")
+
+
+def main(arguments: list[str]) -> None:
+    """Runs one command."""
+    parser = argparse.ArgumentParser(prog="client", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("demo", help="create a user, upload a tune, download it by its link, and check it")
+    commands.add_parser("user", help="create a user").add_argument("name")
+    upload = commands.add_parser("upload", help="upload a WAV and print its link")
+    upload.add_argument("file", type=Path)
+    upload.add_argument("user", type=UUID)
+    upload.add_argument("token")
+    options = parser.parse_args(arguments)
+    try:
+        with Client(find_base_url()) as client:
+            match options.command:
+                case "demo":
+                    run_demo(client)
+                case "user":
+                    user = client.create_user(options.name)
+                    print(f"id     {user['id']}\ntoken  {user['token']}  (shown this once)")
+                case "upload":
+                    with options.file.open("rb") as wav:
+                        size_bytes = options.file.stat().st_size
+                        print(
+                            _upload_with_progress(client, wav, size_bytes, str(options.user), options.token)[
+                                "url"
+                            ]
+                        )
+    except (Refused, httpx.TransportError, OSError) as error:
+        sys.exit(f"client: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

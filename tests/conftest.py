@@ -1,0 +1,44 @@
+"""The stack that the tests run against: one of their own, or for the acceptance tests any that BASE_URL names."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.client import Client
+from deploy.local.ports import Ports
+from deploy.local.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """A whole stack of real parts on free ports, with data that is deleted afterwards."""
+    with tempfile.TemporaryDirectory(prefix="waxwing-test-") as folder:
+        stack = Stack(Path(folder) / "stack", Ports.free(), one_dies_all_stop=False)
+        stack.start(print)
+        try:
+            yield stack
+        finally:
+            stack.stop()
+
+
+@pytest.fixture(scope="session")
+def base_url(request: pytest.FixtureRequest) -> str:
+    """Where the gateway under test answers."""
+    return os.environ.get("BASE_URL") or request.getfixturevalue("stack").base_url
+
+
+@pytest.fixture
+def client(base_url: str) -> Iterator[Client]:
+    """A client with connections of its own."""
+    with Client(base_url) as client:
+        yield client
+
+
+@pytest.fixture
+def user(client: Client) -> dict[str, Any]:
+    """A fresh user: id, name, token, created_at."""
+    return client.create_user("Test")
