@@ -1,4 +1,4 @@
-"""A small client of Waxwing, and its commands: `python -m deploy.client demo | user NAME | upload FILE USER TOKEN`.
+"""A small client of Waxwing with three commands: demo, user NAME, and upload FILE USER TOKEN.
 
 It speaks HTTP to BASE_URL (or to the local stack) and knows nothing else; the acceptance tests use it too.
 """
@@ -17,6 +17,7 @@ from uuid import UUID
 import av
 import httpx
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from deploy.local.stack import Stack
@@ -81,15 +82,7 @@ def make_tune(seconds: int = 10, sample_rate: int = 44100) -> bytes:
     notes_hz = [261.63, 329.63, 392.0, 523.25, 392.0, 329.63, 293.66, 349.23, 440.0, 587.33]
     time = np.arange(sample_rate) / sample_rate
     envelope = np.minimum(time * 200, 1) * np.exp(-3 * time)
-    overtones = [(1, 0.6), (2, 0.25), (3, 0.1)]
-    tune = [
-        sum(
-            volume * np.sin(2 * np.pi * number * notes_hz[second % len(notes_hz)] * time)
-            for number, volume in overtones
-        )
-        * envelope
-        for second in range(seconds)
-    ]
+    tune = [_pluck(notes_hz[second % len(notes_hz)] * time) * envelope for second in range(seconds)]
     file = io.BytesIO()
     with wave.open(file, "wb") as wav:
         wav.setnchannels(1)
@@ -99,9 +92,15 @@ def make_tune(seconds: int = 10, sample_rate: int = 44100) -> bytes:
     return file.getvalue()
 
 
+def _pluck(turns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A tone with two overtones, at these turns of its fundamental."""
+    overtones, volumes = np.array([[1], [2], [3]]), np.array([0.6, 0.25, 0.1])
+    return volumes @ np.sin(2 * np.pi * overtones * turns)
+
+
 def measure_seconds(mp3: bytes) -> float:
     """The length of an MP3, found by decoding all of it."""
-    with av.open(io.BytesIO(mp3), format="mp3") as container:
+    with av.open(io.BytesIO(mp3), "r", format="mp3") as container:
         return sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
 
 
@@ -114,7 +113,7 @@ def _upload_with_progress(
     client: Client, wav: BinaryIO, size_bytes: int, user_id: str, token: str
 ) -> dict[str, Any]:
     with tqdm.wrapattr(wav, "read", total=size_bytes, desc="uploading", unit="B", unit_scale=True) as watched:
-        return client.upload(watched, user_id, token)
+        return client.upload(cast(BinaryIO, watched), user_id, token)
 
 
 def run_demo(client: Client) -> None:

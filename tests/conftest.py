@@ -1,4 +1,4 @@
-"""The stack that the tests run against: one of their own, or for the acceptance tests any that BASE_URL names."""
+"""The stack that the tests run against: their own, or for the acceptance tests any that BASE_URL names."""
 
 import os
 import tempfile
