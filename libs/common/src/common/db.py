@@ -1,9 +1,10 @@
 """PostgreSQL: one engine a service, and the one function through which statements go."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Executable, Row, make_url, select
+from sqlalchemy import URL, Executable, Row, func, make_url, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -42,10 +43,33 @@ async def execute(engine: AsyncEngine, statement: Executable) -> Sequence[Row[An
 
     Raises Unavailable where PostgreSQL is away or does not answer in time.
     """
-    try:
+    with _unavailable():
         async with engine.connect() as connection:
             result = await connection.execute(statement)
             return result.all() if result.returns_rows else []
+
+
+@asynccontextmanager
+async def advisory_lock(engine: AsyncEngine, number: int) -> AsyncIterator[bool]:
+    """Tries to take a lock that all instances share, and says whether this one has it for the block.
+
+    Raises Unavailable where PostgreSQL is away.
+    """
+    async with AsyncExitStack() as stack:
+        with _unavailable():
+            connection = await stack.enter_async_context(engine.connect())
+            taken = bool(await connection.scalar(select(func.pg_try_advisory_lock(number))))
+        try:
+            yield taken
+        finally:
+            # Ends the database session, and with it the lock, also where the connection is broken.
+            await connection.invalidate()
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
     except DBAPIError as error:
         if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
             raise Unavailable("PostgreSQL does not answer") from error

@@ -11,7 +11,6 @@ Whoever gives an upload up (this module, or records.sweeper when the lease has r
 """
 
 import asyncio
-import unicodedata
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -27,8 +26,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import Credentials, parse_credentials, wrong_credentials
 from common.db import execute
-from common.problems import InvalidCredentials, InvalidRequest, Problem
+from common.problems import InvalidCredentials, Problem
 from common.tables import Record, User
+from common.text import normalise_text
 from records import audio as audio_package
 from records.problems import (
     BrokenAudio,
@@ -46,8 +46,6 @@ from records.upload import CREDENTIAL_FIELDS, Field
 log = structlog.get_logger()
 
 MAX_TITLE_LENGTH = 200
-# Characters that make a text read other than it is written.
-BIDI_OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 # How often an upload that is under way renews its lease, as a part of the lease.
 RENEWALS_PER_LEASE = 6
 
@@ -175,22 +173,6 @@ async def find_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> tu
     return _published(rows[0]), rows[0].object_key
 
 
-def normalise_title(title: str) -> str | None:
-    """Trims a title and brings it to Unicode's normal form C; an empty one is none.
-
-    Raises InvalidRequest for more than 200 characters, and for control and bidirectional override characters.
-    """
-    trimmed = unicodedata.normalize("NFC", title.strip())
-    if len(trimmed) > MAX_TITLE_LENGTH:
-        raise InvalidRequest(
-            f"A title has at most {MAX_TITLE_LENGTH} characters; this one has {len(trimmed)}."
-        )
-    for character in trimmed:
-        if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or character in BIDI_OVERRIDES:
-            raise InvalidRequest(f"A title has no control characters; this one has U+{ord(character):04X}.")
-    return trimmed or None
-
-
 def _published(row: Row[Any]) -> Published:
     return msgspec.convert(row, Published, from_attributes=True)
 
@@ -262,7 +244,7 @@ class Uploads:
 
     async def _take_field(self, upload: "_Upload", field: Field) -> None:
         if field.name == "title":
-            upload.title = normalise_title(field.value)
+            upload.title = normalise_text("title", field.value, 0, MAX_TITLE_LENGTH) or None
             return
         if upload.reservation:
             raise InvalidForm("The credentials are given twice; send them in the header or as form fields.")

@@ -8,10 +8,10 @@ import asyncio
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.db import execute
+from common.db import advisory_lock, execute
 from common.problems import Problem
 from common.tables import Record
 from records.storage import REQUEST_TIMEOUT_SECONDS, ObjectStore
@@ -38,14 +38,9 @@ async def run_sweeper(
 
 async def sweep_alone(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> None:
     """Sweeps where no other instance is at it; otherwise does nothing."""
-    async with engine.connect() as connection:
-        if not await connection.scalar(select(func.pg_try_advisory_lock(ADVISORY_LOCK))):
-            return
-        try:
+    async with advisory_lock(engine, ADVISORY_LOCK) as is_alone:
+        if is_alone:
             await sweep(engine, store, lease_seconds)
-        finally:
-            # Ends the database session, and with it the lock, also where the connection is broken.
-            await connection.invalidate()
 
 
 async def sweep(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> None:
@@ -61,16 +56,19 @@ async def sweep(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> 
         .values(state="deleting", lease_until=None),
     )
     # Committed: from here on none of these can be published any more.
+    between_looks = timedelta(seconds=lease_seconds + REQUEST_TIMEOUT_SECONDS)
+    is_due = or_(Record.gone_since.is_(None), Record.gone_since < func.now() - between_looks)
     tombstones = await execute(
-        engine, select(Record.id, Record.object_key).where(Record.state == "deleting").limit(BATCH)
+        engine,
+        select(Record.id, Record.object_key, Record.gone_since)
+        .where(Record.state == "deleting", is_due)
+        .limit(BATCH),
     )
     for row in tombstones:
         this = (Record.id == row.id, Record.state == "deleting")
         if await store.remove(row.object_key):
             await execute(engine, update(Record).where(*this).values(gone_since=None))
-            continue
-        wait = timedelta(seconds=lease_seconds + REQUEST_TIMEOUT_SECONDS)
-        await execute(engine, delete(Record).where(*this, Record.gone_since < func.now() - wait))
-        await execute(
-            engine, update(Record).where(*this, Record.gone_since.is_(None)).values(gone_since=func.now())
-        )
+        elif row.gone_since is None:
+            await execute(engine, update(Record).where(*this).values(gone_since=func.now()))
+        else:
+            await execute(engine, delete(Record).where(*this, Record.gone_since == row.gone_since))

@@ -227,7 +227,7 @@ class WavParser:
             )
         # A writer that cannot go back leaves an empty file's header; a file that is truly empty and goes on
         # after its data chunk says so in the size of the RIFF chunk.
-        unfinished = riff_size in (0, _UNKNOWN_SIZE) or riff_size + _CHUNK_HEADER_BYTES <= self._fed_bytes
+        unfinished = riff_size == _UNKNOWN_SIZE or riff_size + _CHUNK_HEADER_BYTES <= self._fed_bytes
         if size == _UNKNOWN_SIZE or (size == 0 and unfinished):
             size = _ENDLESS
         if size:
