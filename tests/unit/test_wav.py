@@ -47,6 +47,7 @@ def outcome(*pieces: bytes) -> bytes | tuple[type[Exception], str]:
         Wav(after=(ODD, (b"LIST", b"INFO"))),
         Wav(riff_size=0, data_size=0),
         Wav(riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE),
+        Wav(riff_size=UNKNOWN_SIZE, data_size=0),
         Wav(riff_size=36, data_size=0),
         Wav(data_size=0x7FFFF000),
         Wav(riff_size=7),
@@ -74,6 +75,14 @@ def test_the_format_says_what_the_fmt_chunk_says() -> None:
 def test_audio_that_ends_early_is_complete_as_far_as_it_goes() -> None:
     data = Wav().build(SOUND)
     assert parse(data[:-7]) == AUDIO[:-7]
+
+
+def test_audio_of_unknown_size_goes_on_past_four_gib() -> None:
+    parser = WavParser()
+    piece = memoryview(bytes(64 << 20))
+    assert b"".join(parser.feed(Wav(data_size=UNKNOWN_SIZE).header(0))) == b""
+    audio_bytes = sum(len(view) for _ in range(65) for view in parser.feed(piece))
+    assert audio_bytes == 65 * len(piece) > 1 << 32
 
 
 def test_what_follows_the_announced_audio_is_ignored() -> None:
