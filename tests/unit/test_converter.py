@@ -218,8 +218,3 @@ def test_memory_does_not_grow_with_the_recording(wav: Wav) -> None:
         tracemalloc.stop()
     # One window of 32 channels of 32 bit is half a MiB, and the mix works on floats.
     assert held_bytes < 4 << 20
-
-
-def test_lame_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    convert(Wav(rate=96000).build(wavs.sweep(0.5, 96000)), bitrate_kbps=8)
-    assert capfd.readouterr() == ("", "")

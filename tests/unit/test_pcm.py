@@ -83,7 +83,7 @@ def test_each_speaker_goes_to_its_side(channels: int, mask: int, expected: list[
     assert sides(channels, mask) == expected
 
 
-@pytest.mark.parametrize("mask", [0x7, 0x3FFFFFFF, 0xFFFFFFFF])
+@pytest.mark.parametrize("mask", [0x7, 0x8000001F, 0xFFFFFFFF])
 def test_a_mask_that_does_not_fit_counts_as_none(mask: int) -> None:
     assert sides(6, mask) == sides(6)
 
