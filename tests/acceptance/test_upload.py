@@ -223,7 +223,7 @@ def test_the_name_of_the_file_does_not_matter(client: Client, user: dict[str, An
 def test_a_form_may_be_cut_anywhere_by_the_network(client: Client, user: dict[str, Any]) -> None:
     body = make_form(user_id(user), token(user), audio())
     # Up to here: every boundary but the last, every field, and the header of the WAV.
-    offsets = range(1, body.index(b"data") + 8)
+    offsets = range(1, body.index(b"data", body.index(b"RIFF")) + 8)
     for offset in offsets:
         content = iter([body[:offset], body[offset:]])
         response = client.http.post("/records", content=content, headers=FORM_TYPE)
@@ -336,7 +336,6 @@ def test_a_token_is_good_for_its_own_user_only(client: Client, user: dict[str, A
     "authorization",
     [
         "Bearer",
-        "Bearer ",
         "Bearer nonsense",
         f"Bearer {uuid4()}",
         "Bearer a b",
@@ -620,7 +619,7 @@ def post_both_ways(client: Client, user: dict[str, Any], wav: bytes) -> list[htt
             Wav(tag=0x0003, bits=32, extensible=True), "0x0003 (IEEE float)", id="float, extensible"
         ),
         pytest.param(Wav(tag=0x0006, bits=8), "0x0006 (A-law)", id="A-law"),
-        pytest.param(Wav(tag=0x0007, bits=8), "0x0007 (mu-law)", id="mu-law"),
+        pytest.param(Wav(tag=0x0007, bits=8), "0x0007 (\u00b5-law)", id="mu-law"),
         pytest.param(Wav(tag=0x0002, bits=8), "0x0002 (Microsoft ADPCM)", id="Microsoft ADPCM"),
         pytest.param(Wav(tag=0x0011, bits=8), "0x0011 (IMA ADPCM)", id="IMA ADPCM"),
         pytest.param(Wav(tag=0x0031, bits=8), "0x0031 (GSM 6.10)", id="GSM"),
