@@ -13,7 +13,9 @@ INTERNALS = re.compile(r"Traceback|<html|<\?xml|X-Amz|\.py|[0-9a-f]{12}\.mp3")
 
 def assert_problem(response: httpx.Response, status: int, name: str, says: str = "") -> dict[str, Any]:
     """Checks that an answer is the problem `name` with this status, whose detail contains `says`."""
-    assert (response.status_code, response.headers["Content-Type"]) == (status, PROBLEM), response.text
+    assert (response.status_code, response.headers["Content-Type"]) == (status, PROBLEM), response.content[
+        :500
+    ]
     problem = cast(dict[str, Any], response.json())
     assert problem.keys() == MEMBERS
     assert problem["type"] == f"/problems/{name}", problem
@@ -29,7 +31,7 @@ def assert_problem(response: httpx.Response, status: int, name: str, says: str =
 def assert_json(response: httpx.Response, status: int) -> dict[str, Any]:
     """Checks that an answer is a JSON object with this status, and returns it."""
     assert (response.status_code, response.headers["Content-Type"]) == (status, "application/json"), (
-        response.text
+        response.content[:500]
     )
     assert request_id_of(response)
     return cast(dict[str, Any], response.json())
