@@ -1,0 +1,68 @@
+"""Which Host headers are accepted."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from common.hosts import make_host_check
+from common.problems import UnknownHost
+from common.settings import ServiceSettings
+
+SETTINGS = ServiceSettings(
+    database_url="postgresql://nobody@localhost/none",
+    public_url="https://music.example:8443/",
+    allowed_hosts="a.example, B.example",
+)
+
+
+def check(host: str) -> None:
+    connection = SimpleNamespace(headers={"host": host} if host else {})
+    make_host_check(SETTINGS)(cast(Any, connection), cast(Any, None))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "localhost:8080",
+        "LOCALHOST",
+        "waxwing.localhost:1",
+        "127.0.0.1:8080",
+        "10.1.2.3",
+        "[::1]:8080",
+        "[2001:db8::1]",
+        "music.example",
+        "music.example:443",
+        "a.example",
+        "b.example:80",
+        "A.EXAMPLE",
+    ],
+)
+def test_our_hosts_are_accepted_with_any_port(host: str) -> None:
+    check(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "a.example.evil.example",
+        "user@localhost",
+        "localhost:x",
+        "localhost:99999",
+        "localhost/path",
+        "localhost?x",
+        "localhost#x",
+        "localhost localhost",
+        "[::1",
+        "a.example,b.example",
+    ],
+)
+def test_every_other_host_is_refused_and_named(host: str) -> None:
+    with pytest.raises(UnknownHost, match="ALLOWED_HOSTS") as refused:
+        check(host)
+    assert repr(host) in refused.value.detail

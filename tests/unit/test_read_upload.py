@@ -1,0 +1,116 @@
+"""The body of an upload, read while it arrives: forms and bare WAVs, without any server."""
+
+from collections.abc import AsyncIterator, Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.problems import InvalidRequest, UnsupportedMediaType
+from records.problems import InvalidForm
+from records.upload import MAX_FIELD_BYTES, WINDOW_BYTES, Field, read_upload
+
+BOUNDARY = "XyZ"
+FORM = ("multipart/form-data", {"boundary": BOUNDARY})
+
+
+def make_form(*fields: tuple[str, bytes]) -> bytes:
+    parts = (
+        b'--XyZ\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % (name.encode(), value)
+        for name, value in fields
+    )
+    return b"".join(parts) + b"--XyZ--\r\n"
+
+
+async def arrive(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+async def read(
+    pieces: Iterable[bytes],
+    content_type: tuple[str, dict[str, str]] = FORM,
+    query: dict[str, str] | None = None,
+) -> tuple[list[Field], bytes]:
+    items = [item async for item in read_upload(arrive(pieces), content_type, query or {})]
+    fields = [item for item in items if isinstance(item, Field)]
+    return fields, b"".join(item for item in items if isinstance(item, bytes))
+
+
+USUAL = make_form(
+    ("user_id", b"u"), ("token", b"t"), ("audio", b"RIFF\r\n--Xy\r\n--XyRIFF"), ("title", b"\xc3\xbc")
+)
+USUAL_FIELDS = [Field("user_id", "u"), Field("token", "t"), Field("title", "ü")]
+USUAL_AUDIO = b"RIFF\r\n--Xy\r\n--XyRIFF"
+
+
+async def test_a_form_reads_the_same_wherever_the_network_cuts_it() -> None:
+    for cut in range(len(USUAL) + 1):
+        assert await read([USUAL[:cut], USUAL[cut:]]) == (USUAL_FIELDS, USUAL_AUDIO)
+    assert await read([bytes([byte]) for byte in USUAL]) == (USUAL_FIELDS, USUAL_AUDIO)
+
+
+async def test_an_epilogue_is_ignored_also_in_a_chunk_of_its_own() -> None:
+    assert await read([USUAL, b"epilogue\r\n"]) == (USUAL_FIELDS, USUAL_AUDIO)
+
+
+async def test_long_audio_comes_in_windows_and_not_whole() -> None:
+    audio = bytes(5 * WINDOW_BYTES)
+    body = make_form(("audio", audio))
+    pieces = [body[start : start + 65536] for start in range(0, len(body), 65536)]
+    for content_type, chunks in ((FORM, pieces), (("audio/wav", {}), [audio[:65536]] * 80)):
+        windows = [
+            item async for item in read_upload(arrive(chunks), content_type, {}) if isinstance(item, bytes)
+        ]
+        assert len(windows) > 1
+        assert max(len(window) for window in windows) < 2 * WINDOW_BYTES
+        assert sum(len(window) for window in windows) == sum(map(len, chunks)) - (len(body) - len(audio)) * (
+            content_type is FORM
+        )
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (make_form(("audio", b"RIFF"), ("audio", b"RIFF")), "'audio' is there twice"),
+        (make_form(("user_id", b"u"), ("user_id", b"u")), "'user_id' is there twice"),
+        (make_form(("name", b"u")), "'name' is not known"),
+        (make_form(("", b"u")), "'' is not known"),
+        (make_form(("user_id", b"u"), ("token", b"t")), "no field 'audio'"),
+        (make_form(("title", b"x" * (MAX_FIELD_BYTES + 1))), "longer than 4096 bytes"),
+        (make_form(("title", b"\xff")), "not UTF-8"),
+        (make_form(("audio", b"RIFF"))[:-10], "malformed"),
+        (b"", "malformed"),
+        (b"--XyZ\r\n\r\n--XyZ--\r\n", "malformed"),
+        (b"--XyZ\r\n" + b"A: b\r\n" * 100 + b"\r\n\r\n--XyZ--\r\n", "malformed"),
+        (b"--XyZ\r\nContent-Disposition: form-data; name=" + b"a" * 10000, "malformed"),
+        (b'--XyZ\r\nContent-Disposition: attachment; name="audio"\r\n\r\n', "malformed"),
+    ],
+)
+async def test_a_malformed_form_is_refused_in_words(body: bytes, words: str) -> None:
+    with pytest.raises(InvalidForm, match=words):
+        await read([body])
+
+
+async def test_a_body_of_another_type_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedMediaType, match="'text/plain'"):
+        await read([b""], ("text/plain", {}))
+    with pytest.raises(InvalidForm, match="no boundary"):
+        await read([b""], ("multipart/form-data", {}))
+
+
+async def test_a_query_can_carry_a_title_and_never_credentials() -> None:
+    assert await read([b"RIFF"], ("audio/wav", {}), {"title": "x"}) == ([Field("title", "x")], b"RIFF")
+    with pytest.raises(InvalidRequest, match="'token' is not known"):
+        await read([b"RIFF"], ("audio/wav", {}), {"token": "x"})
+    with pytest.raises(InvalidRequest, match="query must be empty"):
+        await read([USUAL], FORM, {"token": "x"})
+
+
+@given(st.binary(max_size=300))
+async def test_no_body_whatever_breaks_the_reading(body: bytes) -> None:
+    for content in (body, make_form(("audio", body)), b"--XyZ\r\n" + body):
+        try:
+            await read([content])
+        except InvalidForm as problem:
+            assert problem.detail.startswith("The f")
