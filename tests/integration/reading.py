@@ -1,0 +1,45 @@
+"""What the integration tests read of a running stack: its log lines, its rows, and waiting for a condition."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from deploy.local.stack import Stack
+
+T = TypeVar("T")
+
+BOUND_SECONDS = 60
+
+
+def until(condition: Callable[[], T]) -> T:
+    """Asks until the answer is true, and returns it; fails where it does not become so."""
+    deadline = time.monotonic() + BOUND_SECONDS
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"not so within {BOUND_SECONDS} seconds"
+        time.sleep(0.02)
+    return answer
+
+
+class Log:
+    """The lines that a part writes from now on."""
+
+    def __init__(self, stack: Stack, part: str) -> None:
+        self._path = stack.supervisor.log(part)
+        self._start = self._path.stat().st_size
+
+    def text(self) -> str:
+        with self._path.open("rb") as file:
+            file.seek(self._start)
+            return file.read().decode()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The complete lines, each of which must be JSON."""
+        whole = self.text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def requests(self, path: str) -> list[dict[str, Any]]:
+        """The lines that the service writes for requests of this path."""
+        return [line for line in self.lines() if line.get("event") == "request" and line["path"] == path]

@@ -1,0 +1,25 @@
+"""Uploads as the records service sees them once HTTP is done with: pieces of a WAV."""
+
+from collections.abc import AsyncIterator
+from functools import cache
+
+from records.upload import Field
+from tests.wavs import Wav, silence, sine
+
+SMALL, LARGE = "one PUT", "a multipart upload"
+
+
+@cache
+def wav_of(kind: str) -> bytes:
+    """A WAV whose MP3 fits one PUT, or one whose MP3 (5.6 MB, cheap to make) needs two parts."""
+    if kind == SMALL:
+        return Wav().build(sine(seconds=1.0))
+    return Wav(bits=8, channels=1, rate=8000).build(silence(700.0, rate=8000, channels=1))
+
+
+async def pieces(kind: str, count: int = 4) -> AsyncIterator[Field | bytes]:
+    """A whole upload, in as many pieces."""
+    wav = wav_of(kind)
+    size = -(-len(wav) // count)
+    for start in range(0, len(wav), size):
+        yield wav[start : start + size]

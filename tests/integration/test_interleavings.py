@@ -1,0 +1,246 @@
+"""An upload and the sweeper meet: whichever comes first, nothing acknowledged is lost and no ghost stays."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from common.problems import Unavailable
+from records.problems import UploadInterrupted
+from records.service import Published
+from tests.integration.isolated import Call, Isolated, Wire
+from tests.integration.sounds import LARGE, SMALL, pieces
+
+# aiohttp warns of every body of more than 1 MiB that is given as bytes; miniopy-async wants bytes.
+pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
+
+BOUND_SECONDS = 60
+BOTH_KINDS = pytest.mark.parametrize("kind", [SMALL, LARGE])
+
+
+class Pause:
+    """Stops the first call that is asked for, and lets it go on when told."""
+
+    def __init__(self, wanted: Callable[[Call], bool]) -> None:
+        self._wanted = wanted
+        self._reached = asyncio.Event()
+        self._released = asyncio.Event()
+
+    async def watch(self, call: Call) -> None:
+        if self._wanted(call) and not self._reached.is_set():
+            self._reached.set()
+            await self._released.wait()
+
+    async def reached(self) -> None:
+        async with asyncio.timeout(BOUND_SECONDS):
+            await self._reached.wait()
+
+    def release(self) -> None:
+        self._released.set()
+
+
+def publishing(call: Call) -> bool:
+    return (
+        call.what.startswith("UPDATE records SET state") and "published_at" in call.what and not call.is_done
+    )
+
+
+def published(call: Call) -> bool:
+    return call.what.startswith("UPDATE records SET state") and "published_at" in call.what and call.is_done
+
+
+def removing(call: Call) -> bool:
+    return call.part == "minio" and call.what.startswith("GET") and "uploads" in call.what
+
+
+def first_of_the_object(call: Call) -> bool:
+    return call.part == "minio"
+
+
+def second_part(call: Call) -> bool:
+    return "partNumber=2" in call.what and not call.is_done
+
+
+def completing(call: Call) -> bool:
+    return call.what.startswith("POST") and "uploadId" in call.what and not call.is_done
+
+
+class Uploading:
+    """An upload under way, stopped at a call of its."""
+
+    def __init__(self, isolated: Isolated, kind: str, wanted: Callable[[Call], bool]) -> None:
+        self.pause = Pause(wanted)
+        self.wire = Wire(self.pause.watch)
+        self.uploads = isolated.uploads(self.wire)
+        self._isolated = isolated
+        self._kind = kind
+
+    async def start(self) -> None:
+        self.user_id, credentials = await self._isolated.make_user()
+        self._task = asyncio.create_task(self.uploads.store_record(pieces(self._kind), credentials))
+        await self.pause.reached()
+
+    async def go_on(self) -> Published:
+        self.pause.release()
+        try:
+            async with asyncio.timeout(BOUND_SECONDS):
+                return await self._task
+        finally:
+            await self.uploads.close()
+
+    async def is_interrupted(self) -> None:
+        with pytest.raises(UploadInterrupted) as refusal:
+            await self.go_on()
+        assert refusal.value.status_code == 503
+        assert refusal.value.headers == {"Retry-After": "5"}
+
+
+@BOTH_KINDS
+async def test_an_upload_that_is_swept_before_it_publishes_is_refused_and_leaves_nothing(
+    isolated: Isolated, kind: str
+) -> None:
+    upload = Uploading(isolated, kind, publishing)
+    await upload.start()
+    assert len(await isolated.objects(upload.user_id)) == 1
+    await isolated.expire(upload.user_id)
+    await isolated.sweep()
+    assert await isolated.objects(upload.user_id) == []
+    await upload.is_interrupted()
+    (tombstone,) = await isolated.rows(upload.user_id)
+    assert tombstone.state == "deleting"
+    assert await isolated.objects(upload.user_id) == []
+    await isolated.sweep()
+    await isolated.age(upload.user_id)
+    await isolated.sweep()
+    await isolated.assert_nothing_is_left(upload.user_id, upload.wire)
+
+
+@BOTH_KINDS
+async def test_an_upload_cannot_publish_between_the_two_halves_of_a_sweep(
+    isolated: Isolated, kind: str
+) -> None:
+    upload = Uploading(isolated, kind, publishing)
+    await upload.start()
+    await isolated.expire(upload.user_id)
+    pause = Pause(removing)
+    sweeping = asyncio.create_task(isolated.sweep(Wire(pause.watch)))
+    await pause.reached()
+    await upload.is_interrupted()
+    pause.release()
+    await sweeping
+    await isolated.settle(upload.user_id)
+    await isolated.assert_nothing_is_left(upload.user_id, upload.wire)
+
+
+@BOTH_KINDS
+async def test_a_record_that_is_published_before_the_sweep_stays(isolated: Isolated, kind: str) -> None:
+    upload = Uploading(isolated, kind, published)
+    await upload.start()
+    # Its uploader does not know yet; and a lease that were still there would have run out.
+    await isolated.query(
+        "UPDATE records SET lease_until = now() - interval '1 second' WHERE user_id = :id", id=upload.user_id
+    )
+    await isolated.sweep()
+    record = await upload.go_on()
+    assert record.user_id == upload.user_id
+    await isolated.settle(upload.user_id)
+    await isolated.assert_record_is_whole(upload.user_id, upload.wire)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stopped_at"),
+    [(SMALL, first_of_the_object), (LARGE, first_of_the_object), (LARGE, second_part), (LARGE, completing)],
+)
+@pytest.mark.parametrize("looks", [1, 3], ids=["while its tombstone stands", "after its tombstone went"])
+async def test_a_paused_uploader_that_wakes_after_the_sweep_leaves_nothing(
+    isolated: Isolated, kind: str, stopped_at: Callable[[Call], bool], looks: int
+) -> None:
+    upload = Uploading(isolated, kind, stopped_at)
+    await upload.start()
+    await isolated.expire(upload.user_id)
+    for _ in range(looks):
+        await isolated.sweep()
+        await isolated.age(upload.user_id)
+    assert len(await isolated.rows(upload.user_id)) == (1 if looks == 1 else 0)
+    before = len(upload.wire.calls)
+    # Where the sweep took the open upload away, the store refuses the rest of it.
+    with pytest.raises(Unavailable):
+        await upload.go_on()
+    assert len(upload.wire.calls) > before
+    await isolated.settle(upload.user_id)
+    await isolated.assert_nothing_is_left(upload.user_id, upload.wire)
+
+
+async def test_an_uploader_that_renews_its_lease_after_the_sweep_learns_that_it_was_given_up(
+    isolated: Isolated,
+) -> None:
+    upload = Uploading(isolated, SMALL, lambda call: "SET lease_until" in call.what and not call.is_done)
+    # A lease of no length is renewed at every piece.
+    upload.uploads = isolated.uploads(upload.wire, lease_seconds=0)
+    await upload.start()
+    await isolated.expire(upload.user_id)
+    await isolated.sweep()
+    await upload.is_interrupted()
+    assert keys_were_not_stored(upload.wire)
+    await isolated.settle(upload.user_id)
+    await isolated.assert_nothing_is_left(upload.user_id, upload.wire)
+
+
+def keys_were_not_stored(wire: Wire) -> bool:
+    return not any(call.what.startswith("PUT") for call in wire.calls)
+
+
+async def test_a_late_put_of_a_process_that_is_gone_is_caught_by_the_second_look(isolated: Isolated) -> None:
+    upload = Uploading(isolated, SMALL, first_of_the_object)
+    await upload.start()
+    (row,) = await isolated.rows(upload.user_id)
+    await isolated.expire(upload.user_id)
+    await isolated.sweep()
+    await isolated.store.put(row.object_key, b"late")
+    upload_id = await isolated.store.begin(row.object_key)
+    await isolated.age(upload.user_id)
+    await isolated.sweep()
+    assert await isolated.objects(upload.user_id) == []
+    assert upload_id not in await isolated.open_uploads(row.object_key)
+    # Something was found, so the two looks begin anew.
+    (tombstone,) = await isolated.rows(upload.user_id)
+    assert (tombstone.state, tombstone.gone_since) == ("deleting", None)
+    await upload.is_interrupted()
+    await isolated.settle(upload.user_id)
+    await isolated.assert_nothing_is_left(upload.user_id, upload.wire)
+
+
+async def test_a_tombstone_stays_until_the_longest_put_and_a_lease_have_passed(isolated: Isolated) -> None:
+    upload = Uploading(isolated, SMALL, first_of_the_object)
+    await upload.start()
+    await isolated.expire(upload.user_id)
+    for _ in range(3):
+        await isolated.sweep()
+    (tombstone,) = await isolated.rows(upload.user_id)
+    assert tombstone.state == "deleting"
+    assert tombstone.gone_since is not None
+    await upload.is_interrupted()
+
+
+async def test_a_living_upload_and_a_ready_record_are_not_swept(isolated: Isolated) -> None:
+    upload = Uploading(isolated, SMALL, publishing)
+    await upload.start()
+    await isolated.sweep()
+    record = await upload.go_on()
+    await isolated.sweep()
+    assert [row.id for row in await isolated.rows(upload.user_id)] == [record.id]
+    await isolated.assert_record_is_whole(upload.user_id, upload.wire)
+
+
+async def test_the_upload_of_a_user_who_is_deleted_meanwhile_is_refused_and_leaves_nothing(
+    isolated: Isolated,
+) -> None:
+    upload = Uploading(isolated, SMALL, publishing)
+    await upload.start()
+    # What the users service will do when it deletes a user.
+    await isolated.query(
+        "UPDATE records SET state = 'deleting', lease_until = NULL WHERE user_id = :id", id=upload.user_id
+    )
+    await upload.is_interrupted()
+    await isolated.settle(upload.user_id)
+    await isolated.assert_nothing_is_left(upload.user_id, upload.wire)
