@@ -236,6 +236,21 @@ async def open_isolated(stack: Stack, name: str) -> AsyncIterator[Isolated]:
     await set_up(setup)
     environment = {**stack.environment("records"), **own}
     settings = load(Settings, {**environment, "DATABASE_URL": of_database(environment["DATABASE_URL"])})
+    async with open_parts(setup, settings) as isolated:
+        yield isolated
+
+
+@asynccontextmanager
+async def open_inside(stack: Stack) -> AsyncIterator[Isolated]:
+    """The database and the bucket of the running services themselves."""
+    setup = load(SetupSettings, stack.environment("setup"))
+    async with open_parts(setup, load(Settings, stack.environment("records"))) as inside:
+        yield inside
+
+
+@asynccontextmanager
+async def open_parts(setup: SetupSettings, settings: Settings) -> AsyncIterator[Isolated]:
+    """Engines, store and connections for these settings."""
     engine = make_engine(settings.database_url, settings.database_password)
     owner = make_engine(setup.database_url, setup.database_password)
     try:

@@ -1,10 +1,11 @@
-"""What the integration tests read of a running stack: its log lines, its rows, and waiting for a condition."""
+"""What the integration tests read of a running stack: its log lines; and waiting for a condition."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from deploy.local.stack import Stack
@@ -21,6 +22,14 @@ def until(condition: Callable[[], T]) -> T:
         assert time.monotonic() < deadline, f"not so within {BOUND_SECONDS} seconds"
         time.sleep(0.02)
     return answer
+
+
+async def until_awaited(condition: Callable[[], Awaitable[T]]) -> T:
+    """The same for a condition that is awaited."""
+    async with asyncio.timeout(BOUND_SECONDS):
+        while not (answer := await condition()):  # noqa: ASYNC110 (it happens in another process)
+            await asyncio.sleep(0.02)
+        return answer
 
 
 class Log:

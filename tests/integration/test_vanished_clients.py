@@ -1,0 +1,106 @@
+"""A client that goes away in the middle of its upload leaves nothing, and is nobody's fault."""
+
+import socket
+import struct
+from functools import cache, partial
+from uuid import UUID
+
+import pytest
+
+from deploy.client import Client
+from deploy.local.ports import LOOPBACK
+from deploy.local.stack import Stack
+from tests.integration.isolated import Isolated
+from tests.integration.reading import Log, until, until_awaited
+from tests.wavs import Wav, silence
+
+# Of 8-bit sound at 8 kHz the MP3 has as many bytes as the WAV: the last two places are behind its first part.
+PLACES = [0, 1, 100, 600, 10_000, 65_536, 300_000, 2_000_000, 5_600_000, 6_000_000]
+FIRST_PART_IS_OUT = 5_600_000
+# The credentials and the header of the audio are through by then.
+ROW_IS_THERE = 600
+
+
+@cache
+def long_wav() -> bytes:
+    return Wav(bits=8, channels=1, rate=8000).build(silence(900.0, rate=8000, channels=1))
+
+
+def make_request(shape: str, user_id: str, token: str) -> tuple[bytes, bytes]:
+    """Head and body of an upload, bare or as a form."""
+    if shape == "bare":
+        body = long_wav()
+        headers = f"Authorization: Bearer {token}\r\nContent-Type: audio/wav\r\n"
+    else:
+        fields = {"user_id": user_id, "token": token, 'audio"; filename="a.wav': ""}
+        parts = [
+            f'--limit\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}'
+            for name, value in fields.items()
+        ]
+        body = "\r\n".join(parts).encode() + long_wav() + b"\r\n--limit--\r\n"
+        headers = "Content-Type: multipart/form-data; boundary=limit\r\n"
+    head = f"POST /records HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+    return head.encode(), body
+
+
+def vanish(connection: socket.socket, politely: bool) -> None:
+    """Closes a connection, or breaks it off."""
+    if not politely:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def has_ended(gateway: Log, log: Log, attempts: int, certain: int) -> bool:
+    """Whether the gateway and the service have both ended the latest upload.
+
+    A client that is gone before the gateway has spoken to the service is none of the service's: only those
+    `certain` ones whose row was seen have been there.
+    """
+    at_gateway = [line for line in gateway.lines() if line.get("path") == "/records"]
+    return len(at_gateway) == attempts and len(log.requests("/records")) >= certain
+
+
+@pytest.mark.parametrize("shape", ["bare", "form"])
+async def test_a_client_that_vanishes_anywhere_leaves_nothing_and_is_logged_as_499(
+    stack: Stack, inside: Isolated, client: Client, shape: str
+) -> None:
+    log, gateway = Log(stack, "records"), Log(stack, "gateway")
+    keys: dict[UUID, str] = {}
+    for attempt, place in enumerate(PLACES):
+        user = client.create_user("Vanishing")
+        user_id = UUID(user["id"])
+        head, body = make_request(shape, user["id"], user["token"])
+        connection = socket.create_connection((LOOPBACK, stack.ports.gateway))
+        connection.sendall(head + body[:place])
+        if shape == "bare" or place >= ROW_IS_THERE:
+            (row,) = await until_awaited(partial(inside.rows, user_id))
+            keys[user_id] = row.object_key
+        if place >= FIRST_PART_IS_OUT:
+            await until_awaited(partial(inside.open_uploads, keys[user_id]))
+        vanish(connection, politely=attempt % 2 == 0)
+        until(partial(has_ended, gateway, log, attempt + 1, len(keys)))
+    assert {line["status"] for line in log.requests("/records")} == {499}
+    assert not [line for line in log.lines() if line["level"] in {"error", "critical"}], log.text()
+    assert "unexpected error" not in log.text()
+    assert len(keys) >= 7
+    for user_id, key in keys.items():
+        assert [row for row in await inside.rows(user_id) if row.state != "deleting"] == [], key
+        assert await inside.objects(user_id) == []
+        assert await inside.open_uploads(key) == []
+
+
+async def test_a_client_that_vanishes_after_its_last_byte_leaves_a_whole_record_or_none(
+    stack: Stack, inside: Isolated, client: Client
+) -> None:
+    log = Log(stack, "records")
+    user = client.create_user("Vanishing")
+    head, body = make_request("bare", user["id"], user["token"])
+    with socket.create_connection((LOOPBACK, stack.ports.gateway)) as connection:
+        connection.sendall(head + body)
+    until(lambda: log.requests("/records"))
+    assert [line for line in log.lines() if line["level"] in {"error", "critical"}] == []
+    (row,) = await inside.rows(UUID(user["id"]))
+    assert row.state in {"ready", "deleting"}
+    expected = [row.object_key] if row.state == "ready" else []
+    assert await inside.objects(UUID(user["id"])) == expected
+    assert await inside.open_uploads(row.object_key) == []
