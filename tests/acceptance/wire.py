@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 # A bound for what never comes, not a promise of speed.
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 30
 
 
 class Wire:
