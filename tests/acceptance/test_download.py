@@ -259,7 +259,7 @@ def test_ranges_put_together_are_the_whole(client: Client, published: Published)
 
 def test_a_range_past_the_end_is_refused_with_the_size(client: Client, published: Published) -> None:
     size = len(published.mp3)
-    for wanted in (f"bytes={size}-", f"bytes={size}-{size + 9}", "bytes=99999999999999999999-"):
+    for wanted in (f"bytes={size}-", f"bytes={size}-{size + 9}", "bytes=999999999999999999-", "bytes=-0"):
         response = ask(client, published, wanted)
         assert_problem(response, 416, "range-not-satisfiable", str(size))
         assert response.headers["Content-Range"] == f"bytes */{size}"
