@@ -13,7 +13,7 @@ default:
 [group('stack')]
 [no-exit-message]
 up *ARGS:
-    @python -m deploy.local.stack up {{ARGS}}
+    @exec python -m deploy.local.stack up {{ARGS}}
 
 # Stop what `up -d` has started
 [group('stack')]
@@ -101,5 +101,5 @@ check-gateway:
 lock *ARGS:
     {{requirements}} {{ARGS}} services/users/pyproject.toml -o services/users/requirements.txt
     {{requirements}} {{ARGS}} services/records/pyproject.toml -o services/records/requirements.txt
-    {{requirements}} {{ARGS}} services/users/pyproject.toml services/records/pyproject.toml requirements-dev.in -o requirements-dev.txt
+    {{requirements}} {{ARGS}} libs/common/pyproject.toml services/users/pyproject.toml services/records/pyproject.toml requirements-dev.in -o requirements-dev.txt
     {{requirements}} {{ARGS}} deploy/local/requirements-go.in -o deploy/local/requirements-go.txt

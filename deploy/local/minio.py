@@ -43,8 +43,13 @@ def find_or_build(settings: Mapping[str, str], say: Callable[[str], None]) -> Pa
 def _build(binary: Path, say: Callable[[str], None]) -> None:
     say(f"building MinIO from its source: about two minutes, only this once (kept in {binary.parent}) …")
     started = time.monotonic()
-    # Go's caches of the build, more than 2 GB, go away with this folder.
-    with tempfile.TemporaryDirectory(prefix="build-", dir=binary.parent) as scratch:
+    # A build that was cut off could not tidy up.
+    for leftover in binary.parent.glob("build-*"):
+        shutil.rmtree(leftover)
+    # Go's caches of the build, more than 1 GB, go away with this folder.
+    with tempfile.TemporaryDirectory(
+        prefix="build-", dir=binary.parent, ignore_cleanup_errors=True
+    ) as scratch:
         folder = Path(scratch)
         environment = {
             **{name: value for name, value in os.environ.items() if name not in ("GOOS", "GOARCH", "GOROOT")},

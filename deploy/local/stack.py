@@ -1,7 +1,7 @@
 """The whole of Waxwing on this machine without Docker: `python -m deploy.local.stack up`.
 
 PostgreSQL, MinIO, both services and nginx run under one supervisor. Their data, logs, passwords and
-configuration stand in one folder, `.local` unless told otherwise, so several stacks can run side by side.
+configuration stand in one folder, `.local` or WAXWING_FOLDER, so several stacks can run side by side.
 """
 
 from __future__ import annotations
@@ -461,9 +461,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="just", description="The whole of Waxwing on this machine without Docker."
     )
-    parser.add_argument(
-        "--folder", type=Path, default=ROOT / ".local", help="where its data stand (default: .local)"
-    )
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start everything")
     up.add_argument("-d", "--detach", action="store_true", help="in the background")
@@ -484,7 +481,7 @@ def main(arguments: list[str]) -> int:
     # What follows `psql` is meant for psql.
     end = arguments.index("psql") + 1 if "psql" in arguments else len(arguments)
     parsed = _parse(arguments[:end])
-    stack = Stack(parsed.folder, settings=os.environ)
+    stack = Stack(Path(os.environ.get("WAXWING_FOLDER") or ROOT / ".local"), settings=os.environ)
     commands: dict[str, Callable[[], int]] = {
         "up": lambda: _up(stack, parsed.detach),
         "down": lambda: _down(stack),

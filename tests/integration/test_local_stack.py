@@ -71,15 +71,24 @@ def health(stack: Stack) -> int:
         connection.close()
 
 
-def environment(ports: Ports) -> dict[str, str]:
-    """This process's environment with the stack's ports in it."""
-    named = {f"{name}_port".upper(): str(port) for name, port in asdict(ports).items()}
-    return {**os.environ, **named}
+def environment(folder: Path, ports: Ports | None) -> dict[str, str]:
+    """This process's environment with the stack's folder and ports in it."""
+    named = {f"{name}_port".upper(): str(port) for name, port in asdict(ports).items()} if ports else {}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "WAXWING_FOLDER": str(folder), **named}
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deploy.local.stack", "--folder", str(folder), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+def run(folder: Path, *arguments: str, ports: Ports | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "deploy.local.stack", *arguments]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(folder, ports),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def query(folder: Path, statement: str) -> str:
@@ -103,13 +112,13 @@ def is_gone(process: psutil.Process) -> bool:
 
 @contextmanager
 def foreground(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """`up` in the foreground, ready; its output goes to the file `output` beside the folder."""
+    """`just up` in the foreground, ready; its output goes to the file `output` beside the folder."""
     output = folder.with_name("output")
-    command = [sys.executable, "-m", "deploy.local.stack", "--folder", str(folder), "up"]
+    command = [str(Path(sys.executable).with_name("just")), "up"]
     with (
         output.open("w") as file,
         subprocess.Popen(
-            command, cwd=ROOT, env=environment(Ports.free()), stdout=file, stderr=file, text=True
+            command, cwd=ROOT, env=environment(folder, Ports.free()), stdout=file, stderr=file, text=True
         ) as process,
     ):
         try:
@@ -234,7 +243,7 @@ def test_sigterm_stops_everything_in_order_and_leaves_no_process(tmp_path: Path)
     with foreground(folder) as process:
         processes = everything_of(folder)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(60) == 128 + signal.SIGTERM
     assert len(processes) > len(PARTS)
     assert all(is_gone(each) for each in processes)
     stopped = re.findall(r"stopped: (\w+)", (folder / "logs" / "supervisor.log").read_text())
@@ -254,10 +263,8 @@ def test_when_one_part_dies_everything_stops_and_it_is_named(tmp_path: Path) -> 
 
 def test_a_stack_in_the_background_is_stopped_by_down_and_wiped_by_reset(tmp_path: Path) -> None:
     folder = tmp_path / "local"
-    command = [sys.executable, "-m", "deploy.local.stack", "--folder", str(folder), "up", "-d"]
-    subprocess.run(
-        command, cwd=ROOT, env=environment(Ports.free()), capture_output=True, timeout=120, check=True
-    )
+    started = run(folder, "up", "-d", ports=Ports.free())
+    assert started.returncode == 0, started.stderr
     processes = everything_of(folder)
     assert run(folder, "down").returncode == 0
     assert all(is_gone(each) for each in processes)
