@@ -45,6 +45,7 @@ _NEUTRAL = (
     "LANG",
     "LC_ALL",
     "XDG_CACHE_HOME",
+    "LD_LIBRARY_PATH",
     "MINIO_BIN",
     "PYTHONDONTWRITEBYTECODE",
 )
