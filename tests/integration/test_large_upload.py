@@ -1,0 +1,111 @@
+"""An hour and a half of sound goes through in a few megabytes of memory and without touching the disk."""
+
+import hashlib
+from pathlib import Path
+from threading import Event, Thread
+
+import httpx
+import psutil
+
+from deploy.client import Client
+from deploy.local.stack import Stack
+from tests.wavs import Wav, music
+
+GIBIBYTE = 1024**3
+MEBIBYTE = 1024**2
+MEMORY_LIMIT_BYTES = 64 * MEBIBYTE
+# What the logs of the services and of nginx may grow by meanwhile.
+LOG_BYTES = 1 * MEBIBYTE
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process has had since its peak was reset."""
+    (line,) = [
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")
+    ]
+    return int(line.split()[1]) * 1024
+
+
+def written_bytes(pid: int) -> int:
+    """What a process has sent to be written to a disk."""
+    lines = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(lines["write_bytes"])
+
+
+def files_of(pid: int) -> set[str]:
+    """The files, deleted ones too, that a process has open for writing."""
+    return {
+        file.path
+        for file in psutil.Process(pid).open_files()
+        if file.mode not in {"r"} and not file.path.startswith("/dev/")
+    } | {
+        target
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir()
+        if (target := link_of(descriptor)).endswith(" (deleted)") and target.startswith("/")
+    }
+
+
+def link_of(descriptor: Path) -> str:
+    try:
+        return str(descriptor.readlink())
+    except FileNotFoundError:
+        return ""
+
+
+class Witness(Thread):
+    """Looks, while the upload runs, at the health of the gateway and at the files of its processes."""
+
+    def __init__(self, stack: Stack, pids: list[int], temporary: Path) -> None:
+        super().__init__()
+        self.is_over = Event()
+        self.answers: list[tuple[int, str]] = []
+        self.files: set[str] = set()
+        self._url = stack.base_url
+        self._pids = pids
+        self._temporary = temporary
+
+    def run(self) -> None:
+        with httpx.Client(base_url=self._url, trust_env=False) as http:
+            while not self.is_over.wait(0.05):
+                for path in ("/healthz", "/readyz/records"):
+                    self.answers.append((http.get(path).status_code, path))
+                self.files |= {str(path) for path in self._temporary.rglob("*") if path.is_file()}
+                for pid in self._pids:
+                    self.files |= files_of(pid)
+
+
+def test_a_gibibyte_is_uploaded_in_bounded_memory_without_a_file_while_the_gateway_answers(
+    stack: Stack, client: Client
+) -> None:
+    # A fresh process: what earlier uploads have left in its memory is no excuse.
+    stack.stop_part("records")
+    stack.start_part("records")
+    user = client.create_user("Large")
+    records = stack.pid("records")
+    nginx = [stack.pid("gateway"), *(each.pid for each in psutil.Process(stack.pid("gateway")).children())]
+    gateway_folder = stack.supervisor.log("gateway").parents[1] / "gateway" / "temp"
+    assert gateway_folder.is_dir()
+    before_files = files_of(records).union(*map(files_of, nginx))
+    Path(f"/proc/{records}/clear_refs").write_text("5")
+    idle = peak_bytes(records)
+    written = {pid: written_bytes(pid) for pid in (records, *nginx)}
+    witness = Witness(stack, [records, *nginx], gateway_folder)
+    witness.start()
+    try:
+        record = client.upload_stream(Wav().stream(GIBIBYTE, music(8.0)), user["token"])
+    finally:
+        witness.is_over.set()
+        witness.join()
+    grown = peak_bytes(records) - idle
+    assert stack.pid("records") == records
+    assert grown < MEMORY_LIMIT_BYTES, f"{grown / MEBIBYTE:.1f} MiB over idle"
+    for pid, count in written.items():
+        assert written_bytes(pid) - count < LOG_BYTES
+    assert witness.files - before_files == set()
+    assert len(witness.answers) > 50
+    assert {status for status, _ in witness.answers} == {200}
+    seconds = (GIBIBYTE - 44) / (44100 * 4)
+    assert abs(record["duration_seconds"] - seconds) < 0.001
+    mp3 = client.download(record["url"])
+    assert len(mp3) == record["size_bytes"]
+    assert hashlib.sha256(mp3).hexdigest() == record["sha256"]

@@ -1,0 +1,140 @@
+"""The logs tell what happened, under the id that the client saw, and nothing that opens a door."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from deploy.client import Client
+from deploy.local.stack import Stack
+from tests.integration.reading import Log, until
+from tests.integration.sounds import LARGE, SMALL, wav_of
+
+PARTS = ["users", "records", "gateway"]
+REQUEST_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def folder_of(stack: Stack) -> Path:
+    return stack.supervisor.log("records").parent
+
+
+def all_text(stack: Stack) -> dict[str, str]:
+    """What every log file of the stack holds."""
+    return {file.name: file.read_text(errors="replace") for file in folder_of(stack).iterdir()}
+
+
+def use_everything(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Uploads and downloads in every way, right and wrong; returns the user and its records."""
+    user = client.create_user("Logged")
+    with_form = client.http.post(
+        "/records",
+        data={"user_id": user["id"], "token": user["token"]},
+        files={"audio": ("a.wav", wav_of(SMALL), "audio/wav")},
+    )
+    with_basic = client.http.post(
+        "/records",
+        content=wav_of(SMALL),
+        headers={"Content-Type": "audio/wav"},
+        auth=(user["id"], user["token"]),
+    )
+    records = [
+        with_form.json(),
+        with_basic.json(),
+        client.upload_stream(iter([wav_of(LARGE)]), user["token"]),
+    ]
+    for record in records:
+        url = record["url"]
+        assert client.http.get(url).status_code == 200
+        assert client.http.head(url).status_code == 200
+        assert client.http.get(url, headers={"Range": "bytes=0-1"}).status_code == 206
+        assert client.http.get(url, headers={"Range": "bytes=99999999-"}).status_code == 416
+        assert client.http.get(f"{url}0").status_code == 400
+        with client.http.stream("GET", url) as response:
+            next(response.iter_raw(1024))
+    foreign = f"/record?id={records[0]['id']}&user={uuid4()}"
+    assert client.http.get(foreign).status_code == 404
+    wrong = client.http.post(
+        "/records",
+        content=wav_of(SMALL),
+        headers={"Authorization": f"Bearer {user['token']}x", "Content-Type": "audio/wav"},
+    )
+    assert wrong.status_code == 401
+    # Somebody will put a token where it does not belong.
+    assert client.http.post(f"/records?token={user['token']}", content=b"").status_code >= 400
+    assert client.http.get(f"/users?token={user['token']}").status_code == 405
+    return user, records
+
+
+def test_no_log_holds_a_token_a_link_or_a_presigned_address(stack: Stack, client: Client) -> None:
+    gateway = Log(stack, "gateway")
+    user, records = use_everything(client)
+    until(lambda: "/users" in {line.get("path") for line in gateway.lines() if line.get("status") == 405})
+    texts = all_text(stack)
+    assert {f"{part}.log" for part in PARTS} <= set(texts)
+    for name, text in texts.items():
+        for secret in (user["token"], "X-Amz-Signature", "X-Amz-Credential", "Bearer ", "Basic "):
+            assert secret not in text, name
+        assert not re.search(r"[?&](id|user|token)=", text), name
+        for record in records:
+            assert record["id"] not in text, name
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_line_is_json(stack: Stack, client: Client, part: str) -> None:
+    log = Log(stack, "gateway")
+    use_everything(client)
+    until(lambda: 405 in {line["status"] for line in log.lines() if "status" in line})
+    whole = stack.supervisor.log(part).read_text().rpartition("\n")[0]
+    assert whole
+    for line in whole.splitlines():
+        assert isinstance(json.loads(line), dict), line
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "service", "status"),
+    [
+        ("POST", "/users", "users", 201),
+        ("POST", "/users", "users", 400),
+        ("POST", "/records", "records", 201),
+        ("POST", "/records", "records", 401),
+        ("GET", "/record", "records", 200),
+        ("HEAD", "/record", "records", 200),
+        ("GET", "/record", "records", 404),
+    ],
+)
+def test_the_id_that_the_client_saw_finds_the_lines_of_its_request(
+    stack: Stack, client: Client, method: str, path: str, service: str, status: int
+) -> None:
+    user = client.create_user("Traced")
+    record = client.upload_stream(iter([wav_of(SMALL)]), user["token"])
+    gateway, log = Log(stack, "gateway"), Log(stack, service)
+    token = user["token"] if status != 401 else "wrong"
+    audio = {"Authorization": f"Bearer {token}", "Content-Type": "audio/wav"}
+    if path == "/users":
+        body = {"name": "Ann"} if status == 201 else {"nam": "Ann"}
+        answer = client.http.request(method, path, json=body)
+    elif path == "/records":
+        answer = client.http.request(method, path, content=wav_of(SMALL), headers=audio)
+    else:
+        unknown = f"/record?id={uuid4()}&user={uuid4()}"
+        answer = client.http.request(method, record["url"] if status == 200 else unknown)
+    assert answer.status_code == status, answer.text
+    (request_id,) = answer.headers.get_list("x-request-id")
+    assert REQUEST_ID.fullmatch(request_id)
+    (line,) = until(lambda: [each for each in log.requests(path) if each["request_id"] == request_id])
+    assert (line["method"], line["path"], line["status"]) == (method, path, status)
+    (line,) = until(lambda: [each for each in gateway.lines() if each.get("request_id") == request_id])
+    assert (line["method"], line["path"], line["status"]) == (method, path, status)
+
+
+def test_an_id_that_a_client_makes_up_is_not_taken(stack: Stack, client: Client) -> None:
+    log = Log(stack, "users")
+    made_up = "0123456789abcdef" * 2
+    answer = client.http.post("/users", json={"name": "Ann"}, headers={"X-Request-ID": made_up})
+    assert answer.status_code == 201
+    assert answer.headers["x-request-id"] != made_up
+    until(lambda: log.requests("/users"))
+    assert made_up not in log.text()

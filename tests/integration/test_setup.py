@@ -1,0 +1,264 @@
+"""The set-up step: it may run at any time, and gives each service what it needs and no more."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+import pytest_asyncio
+from alembic import command
+from miniopy_async.error import S3Error
+from sqlalchemy import Connection, make_url, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.db import make_engine
+from common.migrate import make_alembic_config, migrate
+from deploy.local.stack import Stack
+from records.setup import set_up
+from records.storage import make_client
+from tests.integration.isolated import Isolated, open_isolated
+from tests.integration.sounds import SMALL, pieces
+from users.service import create_user
+
+
+@pytest_asyncio.fixture(scope="module")
+async def place(stack: Stack) -> AsyncIterator[Isolated]:
+    """A database and a bucket that were set up once."""
+    async with open_isolated(stack, "setup") as place:
+        yield place
+
+
+@asynccontextmanager
+async def empty_database(isolated: Isolated, name: str) -> AsyncIterator[AsyncEngine]:
+    await isolated.query(f'CREATE DATABASE "{name}"')
+    url = make_url(isolated.setup.database_url).set(database=name).render_as_string(hide_password=False)
+    engine = make_engine(url, isolated.setup.database_password)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+        await isolated.query(f'DROP DATABASE "{name}"')
+
+
+def login(stack: Stack, place: Isolated, service: str) -> AsyncEngine:
+    environment = stack.environment(service)
+    database = make_url(place.setup.database_url).database
+    url = make_url(environment["DATABASE_URL"]).set(database=database)
+    return make_engine(url.render_as_string(hide_password=False), environment["DATABASE_PASSWORD"])
+
+
+async def state_of(place: Isolated) -> list[Any]:
+    """The schema with its grants, as rows that can be compared."""
+    grants = await place.query(
+        "SELECT grantee, table_name, column_name, privilege_type FROM information_schema.column_privileges"
+        " WHERE grantee LIKE 'waxwing%' ORDER BY 1, 2, 3, 4"
+    )
+    columns = await place.query(
+        "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns"
+        " WHERE table_schema = 'public' ORDER BY 1, 2"
+    )
+    return [*grants, *columns]
+
+
+async def test_it_may_run_again_and_two_at_once_wait_for_each_other(place: Isolated) -> None:
+    user_id, credentials = await place.make_user()
+    before = await state_of(place)
+    assert before
+    await set_up(place.setup)
+    await asyncio.gather(*(set_up(place.setup) for _ in range(2)))
+    assert await state_of(place) == before
+    uploads = place.uploads()
+    await uploads.store_record(pieces(SMALL), credentials)
+    await uploads.close()
+    assert [row.state for row in await place.rows(user_id)] == ["ready"]
+
+
+async def test_two_at_once_make_a_new_place_between_them(stack: Stack, place: Isolated) -> None:
+    async with empty_database(place, "twins") as engine:
+        store = msgspec.structs.replace(place.setup.store, s3_bucket="twins", s3_access_key="twins")
+        url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        twins = msgspec.structs.replace(place.setup, database_url=url, store=store)
+        await asyncio.gather(*(set_up(twins) for _ in range(3)))
+        assert await make_client(store, place.session).bucket_exists("twins")
+        user, _ = await create_user(engine, "Ann")
+        assert user.name == "Ann"
+
+
+async def test_a_password_that_changes_is_renewed(place: Isolated) -> None:
+    changed = msgspec.structs.replace(place.setup, records_database_password='it\'s "new" %s :x \\')
+    await set_up(changed)
+    try:
+        engine = make_engine(place.settings.database_url, changed.records_database_password)
+        async with engine.connect() as connection:
+            assert await connection.scalar(select(1)) == 1
+        await engine.dispose()
+    finally:
+        await set_up(place.setup)
+
+
+RECORDS_MAY_NOT = [
+    "SELECT name FROM users",
+    "SELECT * FROM users",
+    "SELECT created_at FROM users",
+    "INSERT INTO users (id, name) VALUES (gen_random_uuid(), 'x')",
+    "UPDATE users SET name = 'x'",
+    "UPDATE users SET token_digest = NULL",
+    "DELETE FROM users",
+    "TRUNCATE records",
+    "DROP TABLE records",
+    "CREATE TABLE mine (id int)",
+]
+USERS_MAY_NOT = [
+    "SELECT object_key FROM records",
+    "SELECT * FROM records",
+    "SELECT sha256 FROM records",
+    "SELECT title FROM records",
+    "UPDATE records SET object_key = 'x'",
+    "UPDATE records SET user_id = gen_random_uuid()",
+    "INSERT INTO records (id, user_id, object_key) VALUES (gen_random_uuid(), gen_random_uuid(), 'x')",
+    "DELETE FROM records",
+    "DELETE FROM users",
+    "DROP TABLE users",
+    "CREATE TABLE mine (id int)",
+]
+
+
+@pytest.mark.parametrize(
+    ("service", "statement"),
+    [("records", each) for each in RECORDS_MAY_NOT] + [("users", each) for each in USERS_MAY_NOT],
+)
+async def test_a_service_s_login_can_do_nothing_that_is_not_its_own(
+    stack: Stack, place: Isolated, service: str, statement: str
+) -> None:
+    engine = login(stack, place, service)
+    try:
+        async with engine.connect() as connection:
+            with pytest.raises(DBAPIError) as refusal:
+                await connection.exec_driver_sql(statement)
+    finally:
+        await engine.dispose()
+    assert getattr(refusal.value.orig, "sqlstate", None) == "42501", str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("service", "statement"),
+    [
+        ("records", "SELECT id, token_digest, deleted_at FROM users"),
+        ("records", "SELECT * FROM records"),
+        ("users", "SELECT * FROM users"),
+    ],
+)
+async def test_a_service_s_login_can_do_its_own_work(
+    stack: Stack, place: Isolated, service: str, statement: str
+) -> None:
+    engine = login(stack, place, service)
+    async with engine.connect() as connection:
+        assert (await connection.exec_driver_sql(statement)).returns_rows
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("service", ["records", "users"])
+async def test_a_service_s_login_is_no_owner_and_makes_no_roles_or_databases(
+    stack: Stack, place: Isolated, service: str
+) -> None:
+    (role,) = await place.query(
+        "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, rolcanlogin FROM pg_roles"
+        " WHERE rolname = :name",
+        name=f"waxwing_{service}_login",
+    )
+    assert tuple(role) == (False, False, False, False, False, True)
+
+
+async def test_only_digests_of_tokens_are_in_the_database(place: Isolated) -> None:
+    user, token = await create_user(place.owner, "Ann")
+    rows = await place.query("SELECT users::text AS all_of_it, token_digest FROM users")
+    dump = "\n".join(row.all_of_it for row in rows)
+    assert str(user.id) in dump
+    for form in (token, token.replace("-", ""), token.encode().hex()):
+        assert form not in dump
+    assert {len(row.token_digest) for row in rows} == {32}
+
+
+async def test_the_key_of_the_bucket_opens_nothing_else(place: Isolated) -> None:
+    store = place.setup.store
+    root = {"access_key": place.setup.s3_root_user, "secret_key": place.setup.s3_root_password}
+    owner = make_client(store, place.session, **root)
+    if not await owner.bucket_exists("foreign"):
+        await owner.make_bucket("foreign")
+    await owner._put_object("foreign", "secret", b"secret", {})
+    key = make_client(store, place.session)
+    assert [bucket.name for bucket in await list_buckets(key)] in ([], [store.s3_bucket])
+    for attempt in (
+        lambda: key.make_bucket("mine"),
+        lambda: key._put_object("foreign", "mine", b"mine", {}),
+        lambda: key.get_object("foreign", "secret"),
+        lambda: key.stat_object("foreign", "secret"),
+        lambda: key.remove_object("foreign", "secret"),
+        lambda: key._list_multipart_uploads("foreign", prefix="secret"),
+        lambda: key._create_multipart_upload("foreign", "mine", {}),
+        lambda: key.remove_bucket(store.s3_bucket),
+        lambda: key.delete_bucket_policy(store.s3_bucket),
+        lambda: key.get_bucket_policy(store.s3_bucket),
+    ):
+        with pytest.raises(S3Error) as refusal:
+            await attempt()
+        assert refusal.value.code == "AccessDenied", refusal.value
+    assert not await owner.bucket_exists("mine")
+
+
+async def list_buckets(key: Any) -> list[Any]:
+    try:
+        return list(await key.list_buckets())
+    except S3Error as error:
+        assert error.code == "AccessDenied", error
+        return []
+
+
+async def test_a_stranger_without_a_key_gets_nothing_from_the_store(place: Isolated) -> None:
+    await place.store.put("somebody/record.mp3", b"sound")
+    for path in ("", "/", "/somebody/record.mp3", "?list-type=2"):
+        url = f"{place.setup.store.s3_endpoint}/{place.setup.store.s3_bucket}{path}"
+        async with place.session.get(url) as answer:
+            assert answer.status == 403, path
+    await place.store.remove("somebody/record.mp3")
+
+
+async def test_the_tables_are_what_the_migrations_make(place: Isolated) -> None:
+    def check(connection: Connection) -> None:
+        command.check(make_alembic_config(connection))
+
+    async with place.owner.connect() as connection:
+        await connection.run_sync(check)
+
+
+async def test_the_migrations_can_be_undone_and_done_again(place: Isolated) -> None:
+    async with empty_database(place, "undone") as engine:
+        for _ in range(2):
+            await migrate(engine)
+            await create_user(engine, "Ann")
+            async with engine.begin() as connection:
+                await connection.run_sync(lambda sync: command.downgrade(make_alembic_config(sync), "base"))
+            async with engine.connect() as connection:
+                tables = await connection.exec_driver_sql(
+                    "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+                )
+                assert [row.table_name for row in tables] == ["alembic_version"]
+        await migrate(engine)
+
+
+async def test_a_row_that_is_ready_but_not_complete_is_refused_by_the_database(place: Isolated) -> None:
+    user_id, _ = await place.make_user()
+    for state in ("ready", "uploading", "lost"):
+        with pytest.raises(DBAPIError) as refusal:
+            await place.query(
+                "INSERT INTO records (id, user_id, state, object_key) VALUES (:id, :user, :state, :key)",
+                id=uuid4(),
+                user=user_id,
+                state=state,
+                key=f"{user_id}/{state}",
+            )
+        assert getattr(refusal.value.orig, "sqlstate", None) == "23514"
