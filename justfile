@@ -66,7 +66,7 @@ upload FILE USER TOKEN *ARGS:
 # Check format, lint, types and import rules, then run the tests (arguments go to pytest)
 [group('check')]
 [positional-arguments]
-test *ARGS: format lint types
+test *ARGS: format lint types check-gateway
     pytest "$@"
 
 # Check that the code is formatted

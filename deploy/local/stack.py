@@ -310,7 +310,7 @@ class Stack:
     def describe(self) -> str:
         """The table of addresses."""
         ports = self.ports
-        rows = [("Waxwing", self.base_url), ("API docs", f"{self.base_url}/docs")]
+        rows = [("Waxwing", self.base_url)]
         if not self._state["own_store"]:
             login = f"user waxwing, password {self.secrets['minio']}"
             rows.append(("MinIO console", f"http://{LOOPBACK}:{ports.console}  {login}"))

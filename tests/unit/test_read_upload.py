@@ -30,9 +30,9 @@ async def arrive(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
 async def read(
     pieces: Iterable[bytes],
     content_type: tuple[str, dict[str, str]] = FORM,
-    query: dict[str, str] | None = None,
+    query: tuple[tuple[str, str], ...] = (),
 ) -> tuple[list[Field], bytes]:
-    items = [item async for item in read_upload(arrive(pieces), content_type, query or {})]
+    items = [item async for item in read_upload(arrive(pieces), content_type, query)]
     fields = [item for item in items if isinstance(item, Field)]
     return fields, b"".join(item for item in items if isinstance(item, bytes))
 
@@ -60,7 +60,7 @@ async def test_long_audio_comes_in_windows_and_not_whole() -> None:
     pieces = [body[start : start + 65536] for start in range(0, len(body), 65536)]
     for content_type, chunks in ((FORM, pieces), (("audio/wav", {}), [audio[:65536]] * 80)):
         windows = [
-            item async for item in read_upload(arrive(chunks), content_type, {}) if isinstance(item, bytes)
+            item async for item in read_upload(arrive(chunks), content_type, ()) if isinstance(item, bytes)
         ]
         assert len(windows) > 1
         assert max(len(window) for window in windows) < 2 * WINDOW_BYTES
@@ -100,11 +100,11 @@ async def test_a_body_of_another_type_is_refused_by_name() -> None:
 
 
 async def test_a_query_can_carry_a_title_and_never_credentials() -> None:
-    assert await read([b"RIFF"], ("audio/wav", {}), {"title": "x"}) == ([Field("title", "x")], b"RIFF")
+    assert await read([b"RIFF"], ("audio/wav", {}), (("title", "x"),)) == ([Field("title", "x")], b"RIFF")
     with pytest.raises(InvalidRequest, match="'token' is not known"):
-        await read([b"RIFF"], ("audio/wav", {}), {"token": "x"})
+        await read([b"RIFF"], ("audio/wav", {}), (("token", "x"),))
     with pytest.raises(InvalidRequest, match="query must be empty"):
-        await read([USUAL], FORM, {"token": "x"})
+        await read([USUAL], FORM, (("token", "x"),))
 
 
 @given(st.binary(max_size=300))

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Executable, Row, func, make_url, select
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import URL, Executable, Row, event, func, make_url, select
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -27,7 +27,7 @@ def make_engine(database_url: str, password: str = "") -> AsyncEngine:
     Nothing here needs a transaction of several statements, and none may be held while a body is read or an
     object stored; AUTOCOMMIT without a reset on return is one round trip a statement instead of three.
     """
-    return create_async_engine(
+    engine = create_async_engine(
         make_url_of(database_url, password),
         isolation_level="AUTOCOMMIT",
         pool_size=10,
@@ -36,6 +36,14 @@ def make_engine(database_url: str, password: str = "") -> AsyncEngine:
         pool_reset_on_return=None,
         connect_args={"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": STATEMENT_TIMEOUT_SECONDS},
     )
+    event.listen(engine.sync_engine, "checkout", _refuse_dead)
+    return engine
+
+
+def _refuse_dead(connection: Any, *_: object) -> None:
+    """Lets the pool open a new connection where PostgreSQL has been restarted, without asking it."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 async def execute(engine: AsyncEngine, statement: Executable) -> Sequence[Row[Any]]:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from litestar import get
+from litestar import route
 from litestar.handlers import HTTPRouteHandler
 
 from common.problems import Problem, Unavailable
@@ -20,11 +20,11 @@ class NotReady(Unavailable):
 def make_health_routes(checks: Mapping[str, Callable[[], Awaitable[None]]]) -> list[HTTPRouteHandler]:
     """The two routes; `checks` are awaited together and raise a Problem where their part is away."""
 
-    @get("/healthz", sync_to_thread=False, include_in_schema=False)
+    @route("/healthz", http_method=["GET", "HEAD"], sync_to_thread=False, include_in_schema=False)
     def get_healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @get("/readyz", include_in_schema=False)
+    @route("/readyz", http_method=["GET", "HEAD"], include_in_schema=False)
     async def get_readyz() -> dict[str, str]:
         passed = await asyncio.gather(*(_passes(check) for check in checks.values()))
         if away := [name for name, ok in zip(checks, passed, strict=True) if not ok]:

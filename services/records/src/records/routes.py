@@ -12,12 +12,12 @@ from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import parse_authorization
-from common.problems import InvalidRequest
+from common.problems import InvalidCredentials, InvalidRequest
 from records.download import Representation, Selection, make_headers, select_bytes
 from records.service import Published, Uploads, find_record
 from records.settings import Settings
 from records.storage import ObjectStore
-from records.upload import read_upload
+from records.upload import WAV_TYPES, read_upload
 
 MP3_TYPE = "audio/mpeg"
 
@@ -44,7 +44,9 @@ async def post_record(
 ) -> Response[CreatedRecord]:
     """Converts the WAV to MP3 while it arrives, stores it, and answers with its link."""
     credentials = parse_authorization(request.headers.get("authorization"))
-    body = read_upload(request.stream(), request.content_type, dict(request.query_params))
+    body = read_upload(request.stream(), request.content_type, list(request.query_params.multi_items()))
+    if request.content_type[0] in WAV_TYPES and not credentials:
+        raise InvalidCredentials("A bare WAV needs an Authorization header: Bearer TOKEN, or Basic.")
     record = await uploads.store_record(body, credentials)
     url = make_link(request, settings, record)
     created = CreatedRecord(url=url, **{**msgspec.structs.asdict(record), "sha256": record.sha256.hex()})

@@ -3,7 +3,7 @@
 Litestar's own multipart reading writes files to disk before the handler runs, and limits them to 10 MB.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
@@ -28,7 +28,7 @@ class Field(NamedTuple):
 
 
 def read_upload(
-    body: AsyncIterator[bytes], content_type: tuple[str, Mapping[str, str]], query: Mapping[str, str]
+    body: AsyncIterator[bytes], content_type: tuple[str, Mapping[str, str]], query: Sequence[tuple[str, str]]
 ) -> AsyncIterator[Field | bytes]:
     """Yields the text fields, and the audio in windows, in the order in which they arrive.
 
@@ -37,7 +37,7 @@ def read_upload(
     """
     kind, parameters = content_type
     if kind in WAV_TYPES:
-        return _read_bare(body, query)
+        return _read_bare(body, _read_query(query))
     if kind == "multipart/form-data":
         if not parameters.get("boundary"):
             raise InvalidForm("The content type multipart/form-data has no boundary.")
@@ -50,11 +50,18 @@ def read_upload(
     )
 
 
-async def _read_bare(body: AsyncIterator[bytes], query: Mapping[str, str]) -> AsyncIterator[Field | bytes]:
-    for name, value in query.items():
+def _read_query(query: Sequence[tuple[str, str]]) -> list[Field]:
+    for name, _ in query:
         if name != "title":
             raise InvalidRequest(f"The query parameter {name[:100]!r} is not known here; allowed: title.")
-        yield Field(name, value)
+    if len(query) > 1:
+        raise InvalidRequest("The query parameter 'title' is there twice.")
+    return [Field(*parameter) for parameter in query]
+
+
+async def _read_bare(body: AsyncIterator[bytes], fields: list[Field]) -> AsyncIterator[Field | bytes]:
+    for field in fields:
+        yield field
     window = bytearray()
     async for chunk in body:
         window += chunk
