@@ -37,7 +37,8 @@ class Log:
 
     def __init__(self, stack: Stack, part: str) -> None:
         self._path = stack.supervisor.log(part)
-        self._start = self._path.stat().st_size
+        # A line that is being written right now counts as one of those to come.
+        self._start = self._path.read_bytes().rfind(b"\n") + 1
 
     def text(self) -> str:
         with self._path.open("rb") as file:
@@ -47,7 +48,13 @@ class Log:
     def lines(self) -> list[dict[str, Any]]:
         """The complete lines, each of which must be JSON."""
         whole = self.text().rpartition("\n")[0]
-        return [json.loads(line) for line in whole.splitlines()]
+        return [self._read(line) for line in whole.split("\n") if line]
+
+    def _read(self, line: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(line))
+        except ValueError:
+            raise AssertionError(f"{self._path.name} has a line that is no JSON: {line!r}") from None
 
     def requests(self, path: str) -> list[dict[str, Any]]:
         """The lines that the service writes for requests of this path."""

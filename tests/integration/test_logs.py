@@ -74,12 +74,14 @@ def test_no_log_holds_a_token_a_link_or_a_presigned_address(stack: Stack, client
     until(lambda: "/users" in {line.get("path") for line in gateway.lines() if line.get("status") == 405})
     texts = all_text(stack)
     assert {f"{part}.log" for part in PARTS} <= set(texts)
-    for name, text in texts.items():
-        for secret in (user["token"], "X-Amz-Signature", "X-Amz-Credential", "Bearer ", "Basic "):
-            assert secret not in text, name
-        assert not re.search(r"[?&](id|user|token)=", text), name
-        for record in records:
-            assert record["id"] not in text, name
+    secrets = [user["token"], "X-Amz-Signature", "X-Amz-Credential", "Bearer ", "Basic "]
+    secrets += [record["id"] for record in records]
+    leaks = {(name, secret) for name, text in texts.items() for secret in secrets if secret in text} | {
+        (name, match[0])
+        for name, text in texts.items()
+        for match in re.finditer(r"[?&](?:id|user|token)=.*", text)
+    }
+    assert leaks == set()
 
 
 @pytest.mark.parametrize("part", PARTS)
