@@ -181,7 +181,7 @@ def test_listeners_who_leave_early_leave_no_connection_to_the_store_behind(
         leaving = []
         for _ in range(20):
             connection = socket.socket()
-            # So small that most of the 5.6 MB are still on their way when the listener goes.
+            # So small that most of the 6.1 MB are still on their way when the listener goes.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect((LOOPBACK, service.port))
             connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
