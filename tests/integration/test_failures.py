@@ -168,6 +168,28 @@ async def test_an_upload_that_fails_while_all_is_well_leaves_nothing_at_once(
         assert await isolated.open_uploads(row.object_key) == []
 
 
+async def test_an_upload_that_is_cancelled_over_and_over_cleans_up_by_itself(isolated: Isolated) -> None:
+    trial = Trial(
+        isolated, Trouble("cancelled", "postgres", await place_of_publish(isolated), stays_away=True)
+    )
+    user_id, outcome = await trial.run(pieces(LARGE))
+    assert isinstance(outcome, asyncio.CancelledError)
+    # At publishing, and then at every statement of the clean-up; no sweeper was there.
+    assert len(trial.struck) >= 3
+    (row,) = await isolated.rows(user_id)
+    assert row.state == "deleting"
+    assert await isolated.objects(user_id) == []
+    assert await isolated.open_uploads(row.object_key) == []
+
+
+async def place_of_publish(isolated: Isolated) -> int:
+    """Which statement of an upload is the one that publishes it."""
+    trial = Trial(isolated, UNTROUBLED)
+    await trial.run(pieces(LARGE))
+    (number,) = [call.number for call in trial.wire.calls if "published_at" in call.what]
+    return number
+
+
 @pytest.mark.parametrize("is_done", [False, True], ids=["before its effect", "after its effect"])
 @pytest.mark.parametrize("part", ["postgres", "minio"])
 async def test_a_sweep_that_fails_at_any_call_is_finished_by_a_later_one(
