@@ -103,3 +103,29 @@ lock *ARGS:
     {{requirements}} {{ARGS}} services/records/pyproject.toml -o services/records/requirements.txt
     {{requirements}} {{ARGS}} libs/common/pyproject.toml services/users/pyproject.toml services/records/pyproject.toml requirements-dev.in -o requirements-dev.txt
     {{requirements}} {{ARGS}} deploy/local/requirements-go.in -o deploy/local/requirements-go.txt
+
+# Build and start everything in Docker (arguments go to `docker compose up`)
+[group('docker')]
+compose-up *ARGS:
+    docker compose up --build --wait {{ARGS}}
+
+# Stop what runs in Docker (-v: and delete its data)
+[group('docker')]
+compose-down *ARGS:
+    docker compose down {{ARGS}}
+
+# Show the logs of the containers (-f: go on showing)
+[group('docker')]
+compose-logs *ARGS:
+    docker compose logs {{ARGS}}
+
+# Run the acceptance tests, and those of the containers themselves, against what runs in Docker
+[group('docker')]
+[positional-arguments]
+compose-test *ARGS:
+    BASE_URL="http://127.0.0.1:${GATEWAY_PORT:-8080}" pytest tests/acceptance tests/compose "$@"
+
+# Where no image registry is reachable: start a Docker engine and make images that stand in for the public ones
+[group('docker')]
+standins *ARGS:
+    tests/compose/standins.sh {{ARGS}}

@@ -182,7 +182,7 @@ class Stack:
         password = self.secrets["postgres" if service == "setup" else service]
         own = {
             "DATABASE_URL": f"postgresql://{user}@{LOOPBACK}:{self.ports.postgres}/{postgres.DATABASE}",
-            "DATABASE_PASSWORD": password,
+            "POSTGRES_PASSWORD" if service == "setup" else "DATABASE_PASSWORD": password,
         }
         if service != "setup":
             own |= {"HOST": LOOPBACK, "PORT": str(getattr(self.ports, service))}
@@ -198,7 +198,7 @@ class Stack:
                 "RECORDS_DATABASE_PASSWORD": self.secrets["records"],
             }
             if not self._own_store:
-                own |= {"S3_ROOT_USER": "waxwing", "S3_ROOT_PASSWORD": self.secrets["minio"]}
+                own |= {"MINIO_ROOT_USER": "waxwing", "MINIO_ROOT_PASSWORD": self.secrets["minio"]}
         return own
 
     @cached_property
@@ -265,6 +265,9 @@ class Stack:
             # As it stands in the endpoint: presigned addresses are valid for this Host only.
             "WAXWING_S3_HOST": store.netloc,
             "WAXWING_S3_SCHEME": store.scheme,
+            # Nothing has a name here that could change its address.
+            "WAXWING_RESOLVER": LOOPBACK,
+            "WAXWING_RESOLVE": "",
             "WAXWING_MAX_UPLOAD_BYTES": self._settings["MAX_UPLOAD_BYTES"],
         }
 

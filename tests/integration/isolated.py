@@ -222,7 +222,7 @@ def keys_of(wire: Wire) -> set[str]:
 async def open_isolated(stack: Stack, name: str) -> AsyncIterator[Isolated]:
     """A database, a bucket and a key with this name in the PostgreSQL and the MinIO of the stack."""
     environment = stack.environment("setup")
-    superuser = make_engine(environment["DATABASE_URL"], environment["DATABASE_PASSWORD"])
+    superuser = make_engine(environment["DATABASE_URL"], environment["POSTGRES_PASSWORD"])
     async with superuser.connect() as connection:
         await connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
     await superuser.dispose()
@@ -252,7 +252,7 @@ async def open_inside(stack: Stack) -> AsyncIterator[Isolated]:
 async def open_parts(setup: SetupSettings, settings: Settings) -> AsyncIterator[Isolated]:
     """Engines, store and connections for these settings."""
     engine = make_engine(settings.database_url, settings.database_password)
-    owner = make_engine(setup.database_url, setup.database_password)
+    owner = make_engine(setup.database_url, setup.postgres_password)
     try:
         async with make_session() as session:
             store = ObjectStore(make_client(settings.store, session), settings.store.s3_bucket)

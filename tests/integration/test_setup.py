@@ -36,7 +36,7 @@ async def place(stack: Stack) -> AsyncIterator[Isolated]:
 async def empty_database(isolated: Isolated, name: str) -> AsyncIterator[AsyncEngine]:
     await isolated.query(f'CREATE DATABASE "{name}"')
     url = make_url(isolated.setup.database_url).set(database=name).render_as_string(hide_password=False)
-    engine = make_engine(url, isolated.setup.database_password)
+    engine = make_engine(url, isolated.setup.postgres_password)
     try:
         yield engine
     finally:
@@ -48,7 +48,7 @@ def login(stack: Stack, place: Isolated, service: str) -> AsyncEngine:
     environment = stack.environment(service)
     database = make_url(place.setup.database_url).database
     url = make_url(environment["DATABASE_URL"]).set(database=database)
-    return make_engine(url.render_as_string(hide_password=False), environment["DATABASE_PASSWORD"])
+    return make_engine(url.render_as_string(hide_password=False), environment["POSTGRES_PASSWORD"])
 
 
 async def state_of(place: Isolated) -> list[Any]:
@@ -185,7 +185,7 @@ async def test_only_digests_of_tokens_are_in_the_database(place: Isolated) -> No
 
 async def test_the_key_of_the_bucket_opens_nothing_else(place: Isolated) -> None:
     store = place.setup.store
-    root = {"access_key": place.setup.s3_root_user, "secret_key": place.setup.s3_root_password}
+    root = {"access_key": place.setup.minio_root_user, "secret_key": place.setup.minio_root_password}
     owner = make_client(store, place.session, **root)
     if not await owner.bucket_exists("foreign"):
         await owner.make_bucket("foreign")

@@ -26,7 +26,7 @@ def make_host_check(settings: ServiceSettings) -> Callable[[Connection, BaseRout
     def check_host(connection: Connection, _: BaseRouteHandler) -> None:
         host = connection.headers.get("host", "")
         name = _name_of(host)
-        if not name or not (name in allowed or _is_local(name)):
+        if not name or not (name in allowed or is_loopback(name) or _address_of(name)):
             raise UnknownHost(
                 f"The host {host[:100]!r} is not known here; ALLOWED_HOSTS and PUBLIC_URL are the settings."
             )
@@ -43,11 +43,14 @@ def _name_of(host: str) -> str | None:
     return parts.hostname if parts.netloc == host and "@" not in host else None
 
 
-def _is_local(name: str) -> bool:
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
+def is_loopback(name: str) -> bool:
+    """Whether a host name can mean this very machine only."""
+    address = _address_of(name)
+    return name == "localhost" or name.endswith(".localhost") or (address is not None and address.is_loopback)
+
+
+def _address_of(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(name)
     except ValueError:
-        return False
-    return True
+        return None

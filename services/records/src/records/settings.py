@@ -42,10 +42,12 @@ class SetupSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the set-up step needs: the owners' credentials, and those that it makes for the services."""
 
     store: StoreSettings
+    public_url: str = ""
+    # As the owner of the schema, with the owner's password.
     database_url: str
-    database_password: str = ""
+    postgres_password: str
     users_database_password: str
     records_database_password: str
     # MinIO's root credentials, to make the bucket and its key; without them both must exist.
-    s3_root_user: str = ""
-    s3_root_password: str = ""
+    minio_root_user: str = ""
+    minio_root_password: str = ""

@@ -10,11 +10,13 @@ import sys
 import tempfile
 from urllib.parse import urlsplit
 
+import msgspec
 import structlog
 from miniopy_async.credentials.providers import StaticProvider
 from miniopy_async.minioadmin import MinioAdmin
 
 from common.db import make_engine
+from common.hosts import is_loopback
 from common.logs import configure_logs
 from common.migrate import make_login_roles, migrate
 from common.settings import SettingsError, load
@@ -23,10 +25,27 @@ from records.storage import make_client, make_session
 
 log = structlog.get_logger()
 
+# How every default secret in docker-compose.yml begins.
+LAPTOP_SECRET = "laptop-"  # noqa: S105
+
+
+def refuse_laptop_secrets(settings: SetupSettings) -> None:
+    """Raises SettingsError for a default secret of docker-compose.yml where PUBLIC_URL is not local."""
+    host = urlsplit(settings.public_url).hostname
+    if not host or is_loopback(host):
+        return
+    secrets = msgspec.structs.asdict(settings) | msgspec.structs.asdict(settings.store)
+    defaults = [name.upper() for name, value in secrets.items() if str(value).startswith(LAPTOP_SECRET)]
+    if defaults:
+        raise SettingsError(
+            f"PUBLIC_URL={settings.public_url} is not local, but {', '.join(defaults)} still has the default"
+            " that everybody can read in docker-compose.yml; choose a secret of your own"
+        )
+
 
 async def set_up(settings: SetupSettings) -> None:
     """Schema, login roles, bucket, and the key of the bucket, in this order."""
-    engine = make_engine(settings.database_url, settings.database_password)
+    engine = make_engine(settings.database_url, settings.postgres_password)
     try:
         await migrate(engine)
         await make_login_roles(
@@ -40,17 +59,17 @@ async def set_up(settings: SetupSettings) -> None:
         await engine.dispose()
     log.info("schema and login roles are there")
     async with make_session() as session:
-        root = {"access_key": settings.s3_root_user, "secret_key": settings.s3_root_password}
-        client = make_client(settings.store, session, **(root if settings.s3_root_user else {}))
+        root = {"access_key": settings.minio_root_user, "secret_key": settings.minio_root_password}
+        client = make_client(settings.store, session, **(root if settings.minio_root_user else {}))
         if not await client.bucket_exists(settings.store.s3_bucket):
             await client.make_bucket(settings.store.s3_bucket)
-        if settings.s3_root_user:
+        if settings.minio_root_user:
             endpoint = urlsplit(settings.store.s3_endpoint)
-            provider = StaticProvider(settings.s3_root_user, settings.s3_root_password)
+            provider = StaticProvider(settings.minio_root_user, settings.minio_root_password)
             secure = endpoint.scheme == "https"
             admin = MinioAdmin(endpoint.netloc, provider, settings.store.s3_region, secure, session=session)
             await make_bucket_key(admin, settings)
-    log.info("bucket is there", key="made" if settings.s3_root_user else "given")
+    log.info("bucket is there", key="made" if settings.minio_root_user else "given")
 
 
 async def make_bucket_key(admin: MinioAdmin, settings: SetupSettings) -> None:
@@ -87,6 +106,8 @@ def make_policy(bucket: str) -> dict[str, object]:
 if __name__ == "__main__":
     configure_logs("INFO")
     try:
-        asyncio.run(set_up(load(SetupSettings, os.environ)))
+        settings = load(SetupSettings, os.environ)
+        refuse_laptop_secrets(settings)
+        asyncio.run(set_up(settings))
     except SettingsError as error:
         sys.exit(f"waxwing: wrong setting: {error}")

@@ -1,0 +1,171 @@
+"""What docker-compose.yml promises, against the containers that run (`just compose-up`)."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from deploy.client import Client
+from tests.wavs import Wav, music
+
+BASE_URL = os.environ.get("BASE_URL") or f"http://127.0.0.1:{os.environ.get('GATEWAY_PORT', '8080')}"
+LONG_RUNNING = ["gateway", "users", "records", "postgres", "minio"]
+READY_SECONDS = 120
+
+
+def compose(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["docker", "compose", *arguments],  # noqa: S607 (the user's docker)
+        check=check,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def containers() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in compose("ps", "--format", "json").stdout.splitlines()]
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    with Client(BASE_URL) as client:
+        yield client
+
+
+def wait_until_ready(client: Client) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    waiting = {"/healthz", "/readyz/users", "/readyz/records"}
+    while waiting:
+        assert time.monotonic() < deadline, f"not ready: {waiting}"
+        path = min(waiting)
+        try:
+            if client.http.get(path).status_code == 200:
+                waiting.remove(path)
+        except httpx.TransportError:
+            continue
+
+
+def assert_all_is_kept(client: Client, user: dict[str, Any], record: dict[str, Any], mp3: bytes) -> None:
+    """The record plays, and its user can still upload."""
+    assert client.download(record["url"]) == mp3
+    assert client.upload_stream([Wav().build(music(1))], user["token"])["user_id"] == user["id"]
+
+
+@pytest.fixture
+def user(client: Client) -> dict[str, Any]:
+    return client.create_user("Compose")
+
+
+@pytest.fixture
+def record(client: Client, user: dict[str, Any]) -> dict[str, Any]:
+    return client.upload_stream([Wav().build(music(3))], user["token"])
+
+
+@pytest.mark.parametrize("service", LONG_RUNNING)
+@pytest.mark.parametrize("how", [["restart"], ["stop", "start"], ["kill", "start"]], ids="-".join)
+def test_a_container_that_went_away_and_came_back_has_lost_nothing(
+    client: Client, user: dict[str, Any], record: dict[str, Any], service: str, how: list[str]
+) -> None:
+    mp3 = client.download(record["url"])
+    for step in how:
+        compose(step, service)
+    wait_until_ready(client)
+    assert_all_is_kept(client, user, record, mp3)
+
+
+def test_down_and_up_keep_everything(client: Client, user: dict[str, Any], record: dict[str, Any]) -> None:
+    mp3 = client.download(record["url"])
+    compose("down")
+    compose("up", "--wait")
+    assert_all_is_kept(client, user, record, mp3)
+
+
+def test_two_instances_of_each_service_share_the_work_and_stand_in_for_each_other(
+    client: Client, user: dict[str, Any], record: dict[str, Any]
+) -> None:
+    mp3 = client.download(record["url"])
+    compose("up", "--wait", "--no-recreate", "--scale", "records=2", "--scale", "users=2")
+    try:
+        names = [one["Name"] for one in containers() if one["Service"] == "records"]
+        assert len(names) == 2
+        wait_until_work_is_shared(client, record, names)
+        for name in names:
+            # The other one answers while this one is away, and this one is found again at its new address.
+            subprocess.run(["docker", "stop", name], check=True, capture_output=True)  # noqa: S607
+            wait_until_ready(client)
+            assert_all_is_kept(client, user, record, mp3)
+            subprocess.run(["docker", "start", name], check=True, capture_output=True)  # noqa: S607
+            wait_until_work_is_shared(client, record, names)
+        assert_all_is_kept(client, user, record, mp3)
+    finally:
+        compose("up", "--wait", "--no-recreate", "--scale", "records=1", "--scale", "users=1")
+
+
+def wait_until_work_is_shared(client: Client, record: dict[str, Any], names: list[str]) -> None:
+    """Downloads until the log of each instance has a request of this call."""
+    deadline = time.monotonic() + READY_SECONDS
+    missing = set(names)
+    while missing:
+        assert time.monotonic() < deadline, f"no request reached {missing}"
+        requests = {client.http.get(record["url"]).headers["X-Request-ID"] for _ in range(8)}
+        for name in list(missing):
+            log = subprocess.run(
+                ["docker", "logs", "--tail", "200", name],  # noqa: S607
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            if any(request in log.stdout for request in requests):
+                missing.remove(name)
+
+
+def test_only_the_gateway_is_published_to_the_world() -> None:
+    published = {
+        (one["Service"], port["URL"])
+        for one in containers()
+        for port in one["Publishers"] or []
+        if port["PublishedPort"]
+    }
+    assert {service for service, address in published if address != "127.0.0.1"} == {"gateway"}
+    assert {service for service, address in published if address == "127.0.0.1"} <= {
+        "minio",
+        "postgres",
+        "gateway",
+    }
+
+
+@pytest.mark.parametrize("service", ["users", "records"])
+def test_a_service_has_no_way_out(service: str) -> None:
+    """No default route (destination 00000000) stands in the kernel's table."""
+    routes = compose("exec", "-T", service, "cat", "/proc/net/route").stdout.splitlines()[1:]
+    assert routes
+    assert "00000000" not in [route.split()[1] for route in routes]
+
+
+@pytest.mark.parametrize("service", LONG_RUNNING)
+def test_no_container_can_write_to_its_root_or_gain_privileges(service: str) -> None:
+    writing = compose("exec", "-T", service, "touch", "/written", check=False)
+    assert "Read-only file system" in writing.stderr
+    status = compose("exec", "-T", service, "cat", "/proc/1/status").stdout
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert fields["NoNewPrivs"] == "1"
+    assert int(fields["CapEff"], 16) == 0
+
+
+@pytest.mark.parametrize("service", ["gateway", "users", "records", "postgres"])
+def test_no_process_that_talks_to_clients_is_root(service: str) -> None:
+    status = compose("exec", "-T", service, "cat", "/proc/1/status").stdout
+    assert next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1] != "0"
+
+
+def test_default_secrets_are_refused_with_a_public_address_and_the_variable_is_named() -> None:
+    run = compose("run", "--rm", "--no-deps", "-e", "PUBLIC_URL=https://music.example", "set-up", check=False)
+    assert run.returncode != 0
+    assert "POSTGRES_PASSWORD" in run.stderr
+    assert "S3_SECRET_KEY" in run.stderr
