@@ -18,9 +18,6 @@ from records.upload import Field
 from tests.integration.isolated import Call, Isolated, Wire
 from tests.integration.sounds import LARGE, SMALL, pieces
 
-# aiohttp warns of every body of more than 1 MiB that is given as bytes; miniopy-async wants bytes.
-pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
-
 BOUND_SECONDS = 60
 # A lease of no length is renewed at every piece, so that these calls are among those that fail.
 LEASE_SECONDS = 0

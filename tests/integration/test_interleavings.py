@@ -1,18 +1,16 @@
 """An upload and the sweeper meet: whichever comes first, nothing acknowledged is lost and no ghost stays."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from common.problems import Unavailable
 from records.problems import UploadInterrupted
 from records.service import Published
+from records.upload import Field
 from tests.integration.isolated import Call, Isolated, Wire
 from tests.integration.sounds import LARGE, SMALL, pieces
-
-# aiohttp warns of every body of more than 1 MiB that is given as bytes; miniopy-async wants bytes.
-pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
 
 BOUND_SECONDS = 60
 BOTH_KINDS = pytest.mark.parametrize("kind", [SMALL, LARGE])
@@ -171,19 +169,60 @@ async def test_a_paused_uploader_that_wakes_after_the_sweep_leaves_nothing(
     await isolated.assert_nothing_is_left(upload.user_id, upload.wire)
 
 
-async def test_an_uploader_that_renews_its_lease_after_the_sweep_learns_that_it_was_given_up(
+async def test_an_uploader_that_finds_its_lease_lost_stops_before_it_stores_anything(
     isolated: Isolated,
 ) -> None:
-    upload = Uploading(isolated, SMALL, lambda call: "SET lease_until" in call.what and not call.is_done)
-    # A lease of no length is renewed at every piece.
-    upload.uploads = isolated.uploads(upload.wire, lease_seconds=0)
-    await upload.start()
-    await isolated.expire(upload.user_id)
-    await isolated.sweep()
-    await upload.is_interrupted()
-    assert keys_were_not_stored(upload.wire)
-    await isolated.settle(upload.user_id)
-    await isolated.assert_nothing_is_left(upload.user_id, upload.wire)
+    user_id, credentials = await isolated.make_user()
+    swept, learned = asyncio.Event(), asyncio.Event()
+
+    async def watch(call: Call) -> None:
+        if swept.is_set() and "SET lease_until" in call.what and call.is_done:
+            learned.set()
+
+    async def body() -> AsyncIterator[Field | bytes]:
+        windows = [window async for window in pieces(LARGE)]
+        yield windows[0]
+        await isolated.expire(user_id)
+        swept.set()
+        await isolated.sweep()
+        async with asyncio.timeout(BOUND_SECONDS):
+            await learned.wait()
+        for window in windows[1:]:
+            yield window
+
+    wire = Wire(watch)
+    # A lease of no length is renewed all the time.
+    uploads = isolated.uploads(wire, lease_seconds=0)
+    with pytest.raises(UploadInterrupted):
+        await uploads.store_record(body(), credentials)
+    await uploads.close()
+    assert keys_were_not_stored(wire)
+    await isolated.settle(user_id)
+    await isolated.assert_nothing_is_left(user_id, wire)
+
+
+async def test_a_lease_is_renewed_while_the_client_sends_nothing_yet(isolated: Isolated) -> None:
+    user_id, credentials = await isolated.make_user()
+    renewals = 0
+    renewed = asyncio.Event()
+
+    async def watch(call: Call) -> None:
+        nonlocal renewals
+        renewals += "SET lease_until" in call.what and call.is_done
+        if renewals == 3:
+            renewed.set()
+
+    async def body() -> AsyncIterator[Field | bytes]:
+        async with asyncio.timeout(BOUND_SECONDS):
+            await renewed.wait()
+        async for window in pieces(SMALL):
+            yield window
+
+    wire = Wire(watch)
+    uploads = isolated.uploads(wire, lease_seconds=1)
+    record = await uploads.store_record(body(), credentials)
+    await uploads.close()
+    assert [row.id for row in await isolated.rows(user_id) if row.state == "ready"] == [record.id]
 
 
 def keys_were_not_stored(wire: Wire) -> bool:

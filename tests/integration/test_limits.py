@@ -15,9 +15,6 @@ from tests.integration.isolated import Isolated, Wire
 from tests.integration.sounds import SMALL, pieces, wav_of
 from users.service import create_user
 
-# aiohttp warns of every body of more than 1 MiB that is given as bytes; miniopy-async wants bytes.
-pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
-
 BOUND_SECONDS = 60
 
 

@@ -48,7 +48,7 @@ def login(stack: Stack, place: Isolated, service: str) -> AsyncEngine:
     environment = stack.environment(service)
     database = make_url(place.setup.database_url).database
     url = make_url(environment["DATABASE_URL"]).set(database=database)
-    return make_engine(url.render_as_string(hide_password=False), environment["POSTGRES_PASSWORD"])
+    return make_engine(url.render_as_string(hide_password=False), environment["DATABASE_PASSWORD"])
 
 
 async def state_of(place: Isolated) -> list[Any]:

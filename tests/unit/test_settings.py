@@ -108,6 +108,6 @@ def test_a_file_that_is_no_text_is_named_with_its_setting(tmp_path: Path) -> Non
 
 def test_a_value_is_never_printed_with_what_is_wrong_with_a_secret() -> None:
     with pytest.raises(SettingsError) as refusal:
-        load(SetupSettings, {**ENOUGH, "USERS_DATABASE_PASSWORD": "hush"})
+        load(SetupSettings, {**ENOUGH, "POSTGRES_PASSWORD": "hush", "USERS_DATABASE_PASSWORD": "hush"})
     assert "RECORDS_DATABASE_PASSWORD is not set" in str(refusal.value)
     assert "hush" not in str(refusal.value)

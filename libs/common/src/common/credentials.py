@@ -1,6 +1,5 @@
 """Tokens and credentials. A token is a uuid4 (122 random bits), so a fast digest of it is safe to store."""
 
-import binascii
 from base64 import b64decode
 from hashlib import sha256
 from uuid import UUID, uuid4
@@ -49,7 +48,7 @@ def parse_authorization(header: str | None) -> Credentials | None:
         case "basic":
             try:
                 user_id, _, token = b64decode(value.strip(), validate=True).decode().partition(":")
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:
                 raise InvalidCredentials("The Basic credentials are not base64 of 'USER_ID:TOKEN'.") from None
             return parse_credentials(user_id, token)
         case _:

@@ -13,6 +13,9 @@ from common.problems import Unavailable
 
 CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_SECONDS = 10
+# Classes of SQLSTATE that are about the server and not the statement: connection lost, read-only, login
+# refused, out of resources (connections, disk), starting up or shutting down, system error.
+AWAY_CLASSES = {"08", "25", "28", "53", "57", "58"}
 
 
 def make_url_of(database_url: str, password: str = "") -> URL:
@@ -34,6 +37,8 @@ def make_engine(database_url: str, password: str = "") -> AsyncEngine:
         max_overflow=10,
         pool_timeout=CONNECT_TIMEOUT_SECONDS,
         pool_reset_on_return=None,
+        # Digests of tokens must not get into a log.
+        hide_parameters=True,
         connect_args={"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": STATEMENT_TIMEOUT_SECONDS},
     )
     event.listen(engine.sync_engine, "checkout", _refuse_dead)
@@ -79,7 +84,12 @@ def _unavailable() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
+        sqlstate = getattr(error.orig, "sqlstate", None) or ""
+        if (
+            error.connection_invalidated
+            or isinstance(error, InterfaceError | OperationalError)
+            or sqlstate[:2] in AWAY_CLASSES
+        ):
             raise Unavailable("PostgreSQL does not answer") from error
         raise
     # asyncpg's connect raises plain OSErrors, TimeoutError among them.

@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+import structlog
 from litestar import route
 from litestar.handlers import HTTPRouteHandler
 
-from common.problems import Problem, Unavailable
+from common.problems import Unavailable
+
+log = structlog.get_logger()
 
 TIMEOUT_SECONDS = 3
 
@@ -38,6 +41,7 @@ async def _passes(check: Callable[[], Awaitable[None]]) -> bool:
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await check()
-    except (Problem, TimeoutError):
+    except Exception as error:
+        log.warning("not ready", cause=repr(error))
         return False
     return True

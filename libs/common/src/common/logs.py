@@ -20,7 +20,7 @@ QUIET_PATHS = {"/healthz", "/readyz"}
 def configure_logs(level: str) -> None:
     """Sends our own events and those of the libraries to standard output as JSON.
 
-    Raises ValueError where `level` is not a level of the logging module.
+    `level`: a level of the logging module, in capitals.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -45,7 +45,7 @@ def configure_logs(level: str) -> None:
             ],
         )
     )
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
 class RequestLog:

@@ -8,7 +8,6 @@ from litestar import Request, Response
 from litestar.exceptions import (
     ClientException,
     HTTPException,
-    InternalServerException,
     MethodNotAllowedException,
     NotFoundException,
 )
@@ -123,7 +122,8 @@ def render(request: Request[Any, Any, Any], error: Exception) -> Response[dict[s
     if isinstance(problem, InternalError):
         log.error("unexpected error", exc_info=error)
     elif problem.status_code >= 500:  # noqa: PLR2004
-        log.warning("unavailable", detail=problem.detail, cause=repr(error.__cause__))
+        # The type alone: what the store or the driver says names keys and values.
+        log.warning("unavailable", detail=problem.detail, cause=type(error.__cause__).__name__)
     body = {
         "type": type_of(problem),
         "title": problem.title,
@@ -139,7 +139,7 @@ def render(request: Request[Any, Any, Any], error: Exception) -> Response[dict[s
     )
 
 
-def _as_problem(request: Request[Any, Any, Any], error: Exception) -> Problem:  # noqa: PLR0911
+def _as_problem(request: Request[Any, Any, Any], error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, NotFoundException):
@@ -151,9 +151,6 @@ def _as_problem(request: Request[Any, Any, Any], error: Exception) -> Problem:  
         )
     if isinstance(error, RequestEntityTooLarge):
         return TooLarge("The body is larger than this service accepts.")
-    if isinstance(error, InternalServerException):
-        # Litestar raises this itself for one reason only: the client vanished while its body was read.
-        return ClientGone("The request body ended early.")
     if isinstance(error, ClientException):
         return InvalidRequest(error.detail)
     return InternalError("The fault is logged under the request id.")

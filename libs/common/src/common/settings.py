@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -24,10 +24,10 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str
     # Kept apart from the URL, so that it can come from a file and needs no escaping.
     database_password: str = ""
-    public_url: str = ""
+    public_url: Annotated[str, msgspec.Meta(pattern=r"^(https?://[^/?#\s]+/?)?$")] = ""
     # Host names, separated by commas, under which the gateway may be addressed.
     allowed_hosts: str = ""
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
 def load(kind: type[S], environ: Mapping[str, str]) -> S:
@@ -60,5 +60,5 @@ def _read(name: str, environ: Mapping[str, str]) -> str:
         raise SettingsError(f"{name} and {name}_FILE are both set; use one of them")
     try:
         return Path(path).read_text(encoding="utf-8").strip()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{name}_FILE: {error}") from error

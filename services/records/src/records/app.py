@@ -31,12 +31,14 @@ def create_app(settings: Settings) -> Litestar:
                 run_sweeper(engine, store, settings.lease_seconds, settings.sweep_seconds)
             )
             app.state.update({"engine": engine, "store": store, "uploads": uploads})
-            yield
-            sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
-            await uploads.close()
-        await engine.dispose()
+            try:
+                yield
+            finally:
+                sweeper.cancel()
+                with suppress(asyncio.CancelledError):
+                    await sweeper
+                await uploads.close()
+                await engine.dispose()
 
     async def check_postgres() -> None:
         await check_database(app.state.engine)

@@ -10,7 +10,9 @@ from litestar import Request, Response, post, route
 from litestar.di import NamedDependency
 from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncEngine
+from werkzeug.http import http_date
 
+from common.bodies import stream_body
 from common.credentials import parse_authorization
 from common.problems import InvalidCredentials, InvalidRequest
 from records.download import Representation, Selection, make_headers, select_bytes
@@ -44,7 +46,7 @@ async def post_record(
 ) -> Response[CreatedRecord]:
     """Converts the WAV to MP3 while it arrives, stores it, and answers with its link."""
     credentials = parse_authorization(request.headers.get("authorization"))
-    body = read_upload(request.stream(), request.content_type, list(request.query_params.multi_items()))
+    body = read_upload(stream_body(request), request.content_type, list(request.query_params.multi_items()))
     if request.content_type[0] in WAV_TYPES and not credentials:
         raise InvalidCredentials("A bare WAV needs an Authorization header: Bearer TOKEN, or Basic.")
     record = await uploads.store_record(body, credentials)
@@ -74,7 +76,7 @@ async def get_record_audio(
     if selection.status == 304:  # noqa: PLR2004
         return Response(b"", status_code=304, headers=headers)
     if request.method == "GET" and settings.downloads == "accel":
-        headers["X-Accel-Redirect"] = await make_internal_link(store, object_key, selection, headers)
+        headers["X-Accel-Redirect"] = await make_internal_link(store, object_key, selection, mp3)
         return Response(b"", status_code=200, headers=headers, media_type=MP3_TYPE)
     headers["Content-Length"] = str(selection.length)
     if request.method == "HEAD":
@@ -84,13 +86,13 @@ async def get_record_audio(
 
 
 async def make_internal_link(
-    store: ObjectStore, object_key: str, selection: Selection, headers: dict[str, str]
+    store: ObjectStore, object_key: str, selection: Selection, mp3: Representation
 ) -> str:
     """Where nginx finds the bytes, and what it says of them: the gateway's location /_blob reads it."""
     last = selection.first + selection.length - 1
-    span = f"{selection.first}-{last}" if "Content-Range" in headers else ""
-    etag, modified = headers["ETag"].strip('"'), quote(headers["Last-Modified"])
-    return f"/_blob/{etag}/{modified}/{span}/{(await store.presign(object_key)).lstrip('/')}"
+    span = f"{selection.first}-{last}" if selection.status == 206 else ""  # noqa: PLR2004
+    presigned = (await store.presign(object_key)).lstrip("/")
+    return f"/_blob/{mp3.etag}/{quote(http_date(mp3.last_modified))}/{span}/{presigned}"
 
 
 def read_link(request: Request[Any, Any, Any]) -> tuple[UUID, UUID]:

@@ -46,8 +46,10 @@ from records.upload import CREDENTIAL_FIELDS, Field
 log = structlog.get_logger()
 
 MAX_TITLE_LENGTH = 200
-# How often an upload that is under way renews its lease, as a part of the lease.
 RENEWALS_PER_LEASE = 6
+GIVEN_UP = "The upload was given up, because it paused for too long or its user is gone"
+# How long a failed upload's answer waits for its clean-up.
+CLEAN_UP_WAIT_SECONDS = 5
 
 PUBLISHED = (
     Record.id,
@@ -110,8 +112,8 @@ async def reserve(engine: AsyncEngine, credentials: Credentials, lease_seconds: 
     return Reservation(rows[0].id, rows[0].object_key)
 
 
-async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) -> None:
-    """Raises UploadInterrupted where the upload has been given up meanwhile."""
+async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) -> bool:
+    """Renews the lease; False where the upload has been given up meanwhile."""
     rows = await execute(
         engine,
         update(Record)
@@ -119,8 +121,7 @@ async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) 
         .values(lease_until=func.now() + timedelta(seconds=lease_seconds))
         .returning(Record.id),
     )
-    if not rows:
-        raise UploadInterrupted("The upload was given up because it paused for too long")
+    return bool(rows)
 
 
 async def publish(engine: AsyncEngine, record_id: UUID, values: dict[str, Any]) -> Published | None:
@@ -202,17 +203,17 @@ class Uploads:
         `credentials` are those of the header; where it has none they are fields of the form.
         Raises a Problem for whatever goes wrong; then nothing of the upload is kept.
         """
-        async with AsyncExitStack() as slots:
-            await self._take_slot(slots, self._slots, "as many uploads are under way here as are allowed")
-            upload = _Upload(ObjectWriter(self._store), slots)
+        async with AsyncExitStack() as resources:
+            upload = _Upload(ObjectWriter(self._store), resources)
             try:
                 return await self._receive(upload, body, credentials)
             except BaseException:
-                # Shielded: the clean-up goes on where this very task is being cancelled.
                 clean_up = asyncio.create_task(self._clean_up(upload))
                 self._clean_ups.add(clean_up)
                 clean_up.add_done_callback(self._clean_ups.discard)
-                await asyncio.shield(clean_up)
+                # It goes on by itself where this very task is being cancelled, and where the store hangs:
+                # the client is not kept waiting for what is no longer its concern.
+                await asyncio.wait({clean_up}, timeout=CLEAN_UP_WAIT_SECONDS)
                 raise
 
     async def _receive(
@@ -227,7 +228,6 @@ class Uploads:
                 await self._take_audio(upload, item)
         if not upload.reservation:
             raise InvalidCredentials("Send the fields user_id and token, or an Authorization header.")
-        await self._renew_lease(upload)
         await upload.writer.write(await self._encode(upload.converter.finish))
         stored = await upload.writer.finish()
         properties = upload.converter.properties
@@ -237,9 +237,7 @@ class Uploads:
             {**stored._asdict(), **asdict(properties), "title": upload.title},
         )
         if not record:
-            raise UploadInterrupted(
-                "The upload was given up, because it paused for too long or its user is gone"
-            )
+            raise UploadInterrupted(GIVEN_UP)
         return record
 
     async def _take_field(self, upload: "_Upload", field: Field) -> None:
@@ -253,12 +251,11 @@ class Uploads:
             await self._reserve(upload, parse_credentials(**upload.credentials))
 
     async def _take_audio(self, upload: "_Upload", audio: bytes) -> None:
-        if upload.reservation:
-            await self._renew_lease(upload)
-        elif not upload.is_late:
-            await self._take_slot(
-                upload.slots, self._late_slots, "too many uploads wait for their credentials"
-            )
+        if upload.lease_keeper and upload.lease_keeper.done():
+            raise UploadInterrupted(GIVEN_UP)
+        if not upload.reservation and not upload.is_late:
+            await self._take_slot(upload, self._late_slots, "too many uploads wait for their credentials")
+            await self._take_slot(upload, self._slots, "as many uploads are under way as are allowed")
             upload.is_late = True
         await upload.writer.write(await self._encode(upload.converter.feed, audio))
         if not upload.reservation and upload.writer.held_bytes > self._settings.max_held_bytes:
@@ -268,18 +265,25 @@ class Uploads:
             )
 
     async def _reserve(self, upload: "_Upload", credentials: Credentials) -> None:
+        if not upload.is_late:
+            await self._take_slot(upload, self._slots, "as many uploads are under way as are allowed")
         upload.reservation = await reserve(self._engine, credentials, self._settings.lease_seconds)
-        upload.renew_at = self._next_renewal()
+        upload.lease_keeper = asyncio.create_task(self._keep_lease(upload.reservation.record_id))
+        upload.resources.callback(upload.lease_keeper.cancel)
         upload.writer.open(upload.reservation.object_key)
 
-    async def _renew_lease(self, upload: "_Upload") -> None:
-        """Renews the lease where it is time: bytes flow, so the upload is alive."""
-        if upload.reservation and asyncio.get_running_loop().time() >= upload.renew_at:
-            await renew_lease(self._engine, upload.reservation.record_id, self._settings.lease_seconds)
-            upload.renew_at = self._next_renewal()
+    async def _keep_lease(self, record_id: UUID) -> None:
+        """Renews the lease until cancelled, also while a client or the store is slow; ends when it is lost.
 
-    def _next_renewal(self) -> float:
-        return asyncio.get_running_loop().time() + self._settings.lease_seconds / RENEWALS_PER_LEASE
+        A client that sends nothing at all is ended by the gateway.
+        """
+        while True:
+            await asyncio.sleep(self._settings.lease_seconds / RENEWALS_PER_LEASE)
+            try:
+                if not await renew_lease(self._engine, record_id, self._settings.lease_seconds):
+                    return
+            except Problem as problem:
+                log.warning("the lease was not renewed", detail=problem.detail)
 
     async def _encode(self, function: Callable[..., bytes], *audio: bytes) -> bytes:
         """Runs the converter in a thread: LAME releases the interpreter lock, the event loop stays free."""
@@ -291,10 +295,10 @@ class Uploads:
         except audio_package.BrokenAudio as error:
             raise BrokenAudio(str(error)) from None
 
-    async def _take_slot(self, slots: AsyncExitStack, semaphore: asyncio.Semaphore, reason: str) -> None:
+    async def _take_slot(self, upload: "_Upload", semaphore: asyncio.Semaphore, reason: str) -> None:
         if semaphore.locked():
             raise Busy(f"Too much at once: {reason}")
-        await slots.enter_async_context(semaphore)
+        await upload.resources.enter_async_context(semaphore)
 
     async def _clean_up(self, upload: "_Upload") -> None:
         """Leaves nothing of an upload that failed; what cannot be done now is left to the sweeper."""
@@ -308,6 +312,8 @@ class Uploads:
                 await self._store.remove(upload.reservation.object_key)
         except Problem as problem:
             log.warning("clean-up left to the sweeper", detail=problem.detail)
+        except Exception:
+            log.exception("clean-up left to the sweeper")
 
 
 @dataclass
@@ -315,11 +321,12 @@ class _Upload:
     """One upload under way."""
 
     writer: ObjectWriter
-    slots: AsyncExitStack
+    # Its places in the queues and its lease keeper, let go when it ends.
+    resources: AsyncExitStack
     converter: audio_package.Converter = field(default_factory=audio_package.Converter)
     credentials: dict[str, str] = field(default_factory=dict)
     title: str | None = None
     reservation: Reservation | None = None
-    renew_at: float = 0.0
+    lease_keeper: asyncio.Task[None] | None = None
     # The audio came before the credentials, so its MP3 is held in memory.
     is_late: bool = False

@@ -26,7 +26,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     downloads: Literal["accel", "stream"] = "accel"
     # The whole request body; the gateway is given the same number.
     max_upload_bytes: PositiveInt = 4 * 1024**3
-    # Uploads at once; each holds at most two parts of MP3 (10 MiB) and a window of audio.
+    # Uploads at once; each holds at most two parts of MP3 (10 MiB) and a window of audio, or what
+    # `max_held_bytes` says.
     max_uploads: PositiveInt = 32
     # Uploads that may wait for their credentials at once, because these stand behind the audio in the
     # form, and how much MP3 each may hold in memory meanwhile.

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from io import BytesIO
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
@@ -54,7 +55,10 @@ def _translated(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
 
 
 class ObjectStore:
-    """One bucket. Every method raises Unavailable where the store is away or refuses."""
+    """One bucket. Every method raises Unavailable where the store is away or refuses.
+
+    Bodies go out as BytesIO: aiohttp sends these piece by piece, and large bytes in one go.
+    """
 
     def __init__(self, client: Minio, bucket: str) -> None:
         self._client = client
@@ -63,7 +67,7 @@ class ObjectStore:
     @_translated
     async def put(self, key: str, data: bytes) -> None:
         """Stores an object of one piece."""
-        await self._client._put_object(self._bucket, key, data, {"Content-Type": "audio/mpeg"})
+        await self._client._put_object(self._bucket, key, BytesIO(data), {"Content-Type": "audio/mpeg"})
 
     @_translated
     async def begin(self, key: str) -> str:
@@ -75,7 +79,7 @@ class ObjectStore:
     @_translated
     async def put_part(self, key: str, upload_id: str, number: int, data: bytes) -> Part:
         """Stores part `number` (from 1) of a multipart upload."""
-        etag = await self._client._upload_part(self._bucket, key, data, None, upload_id, number)
+        etag = await self._client._upload_part(self._bucket, key, BytesIO(data), None, upload_id, number)
         return Part(number, etag)
 
     @_translated
@@ -125,10 +129,12 @@ class ObjectStore:
 
 
 async def _read(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    # Leaving the block gives the connection back, or closes it where the listener left early.
-    async with response:
+    try:
         async for piece in response.content.iter_chunked(READ_BYTES):
             yield piece
+    finally:
+        # At the end the connection has gone back already; for a listener who left, the rest is not read.
+        response.close()
 
 
 class ObjectWriter:
@@ -177,7 +183,7 @@ class ObjectWriter:
         return StoredObject(self._size_bytes, self._digest.digest())
 
     async def close(self) -> None:
-        """Ends what is under way: an upload must not be aborted while a part of it is arriving."""
+        """Ends what is under way here; what the store is still at, the sweeper finds at its second look."""
         for task in self._sending:
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)

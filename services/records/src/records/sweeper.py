@@ -6,9 +6,10 @@ say which keys may exist.
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import structlog
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import Row, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.db import advisory_lock, execute
@@ -20,6 +21,8 @@ log = structlog.get_logger()
 
 ADVISORY_LOCK = 0x5357_4545
 BATCH = 1000
+# After so many the store is probably away, and the round is given up.
+MAX_FAILURES = 3
 
 
 async def run_sweeper(
@@ -62,13 +65,26 @@ async def sweep(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> 
         engine,
         select(Record.id, Record.object_key, Record.gone_since)
         .where(Record.state == "deleting", is_due)
+        # In any order, so that some that the store refuses do not stand in front of the others for ever.
+        .order_by(func.random())
         .limit(BATCH),
     )
+    failures = 0
     for row in tombstones:
-        this = (Record.id == row.id, Record.state == "deleting")
-        if await store.remove(row.object_key):
-            await execute(engine, update(Record).where(*this).values(gone_since=None))
-        elif row.gone_since is None:
-            await execute(engine, update(Record).where(*this).values(gone_since=func.now()))
-        else:
-            await execute(engine, delete(Record).where(*this, Record.gone_since == row.gone_since))
+        try:
+            await _look_after(engine, store, row)
+        except Problem as problem:
+            log.warning("a tombstone was left for later", detail=problem.detail)
+            failures += 1
+            if failures == MAX_FAILURES:
+                raise
+
+
+async def _look_after(engine: AsyncEngine, store: ObjectStore, row: Row[Any]) -> None:
+    this = (Record.id == row.id, Record.state == "deleting")
+    if await store.remove(row.object_key):
+        await execute(engine, update(Record).where(*this).values(gone_since=None))
+    elif row.gone_since is None:
+        await execute(engine, update(Record).where(*this).values(gone_since=func.now()))
+    else:
+        await execute(engine, delete(Record).where(*this, Record.gone_since == row.gone_since))

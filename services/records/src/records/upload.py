@@ -83,7 +83,7 @@ async def _read_form(body: AsyncIterator[bytes], boundary: str) -> AsyncIterator
                         yield item
         parser.close()
     except MultipartError as error:
-        raise InvalidForm(f"The form is malformed: {error}.") from None
+        raise InvalidForm(f"The form is malformed: {error.args[0]}.") from None
     if AUDIO not in form.seen:
         raise InvalidForm("The form has no field 'audio'; send the WAV as that file.")
 

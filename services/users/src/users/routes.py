@@ -9,6 +9,7 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.bodies import stream_body
 from common.problems import InvalidRequest, UnsupportedMediaType
 from users.service import create_user
 
@@ -46,7 +47,8 @@ async def read_new_user(request: Request[Any, Any, Any]) -> NewUser:
     if kind != "application/json":
         raise UnsupportedMediaType(f"The content type is {kind!r}; send the user as application/json.")
     try:
-        return msgspec.json.decode(await request.body(), type=NewUser)
+        body = b"".join([piece async for piece in stream_body(request)])
+        return msgspec.json.decode(body, type=NewUser)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"{error}; send {EXAMPLE}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
