@@ -98,6 +98,9 @@ def test_headers_that_are_too_large_are_a_problem(client: Client) -> None:
         pytest.param(
             b"GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n", id="a path above the root"
         ),
+        pytest.param(
+            b"GET /record?id=\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\n\r\n", id="raw UTF-8 in the query"
+        ),
         pytest.param(b"GET healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", id="a path without a slash"),
         pytest.param(b"get /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", id="a method in small letters"),
         pytest.param(
@@ -126,6 +129,21 @@ def test_headers_that_are_too_large_are_a_problem(client: Client) -> None:
 )
 def test_a_malformed_request_is_a_problem(base_url: str, request_bytes: bytes) -> None:
     assert_problem(ask(base_url, request_bytes), 400, "invalid-request")
+
+
+def test_a_control_character_in_a_header_is_a_problem(base_url: str) -> None:
+    """nginx passes it on and the service refuses it, under an id of its own: the request had none to read."""
+    with open_wire(base_url) as wire:
+        wire.send(b"GET /record HTTP/1.1\r\nHost: localhost\r\nX: a\x01b\r\n\r\n")
+        answer = wire.read_answer()
+    assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/problem+json")
+    assert answer.json()["type"] == "/problems/invalid-request"
+
+
+def test_a_405_of_the_gateway_says_what_is_allowed(client: Client) -> None:
+    answer = client.http.put("/healthz")
+    assert_problem(answer, 405, "method-not-allowed")
+    assert "GET" in answer.headers["Allow"]
 
 
 @pytest.mark.parametrize("path", ["/users", "/records", "/record", "/readyz/users"])

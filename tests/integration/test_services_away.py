@@ -99,3 +99,11 @@ def test_the_first_request_after_a_part_is_back_is_answered(
     for service in ("users", "records"):
         assert_json(whole.client.http.get(f"/readyz/{service}"), 200)
     assert (whole.stack.pid("records") == pid) == (part != "records")
+
+
+@pytest.mark.parametrize("without", ["records"], indirect=True)
+def test_without_the_records_service_an_upload_of_any_size_is_told_to_come_again(without: Whole) -> None:
+    headers = {**WAV_TYPE, **bearer(without.user)}
+    response = without.client.http.post("/records", content=bytes(1_000_000), headers=headers)
+    assert_problem(response, 503, "unavailable")
+    assert response.headers["Retry-After"] == "5"

@@ -10,6 +10,7 @@ from records.problems import PreconditionFailed, RangeNotSatisfiable
 ETAG = "ab" * 32
 MP3 = Representation(ETAG, datetime(2026, 11, 21, 12, 0, tzinfo=UTC), 1000)
 SAME, LATER, EARLIER = (f"Sat, 21 Nov 2026 {hour}:00:00 GMT" for hour in (12, 13, 11))
+HUGE = "Mon, 01 Jan 2020 00:00:99999999999999999999999999 GMT"
 
 WHOLE = Selection(200, 0, 1000)
 KNOWN = Selection(304, 0, 0)
@@ -59,6 +60,10 @@ SELECTIONS = [
     ({"if-match": f'"{ETAG}"', "if-unmodified-since": EARLIER}, WHOLE),
     ({"if-unmodified-since": SAME}, WHOLE),
     ({"if-unmodified-since": "nonsense"}, WHOLE),
+    # A date whose numbers no computer holds is no date.
+    ({"if-modified-since": HUGE}, WHOLE),
+    ({"if-unmodified-since": HUGE}, WHOLE),
+    ({"range": "bytes=0-1", "if-range": HUGE}, WHOLE),
 ]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.settings import SettingsError, load
+from common.settings import ServiceSettings, SettingsError, load
 from records.settings import Settings, SetupSettings
 from users.settings import Settings as UsersSettings
 
@@ -111,3 +111,23 @@ def test_a_value_is_never_printed_with_what_is_wrong_with_a_secret() -> None:
         load(SetupSettings, {**ENOUGH, "POSTGRES_PASSWORD": "hush", "USERS_DATABASE_PASSWORD": "hush"})
     assert "RECORDS_DATABASE_PASSWORD is not set" in str(refusal.value)
     assert "hush" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LOG_LEVEL", "FOO"),
+        ("PUBLIC_URL", "foo"),
+        ("PUBLIC_URL", "ftp://a.example"),
+        ("PUBLIC_URL", "http://a b"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_with_its_name(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name}: "):
+        load(ServiceSettings, {"DATABASE_URL": "postgresql://a@b/c", name: value})
+
+
+def test_a_public_url_is_scheme_host_and_port() -> None:
+    for url in ("https://music.example", "http://10.0.0.1:8080/", "https://[::1]:1"):
+        environ = {"DATABASE_URL": "postgresql://a@b/c", "PUBLIC_URL": url}
+        assert load(ServiceSettings, environ).public_url == url
