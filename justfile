@@ -129,3 +129,8 @@ compose-test *ARGS:
 [group('docker')]
 standins *ARGS:
     tests/compose/standins.sh {{ARGS}}
+
+# Measure speeds and sizes as ratios (--quick: the short ones; --keep: write tests/bench/RESULTS.md)
+[group('check')]
+bench *ARGS:
+    @python -m tests.bench.bench {{ARGS}}
