@@ -19,8 +19,6 @@ from tests.integration.isolated import Call, Isolated, Wire
 from tests.integration.sounds import LARGE, SMALL, pieces
 
 BOUND_SECONDS = 60
-# A lease of no length is renewed at every piece, so that these calls are among those that fail.
-LEASE_SECONDS = 0
 
 
 class ClientVanishedError(Exception):
@@ -72,7 +70,7 @@ class Trial:
     async def run(self, body: AsyncIterator[Field | bytes]) -> tuple[UUID, Published | BaseException]:
         """Returns the user, and what came out."""
         user_id, credentials = await self._isolated.make_user()
-        uploads = self._isolated.uploads(self.wire, lease_seconds=LEASE_SECONDS)
+        uploads = self._isolated.uploads(self.wire)
         self._task = asyncio.create_task(uploads.store_record(body, credentials))
         async with asyncio.timeout(BOUND_SECONDS):
             (outcome,) = await asyncio.gather(self._task, return_exceptions=True)
@@ -115,7 +113,7 @@ async def test_an_upload_that_goes_wrong_at_any_call_is_a_whole_record_or_nothin
     else:
         expected = (Problem, asyncio.CancelledError, ClientVanishedError)
     calls = await count_calls(isolated, kind, vanishes, UNTROUBLED)
-    assert calls["postgres"] >= 4
+    assert calls["postgres"] >= 2
     assert calls["minio"] >= (0 if vanishes and kind == SMALL else 1)
     for part, count in calls.items():
         for number in range(1, count + 1):
@@ -206,7 +204,8 @@ async def test_a_sweep_that_fails_at_any_call_is_finished_by_a_later_one(
         if not trial.struck:
             assert outcome is None
             break
-        assert isinstance(outcome, Unavailable), trial.struck
+        # What concerns one tombstone is logged and left for later; the rest ends the round.
+        assert outcome is None or isinstance(outcome, Unavailable), trial.struck
     # The lease, the tombstone and its row; the uploads, an abort, the object and its removal.
     assert number > 3
 
@@ -223,6 +222,23 @@ async def leave_a_ghost(isolated: Isolated) -> tuple[UUID, str]:
     await isolated.store.put(row.object_key, b"half")
     await isolated.store.begin(row.object_key)
     return user_id, row.object_key
+
+
+async def test_a_tombstone_that_the_store_refuses_does_not_stand_in_front_of_the_others(
+    isolated: Isolated,
+) -> None:
+    ghosts = [await leave_a_ghost(isolated) for _ in range(3)]
+    refused_key = ghosts[0][1]
+
+    async def watch(call: Call) -> None:
+        if call.part == "minio" and refused_key.partition("/")[2] in call.what:
+            raise aiohttp.ServerDisconnectedError
+
+    await isolated.sweep(Wire(watch))
+    left = [await isolated.objects(user_id) for user_id, _ in ghosts]
+    assert [bool(keys) for keys in left] == [True, False, False]
+    for user_id, _ in ghosts:
+        await isolated.settle(user_id)
 
 
 @pytest.mark.parametrize("waits_for", ["INSERT", "UPDATE"])
