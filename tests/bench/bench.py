@@ -260,7 +260,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if not shutil.which("wrk"):
         sys.exit("bench: the downloads are measured with wrk; install it (`apt install wrk`)")
-    plan = [(10, 1), (60, 1)] if options.quick else [(10, 7), (60, 5), (600, 3), (3600, 2)]
+    plan = [(10, 1), (60, 1)] if options.quick else [(10, 7), (60, 5), (600, 2), (3600, 1)]
     rows: list[Row] = []
 
     def show(found: list[Row]) -> None:
