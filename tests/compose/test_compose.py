@@ -107,7 +107,7 @@ def test_two_instances_of_each_service_share_the_work_and_stand_in_for_each_othe
 
 
 def wait_until_downloads_go_on(client: Client, record: dict[str, Any], mp3: bytes) -> None:
-    """The gateway notices within seconds that an instance is away: then ten downloads in a row are answered."""
+    """The gateway notices within seconds that an instance is away: then ten in a row are answered."""
     deadline = time.monotonic() + READY_SECONDS
     in_a_row = 0
     while in_a_row < 10:
