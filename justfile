@@ -13,38 +13,38 @@ default:
 [group('stack')]
 [no-exit-message]
 up *ARGS:
-    @exec python -m deploy.local.stack up {{ARGS}}
+    @exec python -m deploy.local up {{ARGS}}
 
 # Stop what `up -d` has started
 [group('stack')]
 [no-exit-message]
 down:
-    @python -m deploy.local.stack down
+    @python -m deploy.local down
 
 # Show the latest log lines of all parts, or of some (-f: go on showing, -n LINES: how many)
 [group('stack')]
 [no-exit-message]
 logs *ARGS:
-    @python -m deploy.local.stack logs {{ARGS}}
+    @python -m deploy.local logs {{ARGS}}
 
 # Show what runs, where and since when
 [group('stack')]
 [no-exit-message]
 ps:
-    @python -m deploy.local.stack ps
+    @python -m deploy.local ps
 
 # Open psql on the stack's database, or pass it arguments such as -c 'select 1'
 [group('stack')]
 [no-exit-message]
 [positional-arguments]
 psql *ARGS:
-    @python -m deploy.local.stack psql "$@"
+    @python -m deploy.local psql "$@"
 
 # Stop the stack and delete all its users, records, logs and passwords
 [group('stack')]
 [no-exit-message]
 reset:
-    @python -m deploy.local.stack reset
+    @python -m deploy.local reset
 
 # Go through everything once: make a user, upload a recording, fetch its MP3; leaves the stack running
 [group('use')]
@@ -97,7 +97,7 @@ fix:
 # Check the gateway's configuration with nginx itself
 [group('check')]
 check-gateway:
-    @python -m deploy.local.stack check-gateway
+    @python -m deploy.local check-gateway
 
 # Renew all hash-pinned requirements (--upgrade: to the newest versions)
 [group('upkeep')]

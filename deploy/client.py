@@ -30,8 +30,11 @@ class Refused(Exception):  # noqa: N818 (a fact, as all problems of this project
     """Waxwing answered with a problem; the message is its detail."""
 
     def __init__(self, response: httpx.Response) -> None:
-        problem = response.json()
-        super().__init__(f"{response.status_code} {problem['title']}: {problem['detail']}")
+        if response.headers.get("content-type") == "application/problem+json":
+            problem = response.json()
+            super().__init__(f"{response.status_code} {problem['title']}: {problem['detail']}")
+        else:
+            super().__init__(f"{response.url} answered {response.status_code}, but it is not Waxwing")
         self.response = response
 
 

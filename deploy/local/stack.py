@@ -1,4 +1,4 @@
-"""The whole of Waxwing on this machine without Docker: `python -m deploy.local.stack up`.
+"""The whole of Waxwing on this machine without Docker.
 
 PostgreSQL, MinIO, both services and nginx run under one supervisor. Their data, logs, passwords and
 configuration stand in one folder, `.local` or WAXWING_FOLDER, so several stacks can run side by side.
@@ -6,12 +6,10 @@ configuration stand in one folder, `.local` or WAXWING_FOLDER, so several stacks
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +26,7 @@ from urllib.parse import urlsplit
 
 from deploy.local import gateway, minio, postgres
 from deploy.local.ports import LOOPBACK, Ports, Wish, complaints
-from deploy.local.supervision import ROOT, AlreadyRunningError, LogReader, Part, Supervisor
+from deploy.local.supervision import ROOT, AlreadyRunningError, Part, Supervisor
 
 _READY_SECONDS = 60
 _DEFAULTS = {
@@ -391,140 +389,3 @@ def _answers(port: int, path: str, host: str = LOOPBACK) -> bool:
             return connection.getresponse().status == HTTPStatus.OK
         except (OSError, HTTPException):
             return False
-
-
-def _say(message: str) -> None:
-    print(f"waxwing: {message}", file=sys.stderr, flush=True)
-
-
-def _up(stack: Stack, detached: bool) -> int:
-    # A polite end and a closed terminal take the same way as Ctrl-C.
-    for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, signal.default_int_handler)
-    try:
-        stack.start(_say)
-    except AlreadyRunningError as error:
-        _say("the stack runs" if detached else str(error))
-        print(stack.describe())
-        return 0 if detached else 1
-    except KeyboardInterrupt:
-        _say("stopped before it was ready")
-        return 1
-    _say("ready")
-    print(stack.describe(), flush=True)
-    if detached:
-        return 0
-    with LogReader(stack.supervisor, stack.part_names) as reader:
-        try:
-            _follow(stack, reader)
-        except KeyboardInterrupt:
-            _say("stopping …")
-        finally:
-            stack.stop(lambda: _print_new(reader))
-            _print_new(reader)
-    death = stack.supervisor.death()
-    if death:
-        _say(f"{death}, so everything was stopped; its last lines:")
-        print(stack.supervisor.last_words(death.split()[0]))
-        return 1
-    _say("stopped")
-    return 0
-
-
-def _follow(stack: Stack, reader: LogReader) -> None:
-    """Print what the parts log until the stack stops or one of them dies."""
-    while stack.supervisor.is_running() and stack.supervisor.death() is None:
-        _print_new(reader)
-        time.sleep(0.2)
-
-
-def _print_new(reader: LogReader) -> None:
-    for line in reader.new_lines():
-        print(line, flush=True)
-
-
-def _down(stack: Stack) -> int:
-    was_running = stack.supervisor.is_running()
-    stack.stop()
-    _say("stopped" if was_running else "nothing was running")
-    return 0
-
-
-def _logs(stack: Stack, names: list[str], count: int, follow: bool) -> int:
-    unknown = sorted(set(names) - set(stack.part_names))
-    if unknown:
-        raise StackError(f"no part is called {unknown[0]}: there are {', '.join(stack.part_names)}")
-    names = names or stack.part_names
-    with LogReader(stack.supervisor, names) as reader:
-        for line in reader.last_lines(count):
-            print(line)
-        if follow:
-            _follow(stack, reader)
-            _print_new(reader)
-    return 0
-
-
-def _ps(stack: Stack) -> int:
-    if not stack.supervisor.is_running():
-        death = stack.supervisor.death()
-        _say(f"nothing runs: {death}, so everything was stopped" if death else "nothing runs")
-        return 1
-    print(stack.processes())
-    return 0
-
-
-def _reset(stack: Stack) -> int:
-    _say("all data are deleted" if stack.reset() else "there was nothing to delete")
-    return 0
-
-
-def _check_gateway() -> int:
-    print(check_gateway())
-    return 0
-
-
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="just", description="The whole of Waxwing on this machine without Docker."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", help="start everything")
-    up.add_argument("-d", "--detach", action="store_true", help="in the background")
-    logs = commands.add_parser("logs", help="show the latest log lines")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on showing new lines")
-    logs.add_argument("-n", "--lines", type=int, default=50, metavar="LINES", help="how many of each part")
-    logs.add_argument("parts", nargs="*", metavar="PART")
-    commands.add_parser("down", help="stop what runs in the background")
-    commands.add_parser("ps", help="show what runs")
-    commands.add_parser("psql", help="open psql; what follows are its own arguments")
-    commands.add_parser("reset", help="stop everything and delete all data")
-    commands.add_parser("check-gateway", help="check the gateway's configuration with nginx")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str]) -> int:
-    """Run one command; the exit status."""
-    # What follows `psql` is meant for psql.
-    end = arguments.index("psql") + 1 if "psql" in arguments else len(arguments)
-    parsed = _parse(arguments[:end])
-    stack = find_stack()
-    commands: dict[str, Callable[[], int]] = {
-        "up": lambda: _up(stack, parsed.detach),
-        "down": lambda: _down(stack),
-        "logs": lambda: _logs(stack, parsed.parts, parsed.lines, parsed.follow),
-        "ps": lambda: _ps(stack),
-        "psql": lambda: stack.psql(arguments[end:]),
-        "reset": lambda: _reset(stack),
-        "check-gateway": _check_gateway,
-    }
-    try:
-        return commands[parsed.command]()
-    except (StackError, RuntimeError, OSError) as error:
-        print(f"waxwing: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -77,5 +77,13 @@ def test_an_address_where_nothing_answers_is_named_and_nothing_is_added(tmp_path
     assert refused.stderr == f"client: nothing answers at {address}: `./just up` starts the stack\n"
 
 
+def test_an_address_where_something_else_answers_is_named(stack: Stack, tmp_path: Path) -> None:
+    address = f"http://{LOOPBACK}:{stack.ports.minio}"
+    refused = run(tmp_path, "user", "Ada", BASE_URL=address)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"client: {address}/users answered 4")
+    assert "not Waxwing" in refused.stderr
+
+
 def test_its_usage_names_the_command_that_people_type(tmp_path: Path) -> None:
     assert run(tmp_path, "upload").stderr.startswith("usage: just upload ")

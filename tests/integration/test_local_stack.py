@@ -84,7 +84,7 @@ def environment(folder: Path, ports: Ports | None) -> dict[str, str]:
 
 
 def run(folder: Path, *arguments: str, ports: Ports | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deploy.local.stack", *arguments]
+    command = [sys.executable, "-m", "deploy.local", *arguments]
     return subprocess.run(
         command,
         cwd=ROOT,
