@@ -1,6 +1,6 @@
 """PostgreSQL: one engine a service, and the one function through which statements go."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
@@ -51,14 +51,18 @@ def _refuse_dead(connection: Any, *_: object) -> None:
         raise DisconnectionError
 
 
-async def execute(engine: AsyncEngine, statement: Executable) -> Sequence[Row[Any]]:
+async def execute(
+    engine: AsyncEngine, statement: Executable, parameters: Mapping[str, Any] | None = None
+) -> Sequence[Row[Any]]:
     """Runs one statement in its own transaction and returns its rows.
 
+    `parameters` are the values of its bindparams. To build a statement and its cache key takes as long as to
+    run it, so one that every request needs is built once and has parameters.
     Raises Unavailable where PostgreSQL is away or does not answer in time.
     """
     with _unavailable():
         async with engine.connect() as connection:
-            result = await connection.execute(statement)
+            result = await connection.execute(statement, parameters)
             return result.all() if result.returns_rows else []
 
 

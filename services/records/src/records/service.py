@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import structlog
-from sqlalchemy import Row, Uuid, delete, func, insert, literal, select, update
+from sqlalchemy import Row, Uuid, bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import Credentials, parse_credentials, wrong_credentials
@@ -62,6 +62,9 @@ PUBLISHED = (
     Record.size_bytes,
     Record.sha256,
     Record.created_at,
+)
+FIND_RECORD = select(*PUBLISHED, Record.object_key).where(
+    Record.id == bindparam("record_id"), Record.user_id == bindparam("user_id"), Record.state == "ready"
 )
 
 
@@ -161,12 +164,7 @@ async def find_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> tu
 
     Raises UnknownRecord where it is absent, not ready, or somebody else's.
     """
-    rows = await execute(
-        engine,
-        select(*PUBLISHED, Record.object_key).where(
-            Record.id == record_id, Record.user_id == user_id, Record.state == "ready"
-        ),
-    )
+    rows = await execute(engine, FIND_RECORD, {"record_id": record_id, "user_id": user_id})
     if not rows:
         raise UnknownRecord(
             "There is no record with this id and user; a link is used exactly as it was given."

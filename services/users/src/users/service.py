@@ -12,6 +12,7 @@ from common.tables import User
 from common.text import normalise_text
 
 MAX_NAME_LENGTH = 100
+INSERT_USER = insert(User).returning(User.id, User.name, User.created_at)
 
 
 async def create_user(engine: AsyncEngine, name: str) -> tuple[Row[Any], str]:
@@ -20,10 +21,10 @@ async def create_user(engine: AsyncEngine, name: str) -> tuple[Row[Any], str]:
     Raises InvalidRequest for a name that is not allowed, Unavailable where PostgreSQL is away.
     """
     token = make_token()
-    statement = (
-        insert(User)
-        .values(id=uuid4(), name=normalise_text("name", name, 1, MAX_NAME_LENGTH), token_digest=digest(token))
-        .returning(User.id, User.name, User.created_at)
-    )
-    (user,) = await execute(engine, statement)
+    values = {
+        "id": uuid4(),
+        "name": normalise_text("name", name, 1, MAX_NAME_LENGTH),
+        "token_digest": digest(token),
+    }
+    (user,) = await execute(engine, INSERT_USER, values)
     return user, token
