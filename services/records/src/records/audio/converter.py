@@ -52,7 +52,7 @@ class Converter:
         for audio in self._parser.feed(data):
             windows, encoder = self._open()
             for window in windows.feed(audio):
-                mp3 += encoder.encode(window)
+                mp3 += encoder.encode(window.raw_data)
         return self._noted(mp3)
 
     def finish(self) -> bytes:
@@ -64,7 +64,7 @@ class Converter:
         windows, encoder = self._open()
         mp3 = bytearray()
         for window in windows.finish():
-            mp3 += encoder.encode(window)
+            mp3 += encoder.encode(window.raw_data)
         if windows.frames == 0:
             raise BrokenAudio("The WAV holds no audio: its data chunk has not one whole sample frame.")
         mp3 += encoder.finish()

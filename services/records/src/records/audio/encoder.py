@@ -1,14 +1,9 @@
 """16-bit PCM into MP3 frames, by LAME."""
 
-from typing import TYPE_CHECKING
-
 import lameenc
 
 from .errors import UnsupportedAudio
 from .mp3 import SAMPLE_RATES
-
-if TYPE_CHECKING:
-    from pydub import AudioSegment
 
 # LAME resamples what lies between MP3's own rates, and does it well in this range: over 192 kHz its filter is
 # too short (384 kHz loses 2 dB at 15 kHz and folds 33 kHz back at -13 dB). Below 4 kHz the MP3 outgrows its
@@ -54,9 +49,9 @@ class Encoder:
         # Without this LAME lowers the rate by itself where it finds the bitrate small.
         self._lame.set_out_sample_rate(out_sample_rate)
 
-    def encode(self, window: "AudioSegment") -> bytes:
+    def encode(self, pcm: bytes) -> bytes:
         """Encodes a window and returns the MP3 bytes that are ready; the GIL is free meanwhile."""
-        return bytes(self._lame.encode(window.raw_data))
+        return bytes(self._lame.encode(pcm))
 
     def finish(self) -> bytes:
         """Returns the rest of the MP3; nothing can be encoded afterwards."""

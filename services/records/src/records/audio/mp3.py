@@ -24,6 +24,11 @@ SAMPLE_RATES = tuple(sorted(rate for rates in _SAMPLE_RATES.values() for rate in
 """Every sample rate that MP3 has, in Hz, the lowest first."""
 
 
+def samples_per_frame(sample_rate: int) -> int:
+    """Sample frames that one MP3 frame holds at this rate: two granules in MPEG-1, one in MPEG-2 and 2.5."""
+    return 1152 if sample_rate in _SAMPLE_RATES["1"] else 576
+
+
 @dataclass(frozen=True, slots=True)
 class FrameHeader:
     """What the four bytes at the start of a Layer III frame say."""
@@ -38,7 +43,7 @@ class FrameHeader:
     @property
     def samples(self) -> int:
         """Sample frames that one MP3 frame holds."""
-        return 1152 if self.version == "1" else 576
+        return samples_per_frame(self.sample_rate)
 
     @property
     def frame_bytes(self) -> int:
