@@ -28,7 +28,7 @@ _LONGEST_JOB_SECONDS = 2.0
 _SHORTEST_JOB_SECONDS = 0.1
 # What may wait: of all recordings together, for every thread, and of any one, whatever the others have.
 _WAITING_BYTES_PER_THREAD = 5 * 1024**2 // 2
-_WAITING_BYTES_ALONE = 512 * 1024
+WAITING_BYTES_ALONE = 512 * 1024
 
 
 class EncoderThreads:
@@ -39,6 +39,7 @@ class EncoderThreads:
         self.executor = ThreadPoolExecutor(count, thread_name_prefix="encoder")
         self.working: set[ParallelEncoder] = set()
         self.waiting_bytes = 0
+        self.budget_bytes = count * _WAITING_BYTES_PER_THREAD
 
     def share_of(self, encoder: "ParallelEncoder") -> int:
         """How many threads a recording may use now: all that the others leave, and one at least."""
@@ -95,6 +96,8 @@ class ParallelEncoder:
         self._pcm = bytearray()
         self._pcm_start = 0
         self._has_ended = False
+        self.cuts = 0
+        """How many times the recording has been cut."""
         self._parts = deque([_Part(self._new_encoder(), 0, self._frame_samples)])
         self._jobs = 0
         self._mp3 = bytearray()
@@ -106,7 +109,9 @@ class ParallelEncoder:
         self._pcm += pcm
         self._threads.waiting_bytes += len(pcm)
         self._work()
-        while len(self._pcm) > _WAITING_BYTES_ALONE and self._threads.waiting_bytes > self._budget:
+        while (
+            len(self._pcm) > WAITING_BYTES_ALONE and self._threads.waiting_bytes > self._threads.budget_bytes
+        ):
             await self._wait()
         self._raise_error()
 
@@ -127,10 +132,6 @@ class ParallelEncoder:
         """Lets everything go; a job that a thread is at ends by itself, and nothing follows it."""
         self._parts.clear()
         self._forget_samples(len(self._pcm) // self._sample_bytes)
-
-    @property
-    def _budget(self) -> int:
-        return self._threads.count * _WAITING_BYTES_PER_THREAD
 
     @property
     def _arrived_samples(self) -> int:
@@ -216,8 +217,10 @@ class ParallelEncoder:
             ahead = self._expected_frames - fed
             length = min(_AHEAD_SECONDS / frame_seconds, (ahead + idle * self._lead_in) / (idle + 1))
             cut = int(fed + length)
-            if min(length, ahead - length) < shortest or arrived < cut - self._lead_in + 1:
+            # What is gained must be worth the lead-in, and what the new part begins with must have arrived.
+            if ahead - length < self._lead_in or arrived < cut - self._lead_in + 1:
                 return
+            self.cuts += 1
             last.end_frame = cut
             self._parts.append(_Part(self._new_encoder(), cut - self._lead_in, self._frame_samples))
 
