@@ -1,11 +1,12 @@
-"""A WAV in, an MP3 out, while it arrives: parser, then PCM windows, then encoder."""
+"""A WAV in, an MP3 out, while it arrives: parser, then PCM windows, then encoder, and at last the head."""
 
 from dataclasses import dataclass
 
 from .encoder import Encoder
 from .errors import BrokenAudio
-from .mp3 import HEADER_BYTES, read_frame_header
+from .info import Stream
 from .pcm import Windows
+from .tags import make_id3
 from .wav import WavParser
 
 
@@ -33,8 +34,13 @@ class Converter:
         self._bitrate_kbps = bitrate_kbps
         self._parser = WavParser()
         self._pipeline: tuple[Windows, Encoder] | None = None
-        self._first_header = b""
+        self._stream = Stream()
         self._properties: Properties | None = None
+
+    @property
+    def metadata(self) -> list[tuple[bytes, bytes]]:
+        """Name and body of the WAV's LIST and bext chunks."""
+        return []
 
     @property
     def properties(self) -> Properties:
@@ -56,7 +62,9 @@ class Converter:
         return self._noted(mp3)
 
     def finish(self) -> bytes:
-        """Says that the WAV has ended and returns the rest of the MP3, after which `properties` holds.
+        """Says that the WAV has ended and returns the rest of the MP3, to which the head is still missing.
+
+        Afterwards `properties` holds, and `make_head` can be called.
 
         Raises BrokenAudio when there was no audio, and UnsupportedAudio for a few bytes that are no WAV.
         """
@@ -69,7 +77,7 @@ class Converter:
             raise BrokenAudio("The WAV holds no audio: its data chunk has not one whole sample frame.")
         mp3 += encoder.finish()
         rest = self._noted(mp3)
-        header = read_frame_header(self._first_header)
+        header = self._stream.header
         self._properties = Properties(
             duration_seconds=windows.frames / self._parser.format.sample_rate,
             sample_rate=header.sample_rate,
@@ -77,6 +85,17 @@ class Converter:
             bitrate_kbps=header.bitrate_kbps,
         )
         return rest
+
+    def make_head(self, title: str | None = None) -> bytes:
+        """Returns what belongs in front of all that `feed` and `finish` have returned: the tags, if there are
+        any, and the Info frame, by which players know the length and leave out what the codec adds.
+
+        `title` wins over that of the WAV.
+        """
+        windows, _ = self._open()
+        # LAME resamples, so this is what the encoder took, to within a sample.
+        samples = round(windows.frames * self.properties.sample_rate / self._parser.format.sample_rate)
+        return make_id3(self.metadata, title) + self._stream.make_info_frame(samples)
 
     def _open(self) -> tuple[Windows, Encoder]:
         if self._pipeline is None:
@@ -86,6 +105,7 @@ class Converter:
         return self._pipeline
 
     def _noted(self, mp3: bytearray) -> bytes:
-        """Returns `mp3` after keeping what of the first frame header is in it."""
-        self._first_header += mp3[: HEADER_BYTES - len(self._first_header)]
-        return bytes(mp3)
+        """Returns `mp3` after noting for the head what it is."""
+        noted = bytes(mp3)
+        self._stream.add(noted)
+        return noted

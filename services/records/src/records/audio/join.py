@@ -66,8 +66,8 @@ class _Layout(NamedTuple):
     def of(cls, header: FrameHeader) -> "_Layout":
         mono = header.channels == 1
         if header.version == "1":
-            return cls(header.channels, 2, 17 if mono else 32, 9, 18 if mono else 20, 59, 33)
-        return cls(header.channels, 1, 9 if mono else 17, 8, 9 if mono else 10, 63, 38)
+            return cls(header.channels, 2, header.side_info_bytes, 9, 18 if mono else 20, 59, 33)
+        return cls(header.channels, 1, header.side_info_bytes, 8, 9 if mono else 10, 63, 38)
 
 
 class Frames:
