@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID, uuid4
 
 import msgspec
@@ -39,9 +39,9 @@ from records.problems import (
     UnsupportedAudio,
     UploadInterrupted,
 )
-from records.settings import Settings
+from records.settings import BitrateKbps, Settings
 from records.storage import ObjectStore, ObjectWriter
-from records.upload import CREDENTIAL_FIELDS, Field
+from records.upload import BITRATE, CREDENTIAL_FIELDS, Field
 
 log = structlog.get_logger()
 
@@ -202,7 +202,8 @@ class Uploads:
         Raises a Problem for whatever goes wrong; then nothing of the upload is kept.
         """
         async with AsyncExitStack() as resources:
-            upload = _Upload(ObjectWriter(self._store), resources)
+            converter = audio_package.Converter(self._settings.default_bitrate_kbps)
+            upload = _Upload(ObjectWriter(self._store), resources, converter)
             try:
                 return await self._receive(upload, body, credentials)
             except BaseException:
@@ -227,7 +228,7 @@ class Uploads:
         if not upload.reservation:
             raise InvalidCredentials("Send the fields user_id and token, or an Authorization header.")
         await upload.writer.write(await self._encode(upload.converter.finish))
-        stored = await upload.writer.finish()
+        stored = await upload.writer.finish(upload.converter.make_head(upload.title))
         properties = upload.converter.properties
         record = await publish(
             self._engine,
@@ -242,11 +243,27 @@ class Uploads:
         if field.name == "title":
             upload.title = normalise_text("title", field.value, 0, MAX_TITLE_LENGTH) or None
             return
+        if field.name == BITRATE:
+            # The audio has not begun: the reading of the form sees to that.
+            upload.converter = audio_package.Converter(self._parse_bitrate(field.value))
+            return
         if upload.reservation:
             raise InvalidForm("The credentials are given twice; send them in the header or as form fields.")
         upload.credentials[field.name] = field.value
         if len(upload.credentials) == len(CREDENTIAL_FIELDS):
             await self._reserve(upload, parse_credentials(**upload.credentials))
+
+    def _parse_bitrate(self, text: str) -> int:
+        """Returns the bitrate that a field asks for; raises InvalidForm where it cannot be had here."""
+        lowest, highest = self._settings.min_bitrate_kbps, self._settings.max_bitrate_kbps
+        allowed: dict[str, int] = {
+            str(kbps): kbps for kbps in get_args(BitrateKbps) if lowest <= kbps <= highest
+        }
+        if text not in allowed:
+            raise InvalidForm(
+                f"The bitrate_kbps {text[:100]!r} cannot be had; allowed: {', '.join(allowed)}."
+            )
+        return allowed[text]
 
     async def _take_audio(self, upload: "_Upload", audio: bytes) -> None:
         if upload.lease_keeper and upload.lease_keeper.done():
@@ -321,7 +338,7 @@ class _Upload:
     writer: ObjectWriter
     # Its places in the queues and its lease keeper, let go when it ends.
     resources: AsyncExitStack
-    converter: audio_package.Converter = field(default_factory=audio_package.Converter)
+    converter: audio_package.Converter
     credentials: dict[str, str] = field(default_factory=dict)
     title: str | None = None
     reservation: Reservation | None = None
