@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from records.audio import BrokenAudio, Converter, Properties, UnsupportedAudio
 from records.audio.mp3 import SAMPLE_RATES, read_frame_header
 from tests import judge, wavs
-from tests.judge import CODEC_DELAY, Comparison, Decoded
+from tests.judge import Comparison, Decoded
 from tests.wavs import UNKNOWN_SIZE, Wav
 
 unhurried = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,16 +19,14 @@ unhurried = settings(deadline=None, database=None, suppress_health_check=[Health
 def convert(*pieces: bytes, bitrate_kbps: int = 128) -> tuple[bytes, Properties]:
     converter = Converter(bitrate_kbps)
     mp3 = b"".join([*(converter.feed(piece) for piece in pieces), converter.finish()])
-    return mp3, converter.properties
+    return converter.make_head() + mp3, converter.properties
 
 
-def assert_right_length_and_sound(comparison: Comparison, rate: int, correlation: float = 0.99) -> None:
-    samples_per_frame = 1152 if rate >= 32000 else 576
-    # LAME lowers the level by 0.45 dB up to 160 kbit/s, as headroom for what it leaves out.
-    assert abs(comparison.lag - CODEC_DELAY) <= 2
+def assert_right_length_and_sound(comparison: Comparison, correlation: float = 0.99) -> None:
+    assert (comparison.lag, comparison.seconds) == (0, 0)
     assert comparison.correlation > correlation
+    # LAME lowers the level by 0.45 dB up to 160 kbit/s, as headroom for what it leaves out.
     assert abs(comparison.level_db) < 0.5
-    assert 0 <= comparison.seconds <= (CODEC_DELAY + 2 * samples_per_frame) / rate
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -39,8 +37,8 @@ def test_music_of_every_width_keeps_its_length_and_sound(channels: int, bits: in
     wav = Wav(bits=bits, channels=channels, extensible=extensible).build(music)
     mp3, properties = convert(wav)
     assert properties == Properties(3.0, 44100, channels, 128)
-    assert_right_length_and_sound(judge.compare(Decoded(music, 44100), judge.decode(mp3)), 44100)
-    assert_right_length_and_sound(judge.compare(judge.decode(wav, "wav"), judge.decode(mp3)), 44100)
+    assert_right_length_and_sound(judge.compare(Decoded(music, 44100), judge.decode(mp3)))
+    assert_right_length_and_sound(judge.compare(judge.decode(wav, "wav"), judge.decode(mp3)))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +64,14 @@ def test_every_sample_rate_keeps_its_length_and_sound(rate: int, mp3_rate: int) 
     wav = Wav(rate=rate, channels=1).build(wavs.sweep(2, rate, channels=1, highest=12000))
     mp3, properties = convert(wav)
     assert (properties.sample_rate, properties.duration_seconds) == (mp3_rate, 2.0)
-    assert_right_length_and_sound(judge.compare(judge.decode(wav, "wav"), judge.decode(mp3)), mp3_rate, 0.999)
+    comparison = judge.compare(judge.decode(wav, "wav"), judge.decode(mp3))
+    if rate == mp3_rate:
+        assert_right_length_and_sound(comparison, 0.999)
+    else:
+        # LAME's resampler delays by parts of a sample.
+        assert abs(comparison.lag) <= 2
+        assert abs(comparison.seconds) <= 1 / mp3_rate
+        assert comparison.correlation > 0.999
 
 
 @pytest.mark.parametrize("rate", [1, 3999, 192001, 384000, 0xFFFFFFFF])
@@ -80,7 +85,7 @@ def test_a_sample_rate_that_cannot_be_done_well_is_refused_by_name(rate: int) ->
 def test_left_and_right_stay_apart() -> None:
     sound = np.concatenate([wavs.sine(440, channels=1), wavs.sine(1000, channels=1)], axis=1)
     mp3, _ = convert(Wav().build(sound))
-    assert_right_length_and_sound(judge.compare(Decoded(sound, 44100), judge.decode(mp3)), 44100)
+    assert_right_length_and_sound(judge.compare(Decoded(sound, 44100), judge.decode(mp3)))
 
 
 def test_surround_becomes_stereo_with_every_speaker_on_its_side() -> None:
@@ -93,7 +98,7 @@ def test_surround_becomes_stereo_with_every_speaker_on_its_side() -> None:
     stereo = np.stack([left + half * (centre + back_left), right + half * (centre + back_right)], axis=1)
     stereo /= 1 + 2 * half
     assert properties.channels == 2
-    assert_right_length_and_sound(judge.compare(Decoded(stereo, 44100), judge.decode(mp3)), 44100)
+    assert_right_length_and_sound(judge.compare(Decoded(stereo, 44100), judge.decode(mp3)))
 
 
 def test_silence_stays_silent() -> None:
@@ -104,7 +109,7 @@ def test_silence_stays_silent() -> None:
 def test_one_sample_is_a_recording() -> None:
     mp3, properties = convert(Wav(channels=1).build(wavs.sine(channels=1)[:1]))
     assert properties.duration_seconds == 1 / 44100
-    assert judge.decode(mp3).seconds < 0.1
+    assert len(judge.decode(mp3).samples) == 1
 
 
 @pytest.mark.parametrize(
@@ -148,14 +153,16 @@ def test_the_properties_are_those_of_every_frame_of_the_mp3(
     assert properties.bitrate_kbps == kbps
     decoded = judge.decode(mp3)
     assert (properties.sample_rate, properties.channels) == (decoded.rate, decoded.channels)
-    position = frames = 0
+    # Behind the Info frame, which may be of a larger bitrate.
+    position = read_frame_header(mp3).frame_bytes
+    frames = 0
     while position < len(mp3):
         header = read_frame_header(mp3[position:])
         assert (header.bitrate_kbps, header.sample_rate, header.channels) == (kbps, decoded.rate, channels)
         position += header.frame_bytes
         frames += 1
     assert position == len(mp3)
-    assert abs(frames * header.samples - len(decoded.samples)) <= header.samples
+    assert 0 < frames * header.samples - len(decoded.samples) <= 3 * header.samples
 
 
 @pytest.mark.parametrize(
