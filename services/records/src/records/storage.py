@@ -189,7 +189,6 @@ class ObjectWriter:
         Raises Unavailable where it does not read back as it was written.
         """
         await self.write(b"")
-        self._size_bytes += len(head)
         if not self._upload_id:
             data = head + self._take(0, len(self._buffer))
             self.has_touched_store = True
@@ -200,7 +199,7 @@ class ObjectWriter:
         await self._send_part(head + self._take(0, PART_BYTES), is_first=True)
         parts = sorted([await task for task in self._sending], key=lambda part: part.part_number)
         await self._store.complete(self._key, self._upload_id, parts)
-        return StoredObject(self._size_bytes, await self._read_back(len(head)))
+        return StoredObject(len(head) + self._size_bytes, await self._read_back(head))
 
     async def close(self) -> None:
         """Ends what is under way here; what the store is still at, the sweeper finds at its second look."""
@@ -223,19 +222,20 @@ class ObjectWriter:
             asyncio.create_task(self._store.put_part(self._key, self._upload_id, number, part))  # type: ignore[arg-type]
         )
 
-    async def _read_back(self, head_bytes: int) -> bytes:
+    async def _read_back(self, head: bytes) -> bytes:
         """Returns the digest of the stored object, which can be known only now that its first bytes are.
 
-        Raises Unavailable where its size, or the digest of all behind the head, is not that of what was sent.
+        Raises Unavailable where the object is not what was sent.
         """
         stored, behind_head = hashlib.sha256(), hashlib.sha256()
-        size_bytes = 0
+        start = b""
         with _translating():
             async for piece in await self._store.open(self._key):
+                missing = len(head) - len(start)
                 stored.update(piece)
-                behind_head.update(piece[max(0, head_bytes - size_bytes) :])
-                size_bytes += len(piece)
-        if size_bytes != self._size_bytes or behind_head.digest() != self._digest.digest():
+                behind_head.update(piece[missing:])
+                start += piece[:missing]
+        if (start, behind_head.digest()) != (head, self._digest.digest()):
             raise Unavailable("The object store did not keep what it was sent")
         return stored.digest()
 
