@@ -14,8 +14,8 @@ from tests.integration.isolated import Isolated
 from tests.integration.reading import Log, until, until_awaited
 from tests.wavs import Wav, silence
 
-# Of 8-bit sound at 8 kHz the MP3 has as many bytes as the WAV: the last two places are behind its second part,
-# which is the first that is sent.
+# Of 8-bit sound at 8 kHz the MP3 has as many bytes as the WAV: the last two places are behind its second
+# part, which is the first that is sent.
 PLACES = [0, 1, 100, 600, 10_000, 65_536, 300_000, 2_000_000, 10_900_000, 11_500_000]
 PART_IS_OUT = 10_900_000
 # The credentials and the header of the audio are through by then.
