@@ -1,9 +1,10 @@
-"""A WAV in, an MP3 out, while it arrives: parser, then PCM windows, then encoder."""
+"""A WAV in, an MP3 out, while it arrives: parser, then PCM windows, then meter and encoder."""
 
 from dataclasses import dataclass
 
 from .encoder import Encoder
 from .errors import BrokenAudio
+from .levels import Meter, Waveform
 from .mp3 import HEADER_BYTES, read_frame_header
 from .pcm import Windows
 from .wav import WavParser
@@ -11,30 +12,37 @@ from .wav import WavParser
 
 @dataclass(frozen=True, slots=True)
 class Properties:
-    """What a finished MP3 is; all but the duration is read from its first frame, not what was asked for."""
+    """What a finished MP3 is; sample rate, channels and bitrate are those of its first frame, as it is."""
 
     duration_seconds: float
     """Sample frames of the source by its sample rate: without the encoder's delay and padding."""
     sample_rate: int
     channels: int
     bitrate_kbps: int
+    peak_dbfs: float | None
+    """The loudest sample of what was encoded, below full scale; None where all is digital silence."""
+    rms_dbfs: float | None
+    """The mean level of what was encoded, below a full-scale square wave; None as above."""
+    truncated: bool = False
+    """Whether the WAV ended before the audio that it announces."""
 
 
 class Converter:
     """Turns a WAV that arrives in pieces into MP3 bytes, which depend on the WAV alone and not on the pieces.
 
-    Memory is bounded whatever the input: besides a piece and its MP3, one window of PCM. The calls block, as
-    they encode, but leave the GIL free meanwhile: make them in a thread, one at a time. An exception ends the
-    converter.
+    Memory is bounded whatever the input: besides a piece and its MP3, one window of PCM for the encoder
+    and sixteen for the meter. The calls block, as they encode, but leave the GIL free meanwhile: make them in a
+    thread, one at a time. An exception ends the converter.
     """
 
     def __init__(self, bitrate_kbps: int = 128) -> None:
         """Asks for a bitrate of 8 to 320 kbit/s; LAME takes the nearest that the sample rate has."""
         self._bitrate_kbps = bitrate_kbps
         self._parser = WavParser()
-        self._pipeline: tuple[Windows, Encoder] | None = None
+        self._pipeline: tuple[Windows, Meter, Encoder] | None = None
         self._first_header = b""
         self._properties: Properties | None = None
+        self._waveform: Waveform | None = None
 
     @property
     def properties(self) -> Properties:
@@ -43,6 +51,13 @@ class Converter:
             raise RuntimeError("the MP3 is not finished")
         return self._properties
 
+    @property
+    def waveform(self) -> Waveform:
+        """The peaks of what was encoded, once `finish` has returned; a RuntimeError before."""
+        if self._waveform is None:
+            raise RuntimeError("the MP3 is not finished")
+        return self._waveform
+
     def feed(self, data: bytes | memoryview) -> bytes:
         """Takes the next piece of the WAV, of any size, and returns the MP3 bytes that are ready, often none.
 
@@ -50,39 +65,46 @@ class Converter:
         """
         mp3 = bytearray()
         for audio in self._parser.feed(data):
-            windows, encoder = self._open()
+            windows, meter, encoder = self._open()
             for window in windows.feed(audio):
+                meter.feed(window.raw_data)
                 mp3 += encoder.encode(window.raw_data)
         return self._noted(mp3)
 
     def finish(self) -> bytes:
-        """Says that the WAV has ended and returns the rest of the MP3, after which `properties` holds.
+        """Says that the WAV has ended and returns the rest of the MP3.
 
-        Raises BrokenAudio when there was no audio, and UnsupportedAudio for a few bytes that are no WAV.
+        Then there are `properties` and `waveform`. Raises BrokenAudio when there was no audio, and UnsupportedAudio for a few bytes that are no WAV.
         """
         self._parser.finish()
-        windows, encoder = self._open()
+        windows, meter, encoder = self._open()
         mp3 = bytearray()
         for window in windows.finish():
+            meter.feed(window.raw_data)
             mp3 += encoder.encode(window.raw_data)
         if windows.frames == 0:
             raise BrokenAudio("The WAV holds no audio: its data chunk has not one whole sample frame.")
         mp3 += encoder.finish()
         rest = self._noted(mp3)
         header = read_frame_header(self._first_header)
+        levels = meter.finish()
+        self._waveform = levels.waveform
         self._properties = Properties(
             duration_seconds=windows.frames / self._parser.format.sample_rate,
             sample_rate=header.sample_rate,
             channels=header.channels,
             bitrate_kbps=header.bitrate_kbps,
+            peak_dbfs=levels.peak_dbfs,
+            rms_dbfs=levels.rms_dbfs,
         )
         return rest
 
-    def _open(self) -> tuple[Windows, Encoder]:
+    def _open(self) -> tuple[Windows, Meter, Encoder]:
         if self._pipeline is None:
             source = self._parser.format
             windows = Windows(source)
-            self._pipeline = windows, Encoder(source.sample_rate, windows.channels, self._bitrate_kbps)
+            encoder = Encoder(source.sample_rate, windows.channels, self._bitrate_kbps)
+            self._pipeline = windows, Meter(windows.channels), encoder
         return self._pipeline
 
     def _noted(self, mp3: bytearray) -> bytes:
