@@ -30,8 +30,8 @@ class Properties:
 class Converter:
     """Turns a WAV that arrives in pieces into MP3 bytes, which depend on the WAV alone and not on the pieces.
 
-    Memory is bounded whatever the input: besides a piece and its MP3, one window of PCM for the encoder
-    and sixteen for the meter. The calls block, as they encode, but leave the GIL free meanwhile: make them in a
+    Memory is bounded whatever the input: besides a piece and its MP3, one window of PCM for the encoder and
+    sixteen for the meter. The calls block, as they encode, but leave the GIL free meanwhile: make them in a
     thread, one at a time. An exception ends the converter.
     """
 
@@ -72,9 +72,9 @@ class Converter:
         return self._noted(mp3)
 
     def finish(self) -> bytes:
-        """Says that the WAV has ended and returns the rest of the MP3.
+        """Says that the WAV has ended and returns the rest of the MP3; then `properties` and `waveform` hold.
 
-        Then there are `properties` and `waveform`. Raises BrokenAudio when there was no audio, and UnsupportedAudio for a few bytes that are no WAV.
+        Raises BrokenAudio when there was no audio, and UnsupportedAudio for a few bytes that are no WAV.
         """
         self._parser.finish()
         windows, meter, encoder = self._open()
