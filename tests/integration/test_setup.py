@@ -265,8 +265,8 @@ async def test_a_record_of_the_version_before_keeps_its_link_and_says_that_it_ha
         async with engine.connect() as connection:
             await connection.execute(
                 text(
-                    "INSERT INTO records (id, user_id, state, object_key, size_bytes, sha256, duration_seconds,"
-                    " sample_rate, channels, bitrate_kbps, published_at)"
+                    "INSERT INTO records (id, user_id, state, object_key, size_bytes, sha256,"
+                    " duration_seconds, sample_rate, channels, bitrate_kbps, published_at)"
                     " VALUES (:id, :user, 'ready', 'key', 1, 'x', 1, 44100, 2, 128, now())"
                 ),
                 {"id": record_id, "user": user.id},
