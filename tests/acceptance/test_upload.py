@@ -90,11 +90,15 @@ def test_a_form_is_answered_with_the_record_and_its_link(
         "sample_rate": 44100,
         "channels": 2,
         "bitrate_kbps": 128,
+        "peak_dbfs": record["peak_dbfs"],
+        "rms_dbfs": record["rms_dbfs"],
+        "truncated": False,
         "size_bytes": len(mp3),
         "sha256": hashlib.sha256(mp3).hexdigest(),
         "created_at": record["created_at"],
     }
     assert isinstance(record["duration_seconds"], float)
+    assert -40 < record["rms_dbfs"] < record["peak_dbfs"] <= 0
     assert response.headers["Location"] == record["url"]
     assert judge.decode(mp3).seconds == 2
 

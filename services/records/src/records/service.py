@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import structlog
-from sqlalchemy import Row, Uuid, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import Executable, Row, Select, Uuid, bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import Credentials, parse_credentials, wrong_credentials
@@ -35,6 +35,7 @@ from records.problems import (
     Busy,
     CredentialsTooLate,
     InvalidForm,
+    NoWaveform,
     UnknownRecord,
     UnsupportedAudio,
     UploadInterrupted,
@@ -59,13 +60,21 @@ PUBLISHED = (
     Record.sample_rate,
     Record.channels,
     Record.bitrate_kbps,
+    Record.peak_dbfs,
+    Record.rms_dbfs,
+    Record.truncated,
     Record.size_bytes,
     Record.sha256,
     Record.created_at,
 )
-FIND_RECORD = select(*PUBLISHED, Record.object_key).where(
-    Record.id == bindparam("record_id"), Record.user_id == bindparam("user_id"), Record.state == "ready"
+IS_PUBLISHED = (
+    Record.id == bindparam("record_id"),
+    Record.user_id == bindparam("user_id"),
+    Record.state == "ready",
 )
+FIND_RECORD = select(*PUBLISHED, Record.object_key).where(*IS_PUBLISHED)
+# Apart from FIND_RECORD, which every download needs and which reads nothing so large.
+FIND_WAVEFORM = select(*PUBLISHED, Record.waveform, Record.waveform_samples_per_pixel).where(*IS_PUBLISHED)
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -78,6 +87,9 @@ class Published(msgspec.Struct, frozen=True):
     sample_rate: int
     channels: int
     bitrate_kbps: int
+    peak_dbfs: float | None
+    rms_dbfs: float | None
+    truncated: bool
     size_bytes: int
     sha256: bytes
     created_at: datetime
@@ -96,14 +108,15 @@ async def reserve(engine: AsyncEngine, credentials: Credentials, lease_seconds: 
     Raises InvalidCredentials where no user has them.
     """
     record_id = uuid4()
-    user = select(
-        literal(record_id, Uuid),
-        User.id,
-        func.now() + timedelta(seconds=lease_seconds),
-        func.concat(User.id, "/", literal(record_id, Uuid), ".mp3"),
-    ).where(User.token_digest == credentials.token_digest, User.deleted_at.is_(None))
-    if credentials.user_id:
-        user = user.where(User.id == credentials.user_id)
+    user = _authenticated(
+        select(
+            literal(record_id, Uuid),
+            User.id,
+            func.now() + timedelta(seconds=lease_seconds),
+            func.concat(User.id, "/", literal(record_id, Uuid), ".mp3"),
+        ),
+        credentials,
+    )
     rows = await execute(
         engine,
         insert(Record)
@@ -113,6 +126,20 @@ async def reserve(engine: AsyncEngine, credentials: Credentials, lease_seconds: 
     if not rows:
         raise wrong_credentials()
     return Reservation(rows[0].id, rows[0].object_key)
+
+
+def _authenticated(users: Select[Any], credentials: Credentials) -> Select[Any]:
+    """Narrows a selection of users to the one that has the credentials."""
+    users = users.where(User.token_digest == credentials.token_digest, User.deleted_at.is_(None))
+    return users.where(User.id == credentials.user_id) if credentials.user_id else users
+
+
+async def find_user(engine: AsyncEngine, credentials: Credentials) -> UUID:
+    """The id of the user who has the credentials. Raises InvalidCredentials where nobody has."""
+    rows = await execute(engine, _authenticated(select(User.id), credentials))
+    if not rows:
+        raise wrong_credentials()
+    return UUID(str(rows[0].id))
 
 
 async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) -> bool:
@@ -164,12 +191,30 @@ async def find_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> tu
 
     Raises UnknownRecord where it is absent, not ready, or somebody else's.
     """
-    rows = await execute(engine, FIND_RECORD, {"record_id": record_id, "user_id": user_id})
+    row = await _find(engine, FIND_RECORD, record_id, user_id)
+    return _published(row), row.object_key
+
+
+async def find_waveform(
+    engine: AsyncEngine, record_id: UUID, user_id: UUID
+) -> tuple[Published, audio_package.Waveform]:
+    """The record and its waveform.
+
+    Raises UnknownRecord as `find_record` does, and NoWaveform for a record from before there were any.
+    """
+    row = await _find(engine, FIND_WAVEFORM, record_id, user_id)
+    if row.waveform is None:
+        raise NoWaveform("The record was made before waveforms were; upload its WAV again to have one.")
+    return _published(row), audio_package.Waveform(row.waveform_samples_per_pixel, row.waveform)
+
+
+async def _find(engine: AsyncEngine, statement: Executable, record_id: UUID, user_id: UUID) -> Row[Any]:
+    rows = await execute(engine, statement, {"record_id": record_id, "user_id": user_id})
     if not rows:
         raise UnknownRecord(
             "There is no record with this id and user; a link is used exactly as it was given."
         )
-    return _published(rows[0]), rows[0].object_key
+    return rows[0]
 
 
 def _published(row: Row[Any]) -> Published:
@@ -229,11 +274,17 @@ class Uploads:
             raise InvalidCredentials("Send the fields user_id and token, or an Authorization header.")
         await upload.writer.write(await self._encode(upload.converter.finish))
         stored = await upload.writer.finish(upload.converter.make_head(upload.title))
-        properties = upload.converter.properties
+        properties, waveform = upload.converter.properties, upload.converter.waveform
         record = await publish(
             self._engine,
             upload.reservation.record_id,
-            {**stored._asdict(), **asdict(properties), "title": upload.title},
+            {
+                **stored._asdict(),
+                **asdict(properties),
+                "title": upload.title,
+                "waveform": waveform.peaks,
+                "waveform_samples_per_pixel": waveform.samples_per_pixel,
+            },
         )
         if not record:
             raise UploadInterrupted(GIVEN_UP)

@@ -2,5 +2,6 @@
 
 from .converter import Converter, Properties
 from .errors import BrokenAudio, UnsupportedAudio
+from .levels import Waveform
 
-__all__ = ["BrokenAudio", "Converter", "Properties", "UnsupportedAudio"]
+__all__ = ["BrokenAudio", "Converter", "Properties", "UnsupportedAudio", "Waveform"]
