@@ -1,6 +1,7 @@
 """The converter: right length and right sound of every format, judged by FFmpeg's decoder."""
 
 import tracemalloc
+from collections import deque
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ unhurried = settings(deadline=None, database=None, suppress_health_check=[Health
 
 def convert(*pieces: bytes, bitrate_kbps: int = 128) -> tuple[bytes, Properties]:
     converter = Converter(bitrate_kbps)
-    mp3 = b"".join([*(converter.feed(piece) for piece in pieces), converter.finish()])
+    mp3 = b"".join([*(mp3 for piece in pieces for mp3 in converter.feed(piece)), *converter.finish()])
     return mp3, converter.properties
 
 
@@ -69,12 +70,12 @@ def test_every_sample_rate_keeps_its_length_and_sound(rate: int, mp3_rate: int) 
     assert_right_length_and_sound(judge.compare(judge.decode(wav, "wav"), judge.decode(mp3)), mp3_rate, 0.999)
 
 
-@pytest.mark.parametrize("rate", [1, 3999, 192001, 384000, 0xFFFFFFFF])
-def test_a_sample_rate_that_cannot_be_done_well_is_refused_by_name(rate: int) -> None:
+@pytest.mark.parametrize("rate", [768001, 0xFFFFFFFF])
+def test_a_sample_rate_beyond_the_limit_is_refused_by_name(rate: int) -> None:
     with pytest.raises(UnsupportedAudio) as refusal:
         convert(Wav(rate=rate).build(wavs.sine()))
-    assert f"{rate} Hz; 4000 to 192000 Hz are supported" in str(refusal.value)
-    assert "ffmpeg -i in.wav -ar 44100" in str(refusal.value)
+    assert f"{rate} Hz; 1 to 768000 Hz are supported" in str(refusal.value)
+    assert "ffmpeg -i in.wav -ar 48000" in str(refusal.value)
 
 
 def test_left_and_right_stay_apart() -> None:
@@ -208,11 +209,11 @@ def test_a_damaged_wav_is_converted_or_refused_and_nothing_else(
 def test_memory_does_not_grow_with_the_recording(wav: Wav) -> None:
     pieces = list(wav.stream(32 << 20, wavs.silence(0.01, wav.rate, wav.channels)))
     converter = Converter()
-    converter.feed(pieces[0])
+    deque(converter.feed(pieces[0]), maxlen=0)
     tracemalloc.start()
     try:
         for piece in pieces[1:]:
-            converter.feed(piece)
+            deque(converter.feed(piece), maxlen=0)
         held_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

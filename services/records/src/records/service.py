@@ -11,7 +11,7 @@ Whoever gives an upload up (this module, or records.sweeper when the lease has r
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
@@ -35,6 +35,7 @@ from records.problems import (
     Busy,
     CredentialsTooLate,
     InvalidForm,
+    RecordingTooLong,
     UnknownRecord,
     UnsupportedAudio,
     UploadInterrupted,
@@ -202,7 +203,8 @@ class Uploads:
         Raises a Problem for whatever goes wrong; then nothing of the upload is kept.
         """
         async with AsyncExitStack() as resources:
-            upload = _Upload(ObjectWriter(self._store), resources)
+            converter = audio_package.Converter(max_duration_seconds=self._settings.max_duration_seconds)
+            upload = _Upload(ObjectWriter(self._store), resources, converter)
             try:
                 return await self._receive(upload, body, credentials)
             except BaseException:
@@ -226,13 +228,15 @@ class Uploads:
                 await self._take_audio(upload, item)
         if not upload.reservation:
             raise InvalidCredentials("Send the fields user_id and token, or an Authorization header.")
-        await upload.writer.write(await self._encode(upload.converter.finish))
+        await self._write(upload, upload.converter.finish())
         stored = await upload.writer.finish()
-        properties = upload.converter.properties
+        properties = asdict(upload.converter.properties)
+        if properties.pop("truncated"):
+            log.info("the audio ended before its header said")
         record = await publish(
             self._engine,
             upload.reservation.record_id,
-            {**stored._asdict(), **asdict(properties), "title": upload.title},
+            {**stored._asdict(), **properties, "title": upload.title},
         )
         if not record:
             raise UploadInterrupted(GIVEN_UP)
@@ -255,12 +259,7 @@ class Uploads:
             await self._take_slot(upload, self._late_slots, "too many uploads wait for their credentials")
             await self._take_slot(upload, self._slots, "as many uploads are under way as are allowed")
             upload.is_late = True
-        await upload.writer.write(await self._encode(upload.converter.feed, audio))
-        if not upload.reservation and upload.writer.held_bytes > self._settings.max_held_bytes:
-            raise CredentialsTooLate(
-                f"More than {self._settings.max_held_bytes} bytes of MP3 wait for the credentials;"
-                " put the fields user_id and token in front of the audio, or send them in a header."
-            )
+        await self._write(upload, upload.converter.feed(audio))
 
     async def _reserve(self, upload: "_Upload", credentials: Credentials) -> None:
         if not upload.is_late:
@@ -283,15 +282,27 @@ class Uploads:
             except Problem as problem:
                 log.warning("the lease was not renewed", detail=problem.detail)
 
-    async def _encode(self, function: Callable[..., bytes], *audio: bytes) -> bytes:
-        """Runs the converter in a thread: LAME releases the interpreter lock, the event loop stays free."""
+    async def _write(self, upload: "_Upload", mp3: Iterator[bytes]) -> None:
+        """Writes what the converter makes, or holds it while the credentials have not come."""
+        while piece := await self._encode(mp3):
+            await upload.writer.write(piece)
+            if not upload.reservation and upload.writer.held_bytes > self._settings.max_held_bytes:
+                raise CredentialsTooLate(
+                    f"More than {self._settings.max_held_bytes} bytes of MP3 wait for the credentials;"
+                    " put the fields user_id and token in front of the audio, or send them in a header."
+                )
+
+    async def _encode(self, mp3: Iterator[bytes]) -> bytes:
+        """The next piece, nothing at the end; made in a thread, since LAME releases the interpreter lock."""
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, function, *audio)
+            return await loop.run_in_executor(self._threads, next, mp3, b"")
         except audio_package.UnsupportedAudio as error:
             raise UnsupportedAudio(str(error)) from None
         except audio_package.BrokenAudio as error:
             raise BrokenAudio(str(error)) from None
+        except audio_package.TooLong as error:
+            raise RecordingTooLong(str(error)) from None
 
     async def _take_slot(self, upload: "_Upload", semaphore: asyncio.Semaphore, reason: str) -> None:
         if semaphore.locked():
@@ -321,7 +332,7 @@ class _Upload:
     writer: ObjectWriter
     # Its places in the queues and its lease keeper, let go when it ends.
     resources: AsyncExitStack
-    converter: audio_package.Converter = field(default_factory=audio_package.Converter)
+    converter: audio_package.Converter
     credentials: dict[str, str] = field(default_factory=dict)
     title: str | None = None
     reservation: Reservation | None = None

@@ -26,6 +26,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     downloads: Literal["accel", "stream"] = "accel"
     # The whole request body; the gateway is given the same number.
     max_upload_bytes: PositiveInt = 4 * 1024**3
+    # Of a recording. At a low sample rate a small WAV lasts long and becomes a large MP3.
+    max_duration_seconds: PositiveInt = 24 * 60 * 60
     # Uploads at once; each holds at most two parts of MP3 (10 MiB) and a window of audio, or what
     # `max_held_bytes` says.
     max_uploads: PositiveInt = 32

@@ -1,6 +1,6 @@
 """A WAV in, an MP3 out, in bounded memory; knows neither HTTP nor SQL nor storage."""
 
 from .converter import Converter, Properties
-from .errors import BrokenAudio, UnsupportedAudio
+from .errors import BrokenAudio, TooLong, UnsupportedAudio
 
-__all__ = ["BrokenAudio", "Converter", "Properties", "UnsupportedAudio"]
+__all__ = ["BrokenAudio", "Converter", "Properties", "TooLong", "UnsupportedAudio"]
