@@ -55,7 +55,7 @@ def decode(data: bytes, container_format: str = "mp3") -> Decoded:
 
 
 def mix(wav: bytes) -> Decoded:
-    """Decodes a WAV of more than two channels and mixes them to stereo as FFmpeg does, so that nothing clips."""
+    """Decodes a WAV of more than two channels and mixes them to stereo by FFmpeg's rules."""
     with av.open(io.BytesIO(wav), mode="r", format="wav") as container:
         rate = container.streams.audio[0].rate
         # For integers FFmpeg scales the mix down; for floats it would not.
