@@ -2,23 +2,26 @@
 
 import tracemalloc
 from collections import deque
+from itertools import chain
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from records.audio import BrokenAudio, Converter, Properties, UnsupportedAudio
+from records.audio import BrokenAudio, Converter, Properties, TooLong, UnsupportedAudio
 from records.audio.mp3 import SAMPLE_RATES, read_frame_header
 from tests import judge, wavs
 from tests.judge import CODEC_DELAY, Comparison, Decoded
-from tests.wavs import UNKNOWN_SIZE, Wav
+from tests.wavs import FLOAT, UNKNOWN_SIZE, Wav
 
 unhurried = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def convert(*pieces: bytes, bitrate_kbps: int = 128) -> tuple[bytes, Properties]:
-    converter = Converter(bitrate_kbps)
+def convert(
+    *pieces: bytes, bitrate_kbps: int = 128, max_duration_seconds: int = 3600
+) -> tuple[bytes, Properties]:
+    converter = Converter(bitrate_kbps, max_duration_seconds=max_duration_seconds)
     mp3 = b"".join([*(mp3 for piece in pieces for mp3 in converter.feed(piece)), *converter.finish()])
     return mp3, converter.properties
 
@@ -127,6 +130,7 @@ def test_a_wav_without_one_whole_frame_is_broken(wav: Wav) -> None:
 def test_truncated_audio_is_complete_as_far_as_it_goes() -> None:
     _, properties = convert(Wav().build(wavs.sine(seconds=2))[: 44 + 4 * 44100 + 3])
     assert properties.duration_seconds == 1.0
+    assert properties.truncated
 
 
 @pytest.mark.parametrize(
@@ -187,27 +191,41 @@ def test_any_two_cuts_give_the_same_mp3(cut: int, another: int) -> None:
 @unhurried
 @given(
     changes=st.dictionaries(st.integers(0, 75), st.integers(0, 255), min_size=1, max_size=4),
-    extensible=st.booleans(),
+    wav=st.sampled_from(
+        [
+            Wav(),
+            Wav(extensible=True),
+            Wav(magic=b"RIFX", bits=64, tag=FLOAT, extensible=True),
+            Wav(bits=4, tag=0x0002, block_align=512, fmt_bytes=20),
+            Wav(bits=4, tag=0x0011, block_align=512, fmt_bytes=20),
+        ]
+    ),
 )
-def test_a_damaged_wav_is_converted_or_refused_and_nothing_else(
-    changes: dict[int, int], extensible: bool
-) -> None:
-    data = bytearray(Wav(extensible=extensible).build(wavs.noise(seconds=0.05)))
+def test_a_damaged_wav_is_converted_or_refused_and_nothing_else(changes: dict[int, int], wav: Wav) -> None:
+    data = bytearray(wav.build(wavs.noise(seconds=0.05)))
     for at, value in changes.items():
         data[at] = value
     try:
-        mp3, properties = convert(bytes(data))
-    except (BrokenAudio, UnsupportedAudio) as refusal:
+        mp3, properties = convert(bytes(data), max_duration_seconds=60)
+    except (BrokenAudio, TooLong, UnsupportedAudio) as refusal:
         assert str(refusal)
     else:
         assert read_frame_header(mp3).sample_rate == properties.sample_rate
 
 
 @pytest.mark.parametrize(
-    "wav", [Wav(), Wav(bits=32, channels=32, rate=192000), Wav(bits=8, channels=1, rate=192000)]
+    ("wav", "mebibytes"),
+    [
+        (Wav(), 32),
+        (Wav(bits=32, channels=32, rate=192000), 32),
+        (Wav(bits=64, channels=32, rate=768000, tag=FLOAT), 32),
+        (Wav(bits=8, channels=1, rate=192000), 16),
+        (Wav(bits=4, channels=2, tag=0x0002, block_align=1024), 1),
+        (Wav(bits=4, channels=32, tag=0x0011, block_align=8192), 4),
+    ],
 )
-def test_memory_does_not_grow_with_the_recording(wav: Wav) -> None:
-    pieces = list(wav.stream(32 << 20, wavs.silence(0.01, wav.rate, wav.channels)))
+def test_memory_does_not_grow_with_the_recording(wav: Wav, mebibytes: int) -> None:
+    pieces = list(wav.stream(mebibytes << 20, wavs.silence(0.01, wav.rate, wav.channels)))
     converter = Converter()
     deque(converter.feed(pieces[0]), maxlen=0)
     tracemalloc.start()
@@ -217,5 +235,43 @@ def test_memory_does_not_grow_with_the_recording(wav: Wav) -> None:
         held_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # One window of 32 channels of 32 bit is half a MiB, and the mix works on floats.
-    assert held_bytes < 4 << 20
+    # A batch of ADPCM is a quarter of a million samples, of four bytes each while they are decoded.
+    assert held_bytes < 6 << 20
+
+
+def test_memory_does_not_grow_where_a_few_bytes_are_hours_of_mp3() -> None:
+    converter = Converter()
+    wav = Wav(rate=1, bits=8, channels=1).build(wavs.silence(2000, 1, 1))
+    mp3_bytes = 0
+    tracemalloc.start()
+    try:
+        for mp3 in chain(converter.feed(wav), converter.finish()):
+            mp3_bytes += len(mp3)
+            assert len(mp3) < 128 << 10
+        held_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert converter.properties.duration_seconds == 2000
+    assert mp3_bytes > 2000 * 8000
+    assert held_bytes < 6 << 20
+
+
+def test_a_recording_over_the_limit_is_refused_as_soon_as_it_is_with_the_way_out() -> None:
+    converter = Converter(max_duration_seconds=2)
+    data = Wav(rate=8000).build(wavs.silence(3, 8000))
+    deque(converter.feed(data[: 44 + 2 * 8000 * 4]), maxlen=0)
+    with pytest.raises(TooLong) as refusal:
+        deque(converter.feed(data[44 + 2 * 8000 * 4 :]), maxlen=0)
+    assert "longer than 2 seconds" in str(refusal.value)
+    assert "ffmpeg -i in.wav -t 2" in str(refusal.value)
+    exactly = Wav(rate=8000).build(wavs.silence(2, 8000))
+    converter = Converter(max_duration_seconds=2)
+    deque(chain(converter.feed(exactly), converter.finish()), maxlen=0)
+    assert converter.properties.duration_seconds == 2
+
+
+def test_what_the_wav_says_of_itself_is_handed_out_unread() -> None:
+    converter = Converter()
+    wav = Wav(before_data=((b"LIST", b"INFOa"),), after=((b"bext", b"b"),))
+    deque(chain(converter.feed(wav.build(wavs.sine())), converter.finish()), maxlen=0)
+    assert converter.metadata == [(b"LIST", b"INFOa"), (b"bext", b"b")]

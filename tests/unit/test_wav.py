@@ -254,7 +254,7 @@ def test_a_file_that_is_no_wav_is_refused_by_what_it_looks_like(start: bytes, wo
         (Wav(rate=768001), "768001 Hz; 1 to 768000 Hz"),
         (Wav(rate=0xFFFFFFFF, channels=32), "4294967295 Hz; 1 to 768000 Hz"),
         (Wav(tag=IMA, bits=3, block_align=1024), "IMA ADPCM of 3 bit; 4 bit are"),
-        (Wav(tag=IMA, bits=4, block_align=16385), "in blocks of 16385 bytes; at most 16384"),
+        (Wav(tag=IMA, bits=4, block_align=8193), "in blocks of 8193 bytes; at most 8192"),
         (Wav(tag=MS, bits=4, channels=3, block_align=1024), "Microsoft ADPCM of 3 channels; it has 1 or 2"),
     ],
 )

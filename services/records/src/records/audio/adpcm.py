@@ -61,7 +61,7 @@ def _decode_ima(blocks: NDArray[np.uint8], channels: int) -> NDArray[np.int16]:
 def _decode_ms(blocks: NDArray[np.uint8], channels: int) -> NDArray[np.int32]:
     """Decodes blocks of shape (blocks, bytes), all of them side by side, sample after sample."""
     heads = blocks[:, channels : _MS_HEAD_BYTES * channels].copy().view("<i2").astype(np.int32)
-    step, newer, older = (heads[:, at * channels : (at + 1) * channels].ravel() for at in range(3))
+    step, second, first = (heads[:, at * channels : (at + 1) * channels].ravel() for at in range(3))
     predictors = np.minimum(blocks[:, :channels].ravel(), len(_MS_COEFFICIENTS) - 1)
     newer_gain, older_gain = _MS_COEFFICIENTS[predictors].T.astype(np.int32)
 
@@ -74,19 +74,20 @@ def _decode_ms(blocks: NDArray[np.uint8], channels: int) -> NDArray[np.int32]:
 
     # Shape (frames, blocks * channels): every row is one sample of all blocks.
     samples = np.empty((2 + frames, len(step)), dtype=np.int32)
-    samples[0], samples[1] = older, newer
+    samples[0], samples[1] = first, second
     scratch = np.empty_like(step)
-    for at in range(frames):
-        sample = samples[at + 2]
-        np.multiply(samples[at + 1], newer_gain, out=sample)
-        np.multiply(samples[at], older_gain, out=scratch)
+    for sample, newer, older, code, factor in zip(
+        samples[2:], samples[1:-1], samples[:-2], signed, growth, strict=True
+    ):
+        np.multiply(newer, newer_gain, out=sample)
+        np.multiply(older, older_gain, out=scratch)
         sample += scratch
         sample >>= 8
-        np.multiply(signed[at], step, out=scratch)
+        np.multiply(code, step, out=scratch)
         sample += scratch
         np.maximum(sample, -32768, out=sample)
         np.minimum(sample, 32767, out=sample)
-        step *= growth[at]
+        step *= factor
         step >>= 8
         np.maximum(step, _MS_LEAST_STEP, out=step)
         np.minimum(step, _MS_LARGEST_STEP, out=step)

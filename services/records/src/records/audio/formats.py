@@ -15,7 +15,7 @@ MIN_FMT_BYTES = 14
 MAX_CHANNELS = 32
 HIGHEST_SAMPLE_RATE = 768_000
 # Writers use 256 to 4096 bytes. Samples of a block depend on each other, so larger ones are slow to decode.
-MAX_ADPCM_BLOCK_BYTES = 16 * 1024
+MAX_ADPCM_BLOCK_BYTES = 8 * 1024
 
 _FMT_PCM_BYTES = 16
 _FMT_EXTENSIBLE_BYTES = 40

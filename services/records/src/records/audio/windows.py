@@ -24,8 +24,8 @@ with warnings.catch_warnings():
 # Fixed windows make the MP3 independent of how the bytes arrived. This many frames keep LAME's output within
 # the buffer that lameenc gives it, at any rate and bitrate.
 WINDOW_FRAMES = 4096
-# Blocks of ADPCM are decoded side by side, so many bytes of them at once.
-_ADPCM_BYTES = 128 * 1024
+# So many bytes of the source are decoded at once, at most: blocks of ADPCM side by side, of PCM one window.
+_BATCH_BYTES = 128 * 1024
 
 _SAMPLE_BYTES = 2
 _MAX_OUTPUT_CHANNELS = 2
@@ -34,8 +34,8 @@ _MAX_OUTPUT_CHANNELS = 2
 class Windows:
     """Turns the audio of one WAV into windows of mono or stereo at a sample rate that MP3 has.
 
-    `frames` counts the sample frames of the source so far. What is held is one window at most, or a batch of
-    ADPCM, and what the resampler holds back.
+    `frames` counts the sample frames of the source so far. What is held is one batch of the source at most,
+    and what the resampler holds back.
     """
 
     def __init__(self, source: Format, frames: int | None, max_duration_seconds: int) -> None:
@@ -47,8 +47,8 @@ class Windows:
         self._last_frame = frames
         self._max_duration_seconds = max_duration_seconds
         self._is_adpcm = source.codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM)
-        blocks = max(1, _ADPCM_BYTES // source.block_bytes) if self._is_adpcm else WINDOW_FRAMES
-        self._batch_bytes = blocks * source.block_bytes
+        blocks = _BATCH_BYTES // source.block_bytes
+        self._batch_bytes = (blocks if self._is_adpcm else min(blocks, WINDOW_FRAMES)) * source.block_bytes
         self._held = bytearray()
         self._matrix = downmix_matrix(source) if source.channels > _MAX_OUTPUT_CHANNELS else None
         self._resampler = (
@@ -113,9 +113,13 @@ class Windows:
             )
 
     def _cut(self, samples: NDArray[np.float32]) -> Iterator[AudioSegment]:
-        for start in range(0, len(samples), WINDOW_FRAMES):
-            window = np.rint(samples[start : start + WINDOW_FRAMES])
-            yield self._segment(window.clip(-FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes())
+        # In place: whoever made these samples has no more use for them.
+        np.rint(samples, out=samples)
+        np.maximum(samples, -FULL_SCALE, out=samples)
+        np.minimum(samples, FULL_SCALE - 1, out=samples)
+        pcm = samples.astype("<i2")
+        for start in range(0, len(pcm), WINDOW_FRAMES):
+            yield self._segment(pcm[start : start + WINDOW_FRAMES].tobytes())
 
     def _segment(self, pcm: bytes) -> AudioSegment:
         return AudioSegment(
