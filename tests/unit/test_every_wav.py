@@ -178,10 +178,10 @@ def test_adpcm_of_any_bytes_decodes_to_something(codec: str) -> None:
 
 @pytest.mark.parametrize("channels", [3, 5, 8, 32])
 def test_ima_adpcm_may_have_more_channels(channels: int) -> None:
-    mono = [encoded(voices(channels=channels)[:, [c]], IMA, block_bytes=512) for c in range(channels)]
-    blocks = [np.frombuffer(data[data.index(b"data") + 8 :], dtype="<u4").reshape(-1, 128) for data in mono]
+    mono = [encoded(voices(channels=channels)[:, [c]], IMA, block_bytes=256) for c in range(channels)]
+    blocks = [np.frombuffer(data[data.index(b"data") + 8 :], dtype="<u4").reshape(-1, 64) for data in mono]
     audio = np.stack(blocks, axis=2).astype("<u4").tobytes()
-    wav = Wav(tag=0x11, bits=4, channels=channels, block_align=512 * channels)
+    wav = Wav(tag=0x11, bits=4, channels=channels, block_align=256 * channels)
     together = pcm_of(wav.header(len(audio)) + audio).samples
     alone = np.stack([pcm_of(data).samples[:, 0] for data in mono], axis=1)
     sound = Wav(bits=16, channels=channels).build(alone)

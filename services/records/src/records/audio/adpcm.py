@@ -81,10 +81,10 @@ def _decode_ms(blocks: NDArray[np.uint8], channels: int) -> NDArray[np.int32]:
     ):
         np.multiply(newer, newer_gain, out=sample)
         np.multiply(older, older_gain, out=scratch)
-        sample += scratch
-        sample >>= 8
+        np.add(sample, scratch, out=sample)
+        np.right_shift(sample, 8, out=sample)
         np.multiply(code, step, out=scratch)
-        sample += scratch
+        np.add(sample, scratch, out=sample)
         np.maximum(sample, -32768, out=sample)
         np.minimum(sample, 32767, out=sample)
         step *= factor
