@@ -55,6 +55,17 @@ def decode(data: bytes, container_format: str = "mp3") -> Decoded:
     return Decoded(np.concatenate([_floats(frame) for frame in frames]), rate)
 
 
+def mix(wav: bytes) -> Decoded:
+    """Decodes a WAV of more than two channels and mixes them to stereo by FFmpeg's rules."""
+    with av.open(io.BytesIO(wav), mode="r", format="wav") as container:
+        rate = container.streams.audio[0].rate
+        # For integers FFmpeg scales the mix down; for floats it would not.
+        resampler = av.AudioResampler(format="s16", layout="stereo", rate=rate)
+        frames = [mixed for frame in container.decode(audio=0) for mixed in resampler.resample(frame)]
+        frames += resampler.resample(None)
+    return Decoded(np.concatenate([_floats(frame) for frame in frames]), rate)
+
+
 def resample(sound: Decoded, rate: int) -> Decoded:
     """Returns the sound at another rate, by FFmpeg's resampler."""
     if sound.rate == rate:

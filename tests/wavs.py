@@ -3,6 +3,7 @@
 A sound is a float array of shape (frames, channels) between -1 and 1.
 """
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -20,7 +21,7 @@ Sound = NDArray[np.floating[Any]]
 Chunk = tuple[bytes, bytes]
 
 UNKNOWN_SIZE = 0xFFFFFFFF
-PCM, EXTENSIBLE = 0x0001, 0xFFFE
+PCM, FLOAT, EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
 MEDIA_SUBTYPE = bytes.fromhex("000000001000800000aa00389b71")
 
 
@@ -29,6 +30,7 @@ class Wav:
     """How to write a WAV; every field that is given wins over what would be right."""
 
     bits: int = 16
+    sample_bytes: int | None = None
     channels: int = 2
     rate: int = 44100
     tag: int = PCM
@@ -47,15 +49,19 @@ class Wav:
     data_size: int | None = None
 
     @property
+    def order(self) -> Literal["<", ">"]:
+        return ">" if self.magic == b"RIFX" else "<"
+
+    @property
     def frame_bytes(self) -> int:
-        return self.channels * self.bits // 8
+        return self.channels * (self.sample_bytes or -(-self.bits // 8))
 
     def fmt(self) -> bytes:
-        """Returns the body of the fmt chunk: 16 bytes, 18 (`fmt_bytes=18`) or 40 (`extensible=True`)."""
+        """Returns the body of the fmt chunk: 16 bytes, others (`fmt_bytes=18`) or 40 (`extensible=True`)."""
         align = self.frame_bytes if self.block_align is None else self.block_align
         tag = EXTENSIBLE if self.extensible else self.tag
         body = struct.pack(
-            "<HHIIHH",
+            f"{self.order}HHIIHH",
             tag,
             self.channels,
             self.rate,
@@ -66,40 +72,47 @@ class Wav:
         if self.extensible:
             valid = self.bits if self.valid_bits is None else self.valid_bits
             subtype = struct.pack("<H", self.tag) + MEDIA_SUBTYPE if self.subtype is None else self.subtype
-            body += struct.pack("<HHI16s", 22, valid, self.mask, subtype)
+            guid = struct.unpack("<IHH8s", subtype)
+            body += struct.pack(f"{self.order}HHIIHH8s", 22, valid, self.mask, *guid)
         size = len(body) if self.fmt_bytes is None else self.fmt_bytes
         return body[:size].ljust(size, b"\0")
 
     def header(self, audio_bytes: int) -> bytes:
         """Returns all that comes before `audio_bytes` of audio."""
-        chunks = b"".join(chunk(*c) for c in (*self.before_fmt, (b"fmt ", self.fmt()), *self.before_data))
-        after = sum(len(chunk(*c)) for c in self.after)
+        before = (*self.before_fmt, (b"fmt ", self.fmt()), *self.before_data)
+        chunks = b"".join(chunk(*c, self.order) for c in before)
+        after = sum(len(chunk(*c, self.order)) for c in self.after)
         right_riff_size = 4 + len(chunks) + 8 + audio_bytes + audio_bytes % 2 + after
         riff_size = right_riff_size if self.riff_size is None else self.riff_size
         data_size = audio_bytes if self.data_size is None else self.data_size
         return b"".join(
             (
                 self.magic,
-                struct.pack("<I", riff_size),
+                struct.pack(f"{self.order}I", riff_size),
                 self.form,
                 chunks,
                 b"data",
-                struct.pack("<I", data_size),
+                struct.pack(f"{self.order}I", data_size),
             )
         )
 
     def build(self, sound: Sound) -> bytes:
         """Returns the whole file around `sound`."""
-        audio = pcm(sound, self.bits)
-        return b"".join(
-            (self.header(len(audio)), audio, b"\0" * (len(audio) % 2), *(chunk(*c) for c in self.after))
-        )
+        audio = self.audio(sound)
+        after = (chunk(*c, self.order) for c in self.after)
+        return b"".join((self.header(len(audio)), audio, b"\0" * (len(audio) % 2), *after))
+
+    def audio(self, sound: Sound) -> bytes:
+        """Returns the body of the data chunk."""
+        if self.tag == FLOAT:
+            return sound.astype(f"{self.order}f{self.bits // 8}").tobytes()
+        return pcm(sound, self.bits, self.sample_bytes, self.order)
 
     def stream(self, total_bytes: int, sound: Sound, piece_bytes: int = 1 << 16) -> Iterator[bytes]:
         """Yields a file of `total_bytes` in all, made on the way: the header, then `sound` over and over."""
         audio_bytes = total_bytes - len(self.header(0))
         yield self.header(audio_bytes)
-        once = pcm(sound, self.bits)
+        once = self.audio(sound)
         pieces = [once[start : start + piece_bytes] for start in range(0, len(once), piece_bytes)]
         for piece in cycle(pieces):
             if audio_bytes <= len(piece):
@@ -109,19 +122,56 @@ class Wav:
             audio_bytes -= len(piece)
 
 
-def chunk(name: bytes, body: bytes) -> bytes:
+def chunk(name: bytes, body: bytes, order: Literal["<", ">"] = "<") -> bytes:
     """Returns a RIFF chunk with its padding."""
-    return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+    return name + struct.pack(f"{order}I", len(body)) + body + b"\0" * (len(body) % 2)
 
 
-def pcm(sound: Sound, bits: int) -> bytes:
-    """Returns integer PCM: little-endian, and unsigned where it is of 8 bit."""
+def ds64(audio_bytes: int, riff_bytes: int = 0, frames: int = 0) -> Chunk:
+    """Returns the chunk of an RF64 that holds the sizes."""
+    return b"ds64", struct.pack("<QQQI", riff_bytes, audio_bytes, frames, 0)
+
+
+def pcm(sound: Sound, bits: int, sample_bytes: int | None = None, order: Literal["<", ">"] = "<") -> bytes:
+    """Returns integer PCM, left-justified in its bytes, and unsigned where that is one."""
+    sample_bytes = sample_bytes or -(-bits // 8)
+    # A float has 53 bits.
+    bits = min(bits, 53)
     scale = 1 << bits - 1
     samples: NDArray[np.int64] = np.rint(sound * scale).clip(-scale, scale - 1).astype(np.int64)
-    if bits == 8:
+    samples <<= 8 * sample_bytes - bits
+    if sample_bytes == 1:
         return (samples + 128).astype(np.uint8).tobytes()
     octets: NDArray[np.uint8] = np.frombuffer(samples.astype("<i8").tobytes(), dtype=np.uint8)
-    return octets.reshape(-1, 8)[:, : bits // 8].tobytes()
+    octets = octets.reshape(-1, 8)[:, :sample_bytes]
+    return (octets if order == "<" else octets[:, ::-1]).tobytes()
+
+
+def encoded(sound: Sound, codec: str, rate: int = 44100, block_bytes: int = 1024) -> bytes:
+    """Returns a WAV of one or two channels that FFmpeg wrote, with the codec of that name in FFmpeg."""
+    buffer = io.BytesIO()
+    layout = "mono" if sound.shape[1] == 1 else "stereo"
+    with av.open(buffer, mode="w", format="wav") as container:
+        stream = container.add_stream(
+            codec, rate=rate, layout=layout, options={"block_size": str(block_bytes)}
+        )
+        if not isinstance(stream, av.AudioStream):
+            raise TypeError(f"{codec} is no codec of audio")
+        frame = av.AudioFrame.from_ndarray(
+            np.frombuffer(pcm(sound, 16), dtype="<i2").reshape(1, -1), format="s16", layout=layout
+        )
+        frame.sample_rate = rate
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    return buffer.getvalue()
+
+
+def of_scipy() -> dict[str, bytes]:
+    """Returns the WAVs that scipy tests its own reader with, by the names of their files."""
+    package = find_spec("scipy")
+    if package is None or package.origin is None:
+        raise LookupError("a set of odd WAVs comes with the package scipy")
+    folder = Path(package.origin).parent / "io" / "tests" / "data"
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.wav"))}
 
 
 def sine(hertz: float = 440.0, seconds: float = 1.0, rate: int = 44100, channels: int = 2) -> Sound:

@@ -7,12 +7,13 @@ from uuid import UUID
 import pytest
 
 from common.credentials import Credentials
-from common.problems import InvalidCredentials
-from records.problems import Busy, CredentialsTooLate, InvalidForm
+from common.problems import InvalidCredentials, type_of
+from records.problems import Busy, CredentialsTooLate, InvalidForm, RecordingTooLong
 from records.service import Uploads
 from records.upload import Field
 from tests.integration.isolated import Isolated, Wire
 from tests.integration.sounds import LARGE, SMALL, pieces, wav_of
+from tests.wavs import Wav
 from users.service import create_user
 
 BOUND_SECONDS = 60
@@ -173,6 +174,24 @@ async def test_audio_too_long_to_wait_for_its_credentials_is_refused_with_the_wa
     assert "10000 bytes" in refusal.value.detail
     assert "put the fields user_id and token in front of the audio" in refusal.value.detail
     assert wire.calls == []
+
+
+async def test_a_recording_that_lasts_too_long_is_refused_and_leaves_nothing(isolated: Isolated) -> None:
+    user_id, credentials = await isolated.make_user()
+    wire = Wire()
+    uploads = isolated.uploads(wire, max_duration_seconds=3600)
+
+    async def body() -> AsyncIterator[Field | bytes]:
+        # At 1 Hz a byte is a second.
+        yield Wav(rate=1, bits=8, channels=1).header(3601) + bytes(3601)
+
+    with pytest.raises(RecordingTooLong) as refusal:
+        await uploads.store_record(body(), credentials)
+    await uploads.close()
+    assert refusal.value.status_code == 413
+    assert type_of(refusal.value) == "/problems/recording-too-long"
+    assert "longer than 3600 seconds" in refusal.value.detail
+    assert await isolated.rows(user_id) == []
 
 
 async def test_credentials_that_are_given_twice_are_refused_and_leave_nothing(isolated: Isolated) -> None:

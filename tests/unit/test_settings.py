@@ -21,6 +21,7 @@ def test_what_is_enough_is_enough_and_the_rest_has_defaults() -> None:
     assert settings.store.s3_bucket == "records"
     assert settings.downloads == "accel"
     assert settings.max_upload_bytes == 4 * 1024**3
+    assert settings.max_duration_seconds == 86400
     assert settings.encoder_threads >= 1
     assert load(UsersSettings, ENOUGH).port == 8000
 

@@ -9,12 +9,20 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from records.audio import BrokenAudio, UnsupportedAudio
-from records.audio.wav import MAX_BYTES_BEFORE_AUDIO, MAX_CHUNKS_BEFORE_AUDIO, WavParser
-from tests.wavs import UNKNOWN_SIZE, Wav, chunk, sine
+from records.audio.formats import Codec
+from records.audio.wav import (
+    MAX_BYTES_BEFORE_AUDIO,
+    MAX_CHUNKS,
+    MAX_METADATA_BYTES,
+    MAX_METADATA_CHUNK_BYTES,
+    WavParser,
+)
+from tests.wavs import FLOAT, UNKNOWN_SIZE, Wav, chunk, ds64, encoded, sine
 
 SOUND = sine(seconds=0.001)
 AUDIO = Wav().build(SOUND)[44:]
 ODD = (b"odd ", b"123")
+MS, IMA = 0x0002, 0x0011
 unhurried = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -50,7 +58,15 @@ def outcome(*pieces: bytes) -> bytes | tuple[type[Exception], str]:
         Wav(riff_size=UNKNOWN_SIZE, data_size=0),
         Wav(riff_size=36, data_size=0),
         Wav(data_size=0x7FFFF000),
+        Wav(data_size=0x7FFFFFFE),
         Wav(riff_size=7),
+        Wav(fmt_bytes=14),
+        Wav(magic=b"RF64", before_fmt=(ds64(len(AUDIO)),), riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE),
+        Wav(magic=b"BW64", before_fmt=(ds64(len(AUDIO)),), riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE),
+        Wav(magic=b"RF64", before_fmt=(ds64(0),), riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE),
+        Wav(magic=b"RF64", before_fmt=(ds64(1 << 63),), riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE),
+        Wav(magic=b"RF64", riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE),
+        Wav(magic=b"RF64", before_fmt=((b"ds64", b"short"),), riff_size=UNKNOWN_SIZE),
     ],
     ids=repr,
 )
@@ -62,19 +78,95 @@ def test_the_audio_is_found_in_every_layout_that_writers_leave(wav: Wav) -> None
 
 
 def test_the_format_says_what_the_fmt_chunk_says() -> None:
+    for magic in (b"RIFF", b"RIFX"):
+        parser = WavParser()
+        wav = Wav(bits=24, channels=6, rate=48000, extensible=True, mask=0x3F, valid_bits=20, magic=magic)
+        assert b"".join(parser.feed(wav.header(180))) == b""
+        assert parser.format.codec is Codec.INTEGER
+        assert parser.format.channels == 6
+        assert parser.format.sample_rate == 48000
+        assert parser.format.sample_bytes == 3
+        assert parser.format.block_bytes == 18
+        assert parser.format.channel_mask == 0x3F
+        assert parser.format.is_big_endian == (magic == b"RIFX")
+        assert parser.frames == 10
+
+
+def test_a_big_endian_wav_has_its_numbers_reversed_everywhere() -> None:
+    wav = Wav(magic=b"RIFX", before_fmt=(ODD,), before_data=(ODD,), after=(ODD, (b"bext", b"text")))
     parser = WavParser()
-    wav = Wav(bits=24, channels=6, rate=48000, extensible=True, mask=0x3F, valid_bits=20)
-    assert b"".join(parser.feed(wav.header(0))) == b""
-    assert parser.format.channels == 6
-    assert parser.format.sample_rate == 48000
-    assert parser.format.sample_bytes == 3
-    assert parser.format.frame_bytes == 18
-    assert parser.format.channel_mask == 0x3F
+    audio = b"".join(bytes(view) for view in parser.feed(wav.build(SOUND)))
+    parser.finish()
+    assert audio == wav.audio(SOUND) != AUDIO
+    assert parser.metadata == [(b"bext", b"text")]
 
 
-def test_audio_that_ends_early_is_complete_as_far_as_it_goes() -> None:
-    data = Wav().build(SOUND)
-    assert parse(data[:-7]) == AUDIO[:-7]
+@pytest.mark.parametrize(
+    ("wav", "cut_bytes", "truncated"),
+    [
+        (Wav(), 7, True),
+        (Wav(), 1, True),
+        (Wav(), 0, False),
+        (Wav(data_size=0x7FFFFFFE), 0, True),
+        (Wav(data_size=0x7FFFF000), 7, False),
+        (Wav(riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE), 7, False),
+        (Wav(riff_size=0, data_size=0), 7, False),
+        (Wav(magic=b"RF64", before_fmt=(ds64(1 << 40),), data_size=UNKNOWN_SIZE), 0, True),
+    ],
+)
+def test_audio_that_ends_early_is_complete_as_far_as_it_goes_and_known_for_it(
+    wav: Wav, cut_bytes: int, truncated: bool
+) -> None:
+    data = wav.build(SOUND)
+    parser = WavParser()
+    audio = b"".join(bytes(view) for view in parser.feed(data[: len(data) - cut_bytes]))
+    parser.finish()
+    assert audio == AUDIO[: len(AUDIO) - cut_bytes]
+    assert parser.truncated == truncated
+
+
+def test_a_file_that_lacks_only_what_follows_its_audio_is_not_truncated() -> None:
+    parser = WavParser()
+    data = Wav(after=((b"LIST", bytes(40)),)).build(SOUND)
+    assert b"".join(parser.feed(data[:-20])) == AUDIO
+    parser.finish()
+    assert not parser.truncated
+    assert parser.metadata == []
+
+
+def test_metadata_is_handed_out_from_before_and_after_the_audio_and_larger_ones_are_left_out() -> None:
+    largest = (b"bext", b"x" * MAX_METADATA_CHUNK_BYTES)
+    too_large = (b"bext", b"x" * (MAX_METADATA_CHUNK_BYTES + 1))
+    wav = Wav(
+        before_fmt=((b"LIST", b"INFOodd"), (b"cue ", bytes(4)), too_large),
+        before_data=((b"id3 ", b"ID3"), (b"LIST", b"")),
+        after=(ODD, largest, largest, largest, largest, (b"LIST", b"INFOend")),
+    )
+    expected = [(b"LIST", b"INFOodd"), (b"id3 ", b"ID3"), largest, largest, largest, (b"LIST", b"INFOend")]
+    data = wav.build(SOUND)
+    for piece_bytes in (997, len(data)):
+        parser = WavParser()
+        pieces = [data[at : at + piece_bytes] for at in range(0, len(data), piece_bytes)]
+        assert b"".join(bytes(view) for piece in pieces for view in parser.feed(piece)) == AUDIO
+        parser.finish()
+        assert parser.metadata == expected
+    assert sum(len(body) for _, body in expected) <= MAX_METADATA_BYTES
+
+
+@pytest.mark.parametrize(
+    ("fact_frames", "frames"),
+    [(2000, 2000), (1018, 1018), (2034, 2034), (0, 2034), (1017, 2034), (5000, 2034)],
+)
+def test_the_fact_chunk_shortens_the_last_block_of_adpcm_and_nothing_else(
+    fact_frames: int, frames: int
+) -> None:
+    # Two blocks of 1017 frames.
+    data = encoded(sine(seconds=2034 / 44100), "adpcm_ima_wav")
+    at = data.index(b"fact") + 8
+    parser = WavParser()
+    audio = b"".join(parser.feed(data[:at] + struct.pack("<I", fact_frames) + data[at + 4 :]))
+    assert len(audio) == 2048
+    assert parser.frames == frames
 
 
 def test_audio_of_unknown_size_goes_on_past_four_gib() -> None:
@@ -97,11 +189,7 @@ def test_an_empty_data_chunk_of_a_finished_file_does_not_swallow_what_follows() 
 @pytest.mark.parametrize(
     ("tag", "words"),
     [
-        (0x0002, "0x0002 (Microsoft ADPCM)"),
-        (0x0003, "0x0003 (IEEE float)"),
-        (0x0006, "0x0006 (A-law)"),
-        (0x0007, "0x0007 (µ-law)"),
-        (0x0011, "0x0011 (IMA ADPCM)"),
+        (0x0000, "0x0000;"),
         (0x0031, "0x0031 (GSM 6.10)"),
         (0x0055, "0x0055 (MP3)"),
         (0x1234, "0x1234;"),
@@ -114,7 +202,9 @@ def test_another_codec_is_refused_by_tag_and_name_with_a_way_out(
     with pytest.raises(UnsupportedAudio) as refusal:
         parse(Wav(tag=tag, extensible=extensible).build(SOUND))
     assert f"fmt chunk says codec {words}" in str(refusal.value)
-    assert "integer PCM of 8, 16, 24 or 32 bit is supported" in str(refusal.value)
+    assert "integer PCM, IEEE float, A-law, µ-law, IMA ADPCM and Microsoft ADPCM are supported" in str(
+        refusal.value
+    )
     assert "ffmpeg -i in.wav -c:a pcm_s16le out.wav" in str(refusal.value)
 
 
@@ -141,9 +231,6 @@ def test_an_unknown_sub_format_is_refused_by_its_guid(subtype: str, words: str) 
         (b"FORM\0\0\0\0AIFF", "This is AIFF,"),
         (b"FORM\0\0\0\0AIFC", "This is AIFF-C"),
         (b"\0\0\0\x20ftypM4A ", "This is MP4, M4A or MOV"),
-        (b"RIFX\0\0\0\0WAVE", "This is a big-endian WAV (RIFX)"),
-        (b"RF64\xff\xff\xff\xffWAVE", "This is an RF64 WAV"),
-        (b"BW64\xff\xff\xff\xffWAVE", "This is a BW64 WAV"),
         (b"RIFF\0\0\0\0AVI ", "This is AVI"),
         (b"RIFF\0\0\0\0WEBP", "This is not a WAV: it starts with 'RIFF\\x00\\x00\\x00\\x00WEBP'"),
         (b"<!DOCTYPE html>", "This is not a WAV: it starts with '<!DOCTYPE ht'"),
@@ -160,12 +247,18 @@ def test_a_file_that_is_no_wav_is_refused_by_what_it_looks_like(start: bytes, wo
 @pytest.mark.parametrize(
     ("wav", "words"),
     [
-        (Wav(bits=12, block_align=4), "PCM of 12 bit; integer PCM of 8, 16, 24 or 32 bit"),
-        (Wav(bits=64), "PCM of 64 bit"),
-        (Wav(channels=33, block_align=66), "33 channels; 1 to 32"),
+        (Wav(bits=65), "integer PCM of 65 bit; 1 to 64 bit"),
+        (Wav(bits=16, tag=FLOAT), "IEEE float of 16 bit; 32 and 64 bit"),
+        (Wav(channels=33), "33 channels; 1 to 32"),
+        (Wav(channels=65535), "65535 channels; 1 to 32"),
+        (Wav(rate=768001), "768001 Hz; 1 to 768000 Hz"),
+        (Wav(rate=0xFFFFFFFF, channels=32), "4294967295 Hz; 1 to 768000 Hz"),
+        (Wav(tag=IMA, bits=3, block_align=1024), "IMA ADPCM of 3 bit; 4 bit are"),
+        (Wav(tag=IMA, bits=4, block_align=8193), "in blocks of 8193 bytes; at most 8192"),
+        (Wav(tag=MS, bits=4, channels=3, block_align=1024), "Microsoft ADPCM of 3 channels; it has 1 or 2"),
     ],
 )
-def test_pcm_beyond_the_limits_is_refused_with_value_limit_and_way_out(wav: Wav, words: str) -> None:
+def test_what_lies_beyond_the_limits_is_refused_with_value_limit_and_way_out(wav: Wav, words: str) -> None:
     with pytest.raises(UnsupportedAudio) as refusal:
         parse(wav.header(400))
     assert words in str(refusal.value)
@@ -188,13 +281,23 @@ WHOLE = Wav().build(SOUND)
         (WHOLE[:36] + b"LIST\x08\0\0\0abc", "inside its chunk 'LIST'"),
         (WHOLE[:36] + WHOLE[12:], "two fmt chunks"),
         (WHOLE[:12] + WHOLE[36:], "before any fmt chunk"),
-        (WHOLE[:12] + chunk(b"fmt ", bytes(14)), "fmt chunk says 14 bytes"),
-        (WHOLE[:12] + struct.pack("<4sI", b"fmt ", 1 << 30), "fmt chunk says 1073741824 bytes; 16 to 1024"),
+        (WHOLE[:12] + chunk(b"fmt ", bytes(13)), "fmt chunk says 13 bytes"),
+        (WHOLE[:12] + struct.pack("<4sI", b"fmt ", 1 << 30), "fmt chunk says 1073741824 bytes; 14 to 1024"),
         (WHOLE[:36] + struct.pack("<4sI", b"ju\0k", 1 << 31), "Chunk 'ju\\x00k' says 2147483648 bytes"),
         (Wav(extensible=True, fmt_bytes=39).build(SOUND), "extensible fmt chunk has 39 bytes; it needs 40"),
         (Wav(channels=0).header(4), "0 channels"),
         (Wav(rate=0).header(4), "0 Hz"),
         (Wav(block_align=3).header(4), "block align of 3 bytes, but 2 channels of 16 bit take 4"),
+        (Wav(block_align=0).header(4), "block align of 0 bytes, but 2 channels of 16 bit take 4"),
+        (Wav(block_align=0, fmt_bytes=14).header(4), "block align of 0 bytes"),
+        (Wav(block_align=65535).header(4), "block align of 65535 bytes"),
+        (Wav(block_align=18).header(4), "block align of 18 bytes"),
+        (Wav(bits=8, block_align=4).header(4), "block align of 4 bytes, but 2 channels of 8 bit take 2"),
+        (Wav(bits=32, tag=FLOAT, block_align=16).header(4), "block align of 16 bytes"),
+        (Wav(tag=7, bits=16).header(4), "block align of 4 bytes, but 2 channels of 8 bit take 2"),
+        (Wav(tag=IMA, bits=4, block_align=0).header(4), "block align of 0 bytes, too few"),
+        (Wav(tag=IMA, bits=4, block_align=7).header(4), "block align of 7 bytes, too few"),
+        (Wav(tag=MS, bits=4, block_align=13).header(4), "block align of 13 bytes, too few"),
         (Wav(extensible=True, valid_bits=17).header(4), "17 valid bits in samples of 16"),
     ],
 )
@@ -205,8 +308,18 @@ def test_a_broken_wav_is_refused_with_what_is_wrong(data: bytes, words: str) -> 
 
 
 def test_endless_chunks_before_the_audio_are_refused() -> None:
-    with pytest.raises(BrokenAudio, match=f"{MAX_CHUNKS_BEFORE_AUDIO} chunks"):
-        parse(WHOLE[:36], chunk(b"a   ", b"") * MAX_CHUNKS_BEFORE_AUDIO)
+    with pytest.raises(BrokenAudio, match=f"{MAX_CHUNKS} chunks"):
+        parse(WHOLE[:36], chunk(b"a   ", b"") * MAX_CHUNKS)
+
+
+def test_of_ten_million_chunks_after_the_audio_a_few_thousand_are_looked_at() -> None:
+    parser = WavParser()
+    piece = chunk(b"LIST", b"ab") * 10_000
+    assert b"".join(parser.feed(WHOLE)) == AUDIO
+    for _ in range(1000):
+        assert b"".join(parser.feed(piece)) == b""
+    parser.finish()
+    assert len(parser.metadata) < MAX_CHUNKS
 
 
 def test_many_bytes_before_the_audio_are_skipped_without_being_held() -> None:
@@ -237,7 +350,19 @@ def test_arbitrary_bytes_are_refused_with_the_same_words_however_they_are_cut(
 
 @unhurried
 @given(
-    wav=st.sampled_from([Wav(), Wav(extensible=True, before_fmt=(ODD,)), Wav(bits=24, before_data=(ODD,))]),
+    wav=st.sampled_from(
+        [
+            Wav(),
+            Wav(extensible=True, before_fmt=(ODD,)),
+            Wav(bits=24, before_data=(ODD,)),
+            Wav(magic=b"RIFX", bits=12, after=((b"LIST", b"INFO"),)),
+            Wav(
+                magic=b"RF64", before_fmt=(ds64(len(AUDIO)),), riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE
+            ),
+            Wav(tag=IMA, bits=4, block_align=64, fmt_bytes=20, before_data=((b"fact", b"\1\0\0\0"),)),
+            Wav(tag=MS, bits=4, block_align=64, fmt_bytes=50, before_data=((b"fact", b"\1\0\0\0"),)),
+        ]
+    ),
     changes=st.dictionaries(st.integers(0, 90), st.integers(0, 255), max_size=4),
     length=st.integers(0, 200),
     cuts=st.lists(st.integers(0, 200), max_size=5),

@@ -43,8 +43,15 @@ class RangeNotSatisfiable(Problem):
     title = "The range lies outside the MP3"
 
 
+class RecordingTooLong(Problem):
+    """The WAV lasts longer than is converted."""
+
+    status_code = 413
+    title = "The recording is too long"
+
+
 class UnsupportedAudio(Problem):
-    """The body is no WAV, or one whose codec or sample rate is not converted here."""
+    """The body is no WAV, or one whose codec, depth or sample rate is not converted here."""
 
     status_code = 415
     title = "The audio is not supported"

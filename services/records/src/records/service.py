@@ -11,8 +11,7 @@ Whoever gives an upload up (this module, or records.sweeper when the lease has r
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -36,6 +35,7 @@ from records.problems import (
     CredentialsTooLate,
     InvalidForm,
     NoWaveform,
+    RecordingTooLong,
     UnknownRecord,
     UnsupportedAudio,
     UploadInterrupted,
@@ -228,7 +228,7 @@ class Uploads:
         self._engine = engine
         self._store = store
         self._settings = settings
-        self._threads = ThreadPoolExecutor(settings.encoder_threads, thread_name_prefix="encoder")
+        self._threads = audio_package.EncoderThreads(settings.encoder_threads)
         self._slots = asyncio.Semaphore(settings.max_uploads)
         self._late_slots = asyncio.Semaphore(settings.max_late_credentials)
         self._clean_ups: set[asyncio.Task[None]] = set()
@@ -236,7 +236,7 @@ class Uploads:
     async def close(self) -> None:
         """Waits for the clean-up of uploads that ended early, and ends the threads."""
         await asyncio.gather(*self._clean_ups)
-        self._threads.shutdown()
+        self._threads.close()
 
     async def store_record(
         self, body: AsyncIterator[Field | bytes], credentials: Credentials | None
@@ -247,8 +247,9 @@ class Uploads:
         Raises a Problem for whatever goes wrong; then nothing of the upload is kept.
         """
         async with AsyncExitStack() as resources:
-            converter = audio_package.Converter(self._settings.default_bitrate_kbps)
+            converter = self._new_converter(self._settings.default_bitrate_kbps)
             upload = _Upload(ObjectWriter(self._store), resources, converter)
+            resources.callback(upload.close)
             try:
                 return await self._receive(upload, body, credentials)
             except BaseException:
@@ -272,7 +273,7 @@ class Uploads:
                 await self._take_audio(upload, item)
         if not upload.reservation:
             raise InvalidCredentials("Send the fields user_id and token, or an Authorization header.")
-        await upload.writer.write(await self._encode(upload.converter.finish))
+        await self._write(upload, upload.converter.finish())
         stored = await upload.writer.finish(upload.converter.make_head(upload.title))
         properties, waveform = upload.converter.properties, upload.converter.waveform
         record = await publish(
@@ -296,7 +297,7 @@ class Uploads:
             return
         if field.name == BITRATE:
             # The audio has not begun: the reading of the form sees to that.
-            upload.converter = audio_package.Converter(self._parse_bitrate(field.value))
+            upload.converter = self._new_converter(self._parse_bitrate(field.value))
             return
         if upload.reservation:
             raise InvalidForm("The credentials are given twice; send them in the header or as form fields.")
@@ -323,12 +324,7 @@ class Uploads:
             await self._take_slot(upload, self._late_slots, "too many uploads wait for their credentials")
             await self._take_slot(upload, self._slots, "as many uploads are under way as are allowed")
             upload.is_late = True
-        await upload.writer.write(await self._encode(upload.converter.feed, audio))
-        if not upload.reservation and upload.writer.held_bytes > self._settings.max_held_bytes:
-            raise CredentialsTooLate(
-                f"More than {self._settings.max_held_bytes} bytes of MP3 wait for the credentials;"
-                " put the fields user_id and token in front of the audio, or send them in a header."
-            )
+        await self._write(upload, upload.converter.feed(audio))
 
     async def _reserve(self, upload: "_Upload", credentials: Credentials) -> None:
         if not upload.is_late:
@@ -351,15 +347,27 @@ class Uploads:
             except Problem as problem:
                 log.warning("the lease was not renewed", detail=problem.detail)
 
-    async def _encode(self, function: Callable[..., bytes], *audio: bytes) -> bytes:
-        """Runs the converter in a thread: LAME releases the interpreter lock, the event loop stays free."""
-        loop = asyncio.get_running_loop()
+    def _new_converter(self, bitrate_kbps: int) -> audio_package.Converter:
+        return audio_package.Converter(
+            self._threads, bitrate_kbps, max_duration_seconds=self._settings.max_duration_seconds
+        )
+
+    async def _write(self, upload: "_Upload", mp3: AsyncIterator[bytes]) -> None:
+        """Writes what the converter makes, or holds it while the credentials have not come."""
         try:
-            return await loop.run_in_executor(self._threads, function, *audio)
+            async for piece in mp3:
+                await upload.writer.write(piece)
+                if not upload.reservation and upload.writer.held_bytes > self._settings.max_held_bytes:
+                    raise CredentialsTooLate(
+                        f"More than {self._settings.max_held_bytes} bytes of MP3 wait for the credentials;"
+                        " put the fields user_id and token in front of the audio, or send them in a header."
+                    )
         except audio_package.UnsupportedAudio as error:
             raise UnsupportedAudio(str(error)) from None
         except audio_package.BrokenAudio as error:
             raise BrokenAudio(str(error)) from None
+        except audio_package.TooLong as error:
+            raise RecordingTooLong(str(error)) from None
 
     async def _take_slot(self, upload: "_Upload", semaphore: asyncio.Semaphore, reason: str) -> None:
         if semaphore.locked():
@@ -396,3 +404,7 @@ class _Upload:
     lease_keeper: asyncio.Task[None] | None = None
     # The audio came before the credentials, so its MP3 is held in memory.
     is_late: bool = False
+
+    def close(self) -> None:
+        """Lets the converter's threads go; there may be another one by then than at the start."""
+        self.converter.close()

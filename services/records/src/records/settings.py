@@ -29,6 +29,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     downloads: Literal["accel", "stream"] = "accel"
     # The whole request body; the gateway is given the same number.
     max_upload_bytes: PositiveInt = 4 * 1024**3
+    # Of a recording. At a low sample rate a small WAV lasts long and becomes a large MP3.
+    max_duration_seconds: PositiveInt = 24 * 60 * 60
     # What an upload gets, and the range of what it may ask for.
     default_bitrate_kbps: BitrateKbps = 128
     min_bitrate_kbps: BitrateKbps = 32

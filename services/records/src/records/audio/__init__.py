@@ -1,7 +1,16 @@
 """A WAV in, an MP3 out, in bounded memory; knows neither HTTP nor SQL nor storage."""
 
 from .converter import Converter, Properties
-from .errors import BrokenAudio, UnsupportedAudio
+from .errors import BrokenAudio, TooLong, UnsupportedAudio
 from .levels import Waveform
+from .parallel import EncoderThreads
 
-__all__ = ["BrokenAudio", "Converter", "Properties", "UnsupportedAudio", "Waveform"]
+__all__ = [
+    "BrokenAudio",
+    "Converter",
+    "EncoderThreads",
+    "Properties",
+    "TooLong",
+    "UnsupportedAudio",
+    "Waveform",
+]

@@ -1,14 +1,25 @@
-"""A WAV in, an MP3 out, while it arrives: parser, PCM windows, meter and encoder, and at last the head."""
+"""A WAV in, an MP3 out, while it arrives: parser, windows of PCM, meter, encoders, and at last the head."""
 
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .encoder import Encoder
 from .errors import BrokenAudio
 from .info import Stream
 from .levels import Meter, Waveform
-from .pcm import Windows
+from .parallel import EncoderThreads, ParallelEncoder
 from .tags import make_id3
 from .wav import WavParser
+from .windows import Windows
+
+if TYPE_CHECKING:
+    from pydub import AudioSegment
+
+DEFAULT_MAX_DURATION_SECONDS = 24 * 60 * 60
+
+# A byte of WAV can be a second of MP3 (at 1 Hz), so what a large piece gives comes in blocks too.
+_BLOCK_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,78 +35,81 @@ class Properties:
     """The loudest sample of what was encoded, below full scale; None where all is digital silence."""
     rms_dbfs: float | None
     """The mean level of what was encoded, below a full-scale square wave; None as above."""
-    truncated: bool = False
-    """Whether the WAV ended before the audio that it announces."""
+    truncated: bool
+    """The WAV ended before the audio that its header announces; the MP3 is complete as far as that goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pipeline:
+    """What stands behind the parser, once the format is known."""
+
+    windows: Windows
+    meter: Meter
+    encoder: ParallelEncoder
 
 
 class Converter:
-    """Turns a WAV that arrives in pieces into MP3 bytes, which depend on the WAV alone and not on the pieces.
+    """Turns a WAV that arrives in pieces into MP3 bytes.
 
-    Memory is bounded whatever the input: besides a piece and its MP3, one window of PCM for the encoder and
-    sixteen for the meter. The calls block, as they encode, but leave the GIL free meanwhile: make them in a
-    thread, one at a time. An exception ends the converter.
+    Memory is bounded whatever the input: besides a piece, the PCM that may wait for an encoder. To be used in
+    one event loop, one call at a time; all that takes long is done in threads. An exception ends it.
     """
 
-    def __init__(self, bitrate_kbps: int = 128) -> None:
+    def __init__(
+        self,
+        threads: EncoderThreads,
+        bitrate_kbps: int = 128,
+        *,
+        max_duration_seconds: int = DEFAULT_MAX_DURATION_SECONDS,
+    ) -> None:
         """Asks for a bitrate of 8 to 320 kbit/s; LAME takes the nearest that the sample rate has."""
+        self._threads = threads
         self._bitrate_kbps = bitrate_kbps
+        self._max_duration_seconds = max_duration_seconds
         self._parser = WavParser()
-        self._pipeline: tuple[Windows, Meter, Encoder] | None = None
+        self._pipeline: _Pipeline | None = None
         self._stream = Stream()
         self._properties: Properties | None = None
         self._waveform: Waveform | None = None
 
     @property
-    def metadata(self) -> list[tuple[bytes, bytes]]:
-        """Name and body of the WAV's LIST and bext chunks."""
-        return []
-
-    @property
     def properties(self) -> Properties:
-        """What the MP3 is, once `finish` has returned; a RuntimeError before."""
+        """What the MP3 is, once `finish` has ended; a RuntimeError before."""
         if self._properties is None:
             raise RuntimeError("the MP3 is not finished")
         return self._properties
 
     @property
     def waveform(self) -> Waveform:
-        """The peaks of what was encoded, once `finish` has returned; a RuntimeError before."""
+        """The peaks of what was encoded, once `finish` has ended; a RuntimeError before."""
         if self._waveform is None:
             raise RuntimeError("the MP3 is not finished")
         return self._waveform
 
-    def feed(self, data: bytes | memoryview) -> bytes:
-        """Takes the next piece of the WAV, of any size, and returns the MP3 bytes that are ready, often none.
+    async def feed(self, data: bytes) -> AsyncIterator[bytes]:
+        """Takes the next piece of the WAV, of any size, and yields the MP3 bytes that are ready, often none.
 
-        Raises UnsupportedAudio or BrokenAudio as soon as the bytes that show it are there.
+        Raises UnsupportedAudio, BrokenAudio or TooLong as soon as the bytes that show it are there.
         """
-        mp3 = bytearray()
-        for audio in self._parser.feed(data):
-            windows, meter, encoder = self._open()
-            for window in windows.feed(audio):
-                meter.feed(window.raw_data)
-                mp3 += encoder.encode(window.raw_data)
-        return self._noted(mp3)
+        async for mp3 in self._encode(self._read(data)):
+            yield mp3
 
-    def finish(self) -> bytes:
-        """Says that the WAV has ended and returns the rest of the MP3, to which the head is still missing.
+    async def finish(self) -> AsyncIterator[bytes]:
+        """Says that the WAV has ended and yields the rest of the MP3, to which the head is still missing.
 
         Afterwards `properties` and `waveform` hold, and `make_head` can be called.
-
         Raises BrokenAudio when there was no audio, and UnsupportedAudio for a few bytes that are no WAV.
         """
         self._parser.finish()
-        windows, meter, encoder = self._open()
-        mp3 = bytearray()
-        for window in windows.finish():
-            meter.feed(window.raw_data)
-            mp3 += encoder.encode(window.raw_data)
+        windows = self._open().windows
+        async for mp3 in self._encode(windows.finish()):
+            yield mp3
         if windows.frames == 0:
             raise BrokenAudio("The WAV holds no audio: its data chunk has not one whole sample frame.")
-        mp3 += encoder.finish()
-        rest = self._noted(mp3)
+        await self._open().encoder.finish()
+        yield self._take()
+        levels = self._open().meter.finish()
         header = self._stream.header
-        levels = meter.finish()
         self._waveform = levels.waveform
         self._properties = Properties(
             duration_seconds=windows.frames / self._parser.format.sample_rate,
@@ -104,30 +118,64 @@ class Converter:
             bitrate_kbps=header.bitrate_kbps,
             peak_dbfs=levels.peak_dbfs,
             rms_dbfs=levels.rms_dbfs,
+            truncated=self._parser.truncated,
         )
-        return rest
 
     def make_head(self, title: str | None = None) -> bytes:
-        """Returns what belongs in front of all that `feed` and `finish` have returned: the tags, if there are
+        """Returns what belongs in front of all that `feed` and `finish` have yielded: the tags, if there are
         any, and the Info frame, by which players know the length and leave out what the codec adds.
 
         `title` wins over that of the WAV.
         """
-        windows, _, _ = self._open()
-        # LAME resamples, so this is what the encoder took, to within a sample.
-        samples = round(windows.frames * self.properties.sample_rate / self._parser.format.sample_rate)
-        return make_id3(self.metadata, title) + self._stream.make_info_frame(samples)
+        encoder = self._open().encoder
+        return make_id3(self._parser.metadata, title) + self._stream.make_info_frame(
+            encoder.samples, encoder.frames
+        )
 
-    def _open(self) -> tuple[Windows, Meter, Encoder]:
+    def close(self) -> None:
+        """Lets its threads and its memory go, at the end or before."""
+        if self._pipeline:
+            self._pipeline.encoder.close()
+
+    def _read(self, data: bytes) -> "Iterator[AudioSegment]":
+        for audio in self._parser.feed(data):
+            yield from self._open().windows.feed(audio)
+
+    def _open(self) -> _Pipeline:
         if self._pipeline is None:
-            source = self._parser.format
-            windows = Windows(source)
-            encoder = Encoder(source.sample_rate, windows.channels, self._bitrate_kbps)
-            self._pipeline = windows, Meter(windows.channels), encoder
+            announced = self._parser.frames
+            windows = Windows(self._parser.format, announced, self._max_duration_seconds)
+            expected = announced and announced * windows.sample_rate // self._parser.format.sample_rate
+            encoder = ParallelEncoder(
+                self._threads, windows.sample_rate, windows.channels, self._bitrate_kbps, expected
+            )
+            self._pipeline = _Pipeline(windows, Meter(windows.channels), encoder)
         return self._pipeline
 
-    def _noted(self, mp3: bytearray) -> bytes:
-        """Returns `mp3` after noting for the head what it is."""
-        noted = bytes(mp3)
-        self._stream.add(noted)
-        return noted
+    async def _encode(self, windows: "Iterator[AudioSegment]") -> AsyncIterator[bytes]:
+        """Measures and encodes windows; every window of the recording comes by here, in order."""
+        while pcm := await asyncio.to_thread(self._measure, windows):
+            await self._open().encoder.write(pcm)
+            if mp3 := self._take():
+                yield mp3
+            if len(pcm) < _BLOCK_BYTES:
+                return
+
+    def _measure(self, windows: "Iterator[AudioSegment]") -> bytes:
+        """Returns the next windows as one block, measured; only the last one is short."""
+        pieces: list[bytes] = []
+        size = 0
+        for window in windows:
+            pieces.append(window.raw_data)
+            size += len(window.raw_data)
+            if size >= _BLOCK_BYTES:
+                break
+        block = b"".join(pieces)
+        if block:
+            self._open().meter.feed(block)
+        return block
+
+    def _take(self) -> bytes:
+        mp3 = self._open().encoder.take()
+        self._stream.add(mp3)
+        return mp3

@@ -7,3 +7,7 @@ class UnsupportedAudio(Exception):  # noqa: N818 - a fact, as all problems of th
 
 class BrokenAudio(Exception):  # noqa: N818
     """The bytes are a WAV that contradicts itself or holds no audio; the message names what is wrong."""
+
+
+class TooLong(Exception):  # noqa: N818
+    """The recording lasts longer than is converted; the message names the limit and the way out."""

@@ -44,17 +44,13 @@ class Stream:
         """The header of the first frame; a ValueError where the stream does not begin with one."""
         return read_frame_header(self._first_header)
 
-    def make_info_frame(self, samples: int) -> bytes:
-        """Returns the frame that belongs in front of the stream, which holds `samples` at the MP3's rate."""
+    def make_info_frame(self, samples: int, frames: int) -> bytes:
+        """Returns the frame that belongs in front of the stream, of so many samples in so many frames."""
         stream = self.header
         mpeg_header = make_frame_header(
             self._first_header, HEADER_BYTES + stream.side_info_bytes + _XING_AND_LAME_BYTES
         )
         frame_bytes = read_frame_header(mpeg_header).frame_bytes
-        # Frames of one bitrate differ in size by a byte of padding, so their number is that of their mean.
-        frames = round(
-            self._size_bytes * 8 * stream.sample_rate / (stream.bitrate_kbps * 1000 * stream.samples)
-        )
         padding = min(max(frames * stream.samples - ENCODER_DELAY - samples, 0), _MAX_12_BITS)
         # Longer than the fields can say is rare and harmless: the number of frames gives the duration.
         size_bytes = min(frame_bytes + self._size_bytes, _MAX_32_BITS)

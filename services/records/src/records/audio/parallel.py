@@ -98,6 +98,8 @@ class ParallelEncoder:
         self._has_ended = False
         self.cuts = 0
         """How many times the recording has been cut."""
+        self.frames = 0
+        """How many MP3 frames there are, once `finish` has returned."""
         self._parts = deque([_Part(self._new_encoder(), 0, self._frame_samples)])
         self._jobs = 0
         self._mp3 = bytearray()
@@ -134,7 +136,8 @@ class ParallelEncoder:
         self._forget_samples(len(self._pcm) // self._sample_bytes)
 
     @property
-    def _arrived_samples(self) -> int:
+    def samples(self) -> int:
+        """How many samples have been written."""
         return self._pcm_start + len(self._pcm) // self._sample_bytes
 
     async def _wait(self) -> None:
@@ -159,13 +162,13 @@ class ParallelEncoder:
     def _limit(self, part: _Part) -> int:
         """How far a part can be encoded now, in samples."""
         if part.end_frame is None:
-            return self._arrived_samples
-        return min(self._arrived_samples, (part.end_frame + LEAD_OUT_FRAMES) * self._frame_samples)
+            return self.samples
+        return min(self.samples, (part.end_frame + LEAD_OUT_FRAMES) * self._frame_samples)
 
     def _has_done_its_share(self, part: _Part) -> bool:
         if part.is_busy or part.end_frame is None:
             return part.is_finished
-        has_arrived = (part.end_frame + LEAD_OUT_FRAMES) * self._frame_samples <= self._arrived_samples
+        has_arrived = (part.end_frame + LEAD_OUT_FRAMES) * self._frame_samples <= self.samples
         return (has_arrived or self._has_ended) and part.fed_samples == self._limit(part)
 
     def _start_job(self, part: _Part) -> None:
@@ -175,7 +178,7 @@ class ParallelEncoder:
         is_last = self._has_ended and part.end_frame is None and part.fed_samples + count == limit
         if count == 0 and not is_last:
             return
-        is_whole = self._has_ended or limit < self._arrived_samples
+        is_whole = self._has_ended or limit < self.samples
         if not is_whole and count < _SHORTEST_JOB_SECONDS * self._sample_rate:
             return
         start = (part.fed_samples - self._pcm_start) * self._sample_bytes
@@ -210,7 +213,7 @@ class ParallelEncoder:
             last = self._parts[-1]
             working = sum(not self._has_done_its_share(part) for part in self._parts)
             idle = self._threads.share_of(self) - working
-            arrived = self._arrived_samples / self._frame_samples
+            arrived = self.samples / self._frame_samples
             fed = last.fed_samples / self._frame_samples
             if idle < 1 or arrived - fed < shortest:
                 return
@@ -227,11 +230,11 @@ class ParallelEncoder:
     @property
     def _expected_frames(self) -> float:
         if self._has_ended:
-            samples = self._arrived_samples
+            samples = self.samples
         elif self._expected_samples is None:
             return float("inf")
         else:
-            samples = max(self._expected_samples, self._arrived_samples)
+            samples = max(self._expected_samples, self.samples)
         return samples / self._frame_samples
 
     def _join(self) -> None:
@@ -252,11 +255,12 @@ class ParallelEncoder:
             return
         first = self._parts[0]
         if first.is_finished:
+            self.frames = first.frames.end
             self._mp3 += first.frames.take_all()
             self._parts.clear()
         else:
             self._mp3 += first.frames.take_before(first.frames.end - HELD_FRAMES)
-        needed = min((part.fed_samples for part in self._parts), default=self._arrived_samples)
+        needed = min((part.fed_samples for part in self._parts), default=self.samples)
         self._forget_samples(needed - self._pcm_start)
 
     def _forget_samples(self, count: int) -> None:

@@ -1,79 +1,39 @@
-"""A WAV file that arrives in pieces: its format first, then its audio, with nothing else kept.
+"""A WAV file that arrives in pieces: its format first, then its audio, with little else kept.
 
 The layout is that of the "Multimedia Programming Interface and Data Specifications 1.0" (IBM and Microsoft,
-1991) and of Microsoft's "Multiple channel audio data and WAVE files" (WAVEFORMATEXTENSIBLE). What writers to
-a pipe leave behind is taken as they mean it: a `data` size of 0xFFFFFFFF, or of 0 in an unfinished header,
-runs to the end of the input, and audio that ends early is complete as far as it goes. What follows the
-announced audio is ignored.
+1991; RIFF, and RIFX, whose numbers are big-endian) and of EBU Tech 3306 and ITU-R BS.2088 (RF64 and BW64,
+whose ds64 chunk holds sizes over 4 GiB). What writers to a pipe leave behind is taken as they mean it: a
+`data` size of 0xFFFFFFFF, or of 0 in an unfinished header, runs to the end of the input, and audio that ends
+early is complete as far as it goes. Nothing that follows the announced audio can break the recording.
 """
 
-import struct
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from typing import Literal
 
 from .errors import BrokenAudio, UnsupportedAudio
+from .formats import MIN_FMT_BYTES, Codec, Format, read_format
 
-MAX_CHANNELS = 32
 MAX_FMT_BYTES = 1024
-MAX_CHUNKS_BEFORE_AUDIO = 4096
+MAX_CHUNKS = 4096
 MAX_BYTES_BEFORE_AUDIO = 64 * 1024 * 1024
+MAX_METADATA_CHUNK_BYTES = 64 * 1024
+MAX_METADATA_BYTES = 256 * 1024
 
 _RIFF_HEADER_BYTES = 12
 _CHUNK_HEADER_BYTES = 8
-_FMT_BYTES = 16
-_FMT_EXTENSIBLE_BYTES = 40
+_DS64_BYTES = 24
+_FACT_BYTES = 4
+_MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
+_METADATA_CHUNKS = (b"LIST", b"bext", b"id3 ", b"ID3 ")
 _UNKNOWN_SIZE = 0xFFFFFFFF
+# What SoX writes to a pipe.
+_LARGEST_SOX_SIZE = 0x7FFFF000
 _ENDLESS = 1 << 63
-
-_PCM = 0x0001
-_EXTENSIBLE = 0xFFFE
-# A sub-format is a GUID whose first bytes are the codec's tag; these are the families that carry one.
-_MEDIA_SUBTYPE = bytes.fromhex("000000001000800000aa00389b71")
-_AMBISONIC_SUBTYPE = bytes.fromhex("00002107d3118644c8c1ca000000")
-
-_CODECS = {
-    0x0002: "Microsoft ADPCM",
-    0x0003: "IEEE float",
-    0x0005: "IBM CVSD",
-    0x0006: "A-law",
-    0x0007: "µ-law",
-    0x0008: "DTS",
-    0x0010: "OKI ADPCM",
-    0x0011: "IMA ADPCM",
-    0x0014: "G.723 ADPCM",
-    0x0017: "Dialogic OKI ADPCM",
-    0x0020: "Yamaha ADPCM",
-    0x0022: "DSP Group TrueSpeech",
-    0x0031: "GSM 6.10",
-    0x0040: "G.721 ADPCM",
-    0x0042: "G.723.1",
-    0x0045: "G.726 ADPCM",
-    0x0050: "MPEG Layer I or II",
-    0x0055: "MP3",
-    0x0064: "G.726 ADPCM",
-    0x0092: "Dolby AC-3 over S/PDIF",
-    0x00FF: "AAC",
-    0x0160: "Windows Media Audio 1",
-    0x0161: "Windows Media Audio",
-    0x0162: "Windows Media Audio Professional",
-    0x0163: "Windows Media Audio Lossless",
-    0x0270: "ATRAC3",
-    0x1600: "AAC",
-    0x1610: "HE-AAC",
-    0x2000: "AC-3",
-    0x2001: "DTS",
-    0x674F: "Ogg Vorbis",
-    0x6771: "Ogg Vorbis",
-    0x704F: "Opus",
-    0xF1AC: "FLAC",
-}
 
 # How other files begin: offset, bytes, name, and the usual ending of the name for the way out.
 _OTHER_FILES = (
-    (0, b"RIFX", "a big-endian WAV (RIFX)", "wav"),
-    (0, b"RF64", "an RF64 WAV", "wav"),
-    (0, b"BW64", "a BW64 WAV", "wav"),
     (0, b"riff\x2e\x91\xcf\x11", "Sony Wave64", "w64"),
     (8, b"AIFF", "AIFF", "aiff"),
     (8, b"AIFC", "AIFF-C", "aiff"),
@@ -99,23 +59,6 @@ _OTHER_FILES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
-    """How the audio of a WAV is laid out; only what can be converted gets one."""
-
-    channels: int
-    sample_rate: int
-    sample_bytes: int
-    """Bytes of one sample of one channel, 1 to 4, little-endian; one byte is unsigned, more are signed."""
-    channel_mask: int
-    """The speaker of each channel as bits of `dwChannelMask`, 0 when the file does not say."""
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of one sample of every channel: the block align of the specification."""
-        return self.channels * self.sample_bytes
-
-
 class _Kind(Enum):
     TAKE = auto()
     SKIP = auto()
@@ -134,11 +77,20 @@ class _Want:
 class WavParser:
     """Finds format and audio in a WAV that is fed in pieces of any size.
 
-    At most MAX_FMT_BYTES are ever held. An exception ends the parser: nothing more may be fed to it.
+    At most MAX_METADATA_BYTES and one chunk of MAX_METADATA_CHUNK_BYTES are ever held. An exception ends the
+    parser: nothing more may be fed to it.
     """
 
     def __init__(self) -> None:
+        self._byte_order: Literal["little", "big"] = "little"
         self._format: Format | None = None
+        self._frames: int | None = None
+        self._has_found_audio = False
+        self._is_truncated = False
+        self._metadata: list[tuple[bytes, bytes]] = []
+        self._metadata_bytes = 0
+        self._fact_frames: int | None = None
+        self._ds64_sizes: tuple[int, int] | None = None
         self._held = bytearray()
         self._fed_bytes = 0
         self._steps = self._parse()
@@ -150,6 +102,25 @@ class WavParser:
         if self._format is None:
             raise RuntimeError("the fmt chunk has not been read")
         return self._format
+
+    @property
+    def frames(self) -> int | None:
+        """How many sample frames the header announces, known with the format; None where it does not say."""
+        return self._frames
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the input ended before the audio that the header announces; known after `finish`."""
+        return self._is_truncated
+
+    @property
+    def metadata(self) -> list[tuple[bytes, bytes]]:
+        """Name and body of the LIST, bext and ID3 chunks that have come so far, before and after the audio.
+
+        The bodies are as they stand in the file, at most MAX_METADATA_CHUNK_BYTES each and MAX_METADATA_BYTES
+        in all; what is larger is left out. In a RIFX, where `format.is_big_endian`, so are their numbers.
+        """
+        return self._metadata
 
     def feed(self, data: bytes | memoryview) -> Iterator[memoryview]:
         """Yields the audio in `data`, as views of it that may end inside a sample.
@@ -175,135 +146,137 @@ class WavParser:
 
     def finish(self) -> None:
         """Says that the input has ended; raises BrokenAudio or UnsupportedAudio where no audio was found."""
+        if self._has_found_audio:
+            self._is_truncated = self._want.kind is _Kind.AUDIO and self._frames is not None
+            return
         if self._fed_bytes == 0:
             raise BrokenAudio("The recording is empty: 0 bytes arrived.")
-        if self._fed_bytes < _RIFF_HEADER_BYTES and self._held[:4] != b"RIFF"[: len(self._held)]:
-            raise _not_a_wav(bytes(self._held))
+        start = bytes(self._held)
+        if self._fed_bytes < _RIFF_HEADER_BYTES and not any(
+            start[:4] == magic[: len(start)] for magic in _MAGICS
+        ):
+            raise _not_a_wav(start)
         if self._format is not None and self._want.what == "chunk header" and not self._held:
             raise BrokenAudio(
                 f"The WAV of {self._fed_bytes} bytes has no data chunk, which would hold the audio."
             )
-        if self._want.what != "audio":
-            raise BrokenAudio(
-                f"The WAV ends after {self._fed_bytes} bytes, inside its {self._want.what}, before any audio."
-            )
+        raise BrokenAudio(
+            f"The WAV ends after {self._fed_bytes} bytes, inside its {self._want.what}, before any audio."
+        )
 
     def _parse(self) -> Generator[_Want, bytes, None]:
         riff_header = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES, "RIFF header")
-        if riff_header[:4] != b"RIFF" or riff_header[8:] != b"WAVE":
+        if riff_header[:4] not in _MAGICS or riff_header[8:] != b"WAVE":
             raise _not_a_wav(riff_header)
-        riff_size = int.from_bytes(riff_header[4:8], "little")
+        if riff_header[:4] == b"RIFX":
+            self._byte_order = "big"
+        riff_size = self._number(riff_header[4:8])
 
-        for _ in range(MAX_CHUNKS_BEFORE_AUDIO):
+        for _ in range(MAX_CHUNKS):
             chunk_header = yield _Want(_Kind.TAKE, _CHUNK_HEADER_BYTES, "chunk header")
-            name, size = chunk_header[:4], int.from_bytes(chunk_header[4:], "little")
-            if name == b"data":
-                yield from self._pass_audio(size, riff_size)
-                return
-            if name == b"fmt ":
-                yield from self._take_format(size)
-            elif self._fed_bytes + size > MAX_BYTES_BEFORE_AUDIO:
-                raise BrokenAudio(
-                    f"Chunk {_shown(name)} says {size} bytes; "
-                    f"at most {MAX_BYTES_BEFORE_AUDIO} may come before the audio."
-                )
-            elif size:
-                yield _Want(_Kind.SKIP, size, f"chunk {_shown(name)}")
-            if size % 2:
-                yield _Want(_Kind.SKIP, 1, "chunk padding")
-        raise BrokenAudio(f"The WAV has {MAX_CHUNKS_BEFORE_AUDIO} chunks and none of them is a data chunk.")
+            name, size = chunk_header[:4], self._number(chunk_header[4:])
+            if self._has_found_audio:
+                yield from self._take_metadata(name, size)
+            elif name == b"data":
+                size = yield from self._pass_audio(size, riff_size)
+            else:
+                yield from self._take_header(name, size)
+            yield from _skip(size % 2, "chunk padding")
+        if not self._has_found_audio:
+            raise BrokenAudio(f"The WAV has {MAX_CHUNKS} chunks and none of them is a data chunk.")
+        yield _Want(_Kind.SKIP, _ENDLESS, "rest")
+
+    def _take_header(self, name: bytes, size: int) -> Generator[_Want, bytes, None]:
+        """Takes a chunk that stands before the audio."""
+        if name == b"fmt ":
+            yield from self._take_format(size)
+        elif self._fed_bytes + size > MAX_BYTES_BEFORE_AUDIO:
+            raise BrokenAudio(
+                f"Chunk {_shown(name)} says {size} bytes; "
+                f"at most {MAX_BYTES_BEFORE_AUDIO} may come before the audio."
+            )
+        elif name == b"ds64" and size >= _DS64_BYTES:
+            yield from self._take_large_sizes(size)
+        elif name == b"fact" and size >= _FACT_BYTES:
+            yield from self._take_fact(size)
+        else:
+            yield from self._take_metadata(name, size)
 
     def _take_format(self, size: int) -> Generator[_Want, bytes, None]:
         if self._format is not None:
             raise BrokenAudio("The WAV has two fmt chunks, so its format is not certain.")
-        if not _FMT_BYTES <= size <= MAX_FMT_BYTES:
-            raise BrokenAudio(f"The fmt chunk says {size} bytes; {_FMT_BYTES} to {MAX_FMT_BYTES} make sense.")
-        self._format = read_format((yield _Want(_Kind.TAKE, size, "fmt chunk")))
+        if not MIN_FMT_BYTES <= size <= MAX_FMT_BYTES:
+            raise BrokenAudio(
+                f"The fmt chunk says {size} bytes; {MIN_FMT_BYTES} to {MAX_FMT_BYTES} make sense."
+            )
+        fmt = yield _Want(_Kind.TAKE, size, "fmt chunk")
+        self._format = read_format(fmt, is_big_endian=self._byte_order == "big")
 
-    def _pass_audio(self, size: int, riff_size: int) -> Generator[_Want, bytes, None]:
+    def _take_large_sizes(self, size: int) -> Generator[_Want, bytes, None]:
+        sizes = yield _Want(_Kind.TAKE, _DS64_BYTES, "ds64 chunk")
+        self._ds64_sizes = self._number(sizes[:8]), self._number(sizes[8:16])
+        yield from _skip(size - _DS64_BYTES, "ds64 chunk")
+
+    def _take_fact(self, size: int) -> Generator[_Want, bytes, None]:
+        self._fact_frames = self._number((yield _Want(_Kind.TAKE, _FACT_BYTES, "fact chunk")))
+        yield from _skip(size - _FACT_BYTES, "fact chunk")
+
+    def _take_metadata(self, name: bytes, size: int) -> Generator[_Want, bytes, None]:
+        is_small = size <= MAX_METADATA_CHUNK_BYTES and self._metadata_bytes + size <= MAX_METADATA_BYTES
+        if name in _METADATA_CHUNKS and size and is_small:
+            self._metadata.append((name, (yield _Want(_Kind.TAKE, size, f"chunk {_shown(name)}"))))
+            self._metadata_bytes += size
+        else:
+            yield from _skip(size, f"chunk {_shown(name)}")
+
+    def _pass_audio(self, size: int, riff_size: int) -> Generator[_Want, bytes, int]:
+        """Hands out the audio and returns how many bytes it has."""
         if self._format is None:
             raise BrokenAudio(
                 "The data chunk comes before any fmt chunk, so the format of the audio is not known."
             )
+        if self._ds64_sizes:
+            riff_size = self._ds64_sizes[0] if riff_size == _UNKNOWN_SIZE else riff_size
+            size = self._ds64_sizes[1] if size == _UNKNOWN_SIZE else size
         # A writer that cannot go back leaves an empty file's header; a file that is truly empty and goes on
         # after its data chunk says so in the size of the RIFF chunk.
-        unfinished = riff_size == _UNKNOWN_SIZE or riff_size + _CHUNK_HEADER_BYTES <= self._fed_bytes
-        if size == _UNKNOWN_SIZE or (size == 0 and unfinished):
+        is_unfinished = riff_size == _UNKNOWN_SIZE or riff_size + _CHUNK_HEADER_BYTES <= self._fed_bytes
+        if size in (_UNKNOWN_SIZE, _LARGEST_SOX_SIZE) or (size == 0 and is_unfinished) or size > _ENDLESS:
             size = _ENDLESS
+        else:
+            self._frames = _true_frames(self._format, size, self._fact_frames)
+        self._has_found_audio = True
         if size:
             yield _Want(_Kind.AUDIO, size, "audio")
-        yield _Want(_Kind.SKIP, _ENDLESS, "audio")
+        return size
+
+    def _number(self, octets: bytes) -> int:
+        return int.from_bytes(octets, self._byte_order)
 
 
-def read_format(fmt: bytes) -> Format:
-    """Reads the body of a fmt chunk of at least 16 bytes: PCMWAVEFORMAT, -FORMATEX or -FORMATEXTENSIBLE.
+def _skip(size: int, what: str) -> Generator[_Want, bytes, None]:
+    if size:
+        yield _Want(_Kind.SKIP, size, what)
 
-    Raises UnsupportedAudio for a codec, depth or number of channels that is not converted, and BrokenAudio
-    where fields contradict each other.
+
+def _true_frames(source: Format, audio_bytes: int, fact_frames: int | None) -> int:
+    """Returns how many frames the audio has: by its bytes, or by the fact chunk where that can be right.
+
+    A fact chunk may shorten the last block of ADPCM, which is padded; any other number of it is a mistake.
     """
-    tag, channels, sample_rate, _, block_align, bits = struct.unpack_from("<HHIIHH", fmt)
-    mask = 0
-    codec = f"0x{tag:04X}"
-    valid_bits = bits
-    if tag == _EXTENSIBLE:
-        if len(fmt) < _FMT_EXTENSIBLE_BYTES:
-            raise BrokenAudio(
-                f"The extensible fmt chunk has {len(fmt)} bytes; it needs {_FMT_EXTENSIBLE_BYTES}."
-            )
-        valid_bits, mask, subtype = struct.unpack_from("<HI16s", fmt, 18)
-        tag, codec = _read_subtype(subtype)
-    if tag != _PCM:
-        name = f"{codec} ({_CODECS[tag]})" if tag in _CODECS else codec
-        raise UnsupportedAudio(
-            f"fmt chunk says codec {name}; integer PCM of 8, 16, 24 or 32 bit is supported. "
-            "Convert it with: ffmpeg -i in.wav -c:a pcm_s16le out.wav"
-        )
-    _check_pcm(channels, bits, valid_bits, block_align)
-    if sample_rate == 0:
-        raise BrokenAudio("fmt chunk says a sample rate of 0 Hz.")
-    return Format(channels, sample_rate, bits // 8, mask)
-
-
-def _read_subtype(subtype: bytes) -> tuple[int | None, str]:
-    """Returns the codec's tag, None where the GUID is of no known family, and how to name it to a person."""
-    tag = int.from_bytes(subtype[:2], "little")
-    if subtype[2:] == _MEDIA_SUBTYPE:
-        return tag, f"0x{tag:04X}"
-    first, second, third = struct.unpack_from("<IHH", subtype)
-    guid = f"{first:08x}-{second:04x}-{third:04x}-{subtype[8:10].hex()}-{subtype[10:].hex()}"
-    if subtype[2:] == _AMBISONIC_SUBTYPE:
-        return None, f"{guid} (ambisonic B-format)"
-    return None, guid
-
-
-def _check_pcm(channels: int, bits: int, valid_bits: int, block_align: int) -> None:
-    if channels == 0:
-        raise BrokenAudio("fmt chunk says 0 channels.")
-    if channels > MAX_CHANNELS:
-        raise UnsupportedAudio(
-            f"fmt chunk says {channels} channels; 1 to {MAX_CHANNELS} are supported. "
-            "Convert it with: ffmpeg -i in.wav -ac 2 -c:a pcm_s16le out.wav"
-        )
-    if bits not in (8, 16, 24, 32):
-        raise UnsupportedAudio(
-            f"fmt chunk says PCM of {bits} bit; integer PCM of 8, 16, 24 or 32 bit is supported. "
-            "Convert it with: ffmpeg -i in.wav -c:a pcm_s16le out.wav"
-        )
-    if block_align != channels * bits // 8:
-        raise BrokenAudio(
-            f"fmt chunk says a block align of {block_align} bytes, "
-            f"but {channels} channels of {bits} bit take {channels * bits // 8}."
-        )
-    # Fewer valid bits are left-justified, with zeros below them, so they need no treatment of their own.
-    if valid_bits > bits:
-        raise BrokenAudio(f"fmt chunk says {valid_bits} valid bits in samples of {bits}.")
+    frames = source.frames(audio_bytes)
+    if source.codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM) and fact_frames is not None:
+        least = source.frames(max(0, audio_bytes - source.block_bytes))
+        if least < fact_frames < frames:
+            return fact_frames
+    return frames
 
 
 def _not_a_wav(start: bytes) -> UnsupportedAudio:
     for offset, mark, name, ending in _OTHER_FILES:
         if start.startswith(mark, offset):
             return UnsupportedAudio(
-                f"This is {name}, which is not supported; send a WAV (RIFF) of integer PCM. "
+                f"This is {name}, which is not supported; send a WAV. "
                 f"Convert it with: ffmpeg -i in.{ending} -c:a pcm_s16le out.wav"
             )
     return UnsupportedAudio(

@@ -1,0 +1,30 @@
+"""Runs a converter to its end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+from records.audio import Converter, EncoderThreads
+
+
+async def drain(mp3: AsyncIterator[bytes]) -> bytes:
+    """Returns all that it yields."""
+    return b"".join([piece async for piece in mp3])
+
+
+async def feed_all(converter: Converter, pieces: Iterable[bytes]) -> bytes:
+    """Feeds the pieces and finishes; returns the frames of the MP3, without their head."""
+    frames = b"".join([await drain(converter.feed(piece)) for piece in pieces])
+    return frames + await drain(converter.finish())
+
+
+def convert(
+    *pieces: bytes, bitrate_kbps: int = 128, max_duration_seconds: int = 3600
+) -> tuple[Converter, bytes]:
+    """Returns the converter when it is done, and the frames of the MP3, without their head."""
+    threads = EncoderThreads(2)
+    converter = Converter(threads, bitrate_kbps, max_duration_seconds=max_duration_seconds)
+    try:
+        return converter, asyncio.run(feed_all(converter, pieces))
+    finally:
+        converter.close()
+        threads.close()

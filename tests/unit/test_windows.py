@@ -1,0 +1,245 @@
+"""PCM windows: every width and number of channels becomes 16-bit mono or stereo, without clipping."""
+
+import os
+import subprocess
+import sys
+from collections import deque
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import records.audio
+from records.audio import TooLong
+from records.audio.formats import Codec, Format
+from records.audio.mixing import downmix_matrix
+from records.audio.resampling import mp3_sample_rate
+from records.audio.windows import WINDOW_FRAMES, Windows
+from tests import wavs
+
+HALF = 0.5**0.5
+
+
+def integers(channels: int, sample_bytes: int = 2, mask: int = 0, rate: int = 48000) -> Format:
+    return Format(Codec.INTEGER, channels, rate, channels * sample_bytes, mask)
+
+
+def windowed(audio: bytes, source: Format, piece_bytes: int = 1 << 20) -> list[bytes]:
+    windows = Windows(source, None, max_duration_seconds=10**6)
+    out = []
+    for start in range(0, len(audio), piece_bytes):
+        out += [segment.raw_data for segment in windows.feed(memoryview(audio)[start : start + piece_bytes])]
+    return out + [segment.raw_data for segment in windows.finish()]
+
+
+def sides(channels: int, mask: int = 0) -> list[tuple[float, float]]:
+    """Returns what each channel gives to left and right, before it is scaled so that the sum cannot clip."""
+    matrix = downmix_matrix(integers(channels, mask=mask))
+    assert matrix.sum(axis=0).max() == pytest.approx(1)
+    return [(round(float(left), 3), round(float(right), 3)) for left, right in matrix / matrix.max()]
+
+
+@pytest.mark.parametrize(
+    ("sample_bytes", "audio", "expected"),
+    [
+        (1, "00 80 ff 7f", [-32768, 0, 32512, -256]),
+        (2, "0080 0000 ff7f 0100", [-32768, 0, 32767, 1]),
+        (3, "000080 000000 ffff7f 000100", [-32768, 0, 32767, 1]),
+        (4, "00000080 00000000 ffffff7f 00000100", [-32768, 0, 32767, 1]),
+    ],
+)
+def test_every_width_becomes_the_same_16_bit_samples(
+    sample_bytes: int, audio: str, expected: list[int]
+) -> None:
+    [window] = windowed(bytes.fromhex(audio), integers(1, sample_bytes))
+    assert np.frombuffer(window, "<i2").tolist() == expected
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 7, 4096, 1 << 20])
+def test_windows_are_the_same_however_the_audio_arrives(piece_bytes: int) -> None:
+    audio = np.arange(2 * 2 * WINDOW_FRAMES + 6, dtype="<i2").tobytes() + b"\1"
+    windows = windowed(audio, integers(2), piece_bytes)
+    assert [len(window) for window in windows] == [4 * WINDOW_FRAMES, 4 * WINDOW_FRAMES, 12]
+    assert b"".join(windows) == audio[:-1]
+
+
+def test_mono_and_stereo_keep_their_channels() -> None:
+    for channels, expected in ((1, 1), (2, 2), (6, 2)):
+        assert Windows(integers(channels), None, 1).channels == expected
+
+
+@pytest.mark.parametrize("mask", [0, 0x3F])
+def test_surround_5_1_is_mixed_as_bs_775_says_and_lfe_is_left_out(mask: int) -> None:
+    half = round(HALF, 3)
+    assert sides(6, mask) == [(1, 0), (0, 1), (half, half), (0, 0), (half, 0), (0, half)]
+
+
+@pytest.mark.parametrize(
+    ("channels", "mask", "expected"),
+    [
+        (3, 0, [(1, 0), (0, 1), (0.707, 0.707)]),
+        (3, 0x00B, [(1, 0), (0, 1), (0, 0)]),
+        (4, 0, [(1, 0), (0, 1), (0.707, 0.707), (0.5, 0.5)]),
+        (4, 0x033, [(1, 0), (0, 1), (0.707, 0), (0, 0.707)]),
+        (5, 0, [(1, 0), (0, 1), (0.707, 0.707), (0.707, 0), (0, 0.707)]),
+        (7, 0, [(1, 0), (0, 1), (0.707, 0.707), (0, 0), (0.5, 0.5), (0.707, 0), (0, 0.707)]),
+        (8, 0, [(1, 0), (0, 1), (0.707, 0.707), (0, 0), *[(0.707, 0), (0, 0.707)] * 2]),
+        (8, 0x0FF, [(1, 0), (0, 1), (0.707, 0.707), (0, 0), (0.707, 0), (0, 0.707), (1, 0), (0, 1)]),
+    ],
+)
+def test_each_speaker_goes_to_its_side(channels: int, mask: int, expected: list[tuple[float, float]]) -> None:
+    assert sides(channels, mask) == expected
+
+
+@pytest.mark.parametrize("mask", [0x7, 0x8000001F, 0xFFFFFFFF])
+def test_a_mask_that_does_not_fit_counts_as_none(mask: int) -> None:
+    assert sides(6, mask) == sides(6)
+
+
+def test_channels_of_no_known_speaker_go_left_and_right_in_turn() -> None:
+    assert sides(9) == [(1, 0), (0, 1)] * 4 + [(1, 0)]
+    assert sides(32) == [(1, 0), (0, 1)] * 16
+
+
+@pytest.mark.parametrize("channels", range(3, 33))
+def test_a_downmix_at_full_scale_does_not_clip(channels: int) -> None:
+    for value in (-32768, 32767):
+        audio = np.full(channels * 5, value, dtype="<i2").tobytes()
+        [window] = windowed(audio, integers(channels))
+        mixed = np.frombuffer(window, "<i2").reshape(-1, 2)
+        assert len(mixed) == 5
+        assert np.abs(mixed.astype(int)).max() == abs(value)
+        assert (np.sign(mixed) == np.sign(value)).all()
+
+
+@pytest.mark.parametrize(
+    ("codec", "sample_bytes", "big_endian", "audio", "expected"),
+    [
+        (Codec.INTEGER, 1, True, "00 80 ff", [-32768, 0, 32512]),
+        (Codec.INTEGER, 2, True, "8000 0000 7fff 0001", [-32768, 0, 32767, 1]),
+        (Codec.INTEGER, 3, True, "800000 7fffff 000100", [-32768, 32767, 1]),
+        (Codec.INTEGER, 5, False, "0000000080 ffffffff7f 0000000100", [-32768, 32767, 1]),
+        (Codec.INTEGER, 5, True, "8000000000 7fffffffff 0001000000", [-32768, 32767, 1]),
+        (Codec.INTEGER, 8, False, "0000000000000080 ffffffffffffff7f", [-32768, 32767]),
+        (Codec.INTEGER, 8, True, "8000000000000000 7fffffffffffffff", [-32768, 32767]),
+        (Codec.FLOAT, 4, False, "000080bf 0000803f 0000003f 00000040", [-32768, 32767, 16384, 32767]),
+        (Codec.FLOAT, 4, True, "bf800000 3f000000", [-32768, 16384]),
+        # Not a number, quiet and signalling, both infinities, and the largest number.
+        (Codec.FLOAT, 4, False, "0000c07f 0100807f 0000807f 000080ff ffff7f7f", [0, 0, 0, 0, 32767]),
+        (Codec.FLOAT, 8, False, "000000000000f07f ffffffffffffefff 000000000000e03f", [0, -32768, 16384]),
+        (Codec.A_LAW, 1, False, "d5 55 2a aa", [8, -8, -32256, 32256]),
+        (Codec.MU_LAW, 1, False, "ff 7f 00 80", [0, 0, -32124, 32124]),
+    ],
+)
+def test_every_coding_becomes_16_bit_samples(
+    codec: Codec, sample_bytes: int, big_endian: bool, audio: str, expected: list[int]
+) -> None:
+    source = Format(codec, 1, 48000, sample_bytes, is_big_endian=big_endian)
+    [window] = windowed(bytes.fromhex(audio), source)
+    assert np.frombuffer(window, "<i2").tolist() == expected
+
+
+def test_a_downmix_keeps_what_lies_below_16_bit_until_the_end() -> None:
+    # Two steps of 16 bit and a half, of which a truncated sum would lose one.
+    audio = np.array([0x00027FFF, 0x00027FFF, 0x00027FFF], dtype="<i4").tobytes()
+    [window] = windowed(audio, integers(3, sample_bytes=4))
+    assert np.frombuffer(window, "<i2").tolist() == [2, 2]
+    [window] = windowed(np.full(3, 0x0002C000, dtype="<i4").tobytes(), integers(3, sample_bytes=4))
+    assert np.frombuffer(window, "<i2").tolist() == [3, 3]
+
+
+RATES = [
+    *[
+        1,
+        2,
+        7,
+        99,
+        100,
+        101,
+        1234,
+        3999,
+        4000,
+        5512,
+        7999,
+        8001,
+        11024,
+        37800,
+        44056,
+        44099,
+        44101,
+        47999,
+        48001,
+    ],
+    *[64000, 88200, 96000, 176400, 192000, 384000, 767999, 768000],
+]
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("frames", [1, 2, 1000, 12345])
+def test_the_length_is_kept_to_the_nearest_frame_at_every_rate(rate: int, frames: int) -> None:
+    frames = min(frames, 30 * rate)
+    windows = windowed(bytes(2 * frames), integers(1, rate=rate))
+    out_rate = mp3_sample_rate(rate)
+    exact = Fraction(frames * out_rate, rate)
+    made = sum(len(window) for window in windows) // 2
+    assert made == max(1, int(exact + Fraction(1, 2)))
+    assert max(len(window) for window in windows) <= 2 * WINDOW_FRAMES
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_every_rate_keeps_its_sound_in_place(rate: int) -> None:
+    seconds = max(0.5, 1000 / rate)
+    hertz = 0.3 * min(rate, 48000)
+    out_rate = mp3_sample_rate(rate)
+    audio = wavs.pcm(wavs.sine(hertz, seconds, rate, channels=1), 16)
+    samples = np.frombuffer(b"".join(windowed(audio, integers(1, rate=rate))), "<i2") / 32768
+    expected = wavs.sine(hertz, seconds, out_rate, channels=1)[:, 0]
+    middle = slice(len(expected) // 4, 3 * len(expected) // 4)
+    error = samples[middle] - expected[: len(samples)][middle]
+    # 16 bits have a noise of -98 dB of full scale, from the source and once more from the result.
+    assert 20 * np.log10(np.sqrt(np.mean(np.square(error)))) < -92
+
+
+@pytest.mark.parametrize("rate", [64000, 96000, 176400, 384000, 768000])
+def test_what_lies_beyond_the_new_rate_is_not_folded_back(rate: int) -> None:
+    out_rate = mp3_sample_rate(rate)
+    tones = [hertz for hertz in (25000, 28000, 31000, 60000, 90000, 190000, 380000) if hertz < rate / 2]
+    for hertz in tones:
+        audio = wavs.pcm(wavs.sine(hertz, 0.2, rate, channels=1), 16)
+        samples = np.frombuffer(b"".join(windowed(audio, integers(1, rate=rate))), "<i2") / 32768
+        middle = samples[out_rate // 20 : -out_rate // 20]
+        assert np.abs(middle).max() < 2 / 32768
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 999, 1 << 20])
+@pytest.mark.parametrize("rate", [50, 44099, 96000])
+def test_resampled_windows_are_the_same_however_the_audio_arrives(rate: int, piece_bytes: int) -> None:
+    audio = wavs.pcm(wavs.noise(0.1 if rate > 50 else 30, rate), 16)
+    source = integers(2, rate=rate)
+    assert windowed(audio, source, piece_bytes) == windowed(audio, source, len(audio))
+
+
+def test_a_recording_that_is_too_long_is_refused_as_soon_as_it_is() -> None:
+    windows = Windows(integers(1, sample_bytes=1, rate=10), None, max_duration_seconds=60)
+    deque(windows.feed(memoryview(bytes(600))), maxlen=0)
+    with pytest.raises(TooLong, match="longer than 60 seconds"):
+        deque(chain(windows.feed(memoryview(bytes(1))), windows.finish()), maxlen=0)
+
+
+def test_importing_the_package_says_nothing_even_where_warnings_are_errors(tmp_path: Path) -> None:
+    source = Path(records.audio.__file__).parents[2]
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import records.audio"],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(source),
+            # Nothing is compiled yet here, as after an installation without bytecode.
+            "PYTHONPYCACHEPREFIX": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
