@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 Samples = NDArray[np.floating[Any]]
 
-# LAME delays by 576 samples and the decoder by 529; both are heard as silence in front.
-CODEC_DELAY = 1105
 # A decoded level this far below full scale is silence, in dB.
 _SILENT_DB = -80.0
 
@@ -47,7 +45,10 @@ class Comparison:
 
 
 def decode(data: bytes, container_format: str = "mp3") -> Decoded:
-    """Decodes an MP3, or a file of another format that FFmpeg knows, such as "wav"."""
+    """Decodes an MP3, or a file of another format that FFmpeg knows, such as "wav".
+
+    As players do, FFmpeg leaves out what an MP3's Info frame says that the codec has added.
+    """
     with av.open(io.BytesIO(data), mode="r", format=container_format) as container:
         frames = list(container.decode(audio=0))
         rate = container.streams.audio[0].rate

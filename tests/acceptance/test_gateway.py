@@ -217,6 +217,7 @@ def record(base_url: str) -> dict[str, Any]:
         "/users/../_blob/{sha256}/{modified}/0-1/records/{key}",
         "/%5fblob/{sha256}/{modified}/0-1/records/{key}",
         "/records/{key}",
+        "/records/{key}/waveform",
         "/{key}",
     ],
 )

@@ -44,15 +44,20 @@ def types_of(answer: dict[str, Any]) -> dict[str, type]:
     return {name: type(value) for name, value in answer.items()}
 
 
-def test_the_three_curl_lines_do_what_is_shown(client: Client) -> None:
-    create, upload, listen = CURL_LINES
+def test_the_curl_lines_do_what_is_shown(client: Client) -> None:
+    create, upload, listen, draw = CURL_LINES
     user = run_curl(create, {}, client)
     assert user.status_code == 201
     assert types_of(user.json()) == types_of(SHOWN_ANSWERS[0])
-    record = run_curl(upload, {"ID": user.json()["id"], "TOKEN": user.json()["token"]}, client)
+    variables = {"ID": user.json()["id"], "TOKEN": user.json()["token"]}
+    record = run_curl(upload, variables, client)
     assert record.status_code == 201
     assert types_of(record.json()) == types_of(SHOWN_ANSWERS[1])
     mp3 = run_curl(listen, {"URL": record.json()["url"]}, client)
     assert mp3.status_code == 200
     assert mp3.headers["Content-Type"] == "audio/mpeg"
     assert len(mp3.content) == record.json()["size_bytes"]
+    waveform = run_curl(draw, {**variables, "RECORD": record.json()["id"]}, client)
+    assert waveform.status_code == 200
+    assert waveform.json().keys() == SHOWN_ANSWERS[2].keys()
+    assert waveform.json()["length"] <= SHOWN_ANSWERS[2]["length"]

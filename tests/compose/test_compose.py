@@ -5,12 +5,15 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import httpx
 import pytest
 
 from deploy.client import Client
+from deploy.local.ports import free_ports
 from tests.wavs import Wav, music
 
 BASE_URL = os.environ.get("BASE_URL") or f"http://127.0.0.1:{os.environ.get('GATEWAY_PORT', '8080')}"
@@ -179,3 +182,43 @@ def test_default_secrets_are_refused_with_a_public_address_and_the_variable_is_n
     assert run.returncode != 0
     assert "POSTGRES_PASSWORD" in run.stderr
     assert "S3_SECRET_KEY" in run.stderr
+
+
+SECRETS = (
+    "postgres_password",
+    "users_database_password",
+    "records_database_password",
+    "minio_root_password",
+    "s3_secret_key",
+)
+
+
+@pytest.fixture
+def own_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A second project, beside the one that runs, with secrets from files; its gateway's address."""
+    folders = {name: {"file": str(tmp_path / name)} for name in SECRETS}
+    for name in SECRETS:
+        (tmp_path / name).write_text(token_hex(16))
+    (tmp_path / "files.json").write_text(json.dumps({"secrets": folders}))
+    files = ["docker-compose.yml", "deploy/compose.secrets.yml", str(tmp_path / "files.json")]
+    monkeypatch.setenv("COMPOSE_FILE", os.pathsep.join(files))
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", "waxwing-secrets")
+    gateway, console, postgres = free_ports(3)
+    for name, port in (("GATEWAY_PORT", gateway), ("CONSOLE_PORT", console), ("POSTGRES_PORT", postgres)):
+        monkeypatch.setenv(name, str(port))
+    compose("up", "--wait")
+    try:
+        yield f"http://127.0.0.1:{gateway}"
+    finally:
+        compose("down", "-v", "--rmi", "local")
+
+
+def test_secrets_come_from_files_and_reach_no_environment(own_project: str, tmp_path: Path) -> None:
+    with Client(own_project) as client:
+        user = client.create_user("Secret")
+        record = client.upload_stream([Wav().build(music(3))], user["token"])
+        assert len(client.download(record["url"])) == record["size_bytes"]
+    secrets = [(tmp_path / name).read_text() for name in SECRETS]
+    for service in ("users", "records"):
+        environment = compose("exec", "-T", service, "env").stdout
+        assert not [secret for secret in (*secrets, "laptop-") if secret in environment]

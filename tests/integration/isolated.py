@@ -7,7 +7,7 @@ and everything that the service says to either can be made to fail, to pause or 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -93,9 +93,9 @@ class _WatchedConnection:
         self._connection = connection
         self._wire = wire
 
-    async def execute(self, statement: Executable) -> Any:
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Any:
         async def send() -> Any:
-            return await self._connection.execute(statement)
+            return await self._connection.execute(statement, parameters)
 
         return await self._wire.say("postgres", str(statement).replace("\n", ""), send)
 

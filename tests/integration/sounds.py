@@ -11,10 +11,10 @@ SMALL, LARGE = "one PUT", "a multipart upload"
 
 @cache
 def wav_of(kind: str) -> bytes:
-    """A WAV whose MP3 fits one PUT, or one whose MP3 (6.1 MB, cheap to make) needs two parts."""
+    """A WAV whose MP3 is one PUT, or one whose MP3 (11.4 MB, cheap to make) needs three parts."""
     if kind == SMALL:
         return Wav().build(sine(seconds=1.0))
-    return Wav(bits=8, channels=1, rate=8000).build(silence(760.0, rate=8000, channels=1))
+    return Wav(bits=8, channels=1, rate=8000).build(silence(1420.0, rate=8000, channels=1))
 
 
 async def pieces(kind: str, count: int = 4) -> AsyncIterator[Field | bytes]:

@@ -52,16 +52,17 @@ def test_it_finds_the_stack_of_waxwing_folder_from_anywhere(stack: Stack, tmp_pa
     assert made.stdout.startswith("id ")
 
 
-async def test_upload_takes_a_file_of_the_caller_s_folder_and_a_title(
+async def test_upload_takes_a_file_of_the_caller_s_folder_a_title_and_a_bitrate(
     stack: Stack, inside: Isolated, tmp_path: Path
 ) -> None:
     with Client(stack.base_url) as client:
         user = client.create_user("Ada")
     (tmp_path / "tune.wav").write_bytes(make_tune(1))
-    arguments = ["upload", "tune.wav", user["id"], user["token"], "--title", "A tune"]
+    arguments = ["upload", "tune.wav", user["id"], user["token"], "--title", "A tune", "--bitrate", "192"]
     done = just(tmp_path, *arguments, BASE_URL=stack.base_url)
     assert done.returncode == 0, done.stderr
-    assert [row.title for row in await inside.rows(UUID(user["id"]))] == ["A tune"]
+    (row,) = await inside.rows(UUID(user["id"]))
+    assert (row.title, row.bitrate_kbps) == ("A tune", 192)
 
 
 def test_without_a_stack_it_says_how_to_start_one(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ Each upload here is made again and again, and goes wrong at another call to Post
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import hashlib
+import re
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -175,6 +177,72 @@ async def test_an_upload_that_is_cancelled_over_and_over_cleans_up_by_itself(iso
     assert row.state == "deleting"
     assert await isolated.objects(user_id) == []
     assert await isolated.open_uploads(row.object_key) == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda mp3: mp3[:-1], id="shorter"),
+        pytest.param(lambda mp3: mp3 + b"\0", id="longer"),
+        pytest.param(lambda mp3: mp3[:-1] + bytes([mp3[-1] ^ 1]), id="other sound"),
+        pytest.param(lambda mp3: bytes([mp3[0] ^ 1]) + mp3[1:], id="another head"),
+        pytest.param(lambda mp3: b"", id="empty"),
+    ],
+)
+async def test_a_large_object_that_reads_back_otherwise_is_refused_and_leaves_nothing(
+    isolated: Isolated, spoil: Callable[[bytes], bytes]
+) -> None:
+    user_id, credentials = await isolated.make_user()
+    spoiled: list[str] = []
+
+    async def watch(call: Call) -> None:
+        if call.what.startswith("GET") and call.what.endswith(".mp3") and not call.is_done:
+            (key,) = await isolated.objects(user_id)
+            mp3 = b"".join([piece async for piece in await isolated.store.open(key)])
+            await isolated.store.put(key, spoil(mp3))
+            spoiled.append(key)
+
+    wire = Wire(watch)
+    uploads = isolated.uploads(wire)
+    with pytest.raises(Unavailable, match="did not keep what it was sent") as refusal:
+        await uploads.store_record(pieces(LARGE), credentials)
+    await uploads.close()
+    assert refusal.value.status_code == 503
+    assert len(spoiled) == 1
+    assert await isolated.objects(user_id) == []
+    await isolated.settle(user_id)
+    await isolated.assert_nothing_is_left(user_id, wire)
+
+
+async def test_the_first_part_of_a_large_object_is_sent_when_all_is_known_and_the_object_read_back(
+    isolated: Isolated,
+) -> None:
+    user_id, credentials = await isolated.make_user()
+    is_known = False
+    parts: dict[str, bool] = {}
+
+    async def body() -> AsyncIterator[Field | bytes]:
+        nonlocal is_known
+        async for piece in pieces(LARGE):
+            yield piece
+        is_known = True
+
+    async def watch(call: Call) -> None:
+        for number in re.findall(r"partNumber=(\d+)", call.what):
+            parts.setdefault(number, is_known)
+
+    wire = Wire(watch)
+    uploads = isolated.uploads(wire)
+    record = await uploads.store_record(body(), credentials)
+    await uploads.close()
+    assert sorted(parts) == ["1", "2", "3"]
+    assert parts["1"]
+    assert [call.what for call in wire.calls if call.part == "minio"][-1].startswith("GET")
+    (key,) = await isolated.objects(user_id)
+    mp3 = b"".join([piece async for piece in await isolated.store.open(key)])
+    assert len(mp3) == record.size_bytes
+    assert hashlib.sha256(mp3).digest() == record.sha256
+    assert b"Info" in mp3[:100]
 
 
 async def place_of_publish(isolated: Isolated) -> int:

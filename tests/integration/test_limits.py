@@ -12,7 +12,7 @@ from records.problems import Busy, CredentialsTooLate, InvalidForm, RecordingToo
 from records.service import Uploads
 from records.upload import Field
 from tests.integration.isolated import Isolated, Wire
-from tests.integration.sounds import SMALL, pieces, wav_of
+from tests.integration.sounds import LARGE, SMALL, pieces, wav_of
 from tests.wavs import Wav
 from users.service import create_user
 
@@ -106,6 +106,29 @@ async def test_credentials_behind_the_audio_are_as_good_as_those_before_it(isola
     held.released.set()
     await task
     await uploads.close()
+    await isolated.assert_record_is_whole(user_id, wire)
+
+
+async def test_a_long_upload_whose_credentials_come_last_is_held_and_then_stored_in_parts(
+    isolated: Isolated,
+) -> None:
+    user_id, fields = await make_fields(isolated)
+    wire = Wire()
+    uploads = isolated.uploads(wire)
+    calls_before: list[int] = []
+
+    async def body() -> AsyncIterator[Field | bytes]:
+        async for piece in pieces(LARGE):
+            yield piece
+        calls_before.append(len(wire.calls))
+        for field in fields:
+            yield field
+
+    record = await uploads.store_record(body(), None)
+    await uploads.close()
+    assert calls_before == [0]
+    assert record.duration_seconds == 1420
+    assert sum("partNumber" in call.what for call in wire.calls) == 3
     await isolated.assert_record_is_whole(user_id, wire)
 
 

@@ -52,6 +52,10 @@ def use_everything(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]
         assert client.http.get(url, headers={"Range": "bytes=0-1"}).status_code == 206
         assert client.http.get(url, headers={"Range": "bytes=99999999-"}).status_code == 416
         assert client.http.get(f"{url}0").status_code == 400
+        waveform = f"/records/{record['id']}/waveform"
+        assert client.http.get(f"{waveform}?user={user['id']}").status_code == 200
+        assert client.http.get(waveform, auth=(user["id"], "wrong")).status_code == 401
+        assert client.http.get(f"/records/{record['id'].replace('-', '').upper()}/x").status_code == 404
         with client.http.stream("GET", url) as response:
             next(response.iter_raw(1024))
     foreign = f"/record?id={records[0]['id']}&user={uuid4()}"
@@ -105,6 +109,7 @@ def test_every_line_is_json(stack: Stack, client: Client, part: str) -> None:
         ("GET", "/record", "records", 200),
         ("HEAD", "/record", "records", 200),
         ("GET", "/record", "records", 404),
+        ("GET", "/records/*/waveform", "records", 200),
     ],
 )
 def test_the_id_that_the_client_saw_finds_the_lines_of_its_request(
@@ -120,6 +125,8 @@ def test_the_id_that_the_client_saw_finds_the_lines_of_its_request(
         answer = client.http.request(method, path, json=body)
     elif path == "/records":
         answer = client.http.request(method, path, content=wav_of(SMALL), headers=audio)
+    elif path == "/records/*/waveform":
+        answer = client.http.get(path.replace("*", record["id"]), params={"user": user["id"]})
     else:
         unknown = f"/record?id={uuid4()}&user={uuid4()}"
         answer = client.http.request(method, record["url"] if status == 200 else unknown)

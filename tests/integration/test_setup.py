@@ -11,13 +11,16 @@ import pytest
 import pytest_asyncio
 from alembic import command
 from miniopy_async.error import S3Error
-from sqlalchemy import Connection, make_url, select
+from sqlalchemy import Connection, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.db import make_engine
 from common.migrate import make_alembic_config, migrate
+from common.problems import type_of
 from deploy.local.stack import Stack
+from records.problems import NoWaveform, UnknownRecord
+from records.service import find_record, find_waveform
 from records.setup import set_up
 from records.storage import make_client
 from tests.integration.isolated import Isolated, open_isolated
@@ -117,6 +120,8 @@ USERS_MAY_NOT = [
     "SELECT * FROM records",
     "SELECT sha256 FROM records",
     "SELECT title FROM records",
+    "SELECT peak_dbfs FROM records",
+    "SELECT waveform FROM records",
     "UPDATE records SET object_key = 'x'",
     "UPDATE records SET user_id = gen_random_uuid()",
     "INSERT INTO records (id, user_id, object_key) VALUES (gen_random_uuid(), gen_random_uuid(), 'x')",
@@ -248,6 +253,33 @@ async def test_the_migrations_can_be_undone_and_done_again(place: Isolated) -> N
                 )
                 assert [row.table_name for row in tables] == ["alembic_version"]
         await migrate(engine)
+
+
+async def test_a_record_of_the_version_before_keeps_its_link_and_says_that_it_has_no_waveform(
+    place: Isolated,
+) -> None:
+    async with empty_database(place, "before") as engine:
+        await migrate(engine, "0001")
+        user, _ = await create_user(engine, "Ann")
+        record_id = uuid4()
+        async with engine.connect() as connection:
+            await connection.execute(
+                text(
+                    "INSERT INTO records (id, user_id, state, object_key, size_bytes, sha256,"
+                    " duration_seconds, sample_rate, channels, bitrate_kbps, published_at)"
+                    " VALUES (:id, :user, 'ready', 'key', 1, 'x', 1, 44100, 2, 128, now())"
+                ),
+                {"id": record_id, "user": user.id},
+            )
+        await migrate(engine)
+        record, object_key = await find_record(engine, record_id, user.id)
+        assert (object_key, record.duration_seconds) == ("key", 1.0)
+        assert (record.peak_dbfs, record.rms_dbfs, record.truncated) == (None, None, False)
+        with pytest.raises(NoWaveform) as refusal:
+            await find_waveform(engine, record_id, user.id)
+        assert (refusal.value.status_code, type_of(refusal.value)) == (404, "/problems/no-waveform")
+        with pytest.raises(UnknownRecord):
+            await find_waveform(engine, record_id, uuid4())
 
 
 async def test_a_row_that_is_ready_but_not_complete_is_refused_by_the_database(place: Isolated) -> None:

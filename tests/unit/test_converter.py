@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from records.audio import BrokenAudio, Converter, Properties, TooLong, UnsupportedAudio
 from records.audio.mp3 import SAMPLE_RATES, read_frame_header
 from tests import judge, wavs
-from tests.judge import CODEC_DELAY, Comparison, Decoded
+from tests.judge import Comparison, Decoded
 from tests.wavs import FLOAT, UNKNOWN_SIZE, Wav
 
 unhurried = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
@@ -23,16 +23,14 @@ def convert(
 ) -> tuple[bytes, Properties]:
     converter = Converter(bitrate_kbps, max_duration_seconds=max_duration_seconds)
     mp3 = b"".join([*(mp3 for piece in pieces for mp3 in converter.feed(piece)), *converter.finish()])
-    return mp3, converter.properties
+    return converter.make_head() + mp3, converter.properties
 
 
-def assert_right_length_and_sound(comparison: Comparison, rate: int, correlation: float = 0.99) -> None:
-    samples_per_frame = 1152 if rate >= 32000 else 576
-    # LAME lowers the level by 0.45 dB up to 160 kbit/s, as headroom for what it leaves out.
-    assert abs(comparison.lag - CODEC_DELAY) <= 2
+def assert_right_length_and_sound(comparison: Comparison, correlation: float = 0.99) -> None:
+    assert (comparison.lag, comparison.seconds) == (0, 0)
     assert comparison.correlation > correlation
+    # LAME lowers the level by 0.45 dB up to 160 kbit/s, as headroom for what it leaves out.
     assert abs(comparison.level_db) < 0.5
-    assert 0 <= comparison.seconds <= (CODEC_DELAY + 2 * samples_per_frame) / rate
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -42,9 +40,15 @@ def test_music_of_every_width_keeps_its_length_and_sound(channels: int, bits: in
     music = wavs.music(seconds=3)[:, :channels]
     wav = Wav(bits=bits, channels=channels, extensible=extensible).build(music)
     mp3, properties = convert(wav)
-    assert properties == Properties(3.0, 44100, channels, 128)
-    assert_right_length_and_sound(judge.compare(Decoded(music, 44100), judge.decode(mp3)), 44100)
-    assert_right_length_and_sound(judge.compare(judge.decode(wav, "wav"), judge.decode(mp3)), 44100)
+    found = (
+        properties.duration_seconds,
+        properties.sample_rate,
+        properties.channels,
+        properties.bitrate_kbps,
+    )
+    assert found == (3.0, 44100, channels, 128)
+    assert_right_length_and_sound(judge.compare(Decoded(music, 44100), judge.decode(mp3)))
+    assert_right_length_and_sound(judge.compare(judge.decode(wav, "wav"), judge.decode(mp3)))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,8 @@ def test_every_sample_rate_keeps_its_length_and_sound(rate: int, mp3_rate: int) 
     wav = Wav(rate=rate, channels=1).build(wavs.sweep(2, rate, channels=1, highest=12000))
     mp3, properties = convert(wav)
     assert (properties.sample_rate, properties.duration_seconds) == (mp3_rate, 2.0)
-    assert_right_length_and_sound(judge.compare(judge.decode(wav, "wav"), judge.decode(mp3)), mp3_rate, 0.999)
+    comparison = judge.compare(judge.decode(wav, "wav"), judge.decode(mp3))
+    assert_right_length_and_sound(comparison, 0.999)
 
 
 @pytest.mark.parametrize("rate", [768001, 0xFFFFFFFF])
@@ -84,7 +89,7 @@ def test_a_sample_rate_beyond_the_limit_is_refused_by_name(rate: int) -> None:
 def test_left_and_right_stay_apart() -> None:
     sound = np.concatenate([wavs.sine(440, channels=1), wavs.sine(1000, channels=1)], axis=1)
     mp3, _ = convert(Wav().build(sound))
-    assert_right_length_and_sound(judge.compare(Decoded(sound, 44100), judge.decode(mp3)), 44100)
+    assert_right_length_and_sound(judge.compare(Decoded(sound, 44100), judge.decode(mp3)))
 
 
 def test_surround_becomes_stereo_with_every_speaker_on_its_side() -> None:
@@ -97,7 +102,7 @@ def test_surround_becomes_stereo_with_every_speaker_on_its_side() -> None:
     stereo = np.stack([left + half * (centre + back_left), right + half * (centre + back_right)], axis=1)
     stereo /= 1 + 2 * half
     assert properties.channels == 2
-    assert_right_length_and_sound(judge.compare(Decoded(stereo, 44100), judge.decode(mp3)), 44100)
+    assert_right_length_and_sound(judge.compare(Decoded(stereo, 44100), judge.decode(mp3)))
 
 
 def test_silence_stays_silent() -> None:
@@ -108,7 +113,7 @@ def test_silence_stays_silent() -> None:
 def test_one_sample_is_a_recording() -> None:
     mp3, properties = convert(Wav(channels=1).build(wavs.sine(channels=1)[:1]))
     assert properties.duration_seconds == 1 / 44100
-    assert judge.decode(mp3).seconds < 0.1
+    assert len(judge.decode(mp3).samples) == 1
 
 
 @pytest.mark.parametrize(
@@ -153,14 +158,16 @@ def test_the_properties_are_those_of_every_frame_of_the_mp3(
     assert properties.bitrate_kbps == kbps
     decoded = judge.decode(mp3)
     assert (properties.sample_rate, properties.channels) == (decoded.rate, decoded.channels)
-    position = frames = 0
+    # Behind the Info frame, which may be of a larger bitrate.
+    position = read_frame_header(mp3).frame_bytes
+    frames = 0
     while position < len(mp3):
         header = read_frame_header(mp3[position:])
         assert (header.bitrate_kbps, header.sample_rate, header.channels) == (kbps, decoded.rate, channels)
         position += header.frame_bytes
         frames += 1
     assert position == len(mp3)
-    assert abs(frames * header.samples - len(decoded.samples)) <= header.samples
+    assert 0 < frames * header.samples - len(decoded.samples) <= 3 * header.samples
 
 
 @pytest.mark.parametrize(
@@ -170,6 +177,17 @@ def test_the_properties_are_those_of_every_frame_of_the_mp3(
 def test_what_is_no_frame_header_is_not_taken_for_one(header: str) -> None:
     with pytest.raises(ValueError, match="frame header"):
         read_frame_header(bytes.fromhex(header))
+
+
+def test_levels_and_waveform_are_those_of_what_is_encoded() -> None:
+    converter = Converter()
+    deque(converter.feed(Wav(bits=24, channels=1).build(wavs.sine(channels=1))), maxlen=0)
+    with pytest.raises(RuntimeError):
+        _ = converter.waveform
+    deque(converter.finish(), maxlen=0)
+    assert (converter.properties.peak_dbfs, converter.properties.rms_dbfs) == (-6.02, -9.03)
+    assert (converter.waveform.samples_per_pixel, converter.waveform.length) == (128, 345)
+    assert set(converter.waveform.values()[100:110]) <= {-64, -63, 63, 64}
 
 
 @pytest.mark.parametrize("wav", [Wav(rate=48000), Wav(bits=24, rate=96000, before_data=((b"odd ", b"1"),))])

@@ -11,7 +11,7 @@ from records.audio.mixing import downmix_matrix
 from records.audio.wav import WavParser
 from records.audio.windows import Windows
 from tests import judge, wavs
-from tests.judge import CODEC_DELAY, Decoded
+from tests.judge import Decoded
 from tests.wavs import FLOAT, UNKNOWN_SIZE, Sound, Wav, ds64, encoded
 
 IMA, MS = "adpcm_ima_wav", "adpcm_ms"
@@ -32,7 +32,7 @@ def convert(wav: bytes) -> tuple[bytes, Properties]:
     # So many that what LAME leaves out does not hide what the source's side has lost.
     converter = Converter(bitrate_kbps=320)
     mp3 = b"".join([*converter.feed(wav), *converter.finish()])
-    return mp3, converter.properties
+    return converter.make_head() + mp3, converter.properties
 
 
 def pcm_of(wav: bytes) -> Decoded:
@@ -50,13 +50,13 @@ def assert_right(wav: bytes, source: Decoded) -> None:
     mp3, properties = convert(wav)
     decoded = judge.decode(mp3)
     comparison = judge.compare(source, decoded)
-    frame_samples = 1152 if decoded.rate >= 32000 else 576
-    assert properties.duration_seconds == pytest.approx(source.seconds, abs=frame_samples / decoded.rate)
+    assert properties.duration_seconds == source.seconds
     assert (properties.sample_rate, properties.channels) == (decoded.rate, decoded.channels)
-    assert abs(comparison.lag - CODEC_DELAY) <= 2
+    assert comparison.lag == 0
     assert comparison.correlation > 0.99
     assert abs(comparison.level_db) < 0.5
-    assert 0 <= comparison.seconds <= (CODEC_DELAY + 2 * frame_samples) / decoded.rate
+    # To the nearest sample, where the rate is another one.
+    assert abs(comparison.seconds) <= 0.501 / decoded.rate
 
 
 LIST = (b"LIST", b"INFOINAM\x05\0\0\0Song\0\0")
@@ -204,7 +204,7 @@ def test_a_low_sample_rate_keeps_what_it_has(rate: int) -> None:
 
 def test_one_hertz_becomes_eight_thousand() -> None:
     _, properties = convert(Wav(rate=1, bits=8, channels=1).build(np.zeros((60, 1))))
-    assert properties == Properties(60.0, 8000, 1, 64)
+    assert (properties.duration_seconds, properties.sample_rate, properties.bitrate_kbps) == (60.0, 8000, 64)
 
 
 @pytest.mark.parametrize("mask", [0x007, 0x107, 0x033, 0x037, 0x607, 0x03F, 0x60F, 0x70F, 0x63F, 0x0FF])

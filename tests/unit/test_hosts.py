@@ -1,5 +1,6 @@
 """Which Host headers are accepted."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ SETTINGS = ServiceSettings(
 
 def check(host: str) -> None:
     connection = SimpleNamespace(headers={"host": host} if host else {})
-    make_host_check(SETTINGS)(cast(Any, connection), cast(Any, None))
+    asyncio.run(make_host_check(SETTINGS)(cast(Any, connection), cast(Any, None)))
 
 
 @pytest.mark.parametrize(

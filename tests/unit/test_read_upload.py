@@ -75,6 +75,7 @@ async def test_long_audio_comes_in_windows_and_not_whole() -> None:
         (make_form(("audio", b"RIFF"), ("audio", b"RIFF")), "'audio' is there twice"),
         (make_form(("user_id", b"u"), ("user_id", b"u")), "'user_id' is there twice"),
         (make_form(("name", b"u")), "'name' is not known"),
+        (make_form(("audio", b"RIFF"), ("bitrate_kbps", b"64")), "'bitrate_kbps' comes too late"),
         (make_form(("", b"u")), "'' is not known"),
         (make_form(("user_id", b"u"), ("token", b"t")), "no field 'audio'"),
         (make_form(("title", b"x" * (MAX_FIELD_BYTES + 1))), "longer than 4096 bytes"),
@@ -99,8 +100,12 @@ async def test_a_body_of_another_type_is_refused_by_name() -> None:
         await read([b""], ("multipart/form-data", {}))
 
 
-async def test_a_query_can_carry_a_title_and_never_credentials() -> None:
+async def test_a_query_can_carry_title_and_bitrate_and_never_credentials() -> None:
     assert await read([b"RIFF"], ("audio/wav", {}), (("title", "x"),)) == ([Field("title", "x")], b"RIFF")
+    both = (("bitrate_kbps", "192"), ("title", "x"))
+    assert await read([b"RIFF"], ("audio/wav", {}), both) == ([Field(*each) for each in both], b"RIFF")
+    with pytest.raises(InvalidRequest, match="'title' is there twice"):
+        await read([b"RIFF"], ("audio/wav", {}), (("title", "x"), *both))
     with pytest.raises(InvalidRequest, match="'token' is not known"):
         await read([b"RIFF"], ("audio/wav", {}), (("token", "x"),))
     with pytest.raises(InvalidRequest, match="query must be empty"):

@@ -47,6 +47,9 @@ def test_an_empty_setting_is_a_missing_one(name: str) -> None:
         ("MAX_UPLOADS", "0"),
         ("MAX_UPLOADS", "-1"),
         ("MAX_UPLOAD_BYTES", "4G"),
+        ("DEFAULT_BITRATE_KBPS", "100"),
+        ("MIN_BITRATE_KBPS", "0"),
+        ("MAX_BITRATE_KBPS", "high"),
         ("MAX_HELD_BYTES", "1.5"),
         ("LEASE_SECONDS", "0"),
         ("ENCODER_THREADS", "many"),
@@ -63,6 +66,15 @@ def test_a_wrong_setting_is_named(name: str, value: str) -> None:
 def test_a_number_is_read_as_a_number() -> None:
     settings = load(Settings, {**ENOUGH, "PORT": "8001", "MAX_UPLOADS": "7"})
     assert (settings.port, settings.max_uploads) == (8001, 7)
+
+
+@pytest.mark.parametrize("range_name", [("MAX_BITRATE_KBPS", "112"), ("MIN_BITRATE_KBPS", "160")])
+def test_a_default_bitrate_that_could_not_be_asked_for_is_refused(range_name: tuple[str, str]) -> None:
+    name, value = range_name
+    with pytest.raises(SettingsError, match=rf"^DEFAULT_BITRATE_KBPS: 128 .*{name} \({value}\)"):
+        load(Settings, {**ENOUGH, name: value})
+    settings = load(Settings, {**ENOUGH, name: value, "DEFAULT_BITRATE_KBPS": value})
+    assert settings.default_bitrate_kbps == int(value)
 
 
 def test_a_setting_may_come_from_a_file_without_its_last_newline(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from structlog.typing import Processor
 log = structlog.get_logger()
 
 REQUEST_ID = re.compile(rb"[0-9a-f]{32}")
+# An id in a path is the right to listen as much as one in a query.
+ID = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 QUIET_PATHS = {"/healthz", "/readyz"}
 
 
@@ -51,7 +53,7 @@ def configure_logs(level: str) -> None:
 class RequestLog:
     """ASGI middleware: gives every request its id (the gateway's, where it made one) and logs a line for it.
 
-    The line has path and status but no query: ids in a query are capabilities.
+    The line has path and status but neither query nor ids: these are capabilities.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -83,7 +85,7 @@ class RequestLog:
                     log.info(
                         "request",
                         method=str(scope.get("method")),
-                        path=scope["path"],
+                        path=ID.sub("*", scope["path"]),
                         status=status,
                         seconds=round(time.perf_counter() - started, 4),
                     )

@@ -20,11 +20,11 @@ def make_alembic_config(connection: Connection) -> Config:
     return config
 
 
-async def migrate(engine: AsyncEngine) -> None:
-    """Brings the schema up to date, in one transaction; two at once wait for each other."""
+async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
+    """Brings the schema up to a revision, in one transaction; two at once wait for each other."""
     async with engine.execution_options(isolation_level="READ COMMITTED").begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
-        await connection.run_sync(lambda sync: command.upgrade(make_alembic_config(sync), "head"))
+        await connection.run_sync(lambda sync: command.upgrade(make_alembic_config(sync), revision))
 
 
 async def make_login_roles(engine: AsyncEngine, passwords: dict[str, str]) -> None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, Double, ForeignKey, Index, func, text
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Double, ForeignKey, Index, false, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -45,6 +45,14 @@ class Record(Base):
     sample_rate: Mapped[int | None]
     channels: Mapped[int | None]
     bitrate_kbps: Mapped[int | None]
+    # Of what was encoded; null for digital silence, and for what was stored before they were measured.
+    peak_dbfs: Mapped[float | None] = mapped_column(Double)
+    rms_dbfs: Mapped[float | None] = mapped_column(Double)
+    # Minimum and maximum of each pixel as int8 (records.audio.levels), and how many samples a pixel has.
+    waveform: Mapped[bytes | None]
+    waveform_samples_per_pixel: Mapped[int | None]
+    # Whether the WAV ended before the audio that it announced.
+    truncated: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     published_at: Mapped[datetime | None]
 

@@ -12,7 +12,7 @@ from common.db import check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import make_host_check
 from common.problems import render
-from records.routes import get_record_audio, post_record
+from records.routes import get_record_audio, get_record_waveform, post_record
 from records.service import Uploads
 from records.settings import Settings
 from records.storage import open_store
@@ -56,7 +56,7 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[
             Router(
                 "/",
-                route_handlers=[post_record, get_record_audio],
+                route_handlers=[post_record, get_record_audio, get_record_waveform],
                 guards=[make_host_check(settings)],
             ),
             *make_health_routes({"PostgreSQL": check_postgres, "object store": check_store}),

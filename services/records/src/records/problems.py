@@ -22,6 +22,13 @@ class UnknownRecord(Problem):
     title = "There is no such record"
 
 
+class NoWaveform(Problem):
+    """The record is from before waveforms were made, and its WAV is not kept."""
+
+    status_code = 404
+    title = "The record has no waveform"
+
+
 class PreconditionFailed(Problem):
     """If-Match or If-Unmodified-Since does not fit the record (RFC 9110 section 13)."""
 

@@ -1,5 +1,6 @@
 """The HTTP face of the records service."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -8,6 +9,7 @@ from uuid import UUID
 import msgspec
 from litestar import Request, Response, post, route
 from litestar.di import NamedDependency
+from litestar.params import FromPath
 from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncEngine
 from werkzeug.http import http_date
@@ -16,16 +18,22 @@ from common.bodies import stream_body
 from common.credentials import parse_authorization
 from common.problems import InvalidCredentials, InvalidRequest
 from records.download import Representation, Selection, make_headers, select_bytes
-from records.service import Published, Uploads, find_record
+from records.service import Published, Uploads, find_record, find_user, find_waveform
 from records.settings import Settings
 from records.storage import ObjectStore
 from records.upload import WAV_TYPES, read_upload
 
 MP3_TYPE = "audio/mpeg"
+WAVEFORM_TYPE = "application/json"
+# Nine digits: what is counted in a waveform stays below 2**31, which its readers may count on.
+COUNT = re.compile("[1-9][0-9]{0,8}", re.ASCII)
 
 
 class CreatedRecord(msgspec.Struct, frozen=True):
-    """A record with its link. `sha256` is the digest of the MP3, in hexadecimal; properties are the MP3's."""
+    """A record with its link. `sha256` is the digest of the MP3, in hexadecimal; properties are the MP3's.
+
+    Levels are of what was encoded, null for digital silence; `truncated`: the WAV ended before its audio did.
+    """
 
     id: UUID
     url: str
@@ -35,9 +43,24 @@ class CreatedRecord(msgspec.Struct, frozen=True):
     sample_rate: int
     channels: int
     bitrate_kbps: int
+    peak_dbfs: float | None
+    rms_dbfs: float | None
+    truncated: bool
     size_bytes: int
     sha256: str
     created_at: datetime
+
+
+class WaveformDocument(msgspec.Struct, frozen=True):
+    """BBC audiowaveform's JSON format, version 2: `data` has minimum and maximum of each pixel in turn."""
+
+    version: int
+    channels: int
+    sample_rate: int
+    samples_per_pixel: int
+    bits: int
+    length: int
+    data: list[int]
 
 
 @post("/records")
@@ -83,6 +106,64 @@ async def get_record_audio(
         return Response(b"", status_code=selection.status, headers=headers, media_type=MP3_TYPE)
     pieces = await store.open(object_key, selection.first, selection.length)
     return Stream(pieces, status_code=selection.status, headers=headers, media_type=MP3_TYPE)
+
+
+@route("/records/{record_id:uuid}/waveform", http_method=["GET", "HEAD"])
+async def get_record_waveform(
+    request: Request[Any, Any, Any], record_id: FromPath[UUID], engine: NamedDependency[AsyncEngine]
+) -> Response[Any]:
+    """The waveform of a record, for its user and for whoever has its link."""
+    resolution = read_resolution(request)
+    record, stored = await find_waveform(engine, record_id, await identify(request, engine))
+    waveform = stored.coarsen(**resolution)
+    document = WaveformDocument(
+        version=2,
+        channels=1,
+        sample_rate=record.sample_rate,
+        samples_per_pixel=waveform.samples_per_pixel,
+        bits=8,
+        length=waveform.length,
+        data=waveform.values(),
+    )
+    content = msgspec.json.encode(document)
+    etag = f"{record.sha256.hex()}-{waveform.samples_per_pixel}"
+    representation = represent(record)._replace(etag=etag, size_bytes=len(content))
+    # As for a HEAD: a range of a document so small is of no use, and may be ignored.
+    selection = select_bytes("HEAD", request.headers, representation)
+    headers = {**make_headers(selection, representation), "Accept-Ranges": "none"}
+    if selection.status == 304:  # noqa: PLR2004
+        return Response(b"", status_code=304, headers=headers)
+    headers["Content-Length"] = str(len(content))
+    return Response(b"" if request.method == "HEAD" else content, headers=headers, media_type=WAVEFORM_TYPE)
+
+
+async def identify(request: Request[Any, Any, Any], engine: AsyncEngine) -> UUID:
+    """The user whose record is asked for: by credentials, or by `user` as in the record's link.
+
+    Raises InvalidCredentials, and InvalidRequest where both are given or `user` is no UUID.
+    """
+    credentials = parse_authorization(request.headers.get("authorization"))
+    if credentials and "user" in request.query_params:
+        raise InvalidRequest("The user is given twice; send an Authorization header or the parameter 'user'.")
+    if credentials:
+        return await find_user(engine, credentials)
+    if "user" not in request.query_params:
+        raise InvalidCredentials(
+            "Send an Authorization header, or the parameter 'user' of the record's link."
+        )
+    return _read_uuid(request, "user")
+
+
+def read_resolution(request: Request[Any, Any, Any]) -> dict[str, int]:
+    """What Waveform.coarsen is asked for, from the query. Raises InvalidRequest where it makes no sense."""
+    names = {"samples_per_pixel": "samples_per_pixel", "points": "max_pixels"}
+    given = [(name, value) for name, value in request.query_params.multi_items() if name in names]
+    if len(given) > 1:
+        raise InvalidRequest("Give one of 'samples_per_pixel' and 'points', once.")
+    for name, value in given:
+        if not COUNT.fullmatch(value):
+            raise InvalidRequest(f"The parameter {name!r} needs a whole number from 1 to 999999999.")
+    return {names[name]: int(value) for name, value in given}
 
 
 async def make_internal_link(

@@ -16,12 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID, uuid4
 
 import msgspec
 import structlog
-from sqlalchemy import Row, Uuid, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import Executable, Row, Select, Uuid, bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import Credentials, parse_credentials, wrong_credentials
@@ -35,14 +35,15 @@ from records.problems import (
     Busy,
     CredentialsTooLate,
     InvalidForm,
+    NoWaveform,
     RecordingTooLong,
     UnknownRecord,
     UnsupportedAudio,
     UploadInterrupted,
 )
-from records.settings import Settings
+from records.settings import BitrateKbps, Settings
 from records.storage import ObjectStore, ObjectWriter
-from records.upload import CREDENTIAL_FIELDS, Field
+from records.upload import BITRATE, CREDENTIAL_FIELDS, Field
 
 log = structlog.get_logger()
 
@@ -60,13 +61,21 @@ PUBLISHED = (
     Record.sample_rate,
     Record.channels,
     Record.bitrate_kbps,
+    Record.peak_dbfs,
+    Record.rms_dbfs,
+    Record.truncated,
     Record.size_bytes,
     Record.sha256,
     Record.created_at,
 )
-FIND_RECORD = select(*PUBLISHED, Record.object_key).where(
-    Record.id == bindparam("record_id"), Record.user_id == bindparam("user_id"), Record.state == "ready"
+IS_PUBLISHED = (
+    Record.id == bindparam("record_id"),
+    Record.user_id == bindparam("user_id"),
+    Record.state == "ready",
 )
+FIND_RECORD = select(*PUBLISHED, Record.object_key).where(*IS_PUBLISHED)
+# Apart from FIND_RECORD, which every download needs and which reads nothing so large.
+FIND_WAVEFORM = select(*PUBLISHED, Record.waveform, Record.waveform_samples_per_pixel).where(*IS_PUBLISHED)
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -79,6 +88,9 @@ class Published(msgspec.Struct, frozen=True):
     sample_rate: int
     channels: int
     bitrate_kbps: int
+    peak_dbfs: float | None
+    rms_dbfs: float | None
+    truncated: bool
     size_bytes: int
     sha256: bytes
     created_at: datetime
@@ -97,14 +109,15 @@ async def reserve(engine: AsyncEngine, credentials: Credentials, lease_seconds: 
     Raises InvalidCredentials where no user has them.
     """
     record_id = uuid4()
-    user = select(
-        literal(record_id, Uuid),
-        User.id,
-        func.now() + timedelta(seconds=lease_seconds),
-        func.concat(User.id, "/", literal(record_id, Uuid), ".mp3"),
-    ).where(User.token_digest == credentials.token_digest, User.deleted_at.is_(None))
-    if credentials.user_id:
-        user = user.where(User.id == credentials.user_id)
+    user = _authenticated(
+        select(
+            literal(record_id, Uuid),
+            User.id,
+            func.now() + timedelta(seconds=lease_seconds),
+            func.concat(User.id, "/", literal(record_id, Uuid), ".mp3"),
+        ),
+        credentials,
+    )
     rows = await execute(
         engine,
         insert(Record)
@@ -114,6 +127,20 @@ async def reserve(engine: AsyncEngine, credentials: Credentials, lease_seconds: 
     if not rows:
         raise wrong_credentials()
     return Reservation(rows[0].id, rows[0].object_key)
+
+
+def _authenticated(users: Select[Any], credentials: Credentials) -> Select[Any]:
+    """Narrows a selection of users to the one that has the credentials."""
+    users = users.where(User.token_digest == credentials.token_digest, User.deleted_at.is_(None))
+    return users.where(User.id == credentials.user_id) if credentials.user_id else users
+
+
+async def find_user(engine: AsyncEngine, credentials: Credentials) -> UUID:
+    """The id of the user who has the credentials. Raises InvalidCredentials where nobody has."""
+    rows = await execute(engine, _authenticated(select(User.id), credentials))
+    if not rows:
+        raise wrong_credentials()
+    return UUID(str(rows[0].id))
 
 
 async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) -> bool:
@@ -165,12 +192,30 @@ async def find_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> tu
 
     Raises UnknownRecord where it is absent, not ready, or somebody else's.
     """
-    rows = await execute(engine, FIND_RECORD, {"record_id": record_id, "user_id": user_id})
+    row = await _find(engine, FIND_RECORD, record_id, user_id)
+    return _published(row), row.object_key
+
+
+async def find_waveform(
+    engine: AsyncEngine, record_id: UUID, user_id: UUID
+) -> tuple[Published, audio_package.Waveform]:
+    """The record and its waveform.
+
+    Raises UnknownRecord as `find_record` does, and NoWaveform for a record from before there were any.
+    """
+    row = await _find(engine, FIND_WAVEFORM, record_id, user_id)
+    if row.waveform is None:
+        raise NoWaveform("The record was made before waveforms were; upload its WAV again to have one.")
+    return _published(row), audio_package.Waveform(row.waveform_samples_per_pixel, row.waveform)
+
+
+async def _find(engine: AsyncEngine, statement: Executable, record_id: UUID, user_id: UUID) -> Row[Any]:
+    rows = await execute(engine, statement, {"record_id": record_id, "user_id": user_id})
     if not rows:
         raise UnknownRecord(
             "There is no record with this id and user; a link is used exactly as it was given."
         )
-    return _published(rows[0]), rows[0].object_key
+    return rows[0]
 
 
 def _published(row: Row[Any]) -> Published:
@@ -203,7 +248,7 @@ class Uploads:
         Raises a Problem for whatever goes wrong; then nothing of the upload is kept.
         """
         async with AsyncExitStack() as resources:
-            converter = audio_package.Converter(max_duration_seconds=self._settings.max_duration_seconds)
+            converter = self._new_converter(self._settings.default_bitrate_kbps)
             upload = _Upload(ObjectWriter(self._store), resources, converter)
             try:
                 return await self._receive(upload, body, credentials)
@@ -229,14 +274,18 @@ class Uploads:
         if not upload.reservation:
             raise InvalidCredentials("Send the fields user_id and token, or an Authorization header.")
         await self._write(upload, upload.converter.finish())
-        stored = await upload.writer.finish()
-        properties = asdict(upload.converter.properties)
-        if properties.pop("truncated"):
-            log.info("the audio ended before its header said")
+        stored = await upload.writer.finish(upload.converter.make_head(upload.title))
+        properties, waveform = upload.converter.properties, upload.converter.waveform
         record = await publish(
             self._engine,
             upload.reservation.record_id,
-            {**stored._asdict(), **properties, "title": upload.title},
+            {
+                **stored._asdict(),
+                **asdict(properties),
+                "title": upload.title,
+                "waveform": waveform.peaks,
+                "waveform_samples_per_pixel": waveform.samples_per_pixel,
+            },
         )
         if not record:
             raise UploadInterrupted(GIVEN_UP)
@@ -246,11 +295,30 @@ class Uploads:
         if field.name == "title":
             upload.title = normalise_text("title", field.value, 0, MAX_TITLE_LENGTH) or None
             return
+        if field.name == BITRATE:
+            # The audio has not begun: the reading of the form sees to that.
+            upload.converter = self._new_converter(self._parse_bitrate(field.value))
+            return
         if upload.reservation:
             raise InvalidForm("The credentials are given twice; send them in the header or as form fields.")
         upload.credentials[field.name] = field.value
         if len(upload.credentials) == len(CREDENTIAL_FIELDS):
             await self._reserve(upload, parse_credentials(**upload.credentials))
+
+    def _new_converter(self, bitrate_kbps: int) -> audio_package.Converter:
+        return audio_package.Converter(bitrate_kbps, max_duration_seconds=self._settings.max_duration_seconds)
+
+    def _parse_bitrate(self, text: str) -> int:
+        """Returns the bitrate that a field asks for; raises InvalidForm where it cannot be had here."""
+        lowest, highest = self._settings.min_bitrate_kbps, self._settings.max_bitrate_kbps
+        allowed: dict[str, int] = {
+            str(kbps): kbps for kbps in get_args(BitrateKbps) if lowest <= kbps <= highest
+        }
+        if text not in allowed:
+            raise InvalidForm(
+                f"The bitrate_kbps {text[:100]!r} cannot be had; allowed: {', '.join(allowed)}."
+            )
+        return allowed[text]
 
     async def _take_audio(self, upload: "_Upload", audio: bytes) -> None:
         if upload.lease_keeper and upload.lease_keeper.done():

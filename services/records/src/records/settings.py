@@ -5,7 +5,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from common.settings import PositiveInt, ServiceSettings
+from common.settings import PositiveInt, ServiceSettings, SettingsError
+
+# Those of MPEG-1 Layer III. The lower versions of MPEG have fewer; LAME then takes the nearest.
+BitrateKbps = Literal[32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +31,11 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     max_upload_bytes: PositiveInt = 4 * 1024**3
     # Of a recording. At a low sample rate a small WAV lasts long and becomes a large MP3.
     max_duration_seconds: PositiveInt = 24 * 60 * 60
-    # Uploads at once; each holds at most two parts of MP3 (10 MiB) and a window of audio, or what
+    # What an upload gets, and the range of what it may ask for.
+    default_bitrate_kbps: BitrateKbps = 128
+    min_bitrate_kbps: BitrateKbps = 32
+    max_bitrate_kbps: BitrateKbps = 320
+    # Uploads at once; each holds at most three parts of MP3 (15 MiB) and a window of audio, or what
     # `max_held_bytes` says.
     max_uploads: PositiveInt = 32
     # Uploads that may wait for their credentials at once, because these stand behind the audio in the
@@ -39,6 +46,14 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     # An upload that has not renewed its lease for so long is given up by the sweeper.
     lease_seconds: PositiveInt = 120
     sweep_seconds: PositiveInt = 30
+
+    def __post_init__(self) -> None:
+        """Raises SettingsError where the default bitrate could not be asked for."""
+        if not self.min_bitrate_kbps <= self.default_bitrate_kbps <= self.max_bitrate_kbps:
+            raise SettingsError(
+                f"DEFAULT_BITRATE_KBPS: {self.default_bitrate_kbps} is not between MIN_BITRATE_KBPS"
+                f" ({self.min_bitrate_kbps}) and MAX_BITRATE_KBPS ({self.max_bitrate_kbps})"
+            )
 
 
 class SetupSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,8 +7,8 @@ here, and the four calls of a multipart upload are made one by one.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from io import BytesIO
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -41,15 +41,20 @@ class StoredObject(NamedTuple):
     sha256: bytes
 
 
-def _translated(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+@contextmanager
+def _translating() -> Iterator[None]:
     """Whatever the store does not do is Unavailable to our callers: it is never the client's fault."""
+    try:
+        yield
+    except (aiohttp.ClientError, MinioException, OSError) as error:
+        raise Unavailable("The object store does not answer") from error
 
+
+def _translated(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     async def translated(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
+        with _translating():
             async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
                 return await call(*args, **kwargs)
-        except (aiohttp.ClientError, MinioException, OSError) as error:
-            raise Unavailable("The object store does not answer") from error
 
     return translated
 
@@ -116,8 +121,11 @@ class ObjectStore:
         return f"{url.path}?{url.query}"
 
     @_translated
-    async def open(self, key: str, first: int, length: int) -> AsyncIterator[bytes]:
-        """The `length` bytes of an object from byte `first` on, in pieces; the store has answered by then."""
+    async def open(self, key: str, first: int = 0, length: int = 0) -> AsyncIterator[bytes]:
+        """The `length` bytes (0: all) of an object from byte `first` on, in pieces.
+
+        The store has answered by then.
+        """
         response = await self._client.get_object(self._bucket, key, first, length)
         return _read(response)
 
@@ -138,14 +146,17 @@ async def _read(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 class ObjectWriter:
-    """Writes one object as its bytes become known: one PUT, or parts of 5 MiB, one of which may be under way.
+    """Writes one object as its bytes become known, of which the first, its head, are known last.
 
-    Before `open` the bytes are held in memory and the store is not touched.
+    So the first part of 5 MiB is kept back until the end. An object of less than two parts is one PUT; of a
+    larger one the parts behind the first are sent on the way. In memory are at most the part that is kept,
+    one that fills and one under way. Before `open` all is held, and the store is not touched.
     """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._key = ""
+        # The first part, and what is to follow the parts that have been sent.
         self._buffer = bytearray()
         self._digest = hashlib.sha256()
         self._size_bytes = 0
@@ -163,24 +174,32 @@ class ObjectWriter:
         self._key = key
 
     async def write(self, data: bytes) -> None:
-        """Takes the next bytes, and waits for the store where it is slower than its client."""
+        """Takes the next bytes behind the head; waits for the store where it is slower than its client."""
         self._buffer += data
         self._digest.update(data)
         self._size_bytes += len(data)
-        while self._key and len(self._buffer) >= PART_BYTES:
-            await self._send_part(PART_BYTES)
+        while self._key and len(self._buffer) >= 2 * PART_BYTES:
+            if self._sending:
+                await self._sending[-1]
+            await self._send_part(self._take(PART_BYTES, 2 * PART_BYTES))
 
-    async def finish(self) -> StoredObject:
-        """Stores what is left and completes the object."""
-        if self._upload_id or len(self._buffer) > PART_BYTES:
-            while self._buffer:
-                await self._send_part(PART_BYTES)
-            await self._store.complete(self._key, self._upload_id, [await task for task in self._sending])
-        else:
+    async def finish(self, head: bytes) -> StoredObject:
+        """Stores what is left with `head` in front of it all, and completes the object.
+
+        Raises Unavailable where it does not read back as it was written.
+        """
+        await self.write(b"")
+        if not self._upload_id:
+            data = head + self._take(0, len(self._buffer))
             self.has_touched_store = True
-            await self._store.put(self._key, bytes(self._buffer))
-        self._buffer.clear()
-        return StoredObject(self._size_bytes, self._digest.digest())
+            await self._store.put(self._key, data)
+            return StoredObject(len(data), hashlib.sha256(data).digest())
+        if len(self._buffer) > PART_BYTES:
+            await self._send_part(self._take(PART_BYTES, len(self._buffer)))
+        await self._send_part(head + self._take(0, PART_BYTES), is_first=True)
+        parts = sorted([await task for task in self._sending], key=lambda part: part.part_number)
+        await self._store.complete(self._key, self._upload_id, parts)
+        return StoredObject(len(head) + self._size_bytes, await self._read_back(head))
 
     async def close(self) -> None:
         """Ends what is under way here; what the store is still at, the sweeper finds at its second look."""
@@ -188,18 +207,37 @@ class ObjectWriter:
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
 
-    async def _send_part(self, size_bytes: int) -> None:
+    def _take(self, start: int, end: int) -> bytes:
+        taken = bytes(memoryview(self._buffer)[start:end])
+        del self._buffer[start:end]
+        return taken
+
+    async def _send_part(self, part: bytes, *, is_first: bool = False) -> None:
         if not self._upload_id:
             self.has_touched_store = True
             self._upload_id = await self._store.begin(self._key)
-        if self._sending:
-            await self._sending[-1]
-        part = bytes(memoryview(self._buffer)[:size_bytes])
-        del self._buffer[:size_bytes]
-        number = len(self._sending) + 1
+        # The first part is sent last, so its number is left out until then.
+        number = 1 if is_first else len(self._sending) + 2
         self._sending.append(
             asyncio.create_task(self._store.put_part(self._key, self._upload_id, number, part))  # type: ignore[arg-type]
         )
+
+    async def _read_back(self, head: bytes) -> bytes:
+        """Returns the digest of the stored object, which can be known only now that its first bytes are.
+
+        Raises Unavailable where the object is not what was sent.
+        """
+        stored, behind_head = hashlib.sha256(), hashlib.sha256()
+        start = b""
+        with _translating():
+            async for piece in await self._store.open(self._key):
+                missing = len(head) - len(start)
+                stored.update(piece)
+                behind_head.update(piece[missing:])
+                start += piece[:missing]
+        if (start, behind_head.digest()) != (head, self._digest.digest()):
+            raise Unavailable("The object store did not keep what it was sent")
+        return stored.digest()
 
 
 @asynccontextmanager

@@ -13,7 +13,10 @@ from records.problems import InvalidForm
 
 WAV_TYPES = {"audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"}
 CREDENTIAL_FIELDS = ("user_id", "token")
-FIELDS = (*CREDENTIAL_FIELDS, "title")
+# What an upload says besides: fields of the form, or parameters of a bare WAV's query.
+BITRATE = "bitrate_kbps"
+PARAMETERS = ("title", BITRATE)
+FIELDS = (*CREDENTIAL_FIELDS, *PARAMETERS)
 AUDIO = "audio"
 MAX_FIELD_BYTES = 4 * 1024
 # About a second and a half of CD sound: large enough that handing it to a thread costs nothing.
@@ -51,11 +54,14 @@ def read_upload(
 
 
 def _read_query(query: Sequence[tuple[str, str]]) -> list[Field]:
+    seen: set[str] = set()
     for name, _ in query:
-        if name != "title":
-            raise InvalidRequest(f"The query parameter {name[:100]!r} is not known here; allowed: title.")
-    if len(query) > 1:
-        raise InvalidRequest("The query parameter 'title' is there twice.")
+        if name not in PARAMETERS:
+            known = ", ".join(PARAMETERS)
+            raise InvalidRequest(f"The query parameter {name[:100]!r} is not known here; allowed: {known}.")
+        if name in seen:
+            raise InvalidRequest(f"The query parameter {name!r} is there twice.")
+        seen.add(name)
     return [Field(*parameter) for parameter in query]
 
 
@@ -122,6 +128,11 @@ class _Form:
             raise InvalidForm(f"The field {name[:100]!r} is not known here; allowed: {known}.")
         if name in self.seen:
             raise InvalidForm(f"The field {name!r} is there twice.")
+        if name == BITRATE and AUDIO in self.seen:
+            raise InvalidForm(
+                f"The field {BITRATE!r} comes too late: the audio is encoded while it arrives;"
+                " put the field in front of it."
+            )
         self.seen.add(name)
         self._name = name
 

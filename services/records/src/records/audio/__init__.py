@@ -2,5 +2,6 @@
 
 from .converter import Converter, Properties
 from .errors import BrokenAudio, TooLong, UnsupportedAudio
+from .levels import Waveform
 
-__all__ = ["BrokenAudio", "Converter", "Properties", "TooLong", "UnsupportedAudio"]
+__all__ = ["BrokenAudio", "Converter", "Properties", "TooLong", "UnsupportedAudio", "Waveform"]

@@ -1,11 +1,6 @@
 """16-bit PCM into MP3 frames, by LAME."""
 
-from typing import TYPE_CHECKING
-
 import lameenc
-
-if TYPE_CHECKING:
-    from pydub import AudioSegment
 
 # LAME's scale runs from 0, the slowest, to 9; 5 is what its authors recommend for speed with good quality.
 _QUALITY = 5
@@ -28,9 +23,9 @@ class Encoder:
         # Without this LAME lowers the rate by itself where it finds the bitrate small.
         self._lame.set_out_sample_rate(sample_rate)
 
-    def encode(self, window: "AudioSegment") -> bytes:
+    def encode(self, pcm: bytes) -> bytes:
         """Encodes a window and returns the MP3 bytes that are ready; the GIL is free meanwhile."""
-        return bytes(self._lame.encode(window.raw_data))
+        return bytes(self._lame.encode(pcm))
 
     def finish(self) -> bytes:
         """Returns the rest of the MP3; nothing can be encoded afterwards."""

@@ -19,9 +19,15 @@ _SAMPLE_RATES = {
     "2.5": (11025, 12000, 8000, None),
 }
 _MODE_MONO = 3
+_NO_CRC, _NEXT_BITRATE, _PADDED = 1 << 16, 1 << 12, 1 << 9
 
 SAMPLE_RATES = tuple(sorted(rate for rates in _SAMPLE_RATES.values() for rate in rates if rate))
 """Every sample rate that MP3 has, in Hz, the lowest first."""
+
+
+def samples_per_frame(sample_rate: int) -> int:
+    """Sample frames that one MP3 frame holds at this rate: two granules in MPEG-1, one in MPEG-2 and 2.5."""
+    return 1152 if sample_rate in _SAMPLE_RATES["1"] else 576
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,13 @@ class FrameHeader:
     @property
     def samples(self) -> int:
         """Sample frames that one MP3 frame holds."""
-        return 1152 if self.version == "1" else 576
+        return samples_per_frame(self.sample_rate)
+
+    @property
+    def side_info_bytes(self) -> int:
+        """Bytes of the side information, which stand behind the header."""
+        mono, stereo = (17, 32) if self.version == "1" else (9, 17)
+        return mono if self.channels == 1 else stereo
 
     @property
     def frame_bytes(self) -> int:
@@ -66,3 +78,15 @@ def read_frame_header(data: bytes) -> FrameHeader:
         channels=1 if word >> 6 & 0b11 == _MODE_MONO else 2,
         padded=bool(word >> 9 & 1),
     )
+
+
+def make_frame_header(like: bytes, least_bytes: int) -> bytes:
+    """Returns the header of an unpadded frame beside those of the header `like`, without a CRC.
+
+    Its bitrate is the lowest, from that of `like` on, at which the frame has `least_bytes`. Raises ValueError
+    where none has.
+    """
+    word = int.from_bytes(like[:HEADER_BYTES], "big") & ~_PADDED | _NO_CRC
+    while read_frame_header(header := word.to_bytes(HEADER_BYTES, "big")).frame_bytes < least_bytes:
+        word += _NEXT_BITRATE
+    return header

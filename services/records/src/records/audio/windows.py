@@ -34,8 +34,8 @@ _MAX_OUTPUT_CHANNELS = 2
 class Windows:
     """Turns the audio of one WAV into windows of mono or stereo at a sample rate that MP3 has.
 
-    `frames` counts the sample frames of the source so far. What is held is one batch of the source at most,
-    and what the resampler holds back.
+    `frames` counts the sample frames of the source so far, `made_frames` those of the windows. What is held
+    is one batch of the source at most, and what the resampler holds back.
     """
 
     def __init__(self, source: Format, frames: int | None, max_duration_seconds: int) -> None:
@@ -43,6 +43,7 @@ class Windows:
         self.channels = min(source.channels, _MAX_OUTPUT_CHANNELS)
         self.sample_rate = mp3_sample_rate(source.sample_rate)
         self.frames = 0
+        self.made_frames = 0
         self._source = source
         self._last_frame = frames
         self._max_duration_seconds = max_duration_seconds
@@ -122,6 +123,7 @@ class Windows:
             yield self._segment(pcm[start : start + WINDOW_FRAMES].tobytes())
 
     def _segment(self, pcm: bytes) -> AudioSegment:
+        self.made_frames += len(pcm) // (_SAMPLE_BYTES * self.channels)
         return AudioSegment(
             pcm, sample_width=_SAMPLE_BYTES, frame_rate=self.sample_rate, channels=self.channels
         )
