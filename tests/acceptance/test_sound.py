@@ -186,7 +186,10 @@ def test_left_stays_left_and_right_stays_right(client: Client, user: dict[str, A
             id="chunks all around",
         ),
         pytest.param(Wav(magic=b"RIFX", bits=24), id="RIFX"),
-        pytest.param(Wav(magic=b"RF64", before_fmt=(wavs.ds64(0),), data_size=UNKNOWN_SIZE), id="RF64"),
+        pytest.param(
+            Wav(magic=b"RF64", before_fmt=(wavs.ds64(0),), riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE),
+            id="RF64",
+        ),
         pytest.param(Wav(fmt_bytes=18), id="a fmt chunk of 18 bytes"),
         pytest.param(Wav(before_data=((b"JUNK", bytes(1 << 20)),)), id="a chunk of 1 MiB"),
     ],

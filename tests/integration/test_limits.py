@@ -159,10 +159,10 @@ async def test_audio_too_long_to_wait_for_its_credentials_is_refused_with_the_wa
 ) -> None:
     _, fields = await make_fields(isolated)
     wire = Wire()
-    uploads = isolated.uploads(wire, max_held_bytes=10_000)
+    uploads = isolated.uploads(wire, max_held_bytes=100_000)
 
     async def body() -> AsyncIterator[Field | bytes]:
-        async for piece in pieces(SMALL):
+        async for piece in pieces(LARGE):
             yield piece
         for field in fields:
             yield field
@@ -171,7 +171,7 @@ async def test_audio_too_long_to_wait_for_its_credentials_is_refused_with_the_wa
         await uploads.store_record(body(), None)
     await uploads.close()
     assert refusal.value.status_code == 400
-    assert "10000 bytes" in refusal.value.detail
+    assert "100000 bytes" in refusal.value.detail
     assert "put the fields user_id and token in front of the audio" in refusal.value.detail
     assert wire.calls == []
 
