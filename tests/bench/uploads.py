@@ -1,0 +1,341 @@
+"""What the benchmark measures with uploads: one at a time, many at once, one beside another."""
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import wave
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import imageio_ffmpeg
+import numpy as np
+import psutil
+
+from deploy.client import Client
+from deploy.local.ports import Ports
+from deploy.local.stack import Stack
+from records.audio.encoder import Encoder
+from tests.judge import compare, decode
+from tests.wavs import Wav, music
+
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+MIB = 1024 * 1024
+SLOW_BYTES_PER_SECOND = 10_000_000
+# Longer ones are measured for time only: comparing them takes gigabytes.
+LONGEST_JUDGED_SECONDS = 60
+
+Row = tuple[str, str, str]
+
+
+class Process:
+    """What the kernel says of one process."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self._folder = Path(f"/proc/{pid}")
+
+    def cpu_seconds(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+    def forget_peak(self) -> None:
+        (self._folder / "clear_refs").write_text("5")
+
+    def memory_mib(self, name: str) -> float:
+        """VmRSS (now) or VmHWM (the peak since it was forgotten)."""
+        lines = (self._folder / "status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
+
+
+class Uploader:
+    """Sends a file to POST /records over a bare connection, so that the client costs next to nothing."""
+
+    def __init__(self, base_url: str, token: str) -> None:
+        self._host = urlsplit(base_url).netloc
+        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "audio/wav"}
+
+    def upload(self, wav: Path, bytes_per_second: int = 0) -> tuple[dict[str, Any], float, float]:
+        """The record, the seconds from the request to the answer, and those from the last byte to it."""
+        connection = HTTPConnection(self._host, timeout=600)
+        started = time.perf_counter()
+        connection.putrequest("POST", "/records")
+        for name, value in {**self._headers, "Content-Length": str(wav.stat().st_size)}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        sent_bytes = 0
+        with wav.open("rb") as file:
+            while piece := file.read(MIB // 4):
+                if bytes_per_second:
+                    time.sleep(max(0.0, started + sent_bytes / bytes_per_second - time.perf_counter()))
+                connection.send(piece)
+                sent_bytes += len(piece)
+        sent = time.perf_counter()
+        response = connection.getresponse()
+        record = json.loads(response.read())
+        answered = time.perf_counter()
+        connection.close()
+        if response.status != 201:
+            raise RuntimeError(f"{response.status}: {record}")
+        return record, answered - started, answered - sent
+
+
+def run_ffmpeg(wav: Path, mp3: Path) -> None:
+    subprocess.run(
+        [FFMPEG, "-loglevel", "error", "-y", "-i", str(wav), "-b:a", "128k", str(mp3)],
+        check=True,
+        timeout=600,
+    )
+
+
+def run_pydub(wav: Path, mp3: Path) -> float:
+    """What similar services do; in a process of its own, whose start and imports are not counted."""
+    code = (
+        "import sys, time; from pydub import AudioSegment; AudioSegment.converter = sys.argv[1]; "
+        "started = time.perf_counter(); "
+        "AudioSegment.from_wav(sys.argv[2]).export(sys.argv[3], format='mp3', bitrate='128k'); "
+        "print(time.perf_counter() - started)"
+    )
+    arguments = [sys.executable, "-W", "ignore", "-c", code, FFMPEG, str(wav), str(mp3)]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=900)
+    return float(done.stdout)
+
+
+def run_lameenc(wav: Path) -> tuple[float, float]:
+    """Encodes on one thread, with nothing around LAME; returns seconds and CPU seconds."""
+    with wave.open(str(wav), "rb") as file:
+        pcm = file.readframes(file.getnframes())
+    started, cpu = time.perf_counter(), time.process_time()
+    encoder = Encoder(44100, 2, 128)
+    size = 2 * 44100 * 4
+    for start in range(0, len(pcm), size):
+        encoder.encode(pcm[start : start + size])
+    encoder.finish()
+    return time.perf_counter() - started, time.process_time() - cpu
+
+
+def make_wav(seconds: int, folder: Path) -> Path:
+    """Writes music of any length."""
+    wav = folder / f"{seconds}.wav"
+    with wav.open("wb") as file:
+        layout = Wav()
+        for piece in layout.stream(len(layout.header(0)) + seconds * 44100 * 4, music(60)):
+            file.write(piece)
+    return wav
+
+
+def name_of(seconds: int) -> str:
+    """How the table calls a recording."""
+    return f"{seconds} s" if seconds < 600 else f"{seconds // 60} min"
+
+
+def seconds_of(function: Callable[..., None], *arguments: Any) -> float:
+    started = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - started
+
+
+def snr_db(wav: Path, mp3: bytes) -> float:
+    """How far the error lies below the source, in dB, whatever the level: from the correlation."""
+    found = compare(decode(wav.read_bytes(), "wav"), decode(mp3))
+    return -10 * math.log10(1 - found.correlation**2)
+
+
+@contextmanager
+def polled(base_url: str, path: str, latencies: list[float]) -> Iterator[None]:
+    """Asks for a path again and again meanwhile, 50 times a second."""
+    done = threading.Event()
+    host = urlsplit(base_url).netloc
+
+    def poll() -> None:
+        connection = HTTPConnection(host, timeout=30)
+        while not done.wait(0.02):
+            started = time.perf_counter()
+            connection.request("GET", path)
+            connection.getresponse().read()
+            latencies.append(time.perf_counter() - started)
+        connection.close()
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+class Turns:
+    """What several turns of one recording took, in seconds."""
+
+    def __init__(self) -> None:
+        self.ours: list[float] = []
+        self.ours_cpu: list[float] = []
+        self.ffmpeg: list[float] = []
+        self.pydub: list[float] = []
+        self.bare: list[float] = []
+        self.bare_cpu: list[float] = []
+
+    def ratio(self, what: str, ours: list[float], theirs: list[float]) -> Row:
+        """The row of our fastest turn by theirs."""
+        return (what, f"{min(ours) / min(theirs):.2f}", f"{min(ours):.3f} s / {min(theirs):.3f} s")
+
+
+def measure_upload(stack: Stack, uploader: Uploader, seconds: int, turns: int, folder: Path) -> list[Row]:
+    """One recording at a time, in turn with ffmpeg, pydub and bare LAME."""
+    wav = make_wav(seconds, folder)
+    records = Process(stack.pid("records"))
+    idle_mib = records.memory_mib("VmRSS")
+    took = Turns()
+    latencies: list[float] = []
+    records.forget_peak()
+    for _ in range(turns):
+        before = records.cpu_seconds()
+        with polled(f"http://127.0.0.1:{stack.ports.records}", "/healthz", latencies):
+            record, whole, _ = uploader.upload(wav)
+        took.ours.append(whole)
+        took.ours_cpu.append(records.cpu_seconds() - before)
+        took.ffmpeg.append(seconds_of(run_ffmpeg, wav, folder / "ffmpeg.mp3"))
+        took.pydub.append(run_pydub(wav, folder / "pydub.mp3"))
+        bare, bare_cpu = run_lameenc(wav)
+        took.bare.append(bare)
+        took.bare_cpu.append(bare_cpu)
+    peak_mib = records.memory_mib("VmHWM")
+    _, _, last_byte = uploader.upload(wav, SLOW_BYTES_PER_SECOND)
+    name = name_of(seconds)
+    rows = [
+        took.ratio(f"{name}: request → 201 / ffmpeg", took.ours, took.ffmpeg),
+        took.ratio(f"{name}: request → 201 / pydub", took.ours, took.pydub),
+        took.ratio(f"{name}: request → 201 / bare lameenc, one thread", took.ours, took.bare),
+        took.ratio(f"{name}: CPU of records / bare lameenc", took.ours_cpu, took.bare_cpu),
+        (
+            f"{name}: memory of records over idle",
+            f"{peak_mib - idle_mib:.0f} MiB",
+            f"idle {idle_mib:.0f} MiB, peak {peak_mib:.0f} MiB",
+        ),
+        (f"{name}: last byte → 201 at 10 MB/s", f"{last_byte:.3f} s", "one upload"),
+        (
+            f"{name}: /healthz of records meanwhile, p99",
+            f"{np.percentile(latencies, 99) * 1000:.1f} ms",
+            f"p50 {np.percentile(latencies, 50) * 1000:.1f} ms, {len(latencies)} requests",
+        ),
+    ]
+    if seconds <= LONGEST_JUDGED_SECONDS:
+        with Client(stack.base_url) as client:
+            mine = snr_db(wav, client.download(record["url"]))
+        theirs = snr_db(wav, (folder / "ffmpeg.mp3").read_bytes())
+        rows.append(
+            (
+                f"{name}: SNR, ours less ffmpeg's",
+                f"{mine - theirs:+.2f} dB",
+                f"{mine:.2f} dB, {theirs:.2f} dB",
+            )
+        )
+    wav.unlink()
+    return rows
+
+
+def measure_crowd(stack: Stack, uploader: Uploader, count: int, folder: Path) -> list[Row]:
+    """Many recordings of 60 s at once, against what the cores could do at best."""
+    wav = make_wav(60, folder)
+    records = Process(stack.pid("records"))
+    threads = psutil.cpu_count() or 1
+    bare = min(run_lameenc(wav)[0] for _ in range(3))
+    idle_mib = records.memory_mib("VmRSS")
+    records.forget_peak()
+    with ThreadPoolExecutor(count) as pool:
+        started = time.perf_counter()
+        list(pool.map(lambda _: uploader.upload(wav), range(count)))
+        took = time.perf_counter() - started
+    best = count * bare / threads
+    peak_mib = records.memory_mib("VmHWM")
+    wav.unlink()
+    name = f"{count} x 60 s at once"
+    return [
+        (
+            f"{name} / ({count} x bare / {threads} cores)",
+            f"{took / best:.2f}",
+            f"{took:.3f} s / {best:.3f} s",
+        ),
+        (
+            f"{name}: memory of records over idle",
+            f"{peak_mib - idle_mib:.0f} MiB",
+            f"idle {idle_mib:.0f} MiB, peak {peak_mib:.0f} MiB",
+        ),
+    ]
+
+
+def measure_beside(uploader: Uploader, long_seconds: int, folder: Path) -> list[Row]:
+    """A recording of 10 s, alone and beside a long one."""
+    short, long = make_wav(10, folder), make_wav(long_seconds, folder)
+    alone = min(uploader.upload(short)[1] for _ in range(7))
+    beside: list[float] = []
+    other = threading.Thread(target=uploader.upload, args=[long])
+    other.start()
+    time.sleep(1)
+    while other.is_alive():
+        took = uploader.upload(short)[1]
+        if other.is_alive():
+            beside.append(took)
+    other.join()
+    short.unlink()
+    long.unlink()
+    found = np.median(beside)
+    return [
+        (
+            f"10 s beside {name_of(long_seconds)} / alone",
+            f"{found / alone:.2f}",
+            f"median of {len(beside)}: {found:.3f} s / {alone:.3f} s",
+        )
+    ]
+
+
+def measure_memory_after(stack: Stack, uploader: Uploader, count: int, folder: Path) -> list[Row]:
+    """What many recordings of 10 min leave behind in memory."""
+    wav = make_wav(600, folder)
+    records = Process(stack.pid("records"))
+    idle_mib = records.memory_mib("VmRSS")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: uploader.upload(wav), range(count)))
+    after_mib = records.memory_mib("VmRSS")
+    wav.unlink()
+    return [
+        (
+            f"memory of records after {count} x 10 min, over idle",
+            f"{after_mib - idle_mib:.0f} MiB",
+            f"idle {idle_mib:.0f} MiB, after {after_mib:.0f} MiB",
+        )
+    ]
+
+
+def measure_serial(parallel: Stack, seconds: int, turns: int, folder: Path) -> list[Row]:
+    """CPU of the service with all its threads against that of one with a single thread."""
+    wav = make_wav(seconds, folder)
+    cpu: dict[str, list[float]] = {"parallel": [], "serial": []}
+    with tempfile.TemporaryDirectory(prefix="waxwing-serial-") as name:
+        serial = Stack(Path(name) / "stack", Ports.free(), settings={"ENCODER_THREADS": "1"})
+        serial.start()
+        try:
+            stacks = {"parallel": parallel, "serial": serial}
+            uploaders: dict[str, Uploader] = {}
+            for kind, stack in stacks.items():
+                with Client(stack.base_url) as client:
+                    uploaders[kind] = Uploader(stack.base_url, client.create_user("Serial")["token"])
+            for _ in range(turns):
+                for kind, stack in stacks.items():
+                    records = Process(stack.pid("records"))
+                    before = records.cpu_seconds()
+                    uploaders[kind].upload(wav)
+                    cpu[kind].append(records.cpu_seconds() - before)
+        finally:
+            serial.stop()
+    wav.unlink()
+    return [Turns().ratio(f"{name_of(seconds)}: CPU, all threads / one", cpu["parallel"], cpu["serial"])]
