@@ -11,10 +11,11 @@ SMALL, LARGE = "one PUT", "a multipart upload"
 
 @cache
 def wav_of(kind: str) -> bytes:
-    """A WAV whose MP3 is one PUT, or one whose MP3 (11.4 MB, cheap to make) needs three parts."""
+    """A WAV whose MP3 is one PUT, or one whose MP3 (14 MB, cheap to make) needs three parts."""
     if kind == SMALL:
         return Wav().build(sine(seconds=1.0))
-    return Wav(bits=8, channels=1, rate=8000).build(silence(1420.0, rate=8000, channels=1))
+    # Two parts are there even when the client vanishes at its end, while the last minutes wait for LAME.
+    return Wav(bits=8, channels=1, rate=8000).build(silence(1760.0, rate=8000, channels=1))
 
 
 async def pieces(kind: str, count: int = 4) -> AsyncIterator[Field | bytes]:
