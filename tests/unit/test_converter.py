@@ -303,7 +303,7 @@ async def test_a_recording_over_the_limit_is_refused_as_soon_as_it_is_with_the_w
     threads: EncoderThreads,
 ) -> None:
     converter = Converter(threads, max_duration_seconds=2)
-    data = Wav(rate=8000).build(wavs.silence(3, 8000))
+    data = Wav(rate=8000).build(wavs.silence(8, 8000))
     await drain(converter.feed(data[: 44 + 2 * 8000 * 4]))
     with pytest.raises(TooLong) as refusal:
         await drain(converter.feed(data[44 + 2 * 8000 * 4 :]))

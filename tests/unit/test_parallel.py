@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from records.audio import parallel
@@ -64,6 +66,41 @@ async def test_a_header_that_lies_about_the_length_does_no_harm(
     mp3 = await encode_fast(encoder, samples)
     assert_valid(walk(mp3))
     assert len(decode(mp3)) == len(decode(encode(samples, STREAM)))
+
+
+@settings(deadline=None, database=None, max_examples=40)
+@given(
+    data=st.data(),
+    expected_seconds=st.sampled_from([None, 1, 12, 3600]),
+    thread_count=st.integers(1, 5),
+)
+def test_however_the_audio_comes_the_mp3_is_whole_and_sounds_right(
+    data: st.DataObject, expected_seconds: int | None, thread_count: int
+) -> None:
+    samples = samples_of(music(12, 44100, 2))
+    pieces = data.draw(st.lists(st.tuples(st.integers(1, 200_000), st.integers(0, 50)), max_size=20))
+
+    async def encode_pieces() -> tuple[ParallelEncoder, bytes]:
+        threads = EncoderThreads(thread_count)
+        expected = expected_seconds and expected_seconds * 44100
+        encoder = ParallelEncoder(threads, *STREAM, expected)
+        mp3, place = b"", 0
+        for size, pause in [*pieces, (len(samples), 0)]:
+            await encoder.write(samples[place : place + size].tobytes())
+            place += size
+            # However far the threads come meanwhile.
+            for _ in range(pause):
+                await asyncio.sleep(0)
+            mp3 += encoder.take()
+        await encoder.finish()
+        mp3 += encoder.take()
+        threads.close()
+        return encoder, mp3
+
+    encoder, mp3 = asyncio.run(encode_pieces())
+    assert_valid(walk(mp3))
+    assert encoder.frames == len(walk(mp3)) == len(walk(encode(samples, STREAM)))
+    assert power_db(errors(samples, mp3)) - power_db(errors(samples, encode(samples, STREAM))) <= 0.1
 
 
 async def test_a_slow_upload_is_never_cut_and_equals_one_encoding_bit_for_bit(

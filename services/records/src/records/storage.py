@@ -190,7 +190,9 @@ class ObjectWriter:
         """
         await self.write(b"")
         if not self._upload_id:
-            data = head + self._take(0, len(self._buffer))
+            # In place, so that no third copy of it is in memory.
+            self._buffer[:0] = head
+            data = self._take(0, len(self._buffer))
             self.has_touched_store = True
             await self._store.put(self._key, data)
             return StoredObject(len(data), hashlib.sha256(data).digest())

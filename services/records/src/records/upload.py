@@ -20,7 +20,7 @@ FIELDS = (*CREDENTIAL_FIELDS, *PARAMETERS)
 AUDIO = "audio"
 MAX_FIELD_BYTES = 4 * 1024
 # About a second and a half of CD sound: large enough that handing it to a thread costs nothing.
-WINDOW_BYTES = 256 * 1024
+WINDOW_BYTES = 128 * 1024
 
 
 class Field(NamedTuple):
@@ -72,8 +72,10 @@ async def _read_bare(body: AsyncIterator[bytes], fields: list[Field]) -> AsyncIt
     async for chunk in body:
         window += chunk
         if len(window) >= WINDOW_BYTES:
-            yield bytes(window)
+            # Emptied first: while it is converted, there is one copy of it.
+            piece = bytes(window)
             window.clear()
+            yield piece
     yield bytes(window)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_MAX_DURATION_SECONDS = 24 * 60 * 60
 
 # A byte of WAV can be a second of MP3 (at 1 Hz), so what a large piece gives comes in blocks too.
-_BLOCK_BYTES = 256 * 1024
+_BLOCK_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +154,18 @@ class Converter:
 
     async def _encode(self, windows: "Iterator[AudioSegment]") -> AsyncIterator[bytes]:
         """Measures and encodes windows; every window of the recording comes by here, in order."""
-        while pcm := await asyncio.to_thread(self._measure, windows):
+        while pcm := await self._next_block(windows):
             await self._open().encoder.write(pcm)
             if mp3 := self._take():
                 yield mp3
             if len(pcm) < _BLOCK_BYTES:
                 return
+
+    async def _next_block(self, windows: "Iterator[AudioSegment]") -> bytes:
+        # To hand over what needs no decoding would take longer than to do it.
+        if self._pipeline and self._pipeline.windows.is_plain:
+            return self._measure(windows)
+        return await asyncio.to_thread(self._measure, windows)
 
     def _measure(self, windows: "Iterator[AudioSegment]") -> bytes:
         """Returns the next windows as one block, measured; only the last one is short."""

@@ -4,6 +4,8 @@ import lameenc
 
 # LAME's scale runs from 0, the slowest, to 9; 5 is what its authors recommend for speed with good quality.
 _QUALITY = 5
+# LAME keeps buffers for as many samples as it was ever given at once, 8 bytes each.
+_CALL_BYTES = 32 * 1024
 
 
 class Encoder:
@@ -24,8 +26,9 @@ class Encoder:
         self._lame.set_out_sample_rate(sample_rate)
 
     def encode(self, pcm: bytes) -> bytes:
-        """Encodes a window and returns the MP3 bytes that are ready; the GIL is free meanwhile."""
-        return bytes(self._lame.encode(pcm))
+        """Encodes samples and returns the MP3 bytes that are ready; the GIL is free meanwhile."""
+        calls = (pcm[start : start + _CALL_BYTES] for start in range(0, len(pcm), _CALL_BYTES))
+        return b"".join([self._lame.encode(call) for call in calls])
 
     def finish(self) -> bytes:
         """Returns the rest of the MP3; nothing can be encoded afterwards."""

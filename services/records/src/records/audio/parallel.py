@@ -11,6 +11,7 @@ one stream (records.audio.join). A slow client's audio never waits, so it is enc
 """
 
 import asyncio
+import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,7 +29,7 @@ _LONGEST_JOB_SECONDS = 2.0
 _SHORTEST_JOB_SECONDS = 0.1
 # What may wait: of all recordings together, for every thread, and of any one, whatever the others have.
 _WAITING_BYTES_PER_THREAD = 5 * 1024**2 // 2
-WAITING_BYTES_ALONE = 512 * 1024
+WAITING_BYTES_ALONE = 256 * 1024
 
 
 class EncoderThreads:
@@ -58,7 +59,9 @@ class _Part:
         self.first_frame = first_frame
         self.frames = Frames(first_frame)
         self.fed_samples = first_frame * frame_samples
-        """Where its encoder goes on, in samples since the start of the recording."""
+        """Where its next job begins, in samples since the start of the recording."""
+        self.encoded_samples = self.fed_samples
+        """Where the next job begins that is not done yet."""
         self.end_frame: int | None = None
         """Where the next part begins; None for the last one."""
         self.is_busy = False
@@ -197,6 +200,7 @@ class ParallelEncoder:
         if not self._jobs:
             self._threads.working.discard(self)
         part.is_busy = False
+        part.encoded_samples = part.fed_samples
         part.is_finished = is_last
         try:
             part.frames.append(job.result())
@@ -213,15 +217,18 @@ class ParallelEncoder:
             last = self._parts[-1]
             working = sum(not self._has_done_its_share(part) for part in self._parts)
             idle = self._threads.share_of(self) - working
-            arrived = self.samples / self._frame_samples
-            fed = last.fed_samples / self._frame_samples
+            arrived, fed, encoded = (
+                samples / self._frame_samples
+                for samples in (self.samples, last.fed_samples, last.encoded_samples)
+            )
             if idle < 1 or arrived - fed < shortest:
                 return
-            ahead = self._expected_frames - fed
+            ahead = self._expected_frames - encoded
             length = min(_AHEAD_SECONDS / frame_seconds, (ahead + idle * self._lead_in) / (idle + 1))
-            cut = int(fed + length)
+            # The lead-in's samples must not have been let go, which they are when they are fed.
+            cut = max(int(encoded + length), math.ceil(fed) + self._lead_in)
             # What is gained must be worth the lead-in, and what the new part begins with must have arrived.
-            if ahead - length < self._lead_in or arrived < cut - self._lead_in + 1:
+            if encoded + ahead - cut < self._lead_in or arrived < cut - self._lead_in + 1:
                 return
             self.cuts += 1
             last.end_frame = cut

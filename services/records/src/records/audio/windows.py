@@ -21,9 +21,8 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Couldn't find ffmpeg or avconv", category=RuntimeWarning)
     from pydub import AudioSegment
 
-# Fixed windows make the MP3 independent of how the bytes arrived. This many frames keep LAME's output within
-# the buffer that lameenc gives it, at any rate and bitrate.
-WINDOW_FRAMES = 4096
+# A second or so of sound, at most.
+WINDOW_FRAMES = 32_768
 # So many bytes of the source are decoded at once, at most: blocks of ADPCM side by side, of PCM one window.
 _BATCH_BYTES = 128 * 1024
 
@@ -34,8 +33,8 @@ _MAX_OUTPUT_CHANNELS = 2
 class Windows:
     """Turns the audio of one WAV into windows of mono or stereo at a sample rate that MP3 has.
 
-    `frames` counts the sample frames of the source so far. What is held is one batch of the source at most,
-    and what the resampler holds back.
+    `frames` counts the sample frames of the source so far; `is_plain` says that they need no work. What is
+    held is one batch of the source at most, and what the resampler holds back.
     """
 
     def __init__(self, source: Format, frames: int | None, max_duration_seconds: int) -> None:
@@ -57,7 +56,7 @@ class Windows:
             else None
         )
         # Nearly all WAVs are 16-bit PCM as the encoder takes it, which then is not touched.
-        self._is_ready = (
+        self.is_plain = (
             source.codec is Codec.INTEGER
             and source.sample_bytes == _SAMPLE_BYTES
             and not source.is_big_endian
@@ -91,7 +90,7 @@ class Windows:
                 yield from self._cut(samples)
 
     def _convert(self, audio: bytearray | memoryview) -> Iterator[AudioSegment]:
-        if self._is_ready:
+        if self.is_plain:
             self._count(len(audio) // self._source.block_bytes)
             yield self._segment(bytes(audio))
             return
