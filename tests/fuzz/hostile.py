@@ -1,0 +1,245 @@
+"""Hostile input: WAVs made from arbitrary bytes, most of them plausible, and what must hold for every one."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
+
+from records.audio import BrokenAudio, TooLong, UnsupportedAudio
+from records.audio.tags import MAX_TAG_BYTES, make_id3
+from records.audio.wav import MAX_METADATA_BYTES, WavParser
+from records.audio.windows import WINDOW_FRAMES, Windows
+from tests.wavs import FLOAT, MEDIA_SUBTYPE, PCM, UNKNOWN_SIZE, Chunk, Wav, chunk, ds64
+
+# A byte can become a second (at 1 Hz), so no more of an input is converted than this.
+MAX_PCM_BYTES = 64 * 1024
+MAX_WORDS = 500
+
+_A_LAW, _MU_LAW, _IMA, _MS, _GSM = 0x0006, 0x0007, 0x0011, 0x0002, 0x0031
+# Of each list the first is what a plain WAV has: an input that is too short for all choices gets it.
+_CODINGS: Sequence[tuple[int, int, int | None]] = (
+    *((PCM, 16, None), (PCM, 8, None), (PCM, 24, None), (PCM, 32, None), (PCM, 64, None), (PCM, 40, None)),
+    *((PCM, 12, None), (PCM, 1, None), (PCM, 20, 4), (PCM, 16, 8), (FLOAT, 32, None), (FLOAT, 64, None)),
+    *((_A_LAW, 8, None), (_MU_LAW, 8, None), (_MU_LAW, 0, 1), (_IMA, 4, 1), (_IMA, 4, 1), (_MS, 4, 1)),
+    *((_MS, 4, 1), (FLOAT, 16, None), (PCM, 72, None), (_IMA, 3, 1), (_GSM, 0, 1)),
+)
+_CHANNELS = (2, 1, 1, 2, 2, 1, 3, 4, 5, 6, 8, 9, 32, 33, 0)
+_RATES = (
+    *(44100, 44100, 48000, 8000, 16000, 22050, 11025, 44100, 24000, 32000, 12000, 48000),
+    *(96000, 47999, 99, 1, 768_000, 768_001, 0),
+)
+_MAGICS = (b"RIFF", b"RIFF", b"RIFF", b"RIFF", b"RIFX", b"RIFX", b"RF64", b"BW64", b"riff")
+_SUBTYPES = (None, None, None, bytes.fromhex("0100000000002107d3118644c8c1ca000000")[:16], bytes(16))
+_FMT_BYTES = (None, None, None, None, None, 14, 16, 18, 40, 64, 13, 1024, 1025)
+_RIFF_SIZES = (None, None, None, 0, 4, UNKNOWN_SIZE, UNKNOWN_SIZE)
+_DATA_SIZES = (None, None, None, None, 0, UNKNOWN_SIZE, UNKNOWN_SIZE, 0x7FFFF000, 0xFFFFFFFE, 1)
+_BLOCKS = (256, 36, 4, 7, 8, 14, 20, 64, 1024, 8192, 8193, 0)
+_NAMES = (
+    *(b"LIST", b"LIST", b"bext", b"fact", b"ds64", b"id3 ", b"JUNK", b"LIST", b"fact", b"ds64"),
+    *(b"cue ", b"fmt ", b"data", b"\0\xff\n\x80"),
+)
+_INFO_NAMES = (
+    *(b"INAM", b"IART", b"IPRD", b"IGNR", b"ICMT", b"ICRD", b"ICOP", b"ITRK", b"IPRT", b"ISFT"),
+    b"\0\0\0\0",
+)
+# Few inputs are long: of a window of any width, and of a batch of ADPCM, there must be more than one.
+_AUDIO_SHIFTS = (*[0] * 23, 1, 1, 2, 2, 3, 4, 5, 6, 10)
+_STARTS = (b"", b"RIFF\x24\0\0\0WAVE", b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0", b"ID3", b"FORM\0\0\0\0AIFF")
+
+T = TypeVar("T")
+
+
+class Choices:
+    """Arbitrary bytes as a row of decisions; where they have run out every decision is the first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        """Returns the next bytes, at most `size`."""
+        taken = self._data[self._at : self._at + size]
+        self._at += size
+        return taken
+
+    def number(self, size: int = 1) -> int:
+        """Returns a number of `size` bytes."""
+        return int.from_bytes(self.take(size), "little")
+
+    def one_of(self, options: Sequence[T]) -> T:
+        """Returns one of at most 256 options."""
+        return options[self.number() % len(options)]
+
+    def rarely(self) -> bool:
+        """Returns whether something happens that mostly does not."""
+        return self.number() >= 246  # noqa: PLR2004
+
+    def rest(self) -> bytes:
+        """Returns all that is left."""
+        return self.take(len(self._data))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an input."""
+
+    pcm: bytes
+    """As much of the 16-bit PCM as MAX_PCM_BYTES allows, and a window more at most."""
+    refusal: str
+    """What a person is told, "" for a WAV that is converted."""
+    metadata: list[Chunk]
+    is_past_fmt: bool
+
+
+def check(data: bytes) -> Outcome:
+    """Makes a WAV of `data` and raises, AssertionError or something else, where a promise does not hold.
+
+    The promises: a WAV is converted, or refused in words; equally however it is cut; and what is held
+    and handed out keeps its bounds.
+    """
+    choices = Choices(data)
+    max_duration_seconds = choices.one_of((86_400, 60, 1, 0))
+    cuts = choices.take(choices.one_of((0, 0, 0, 0, 0, 1, 3, 8)))
+    title = choices.take(choices.number() % 32).decode(errors="ignore")
+    wav = make_wav(choices)
+    whole = convert([wav], max_duration_seconds)
+    if cuts:
+        # Places in the header or anywhere.
+        edges = sorted({0, len(wav), *(cut * (1 + len(wav) * (cut % 2) // 256) for cut in cuts)})
+        pieces = [wav[a:b] for a, b in pairwise(edges)]
+        assert convert(pieces, max_duration_seconds) == whole
+    tag = make_id3(whole.metadata, title or None)
+    assert len(tag) <= MAX_TAG_BYTES
+    assert tag[:4] in (b"", b"ID3\x04")
+    return whole
+
+
+def convert(pieces: list[bytes], max_duration_seconds: int) -> Outcome:
+    """Does what the converter does, without encoding; raises where a promise does not hold."""
+    parser = WavParser()
+    pcm = bytearray()
+    refusal = ""
+    try:
+        for window in _windows(parser, pieces, max_duration_seconds):
+            pcm += window
+            if len(pcm) > MAX_PCM_BYTES:
+                break
+    except (BrokenAudio, UnsupportedAudio, TooLong) as error:
+        refusal = str(error)
+        assert 0 < len(refusal) <= MAX_WORDS
+        assert refusal.isprintable()
+    assert sum(len(body) for _, body in parser.metadata) <= MAX_METADATA_BYTES
+    try:
+        is_past_fmt = bool(parser.format)
+    except RuntimeError:
+        is_past_fmt = False
+    return Outcome(bytes(pcm), refusal, parser.metadata, is_past_fmt)
+
+
+def _windows(parser: WavParser, pieces: list[bytes], max_duration_seconds: int) -> Iterator[bytes]:
+    windows: Windows | None = None
+    made_frames = 0
+    for piece in pieces:
+        for audio in parser.feed(piece):
+            assert 0 < len(audio) <= len(piece)
+            windows = windows or Windows(parser.format, parser.frames, max_duration_seconds)
+            for window in windows.feed(audio):
+                made_frames += _check_window(window.raw_data, windows)
+                yield window.raw_data
+    parser.finish()
+    windows = windows or Windows(parser.format, parser.frames, max_duration_seconds)
+    for window in windows.finish():
+        made_frames += _check_window(window.raw_data, windows)
+        yield window.raw_data
+    if parser.frames is not None:
+        assert windows.frames <= parser.frames
+        assert parser.truncated or windows.frames == parser.frames
+    if windows.frames:
+        source_rate = parser.format.sample_rate
+        right = max(1, (2 * windows.frames * windows.sample_rate + source_rate) // (2 * source_rate))
+        assert made_frames == (windows.frames if windows.sample_rate == source_rate else right)
+
+
+def _check_window(pcm: bytes, windows: Windows) -> int:
+    """Returns the frames of a window."""
+    frames, rest = divmod(len(pcm), 2 * windows.channels)
+    assert not rest
+    assert frames <= WINDOW_FRAMES
+    return frames
+
+
+def make_wav(choices: Choices) -> bytes:
+    """Returns a WAV: mostly plausible, often with fields that lie, sometimes damaged or no WAV at all."""
+    if choices.rarely():
+        return choices.one_of(_STARTS) + choices.rest()
+    tag, bits, sample_bytes = choices.one_of(_CODINGS)
+    magic = choices.one_of(_MAGICS)
+    order = ">" if magic == b"RIFX" else "<"
+    channels = _lie(choices, 2) if choices.rarely() else choices.one_of(_CHANNELS)
+    rate = _lie(choices, 4) if choices.rarely() else choices.one_of(_RATES)
+    block_align = None
+    if tag in (_IMA, _MS):
+        block_align = choices.one_of(_BLOCKS) * (channels if choices.one_of((True, False)) else 1) & 0xFFFF
+    if choices.rarely():
+        block_align = _lie(choices, 2)
+    extensible = choices.one_of((False, False, True))
+    audio_bytes = choices.number() << choices.one_of(_AUDIO_SHIFTS)
+    shape = Wav(
+        bits=_lie(choices, 2) if choices.rarely() else bits,
+        sample_bytes=sample_bytes,
+        channels=channels & 0xFFFF,
+        rate=rate,
+        tag=_lie(choices, 2) if choices.rarely() else tag,
+        extensible=extensible,
+        mask=choices.one_of((0, 3, 0x3F, 0x70F, 0xFFFFFFFF, 1 << 18)) if extensible else 0,
+        valid_bits=_lie(choices, 2) if extensible and choices.rarely() else None,
+        subtype=choices.one_of(_SUBTYPES) if extensible else None,
+        fmt_bytes=choices.one_of(_FMT_BYTES),
+        before_fmt=_make_chunks(choices, audio_bytes),
+        before_data=_make_chunks(choices, audio_bytes),
+        magic=magic,
+        riff_size=choices.one_of(_RIFF_SIZES),
+        data_size=choices.one_of(_DATA_SIZES),
+    )
+    after = b"".join(chunk(*each, order) for each in _make_chunks(choices, audio_bytes))
+    header = bytearray(shape.header(audio_bytes))
+    for _ in range(choices.one_of((0, 0, 0, 0, 0, 1, 2, 4))):
+        header[choices.number() % len(header)] = choices.number()
+    left_bytes = choices.number(2) if choices.rarely() else None
+    sound = choices.rest() or b"\0\1"
+    audio = (sound * (audio_bytes // len(sound) + 1))[:audio_bytes]
+    return b"".join((header, audio, b"\0" * (audio_bytes % 2), after))[:left_bytes]
+
+
+def _lie(choices: Choices, size: int) -> int:
+    return choices.one_of((0, 1, (1 << 8 * size) - 1, 1 << 8 * size - 1, choices.number(size)))
+
+
+def _make_chunks(choices: Choices, audio_bytes: int) -> tuple[Chunk, ...]:
+    return tuple(_make_chunk(choices, audio_bytes) for _ in range(choices.one_of((0, 0, 0, 0, 0, 1, 2, 3))))
+
+
+def _make_chunk(choices: Choices, audio_bytes: int) -> Chunk:
+    name = choices.one_of(_NAMES)
+    if name == b"LIST":
+        body = b"INFO" + b"".join(_make_entry(choices) for _ in range(choices.number() % 6))
+        return name, body * (choices.number() if choices.rarely() else 1)
+    if name == b"bext":
+        fields = [choices.take(choices.number()).ljust(size, b"\0")[:size] for size in (256, 32, 32, 10)]
+        return name, b"".join(fields)
+    if name == b"fact":
+        return name, struct.pack("<I", choices.number(2))
+    if name == b"ds64":
+        return ds64(choices.one_of((audio_bytes, 0, choices.number(8), (1 << 64) - 1)), choices.number(2))
+    if name == b"fmt ":
+        return name, Wav(channels=choices.number(), subtype=MEDIA_SUBTYPE).fmt()
+    return name, choices.take(choices.number() % 64)
+
+
+def _make_entry(choices: Choices) -> bytes:
+    name = choices.one_of(_INFO_NAMES)
+    text = choices.one_of((b"", b"2024-05-06", b"3/12", b"2024", "Tür".encode(), "Tür".encode("latin-1")))
+    text += choices.take(choices.number() % 32)
+    size = _lie(choices, 4) if choices.rarely() else len(text)
+    return name + struct.pack("<I", size) + text + b"\0" * (len(text) % 2)
