@@ -1,4 +1,4 @@
-"""Runs hostile inputs under libFuzzer, which looks for those that reach new code: `just fuzz -atheris_runs=100000`."""
+"""Runs hostile inputs under libFuzzer, which looks for those that reach new code: see `just fuzz`."""
 
 import atexit
 import sys

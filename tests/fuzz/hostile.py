@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -13,10 +13,11 @@ from records.audio.windows import WINDOW_FRAMES, Windows
 from tests.wavs import FLOAT, MEDIA_SUBTYPE, PCM, UNKNOWN_SIZE, Chunk, Wav, chunk, ds64
 
 # A byte can become a second (at 1 Hz), so no more of an input is converted than this.
-MAX_PCM_BYTES = 64 * 1024
+MAX_PCM_BYTES = 32 * 1024
 MAX_WORDS = 500
 
 _A_LAW, _MU_LAW, _IMA, _MS, _GSM = 0x0006, 0x0007, 0x0011, 0x0002, 0x0031
+_ADPCM_BITS = 4
 # Of each list the first is what a plain WAV has: an input that is too short for all choices gets it.
 _CODINGS: Sequence[tuple[int, int, int | None]] = (
     *((PCM, 16, None), (PCM, 8, None), (PCM, 24, None), (PCM, 32, None), (PCM, 64, None), (PCM, 40, None)),
@@ -26,15 +27,16 @@ _CODINGS: Sequence[tuple[int, int, int | None]] = (
 )
 _CHANNELS = (2, 1, 1, 2, 2, 1, 2, 1, 3, 4, 5, 6, 8, 9, 32)
 _RATES = (
-    *(44100, 44100, 48000, 8000, 16000, 22050, 11025, 44100, 24000, 32000, 12000, 48000),
+    *(44100, 48000, 8000, 16000, 22050, 11025, 24000, 32000, 12000) * 5,
     *(96000, 47999, 99, 1, 768_000),
 )
 _MAGICS = (b"RIFF", b"RIFF", b"RIFF", b"RIFF", b"RIFX", b"RIFX", b"RF64", b"BW64")
+_MASKS = (0, 3, 0x3F, 0x70F, 0xFFFFFFFF, 1 << 18)
 _SUBTYPES = (*[None] * 12, bytes.fromhex("010000002107d3118644c8c1ca000000"), bytes(16))
 _FMT_BYTES = (None, None, None, None, None, None, None, 14, 18, 40, 64, 1024)
 _RIFF_SIZES = (None, None, None, 0, 4, UNKNOWN_SIZE, UNKNOWN_SIZE)
 _DATA_SIZES = (None, None, None, None, 0, UNKNOWN_SIZE, UNKNOWN_SIZE, 0x7FFFF000, 0xFFFFFFFE, 1)
-_BLOCKS = (256, 36, 4, 7, 8, 14, 20, 64, 1024, 8192, 8193, 0)
+_BLOCKS = (256, 36, 4, 7, 8, 14, 20, 64, 36, 20, 36, 1024, 8192, 0)
 _NAMES = (
     *(b"LIST", b"LIST", b"bext", b"fact", b"ds64", b"id3 ", b"JUNK", b"LIST", b"fact", b"ds64"),
     *(b"cue ", b"fmt ", b"data", b"\0\xff\n\x80"),
@@ -43,8 +45,23 @@ _INFO_NAMES = (
     *(b"INAM", b"IART", b"IPRD", b"IGNR", b"ICMT", b"ICRD", b"ICOP", b"ITRK", b"IPRT", b"ISFT"),
     b"\0\0\0\0",
 )
+# What may lie, and of how many bytes it is.
+_FIELDS = (
+    *(
+        ("tag", 2),
+        ("channels", 2),
+        ("rate", 4),
+        ("block_align", 2),
+        ("bits", 2),
+        ("valid_bits", 2),
+        ("mask", 4),
+    ),
+    *(("fmt_bytes", 2), ("riff_size", 4), ("data_size", 4)),
+)
 # Few inputs are long: of a window of any width, and of a batch of ADPCM, there must be more than one.
-_AUDIO_SHIFTS = (*[0] * 23, 1, 1, 2, 2, 3, 4, 5, 6, 10)
+_AUDIO_SHIFTS = (*[0] * 240, *(1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 9, 10))
+_CUTS = (*[0] * 13, 1, 3, 8)
+_TITLE_BYTES = (*[0] * 14, 8, 64)
 _STARTS = (b"", b"RIFF\x24\0\0\0WAVE", b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0", b"ID3", b"FORM\0\0\0\0AIFF")
 
 T = TypeVar("T")
@@ -63,17 +80,22 @@ class Choices:
         self._at += size
         return taken
 
-    def number(self, size: int = 1) -> int:
+    def byte(self) -> int:
+        """Returns a number below 256."""
+        self._at += 1
+        return self._data[self._at - 1] if self._at <= len(self._data) else 0
+
+    def number(self, size: int) -> int:
         """Returns a number of `size` bytes."""
         return int.from_bytes(self.take(size), "little")
 
     def one_of(self, options: Sequence[T]) -> T:
         """Returns one of at most 256 options."""
-        return options[self.number() % len(options)]
+        return options[self.byte() % len(options)]
 
     def rarely(self) -> bool:
         """Returns whether something happens that mostly does not."""
-        return self.number() >= 246  # noqa: PLR2004
+        return self.byte() >= 246
 
     def rest(self) -> bytes:
         """Returns all that is left."""
@@ -100,8 +122,8 @@ def check(data: bytes) -> Outcome:
     """
     choices = Choices(data)
     max_duration_seconds = choices.one_of((86_400, 60, 60, 60, 1, 1, 1, 0))
-    cuts = choices.take(choices.one_of((0, 0, 0, 0, 0, 1, 3, 8)))
-    title = choices.take(choices.one_of((0, 0, 0, 0, 0, 0, 8, 64))).decode(errors="ignore")
+    cuts = choices.take(choices.one_of(_CUTS))
+    title = choices.take(choices.one_of(_TITLE_BYTES)).decode(errors="ignore")
     wav = make_wav(choices)
     whole = convert([wav], max_duration_seconds)
     if cuts:
@@ -175,38 +197,32 @@ def make_wav(choices: Choices) -> bytes:
         return choices.one_of(_STARTS) + choices.rest()
     tag, bits, sample_bytes = choices.one_of(_CODINGS)
     magic = choices.one_of(_MAGICS)
-    order = ">" if magic == b"RIFX" else "<"
-    channels = _lie(choices, 2) if choices.rarely() else choices.one_of(_CHANNELS)
-    rate = _lie(choices, 4) if choices.rarely() else choices.one_of(_RATES)
-    block_align = None
-    if tag in (_IMA, _MS):
-        block_align = choices.one_of(_BLOCKS) * (channels if choices.one_of((True, False)) else 1) & 0xFFFF
-    if choices.rarely():
-        block_align = _lie(choices, 2)
-    extensible = choices.one_of((False, False, True))
-    audio_bytes = choices.number() << choices.one_of(_AUDIO_SHIFTS)
-    shape = Wav(
-        bits=_lie(choices, 2) if choices.rarely() else bits,
+    channels = choices.one_of(_CHANNELS)
+    audio_bytes = choices.byte() << choices.one_of(_AUDIO_SHIFTS)
+    wav = Wav(
+        bits=bits,
         sample_bytes=sample_bytes,
-        channels=channels & 0xFFFF,
-        rate=rate,
-        tag=_lie(choices, 2) if choices.rarely() else tag,
-        extensible=extensible,
-        mask=choices.one_of((0, 3, 0x3F, 0x70F, 0xFFFFFFFF, 1 << 18)) if extensible else 0,
-        valid_bits=_lie(choices, 2) if extensible and choices.rarely() else None,
-        subtype=choices.one_of(_SUBTYPES) if extensible else None,
-        block_align=block_align,
-        fmt_bytes=choices.number(2) if choices.rarely() else choices.one_of(_FMT_BYTES),
+        channels=channels,
+        rate=choices.one_of(_RATES),
+        tag=tag,
+        block_align=choices.one_of(_BLOCKS) * choices.one_of((1, channels)) if bits == _ADPCM_BITS else None,
+        fmt_bytes=choices.one_of(_FMT_BYTES),
         before_fmt=_make_chunks(choices, audio_bytes),
         before_data=_make_chunks(choices, audio_bytes),
-        magic=b"riff" if choices.rarely() else magic,
+        magic=magic,
         riff_size=choices.one_of(_RIFF_SIZES),
         data_size=choices.one_of(_DATA_SIZES),
     )
-    after = b"".join(chunk(*each, order) for each in _make_chunks(choices, audio_bytes))
-    header = bytearray(shape.header(audio_bytes))
+    if choices.one_of((False, False, True)):
+        mask, subtype = choices.one_of(_MASKS), choices.one_of(_SUBTYPES)
+        wav = replace(wav, extensible=True, mask=mask, subtype=subtype)
     for _ in range(choices.one_of((0, 0, 0, 0, 0, 1, 2, 4))):
-        header[choices.number() % len(header)] = choices.number()
+        field, size = choices.one_of(_FIELDS)
+        wav = replace(wav, **{field: _lie(choices, size)})
+    after = b"".join(chunk(*each, wav.order) for each in _make_chunks(choices, audio_bytes))
+    header = bytearray(wav.header(audio_bytes))
+    for _ in range(choices.one_of((0, 0, 0, 0, 0, 1, 2, 4))):
+        header[choices.byte() % len(header)] = choices.byte()
     left_bytes = choices.number(2) if choices.rarely() else None
     sound = choices.rest() or b"\0\1"
     audio = (sound * (audio_bytes // len(sound) + 1))[:audio_bytes]
@@ -224,23 +240,23 @@ def _make_chunks(choices: Choices, audio_bytes: int) -> tuple[Chunk, ...]:
 def _make_chunk(choices: Choices, audio_bytes: int) -> Chunk:
     name = choices.one_of(_NAMES)
     if name == b"LIST":
-        body = b"INFO" + b"".join(_make_entry(choices) for _ in range(choices.number() % 6))
-        return name, body * (choices.number() if choices.rarely() else 1)
+        body = b"INFO" + b"".join(_make_entry(choices) for _ in range(choices.byte() % 6))
+        return name, body * (choices.byte() if choices.rarely() else 1)
     if name == b"bext":
-        fields = [choices.take(choices.number()).ljust(size, b"\0")[:size] for size in (256, 32, 32, 10)]
+        fields = [choices.take(choices.byte()).ljust(size, b"\0")[:size] for size in (256, 32, 32, 10)]
         return name, b"".join(fields)
     if name == b"fact":
         return name, struct.pack("<I", choices.number(2))
     if name == b"ds64":
         return ds64(choices.one_of((audio_bytes, 0, choices.number(8), (1 << 64) - 1)), choices.number(2))
     if name == b"fmt ":
-        return name, Wav(channels=choices.number(), subtype=MEDIA_SUBTYPE).fmt()
-    return name, choices.take(choices.number() % 64)
+        return name, Wav(channels=choices.byte(), subtype=MEDIA_SUBTYPE).fmt()
+    return name, choices.take(choices.byte() % 64)
 
 
 def _make_entry(choices: Choices) -> bytes:
     name = choices.one_of(_INFO_NAMES)
     text = choices.one_of((b"", b"2024-05-06", b"3/12", b"2024", "Tür".encode(), "Tür".encode("latin-1")))
-    text += choices.take(choices.number() % 32)
+    text += choices.take(choices.byte() % 32)
     size = _lie(choices, 4) if choices.rarely() else len(text)
     return name + struct.pack("<I", size) + text + b"\0" * (len(text) % 2)
