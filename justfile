@@ -133,6 +133,11 @@ compose-test *ARGS:
 standins *ARGS:
     tests/compose/standins.sh {{ARGS}}
 
+# Look for bytes that break the reading of WAVs (-runs=N -seed=N and the like go to libFuzzer; FILE: only that one)
+[group('check')]
+fuzz *ARGS:
+    @python -m tests.fuzz.fuzz_wav {{ARGS}}
+
 # Measure speeds and sizes as ratios (--quick: the short ones; --keep: write tests/bench/RESULTS.md)
 [group('check')]
 bench *ARGS:

@@ -2,6 +2,7 @@
 
 import atexit
 import sys
+from pathlib import Path
 
 import atheris
 
@@ -9,6 +10,13 @@ import atheris
 with atheris.instrument_imports(include=["records"]):
     from tests.fuzz import hostile
 
+CORPUS = Path(".fuzz")
+# What comes later on the command line wins.
+DEFAULTS = [
+    *("-max_len=300", "-len_control=0", "-reduce_inputs=0", f"-artifact_prefix={CORPUS}/"),
+    # Inputs that take long are tried less often.
+    "-entropic_scale_per_exec_time=1",
+]
 EVERY = 100_000
 inputs = past_fmt = converted = 0
 
@@ -32,5 +40,10 @@ def report() -> None:
 
 if __name__ == "__main__":
     atexit.register(report)
-    atheris.Setup(sys.argv, fuzz)
+    CORPUS.mkdir(exist_ok=True)
+    # libFuzzer ends the process at its -runs; after atheris' own Python ends it, and the report is printed.
+    words = [word.replace("-runs=", "-atheris_runs=") for word in sys.argv[1:]]
+    if all(word.startswith("-") for word in words):
+        words.append(str(CORPUS))
+    atheris.Setup([sys.argv[0], *DEFAULTS, *words], fuzz)
     atheris.Fuzz()

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from records.audio import BrokenAudio, TooLong, UnsupportedAudio
 from records.audio.tags import MAX_TAG_BYTES, make_id3
@@ -218,7 +218,8 @@ def make_wav(choices: Choices) -> bytes:
         wav = replace(wav, extensible=True, mask=mask, subtype=subtype)
     for _ in range(choices.one_of((0, 0, 0, 0, 0, 1, 2, 4))):
         field, size = choices.one_of(_FIELDS)
-        wav = replace(wav, **{field: _lie(choices, size)})
+        changed: dict[str, Any] = {field: _lie(choices, size)}
+        wav = replace(wav, **changed)
     after = b"".join(chunk(*each, wav.order) for each in _make_chunks(choices, audio_bytes))
     header = bytearray(wav.header(audio_bytes))
     for _ in range(choices.one_of((0, 0, 0, 0, 0, 1, 2, 4))):

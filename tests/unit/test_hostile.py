@@ -1,6 +1,6 @@
 """Whatever bytes come, a recording is converted or refused in words, in work and memory that are bounded.
 
-`just fuzz` runs the same checks for as long as one likes, on bytes that it chooses by what they reach.
+`just fuzz` makes the same checks for as long as one likes, on bytes that it chooses by what they reach.
 """
 
 import inspect
@@ -81,6 +81,6 @@ def test_what_is_held_is_bounded() -> None:
             tracemalloc.reset_peak()
             before_bytes, _ = tracemalloc.get_traced_memory()
             hostile.convert([wav_bytes], 60)
-            assert tracemalloc.get_traced_memory()[1] - before_bytes <= 64 * 1024 + 50 * len(wav_bytes)
+            assert tracemalloc.get_traced_memory()[1] - before_bytes <= 1024 * 1024
     finally:
         tracemalloc.stop()
