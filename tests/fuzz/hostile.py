@@ -247,7 +247,7 @@ def _make_chunk(choices: Choices, audio_bytes: int) -> Chunk:
         fields = [choices.take(choices.byte()).ljust(size, b"\0")[:size] for size in (256, 32, 32, 10)]
         return name, b"".join(fields)
     if name == b"fact":
-        return name, struct.pack("<I", choices.number(2))
+        return name, struct.pack("<I", choices.number(choices.one_of((1, 2))))
     if name == b"ds64":
         return ds64(choices.one_of((audio_bytes, 0, choices.number(8), (1 << 64) - 1)), choices.number(2))
     if name == b"fmt ":
