@@ -59,7 +59,7 @@ _FIELDS = (
     *(("fmt_bytes", 2), ("riff_size", 4), ("data_size", 4)),
 )
 # Few inputs are longer than a window.
-_AUDIO_SHIFTS = (*[0] * 56, 1, 1, 2, 2, 3, 4, 5, 6)
+_AUDIO_SHIFTS = (*[0] * 56, 1, 1, 2, 2, 3, 3, 4, 5)
 _CUTS = (*[0] * 13, 1, 3, 8)
 _TITLE_BYTES = (*[0] * 14, 8, 64)
 _STARTS = (b"", b"RIFF\x24\0\0\0WAVE", b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0", b"ID3", b"FORM\0\0\0\0AIFF")
@@ -244,7 +244,7 @@ def _make_chunk(choices: Choices, audio_bytes: int) -> Chunk:
     name = choices.one_of(_NAMES)
     if name == b"LIST":
         body = b"INFO" + b"".join(_make_entry(choices) for _ in range(choices.byte() % 6))
-        return name, body * (choices.byte() if choices.rarely() else 1)
+        return name, body * (choices.byte() % 16 if choices.rarely() else 1)
     if name == b"bext":
         fields = [choices.take(choices.byte()).ljust(size, b"\0")[:size] for size in (256, 32, 32, 10)]
         return name, b"".join(fields)
