@@ -190,8 +190,8 @@ class Stack:
         }
         if service != "setup":
             own |= {"HOST": LOOPBACK, "PORT": str(getattr(self.ports, service))}
-            # As in deploy/Dockerfile: memory goes back to the system after load.
-            own |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
+            # As in deploy/Dockerfile (DECISIONS, 23).
+            own |= {"MALLOC_ARENA_MAX": "1"}
         if service != "users" and not self._own_store:
             own |= {
                 "S3_ENDPOINT": f"http://{LOOPBACK}:{self.ports.minio}",

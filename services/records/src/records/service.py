@@ -11,8 +11,9 @@ Whoever gives an upload up (this module, or records.sweeper when the lease has r
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+import ctypes
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, get_args
@@ -221,6 +222,12 @@ def _published(row: Row[Any]) -> Published:
     return msgspec.convert(row, Published, from_attributes=True)
 
 
+def give_memory_back() -> None:
+    """Has glibc return to the system what is free inside its heap; other C libraries do so by themselves."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+
+
 class Uploads:
     """Takes uploads: as many as allowed, encoded by as many threads as there are cores."""
 
@@ -232,6 +239,7 @@ class Uploads:
         self._slots = asyncio.Semaphore(settings.max_uploads)
         self._late_slots = asyncio.Semaphore(settings.max_late_credentials)
         self._clean_ups: set[asyncio.Task[None]] = set()
+        self._under_way = 0
 
     async def close(self) -> None:
         """Waits for the clean-up of uploads that ended early, and ends the threads."""
@@ -247,6 +255,7 @@ class Uploads:
         Raises a Problem for whatever goes wrong; then nothing of the upload is kept.
         """
         async with AsyncExitStack() as resources:
+            resources.enter_context(self._counted())
             converter = self._new_converter(self._settings.default_bitrate_kbps)
             upload = _Upload(ObjectWriter(self._store), resources, converter)
             resources.callback(upload.close)
@@ -260,6 +269,17 @@ class Uploads:
                 # the client is not kept waiting for what is no longer its concern.
                 await asyncio.wait({clean_up}, timeout=CLEAN_UP_WAIT_SECONDS)
                 raise
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Counts an upload under way; after the last one their memory goes back to the system."""
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                give_memory_back()
 
     async def _receive(
         self, upload: "_Upload", body: AsyncIterator[Field | bytes], credentials: Credentials | None
