@@ -265,6 +265,18 @@ def test_without_a_title_there_is_none(client: Client, user: dict[str, Any]) -> 
     assert assert_record(client, user, post_wav(client, user))["title"] is None
 
 
+def test_what_a_wav_says_of_itself_before_or_behind_its_audio_is_tagged_and_a_title_wins(
+    client: Client, user: dict[str, Any]
+) -> None:
+    info = (b"LIST", b"INFO" + wavs.chunk(b"INAM", b"Its own") + wavs.chunk(b"IART", b"Somebody"))
+    for wav in (Wav(before_data=(info,)), Wav(after=(info,))):
+        for title, kept in ((None, "Its own"), ("Another", "Another")):
+            query = {"title": title} if title else {}
+            response = post_wav(client, user, wav.build(wavs.noise(0.1)), **query)
+            tags = ID3(BytesIO(client.download(assert_record(client, user, response)["url"])))
+            assert (tags["TIT2"].text, tags["TPE1"].text) == ([kept], ["Somebody"])
+
+
 @pytest.mark.parametrize(
     ("title", "says"),
     [

@@ -245,6 +245,16 @@ def test_the_levels_of_music_are_those_of_its_samples(published: Published) -> N
     assert published.record["rms_dbfs"] == pytest.approx(rms_dbfs, abs=0.0051)
 
 
+@pytest.mark.parametrize("rate", [96_000, 37_800, 4_000])
+def test_the_waveform_of_a_resampled_recording_is_as_long_as_the_recording(
+    client: Client, user: dict[str, Any], rate: int
+) -> None:
+    record, document = upload(client, user, Wav(rate=rate).build(wavs.noise(3, rate)))
+    assert document["sample_rate"] == record["sample_rate"] != rate
+    pixel_seconds = document["samples_per_pixel"] / document["sample_rate"]
+    assert document["length"] * pixel_seconds == pytest.approx(3, abs=pixel_seconds)
+
+
 def test_one_frame_has_a_waveform(client: Client, user: dict[str, Any]) -> None:
     record, waveform = upload(client, user, Wav(channels=1).build(np.full((1, 1), -1.0)))
     assert (record["peak_dbfs"], record["rms_dbfs"]) == (0.0, 0.0)

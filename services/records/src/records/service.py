@@ -262,6 +262,7 @@ class Uploads:
             try:
                 return await self._receive(upload, body, credentials)
             except BaseException:
+                upload.close()
                 clean_up = asyncio.create_task(self._clean_up(upload))
                 self._clean_ups.add(clean_up)
                 clean_up.add_done_callback(self._clean_ups.discard)
@@ -426,5 +427,5 @@ class _Upload:
     is_late: bool = False
 
     def close(self) -> None:
-        """Lets the converter's threads go; there may be another one by then than at the start."""
+        """Lets the converter's threads and memory go."""
         self.converter.close()
