@@ -288,7 +288,7 @@ def measure_beside(uploader: Uploader, long_seconds: int, folder: Path) -> list[
     other.join()
     short.unlink()
     long.unlink()
-    found = np.median(beside)
+    found = np.median(beside) if beside else float("nan")
     return [
         (
             f"10 s beside {name_of(long_seconds)} / alone",
