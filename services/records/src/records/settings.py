@@ -35,7 +35,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     default_bitrate_kbps: BitrateKbps = 128
     min_bitrate_kbps: BitrateKbps = 32
     max_bitrate_kbps: BitrateKbps = 320
-    # Uploads at once; each holds at most three parts of MP3 (15 MiB) and a window of audio, or what
+    # Uploads at once; each holds at most three parts of MP3 (15 MiB) and what waits for the encoder, or what
     # `max_held_bytes` says.
     max_uploads: PositiveInt = 32
     # Uploads that may wait for their credentials at once, because these stand behind the audio in the

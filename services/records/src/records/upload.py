@@ -19,7 +19,7 @@ PARAMETERS = ("title", BITRATE)
 FIELDS = (*CREDENTIAL_FIELDS, *PARAMETERS)
 AUDIO = "audio"
 MAX_FIELD_BYTES = 4 * 1024
-# About a second and a half of CD sound: large enough that handing it to a thread costs nothing.
+# Three quarters of a second of CD sound: few enough steps, and little memory where many upload at once.
 WINDOW_BYTES = 128 * 1024
 
 

@@ -52,7 +52,7 @@ class Converter:
     """Turns a WAV that arrives in pieces into MP3 bytes.
 
     Memory is bounded whatever the input: besides a piece, the PCM that may wait for an encoder. To be used in
-    one event loop, one call at a time; all that takes long is done in threads. An exception ends it.
+    one event loop, one call at a time; what takes long is done in threads. An exception ends it.
     """
 
     def __init__(
