@@ -248,7 +248,7 @@ class ParallelEncoder:
         """Joins the parts that are done, and lets their frames and their audio go."""
         while len(self._parts) > 1 and self._has_done_its_share(self._parts[0]):
             a, b = self._parts[0], self._parts[1]
-            if b.frames.end < a.frames.end and not b.is_finished:
+            if b.frames.end < a.frames.end and not self._has_done_its_share(b):
                 break
             mp3 = join(a.frames, b.frames, b.first_frame + self._lead_in // 2)
             if mp3 is None:
