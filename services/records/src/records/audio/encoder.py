@@ -25,10 +25,10 @@ class Encoder:
         # Without this LAME lowers the rate by itself where it finds the bitrate small.
         self._lame.set_out_sample_rate(sample_rate)
 
-    def encode(self, pcm: bytes) -> bytes:
+    def encode(self, pcm: bytes | memoryview) -> bytes:
         """Encodes samples and returns the MP3 bytes that are ready; the GIL is free meanwhile."""
         calls = (pcm[start : start + _CALL_BYTES] for start in range(0, len(pcm), _CALL_BYTES))
-        return b"".join([self._lame.encode(call) for call in calls])
+        return b"".join([self._lame.encode(bytes(call)) for call in calls])
 
     def finish(self) -> bytes:
         """Returns the rest of the MP3; nothing can be encoded afterwards."""

@@ -51,6 +51,43 @@ class EncoderThreads:
         self.executor.shutdown()
 
 
+class _Backlog:
+    """The PCM that has arrived and is still needed, in the pieces in which it came; places are in bytes."""
+
+    def __init__(self) -> None:
+        self.start = 0
+        self.end = 0
+        self._pieces: deque[bytes] = deque()
+        # Where the first piece begins: at `start`, or before.
+        self._first = 0
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def append(self, piece: bytes) -> None:
+        """Takes what follows."""
+        self._pieces.append(piece)
+        self.end += len(piece)
+
+    def read(self, start: int, end: int) -> list[memoryview]:
+        """Returns a stretch without copying it."""
+        views = []
+        place = self._first
+        for piece in self._pieces:
+            if place >= end:
+                break
+            if place + len(piece) > start:
+                views.append(memoryview(piece)[max(0, start - place) : end - place])
+            place += len(piece)
+        return views
+
+    def forget(self, end: int) -> None:
+        """Lets go what comes before a place."""
+        self.start = end
+        while self._pieces and self._first + len(self._pieces[0]) <= end:
+            self._first += len(self._pieces.popleft())
+
+
 class _Part:
     """A stretch of the recording with its encoder; places are numbers of MP3 frames, or of samples."""
 
@@ -67,9 +104,9 @@ class _Part:
         self.is_busy = False
         self.is_finished = False
 
-    def encode(self, pcm: bytes, *, is_last: bool) -> bytes:
+    def encode(self, pcm: list[memoryview], *, is_last: bool) -> bytes:
         """Encodes the next samples, in a thread."""
-        mp3 = self.encoder.encode(pcm)
+        mp3 = b"".join([self.encoder.encode(piece) for piece in pcm])
         return mp3 + self.encoder.finish() if is_last else mp3
 
 
@@ -95,9 +132,7 @@ class ParallelEncoder:
         self._frame_samples = samples_per_frame(sample_rate)
         self._lead_in = lead_in_frames(sample_rate, bitrate_kbps)
         self._expected_samples = expected_samples
-        # What has arrived and is still needed; it begins at `_pcm_start`, in samples.
-        self._pcm = bytearray()
-        self._pcm_start = 0
+        self._backlog = _Backlog()
         self._has_ended = False
         self.cuts = 0
         """How many times the recording has been cut."""
@@ -111,11 +146,12 @@ class ParallelEncoder:
 
     async def write(self, pcm: bytes) -> None:
         """Takes whole samples, and waits while too many of them wait."""
-        self._pcm += pcm
+        self._backlog.append(pcm)
         self._threads.waiting_bytes += len(pcm)
         self._work()
         while (
-            len(self._pcm) > WAITING_BYTES_ALONE and self._threads.waiting_bytes > self._threads.budget_bytes
+            len(self._backlog) > WAITING_BYTES_ALONE
+            and self._threads.waiting_bytes > self._threads.budget_bytes
         ):
             await self._wait()
         self._raise_error()
@@ -136,12 +172,12 @@ class ParallelEncoder:
     def close(self) -> None:
         """Lets everything go; a job that a thread is at ends by itself, and nothing follows it."""
         self._parts.clear()
-        self._forget_samples(len(self._pcm) // self._sample_bytes)
+        self._forget_before(self.samples)
 
     @property
     def samples(self) -> int:
         """How many samples have been written."""
-        return self._pcm_start + len(self._pcm) // self._sample_bytes
+        return self._backlog.end // self._sample_bytes
 
     async def _wait(self) -> None:
         self._changed.clear()
@@ -184,8 +220,8 @@ class ParallelEncoder:
         is_whole = self._has_ended or limit < self.samples
         if not is_whole and count < _SHORTEST_JOB_SECONDS * self._sample_rate:
             return
-        start = (part.fed_samples - self._pcm_start) * self._sample_bytes
-        pcm = bytes(memoryview(self._pcm)[start : start + count * self._sample_bytes])
+        start, end = (place * self._sample_bytes for place in (part.fed_samples, part.fed_samples + count))
+        pcm = self._backlog.read(start, end)
         part.fed_samples += count
         part.is_busy = True
         self._jobs += 1
@@ -267,11 +303,9 @@ class ParallelEncoder:
             self._parts.clear()
         else:
             self._mp3 += first.frames.take_before(first.frames.end - HELD_FRAMES)
-        needed = min((part.fed_samples for part in self._parts), default=self.samples)
-        self._forget_samples(needed - self._pcm_start)
+        self._forget_before(min((part.fed_samples for part in self._parts), default=self.samples))
 
-    def _forget_samples(self, count: int) -> None:
-        size = count * self._sample_bytes
-        del self._pcm[:size]
-        self._pcm_start += count
-        self._threads.waiting_bytes -= size
+    def _forget_before(self, sample: int) -> None:
+        before = len(self._backlog)
+        self._backlog.forget(sample * self._sample_bytes)
+        self._threads.waiting_bytes -= before - len(self._backlog)
