@@ -133,6 +133,12 @@ compose-test *ARGS:
 standins *ARGS:
     tests/compose/standins.sh {{ARGS}}
 
+# Open links in Chromium, which must be there (Debian: apt-get install chromium)
+[group('check')]
+[positional-arguments]
+test-browser *ARGS:
+    pytest tests/browser "$@"
+
 # Look for bytes that break the reading of WAVs (-runs=N -seed=N and the like go to libFuzzer; FILE: only that one)
 [group('check')]
 fuzz *ARGS:

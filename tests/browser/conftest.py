@@ -1,0 +1,32 @@
+"""Chromium, as the system has it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ARGUMENTS = ["--disable-gpu", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required"]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not chromium:
+        pytest.fail("Install Chromium (Debian: apt-get install chromium), or name it in CHROMIUM.")
+    with sync_playwright() as playwright:
+        # As root, which CI is, Chromium has no sandbox.
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=ARGUMENTS, chromium_sandbox=os.geteuid() != 0
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A new tab of a new visitor."""
+    with browser.new_context() as context:
+        yield context.new_page()

@@ -1,0 +1,64 @@
+"""What somebody sees and hears who opens a link in Chromium."""
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from deploy.client import Client
+from tests.wavs import Wav, music, sweep
+
+# Chromium's own duration is rounded to its microseconds.
+TOLERANCE_SECONDS = 0.001
+PLAYER = "document.querySelector('video, audio')"
+KNOWN = f"{PLAYER}?.readyState >= 1"
+
+
+def upload(client: Client, user: dict[str, Any], wav: bytes, bitrate_kbps: int = 128) -> dict[str, Any]:
+    """Uploads a WAV and returns the record."""
+    headers = {"Authorization": f"Bearer {user['token']}", "Content-Type": "audio/wav"}
+    answer = client.http.post(f"/records?bitrate_kbps={bitrate_kbps}", content=wav, headers=headers)
+    record: dict[str, Any] = answer.raise_for_status().json()
+    return record
+
+
+@pytest.mark.parametrize(
+    ("wav", "bitrate_kbps", "seconds"),
+    [
+        (Wav(), 128, 10.0),
+        (Wav(rate=48000, channels=1), 64, 0.5),
+        (Wav(rate=22050), 64, 3.21),
+        (Wav(rate=8000, channels=1), 32, 7.0),
+        (Wav(rate=32000), 320, 60.0),
+    ],
+)
+def test_duration_and_number_of_samples_are_those_of_the_wav(
+    client: Client, user: dict[str, Any], page: Page, wav: Wav, bitrate_kbps: int, seconds: float
+) -> None:
+    sound = sweep(seconds, wav.rate, wav.channels)
+    record = upload(client, user, wav.build(sound), bitrate_kbps)
+    page.goto(record["url"])
+    page.wait_for_function(KNOWN)
+    assert page.evaluate(f"{PLAYER}.duration") == pytest.approx(len(sound) / wav.rate, abs=TOLERANCE_SECONDS)
+    decoded = page.evaluate(
+        """async ([url, rate]) => {
+            const mp3 = await (await fetch(url)).arrayBuffer();
+            const audio = await new OfflineAudioContext(1, 1, rate).decodeAudioData(mp3);
+            return [audio.length, audio.numberOfChannels];
+        }""",
+        [record["url"], wav.rate],
+    )
+    assert decoded == [len(sound), wav.channels]
+
+
+def test_a_link_plays_and_seeks(client: Client, user: dict[str, Any], page: Page) -> None:
+    record = upload(client, user, Wav().build(music(60)), 320)
+    page.goto(record["url"])
+    page.wait_for_function(KNOWN)
+    for place in (50, 20, 59):
+        page.evaluate(f"{PLAYER}.currentTime = {place}")
+        page.wait_for_function(f"!{PLAYER}.seeking")
+        page.evaluate(f"{PLAYER}.play()")
+        page.wait_for_function(f"{PLAYER}.currentTime > {place} + 0.2")
+    page.wait_for_function(f"{PLAYER}.ended")
+    assert page.evaluate(f"{PLAYER}.error") is None
