@@ -32,6 +32,10 @@ _READY_SECONDS = 60
 _DEFAULTS = {
     "DOWNLOADS": "accel",
     "MAX_UPLOAD_BYTES": str(4 * 1024**3),
+    "CACHE_MAX_BYTES": str(1024**3),
+    "CACHE_SECONDS": "600",
+    # Nobody: no address is so.
+    "TRUSTED_PROXY": "255.255.255.255",
     "S3_BUCKET": "records",
     "S3_REGION": "us-east-1",
 }
@@ -281,7 +285,11 @@ class Stack:
             # Nothing has a name here that could change its address.
             "WAXWING_RESOLVER": LOOPBACK,
             "WAXWING_RESOLVE": "",
-            "WAXWING_MAX_UPLOAD_BYTES": self._settings["MAX_UPLOAD_BYTES"],
+            **{
+                f"WAXWING_{name}": self._settings[name]
+                for name in ("MAX_UPLOAD_BYTES", "CACHE_MAX_BYTES", "CACHE_SECONDS", "TRUSTED_PROXY")
+            },
+            "WAXWING_CACHE_FOLDER": "cache",
         }
 
     def _set_up(self) -> None:

@@ -23,7 +23,7 @@ BORDER = 417 + PART_BYTES
 # Everything that may be told of a download, and nothing of what the store says of its object.
 COMMON = {"server", "date", "connection", "x-request-id"}
 VALIDATORS = {"etag", "last-modified", "cache-control", "accept-ranges", "x-content-type-options"}
-WHOLE = COMMON | VALIDATORS | {"content-type", "content-length"}
+WHOLE = COMMON | VALIDATORS | {"content-type", "content-length", "content-disposition"}
 
 
 class Published(NamedTuple):

@@ -23,11 +23,11 @@ from common.credentials import Credentials, digest
 from common.db import make_engine
 from common.settings import load
 from deploy.local.stack import Stack
-from records.service import Uploads
 from records.settings import Settings, SetupSettings
 from records.setup import set_up
 from records.storage import ObjectStore, make_client, make_session
 from records.sweeper import sweep
+from records.uploads import Uploads
 from users.service import create_user
 
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from functools import cache
 
-from records.upload import Field
+from records.form import Field
 from tests.wavs import Wav, silence, sine
 
 SMALL, LARGE = "one PUT", "a multipart upload"

@@ -15,8 +15,8 @@ import pytest
 
 from common.credentials import Credentials, digest
 from common.problems import InvalidCredentials, Problem, Unavailable
+from records.form import Field
 from records.service import Published
-from records.upload import Field
 from tests.integration.isolated import Call, Isolated, Wire
 from tests.integration.sounds import LARGE, SMALL, pieces
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from common.problems import Unavailable
+from records.form import Field
 from records.problems import UploadInterrupted
 from records.service import Published
-from records.upload import Field
 from tests.integration.isolated import Call, Isolated, Wire
 from tests.integration.sounds import LARGE, SMALL, pieces
 

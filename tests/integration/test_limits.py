@@ -8,9 +8,9 @@ import pytest
 
 from common.credentials import Credentials
 from common.problems import InvalidCredentials, type_of
+from records.form import Field
 from records.problems import Busy, CredentialsTooLate, InvalidForm, RecordingTooLong
-from records.service import Uploads
-from records.upload import Field
+from records.uploads import Uploads
 from tests.integration.isolated import Isolated, Wire
 from tests.integration.sounds import LARGE, SMALL, pieces, wav_of
 from tests.wavs import Wav

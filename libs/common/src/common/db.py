@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Executable, Row, event, func, make_url, select
+import asyncpg
+from sqlalchemy import URL, Executable, Row, Select, event, func, make_url, select
+from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -66,6 +68,36 @@ async def execute(
             return result.all() if result.returns_rows else []
 
 
+class DriverStatement:
+    """A statement for `fetch_row`, which is written as SQL once."""
+
+    def __init__(self, statement: Select[*tuple[Any, ...]]) -> None:
+        compiled = statement.compile(dialect=asyncpg_dialect())  # type: ignore[no-untyped-call]
+        self.sql = str(compiled)
+        self._names: list[str] = compiled.positiontup or []
+        self._constants = compiled.params
+
+    def arguments(self, parameters: Mapping[str, Any]) -> list[Any]:
+        """The values in the order of their places: those of its bindparams, and its own constants."""
+        return [parameters.get(name, self._constants[name]) for name in self._names]
+
+
+async def fetch_row(
+    engine: AsyncEngine, statement: DriverStatement, parameters: Mapping[str, Any]
+) -> asyncpg.Record | None:
+    """Returns the first row of a statement that every request needs, or None.
+
+    What `execute` does, without SQLAlchemy's layers above the driver, which take two thirds of its time.
+    """
+    with _unavailable():
+        connection = await engine.raw_connection()
+        try:
+            driver: asyncpg.Connection = connection.driver_connection  # type: ignore[assignment]
+            return await driver.fetchrow(statement.sql, *statement.arguments(parameters))
+        finally:
+            connection.close()
+
+
 @asynccontextmanager
 async def advisory_lock(engine: AsyncEngine, number: int) -> AsyncIterator[bool]:
     """Tries to take a lock that all instances share, and says whether this one has it for the block.
@@ -96,8 +128,12 @@ def _unavailable() -> Iterator[None]:
         ):
             raise Unavailable("PostgreSQL does not answer") from error
         raise
+    except asyncpg.PostgresError as error:
+        if (error.sqlstate or "")[:2] in AWAY_CLASSES:
+            raise Unavailable("PostgreSQL does not answer") from error
+        raise
     # asyncpg's connect raises plain OSErrors, TimeoutError among them.
-    except (OSError, PoolTimeout) as error:
+    except (OSError, PoolTimeout, asyncpg.InterfaceError) as error:
         raise Unavailable("PostgreSQL does not answer") from error
 
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Callable, Coroutine
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,11 +26,15 @@ def make_host_check(
     if settings.public_url:
         allowed.add(urlsplit(settings.public_url).hostname or "")
 
+    @lru_cache(maxsize=64)
+    def is_ours(host: str) -> bool:
+        name = _name_of(host)
+        return bool(name) and (name in allowed or is_loopback(name) or _address_of(name) is not None)
+
     # Litestar would run a plain function in a thread, which takes longer than all the rest of a check.
     async def check_host(connection: Connection, _: BaseRouteHandler) -> None:
         host = connection.headers.get("host", "")
-        name = _name_of(host)
-        if not name or not (name in allowed or is_loopback(name) or _address_of(name)):
+        if not is_ours(host):
             raise UnknownHost(
                 f"The host {host[:100]!r} is not known here; ALLOWED_HOSTS and PUBLIC_URL are the settings."
             )
@@ -37,13 +42,13 @@ def make_host_check(
     return check_host
 
 
-def _name_of(host: str) -> str | None:
+def _name_of(host: str) -> str:
     try:
         parts = urlsplit(f"//{host}")
         _ = parts.port  # Reading it checks it.
     except ValueError:
-        return None
-    return parts.hostname if parts.netloc == host and "@" not in host else None
+        return ""
+    return parts.hostname or "" if parts.netloc == host and "@" not in host else ""
 
 
 def is_loopback(name: str) -> bool:

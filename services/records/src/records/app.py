@@ -12,11 +12,11 @@ from common.db import check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import make_host_check
 from common.problems import render
-from records.routes import get_record_audio, get_record_waveform, post_record
-from records.service import Uploads
+from records.routes import Backend, get_record_audio, get_record_waveform, post_record
 from records.settings import Settings
 from records.storage import open_store
 from records.sweeper import run_sweeper
+from records.uploads import Uploads
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -30,7 +30,7 @@ def create_app(settings: Settings) -> Litestar:
             sweeper = asyncio.create_task(
                 run_sweeper(engine, store, settings.lease_seconds, settings.sweep_seconds)
             )
-            app.state.update({"engine": engine, "store": store, "uploads": uploads})
+            app.state.backend = Backend(engine, store, uploads, settings)
             try:
                 yield
             finally:
@@ -41,16 +41,13 @@ def create_app(settings: Settings) -> Litestar:
                 await engine.dispose()
 
     async def check_postgres() -> None:
-        await check_database(app.state.engine)
+        await check_database(app.state.backend.engine)
 
     async def check_store() -> None:
-        await app.state.store.check()
+        await app.state.backend.store.check()
 
-    def provide(name: str) -> Provide:
-        def provide_from_state(state: State) -> object:
-            return state[name]
-
-        return Provide(provide_from_state, sync_to_thread=False)
+    def provide_backend(state: State) -> object:
+        return state.backend
 
     app = Litestar(
         route_handlers=[
@@ -61,12 +58,8 @@ def create_app(settings: Settings) -> Litestar:
             ),
             *make_health_routes({"PostgreSQL": check_postgres, "object store": check_store}),
         ],
-        dependencies={
-            "engine": provide("engine"),
-            "store": provide("store"),
-            "uploads": provide("uploads"),
-            "settings": Provide(lambda: settings, sync_to_thread=False),
-        },
+        # One: for several of them Litestar starts a group of tasks in every request.
+        dependencies={"backend": Provide(provide_backend, sync_to_thread=False)},
         lifespan=[lifespan],
         exception_handlers={Exception: render},
         request_max_body_size=settings.max_upload_bytes,

@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 from uuid import UUID
 
@@ -17,16 +17,33 @@ from werkzeug.http import http_date
 from common.bodies import stream_body
 from common.credentials import parse_authorization
 from common.problems import InvalidCredentials, InvalidRequest
-from records.download import Representation, Selection, make_headers, select_bytes
-from records.service import Published, Uploads, find_record, find_user, find_waveform
+from records.download import (
+    Representation,
+    Selection,
+    is_decided_alike,
+    make_disposition,
+    make_headers,
+    select_bytes,
+)
+from records.form import WAV_TYPES, read_upload
+from records.service import Published, find_record, find_user, find_waveform
 from records.settings import Settings
 from records.storage import ObjectStore
-from records.upload import WAV_TYPES, read_upload
+from records.uploads import Uploads
 
 MP3_TYPE = "audio/mpeg"
 WAVEFORM_TYPE = "application/json"
 # Nine digits: what is counted in a waveform stays below 2**31, which its readers may count on.
 COUNT = re.compile("[1-9][0-9]{0,8}", re.ASCII)
+
+
+class Backend(NamedTuple):
+    """What the routes work with."""
+
+    engine: AsyncEngine
+    store: ObjectStore
+    uploads: Uploads
+    settings: Settings
 
 
 class CreatedRecord(msgspec.Struct, frozen=True):
@@ -65,15 +82,15 @@ class WaveformDocument(msgspec.Struct, frozen=True):
 
 @post("/records")
 async def post_record(
-    request: Request[Any, Any, Any], uploads: NamedDependency[Uploads], settings: NamedDependency[Settings]
+    request: Request[Any, Any, Any], backend: NamedDependency[Backend]
 ) -> Response[CreatedRecord]:
     """Converts the WAV to MP3 while it arrives, stores it, and answers with its link."""
     credentials = parse_authorization(request.headers.get("authorization"))
     body = read_upload(stream_body(request), request.content_type, list(request.query_params.multi_items()))
     if request.content_type[0] in WAV_TYPES and not credentials:
         raise InvalidCredentials("A bare WAV needs an Authorization header: Bearer TOKEN, or Basic.")
-    record = await uploads.store_record(body, credentials)
-    url = make_link(request, settings, record)
+    record = await backend.uploads.store_record(body, credentials)
+    url = make_link(request, backend.settings, record)
     created = CreatedRecord(url=url, **{**msgspec.structs.asdict(record), "sha256": record.sha256.hex()})
     return Response(created, headers={"Location": url})
 
@@ -86,35 +103,37 @@ def make_link(request: Request[Any, Any, Any], settings: Settings, record: Publi
 
 @route("/record", http_method=["GET", "HEAD"])
 async def get_record_audio(
-    request: Request[Any, Any, Any],
-    engine: NamedDependency[AsyncEngine],
-    store: NamedDependency[ObjectStore],
-    settings: NamedDependency[Settings],
+    request: Request[Any, Any, Any], backend: NamedDependency[Backend]
 ) -> Response[Any]:
     """The MP3 behind a link, whole or a range of it; only the bytes of a GET are left to nginx."""
-    record, object_key = await find_record(engine, *read_link(request))
+    record, object_key = await find_record(backend.engine, *read_link(request))
     mp3 = represent(record)
     selection = select_bytes(request.method, request.headers, mp3)
     headers = make_headers(selection, mp3)
     if selection.status == 304:  # noqa: PLR2004
         return Response(b"", status_code=304, headers=headers)
-    if request.method == "GET" and settings.downloads == "accel":
-        headers["X-Accel-Redirect"] = await make_internal_link(store, object_key, selection, mp3)
+    headers["Content-Disposition"] = make_disposition(record.title, is_attachment=read_download(request))
+    if request.method == "GET" and backend.settings.downloads == "accel":
+        way = "cached" if is_decided_alike(request.headers, selection) else "direct"
+        if way == "direct" or selection.status != 206:  # noqa: PLR2004
+            # Here nginx says so itself.
+            del headers["Accept-Ranges"]
+        headers["X-Accel-Redirect"] = await make_internal_link(backend.store, object_key, way, selection, mp3)
         return Response(b"", status_code=200, headers=headers, media_type=MP3_TYPE)
     headers["Content-Length"] = str(selection.length)
     if request.method == "HEAD":
         return Response(b"", status_code=selection.status, headers=headers, media_type=MP3_TYPE)
-    pieces = await store.open(object_key, selection.first, selection.length)
+    pieces = await backend.store.open(object_key, selection.first, selection.length)
     return Stream(pieces, status_code=selection.status, headers=headers, media_type=MP3_TYPE)
 
 
 @route("/records/{record_id:uuid}/waveform", http_method=["GET", "HEAD"])
 async def get_record_waveform(
-    request: Request[Any, Any, Any], record_id: FromPath[UUID], engine: NamedDependency[AsyncEngine]
+    request: Request[Any, Any, Any], record_id: FromPath[UUID], backend: NamedDependency[Backend]
 ) -> Response[Any]:
     """The waveform of a record, for its user and for whoever has its link."""
     resolution = read_resolution(request)
-    record, stored = await find_waveform(engine, record_id, await identify(request, engine))
+    record, stored = await find_waveform(backend.engine, record_id, await identify(request, backend.engine))
     waveform = stored.coarsen(**resolution)
     document = WaveformDocument(
         version=2,
@@ -167,13 +186,22 @@ def read_resolution(request: Request[Any, Any, Any]) -> dict[str, int]:
 
 
 async def make_internal_link(
-    store: ObjectStore, object_key: str, selection: Selection, mp3: Representation
+    store: ObjectStore, object_key: str, way: str, selection: Selection, mp3: Representation
 ) -> str:
     """Where nginx finds the bytes, and what it says of them: the gateway's location /_blob reads it."""
     last = selection.first + selection.length - 1
-    span = f"{selection.first}-{last}" if selection.status == 206 else ""  # noqa: PLR2004
+    is_part = selection.status == 206 and (selection.length < mp3.size_bytes or way == "direct")  # noqa: PLR2004
+    span = f"{selection.first}-{last}" if is_part else ""
     presigned = (await store.presign(object_key)).lstrip("/")
-    return f"/_blob/{mp3.etag}/{quote(http_date(mp3.last_modified))}/{span}/{presigned}"
+    return f"/_blob/{way}/{mp3.etag}/{quote(http_date(mp3.last_modified))}/{span}/{presigned}"
+
+
+def read_download(request: Request[Any, Any, Any]) -> bool:
+    """Whether the MP3 is to be saved instead of played. Raises InvalidRequest where that is not clear."""
+    values = request.query_params.getall("download", ["0"])
+    if values not in (["0"], ["1"]):
+        raise InvalidRequest("The parameter 'download' is 1, once, to save the MP3 instead of playing it.")
+    return values == ["1"]
 
 
 def read_link(request: Request[Any, Any, Any]) -> tuple[UUID, UUID]:

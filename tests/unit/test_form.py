@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.problems import InvalidRequest, UnsupportedMediaType
+from records.form import MAX_FIELD_BYTES, WINDOW_BYTES, Field, read_upload
 from records.problems import InvalidForm
-from records.upload import MAX_FIELD_BYTES, WINDOW_BYTES, Field, read_upload
 
 BOUNDARY = "XyZ"
 FORM = ("multipart/form-data", {"boundary": BOUNDARY})
