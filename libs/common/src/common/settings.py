@@ -27,6 +27,10 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: Annotated[str, msgspec.Meta(pattern=r"^(https?://[^/?#\s]+/?)?$")] = ""
     # Host names, separated by commas, under which the gateway may be addressed.
     allowed_hosts: str = ""
+    # Origins such as https://example.org, separated by commas, or *.
+    cors_origins: Annotated[
+        str, msgspec.Meta(pattern=r"^(\*|https?://[^/?#\s,*]+(\s*,\s*https?://[^/?#\s,*]+)*)?$")
+    ] = ""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 

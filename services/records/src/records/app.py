@@ -8,6 +8,7 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 
+from common.cors import make_cors
 from common.db import check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import make_host_check
@@ -60,6 +61,7 @@ def create_app(settings: Settings) -> Litestar:
         ],
         # One: for several of them Litestar starts a group of tasks in every request.
         dependencies={"backend": Provide(provide_backend, sync_to_thread=False)},
+        cors_config=make_cors(settings),
         lifespan=[lifespan],
         exception_handlers={Exception: render},
         request_max_body_size=settings.max_upload_bytes,

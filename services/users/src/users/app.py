@@ -7,6 +7,7 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 
+from common.cors import make_cors
 from common.db import check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import make_host_check
@@ -39,6 +40,7 @@ def create_app(settings: Settings) -> Litestar:
             *make_health_routes({"PostgreSQL": check_postgres}),
         ],
         dependencies={"engine": Provide(provide_engine, sync_to_thread=False)},
+        cors_config=make_cors(settings),
         lifespan=[lifespan],
         exception_handlers={Exception: render},
         request_max_body_size=MAX_BODY_BYTES,
