@@ -24,6 +24,7 @@ from deploy.client import Client
 from deploy.local.ports import Ports
 from deploy.local.stack import Stack
 from records.audio.encoder import Encoder
+from records.uploads import QUIET_SECONDS
 from tests.judge import compare, decode
 from tests.wavs import Wav, music
 
@@ -305,6 +306,7 @@ def measure_memory_after(stack: Stack, uploader: Uploader, count: int, folder: P
     idle_mib = records.memory_mib("VmRSS")
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: uploader.upload(wav), range(count)))
+    time.sleep(2 * QUIET_SECONDS)
     after_mib = records.memory_mib("VmRSS")
     wav.unlink()
     return [

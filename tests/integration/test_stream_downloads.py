@@ -125,8 +125,8 @@ class Question(NamedTuple):
 
 LATER, EARLIER = "Fri, 01 Jan 2100 00:00:00 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"
 
-# Requests for a record by the status of their answer. ETAG means its entity tag, DATE its last change, SIZE its
-# number of bytes, and LAST one less.
+# Requests for a record by the status of their answer. ETAG means its entity tag, DATE its last change, SIZE
+# its number of bytes, and LAST one less.
 ASKED: dict[int, list[tuple[str, dict[str, str]]]] = {
     200: [
         ("GET", {}),

@@ -44,6 +44,9 @@ RENEWALS_PER_LEASE = 6
 GIVEN_UP = "The upload was given up, because it paused for too long or its user is gone"
 # How long a failed upload's answer waits for its clean-up.
 CLEAN_UP_WAIT_SECONDS = 5
+# Without uploads for so long, their memory is given back: to give it and to get it again takes as long as to
+# encode some seconds of sound.
+QUIET_SECONDS = 1
 
 
 def give_memory_back() -> None:
@@ -64,9 +67,12 @@ class Uploads:
         self._late_slots = asyncio.Semaphore(settings.max_late_credentials)
         self._clean_ups: set[asyncio.Task[None]] = set()
         self._under_way = 0
+        self._memory_timer: asyncio.TimerHandle | None = None
 
     async def close(self) -> None:
         """Waits for the clean-up of uploads that ended early, and ends the threads."""
+        if self._memory_timer:
+            self._memory_timer.cancel()
         await asyncio.gather(*self._clean_ups)
         self._threads.close()
 
@@ -97,14 +103,17 @@ class Uploads:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        """Counts an upload under way; after the last one their memory goes back to the system."""
+        """Counts an upload under way; some time after the last one their memory goes back to the system."""
         self._under_way += 1
+        if self._memory_timer:
+            self._memory_timer.cancel()
         try:
             yield
         finally:
             self._under_way -= 1
             if not self._under_way:
-                give_memory_back()
+                loop = asyncio.get_running_loop()
+                self._memory_timer = loop.call_later(QUIET_SECONDS, give_memory_back)
 
     async def _receive(
         self, upload: "_Upload", body: AsyncIterator[Field | bytes], credentials: Credentials | None

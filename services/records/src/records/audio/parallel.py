@@ -13,8 +13,10 @@ one stream (records.audio.join). A slow client's audio never waits, so it is enc
 import asyncio
 import math
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import NamedTuple
 
 from .encoder import Encoder
 from .join import HELD_FRAMES, LEAD_OUT_FRAMES, Frames, join, lead_in_frames
@@ -23,7 +25,7 @@ from .mp3 import samples_per_frame
 # A recording is cut where so much waits; less would not pay for the lead-in.
 _CUT_SECONDS = 1.5
 # How far ahead of its encoder a long recording is cut. Parts become twice as long, as they take turns.
-_AHEAD_SECONDS = 10.0
+_AHEAD_SECONDS = 13.0
 # One job of a thread: short, so that recordings take turns, and long, so that handing it over costs nothing.
 _LONGEST_JOB_SECONDS = 2.0
 _SHORTEST_JOB_SECONDS = 0.1
@@ -45,6 +47,11 @@ class EncoderThreads:
     def share_of(self, encoder: "ParallelEncoder") -> int:
         """How many threads a recording may use now: all that the others leave, and one at least."""
         return max(1, self.count - len(self.working - {encoder}))
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there are more recordings than threads."""
+        return len(self.working) > self.count
 
     def close(self) -> None:
         """Ends the threads; what they are at is a matter of milliseconds."""
@@ -88,6 +95,14 @@ class _Backlog:
             self._first += len(self._pieces.popleft())
 
 
+class _Job(NamedTuple):
+    """The samples that are encoded next, and where they end."""
+
+    pcm: list[memoryview]
+    end_samples: int
+    is_last: bool
+
+
 class _Part:
     """A stretch of the recording with its encoder; places are numbers of MP3 frames, or of samples."""
 
@@ -101,13 +116,25 @@ class _Part:
         """Where the next job begins that is not done yet."""
         self.end_frame: int | None = None
         """Where the next part begins; None for the last one."""
+        self.jobs: deque[_Job] = deque()
+        """What a thread takes from the front, and does in turn."""
         self.is_busy = False
+        self.is_fed = False
+        """Whether its last job has been made."""
         self.is_finished = False
 
-    def encode(self, pcm: list[memoryview], *, is_last: bool) -> bytes:
-        """Encodes the next samples, in a thread."""
-        mp3 = b"".join([self.encoder.encode(piece) for piece in pcm])
-        return mp3 + self.encoder.finish() if is_last else mp3
+    def work(self, done: Callable[[_Job, bytes], None]) -> None:
+        """Does its jobs, in a thread, which need not wait for the event loop between them."""
+        while job := self._take_job():
+            mp3 = b"".join([self.encoder.encode(piece) for piece in job.pcm])
+            done(job, mp3 + self.encoder.finish() if job.is_last else mp3)
+
+    def _take_job(self) -> _Job | None:
+        # Asking first whether there is one would be too late where they are cleared.
+        try:
+            return self.jobs.popleft()
+        except IndexError:
+            return None
 
 
 class ParallelEncoder:
@@ -139,7 +166,7 @@ class ParallelEncoder:
         self.frames = 0
         """How many MP3 frames there are, once `finish` has returned."""
         self._parts = deque([_Part(self._new_encoder(), 0, self._frame_samples)])
-        self._jobs = 0
+        self._busy = 0
         self._mp3 = bytearray()
         self._error: BaseException | None = None
         self._changed = asyncio.Event()
@@ -171,6 +198,8 @@ class ParallelEncoder:
 
     def close(self) -> None:
         """Lets everything go; a job that a thread is at ends by itself, and nothing follows it."""
+        for part in self._parts:
+            part.jobs.clear()
         self._parts.clear()
         self._forget_before(self.samples)
 
@@ -192,11 +221,14 @@ class ParallelEncoder:
         """Does whatever can be done now: after audio has come, and after a job."""
         self._join()
         self._cut()
+        share = self._threads.share_of(self)
         for part in self._parts:
-            if self._jobs >= self._threads.share_of(self):
-                break
-            if not part.is_busy and not part.is_finished:
-                self._start_job(part)
+            if part.is_busy:
+                # The next job, for the same thread; unless another recording waits for that.
+                if not part.jobs and self._busy <= share and not self._threads.is_crowded:
+                    self._add_job(part)
+            elif self._busy < share and (part.jobs or self._add_job(part)):
+                self._start(part)
 
     def _limit(self, part: _Part) -> int:
         """How far a part can be encoded now, in samples."""
@@ -205,41 +237,56 @@ class ParallelEncoder:
         return min(self.samples, (part.end_frame + LEAD_OUT_FRAMES) * self._frame_samples)
 
     def _has_done_its_share(self, part: _Part) -> bool:
-        if part.is_busy or part.end_frame is None:
+        if part.is_busy or part.jobs or part.end_frame is None:
             return part.is_finished
         has_arrived = (part.end_frame + LEAD_OUT_FRAMES) * self._frame_samples <= self.samples
         return (has_arrived or self._has_ended) and part.fed_samples == self._limit(part)
 
-    def _start_job(self, part: _Part) -> None:
+    def _add_job(self, part: _Part) -> bool:
+        """Gives a part its next samples, if they are enough for a job."""
         limit = self._limit(part)
         longest = int(_LONGEST_JOB_SECONDS * self._sample_rate)
         count = min(limit - part.fed_samples, longest)
         is_last = self._has_ended and part.end_frame is None and part.fed_samples + count == limit
-        if count == 0 and not is_last:
-            return
+        if part.is_fed or (count == 0 and not is_last):
+            return False
         is_whole = self._has_ended or limit < self.samples
         if not is_whole and count < _SHORTEST_JOB_SECONDS * self._sample_rate:
-            return
+            return False
         start, end = (place * self._sample_bytes for place in (part.fed_samples, part.fed_samples + count))
-        pcm = self._backlog.read(start, end)
         part.fed_samples += count
-        part.is_busy = True
-        self._jobs += 1
-        self._threads.working.add(self)
-        job = asyncio.get_running_loop().run_in_executor(
-            self._threads.executor, partial(part.encode, pcm, is_last=is_last)
-        )
-        job.add_done_callback(partial(self._end_job, part, is_last))
+        part.is_fed = is_last
+        part.jobs.append(_Job(self._backlog.read(start, end), part.fed_samples, is_last))
+        return True
 
-    def _end_job(self, part: _Part, is_last: bool, job: asyncio.Future[bytes]) -> None:
-        self._jobs -= 1
-        if not self._jobs:
-            self._threads.working.discard(self)
+    def _start(self, part: _Part) -> None:
+        loop = asyncio.get_running_loop()
+        part.is_busy = True
+        self._busy += 1
+        self._threads.working.add(self)
+
+        def done(job: _Job, mp3: bytes) -> None:
+            loop.call_soon_threadsafe(partial(self._end_job, part, job, mp3))
+
+        thread = loop.run_in_executor(self._threads.executor, partial(part.work, done))
+        thread.add_done_callback(partial(self._end, part))
+
+    def _end_job(self, part: _Part, job: _Job, mp3: bytes) -> None:
+        part.encoded_samples = job.end_samples
+        part.is_finished = job.is_last
+        self._try(lambda: part.frames.append(mp3))
+
+    def _end(self, part: _Part, thread: asyncio.Future[None]) -> None:
         part.is_busy = False
-        part.encoded_samples = part.fed_samples
-        part.is_finished = is_last
+        self._busy -= 1
+        if not self._busy:
+            self._threads.working.discard(self)
+        self._try(thread.result)
+
+    def _try(self, step: Callable[[], object]) -> None:
+        """Takes a step that a thread has made possible, and what follows from it."""
         try:
-            part.frames.append(job.result())
+            step()
             self._work()
         except Exception as error:
             self._error = error
@@ -290,6 +337,7 @@ class ParallelEncoder:
             if mp3 is None:
                 # No frame fits, which is rare: the first goes on serially, and the second was in vain.
                 a.end_frame = b.end_frame
+                b.jobs.clear()
                 del self._parts[1]
             else:
                 self._mp3 += mp3
