@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from litestar import Litestar, Router
-from litestar.datastructures import State
 from litestar.di import Provide
 
 from common.cors import make_cors
@@ -23,15 +22,18 @@ from records.uploads import Uploads
 def create_app(settings: Settings) -> Litestar:
     """The records service for these settings; nothing is opened before its lifespan begins."""
 
+    backend: Backend
+
     @asynccontextmanager
-    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        nonlocal backend
         engine = make_engine(settings.database_url, settings.database_password)
         async with open_store(settings.store) as store:
             uploads = Uploads(engine, store, settings)
             sweeper = asyncio.create_task(
                 run_sweeper(engine, store, settings.lease_seconds, settings.sweep_seconds)
             )
-            app.state.backend = Backend(engine, store, uploads, settings)
+            backend = Backend(engine, store, uploads, settings)
             try:
                 yield
             finally:
@@ -42,15 +44,16 @@ def create_app(settings: Settings) -> Litestar:
                 await engine.dispose()
 
     async def check_postgres() -> None:
-        await check_database(app.state.backend.engine)
+        await check_database(backend.engine)
 
     async def check_store() -> None:
-        await app.state.backend.store.check()
+        await backend.store.check()
 
-    def provide_backend(state: State) -> object:
-        return state.backend
+    # Not from app.state, of which Litestar makes a copy for every request.
+    def provide_backend() -> Backend:
+        return backend
 
-    app = Litestar(
+    return Litestar(
         route_handlers=[
             Router(
                 "/",
@@ -68,4 +71,3 @@ def create_app(settings: Settings) -> Litestar:
         openapi_config=None,
         logging_config=None,
     )
-    return app

@@ -1,0 +1,256 @@
+"""The gateway's cache of downloads, TLS in front of it, and scripts of other sites: what settings decide."""
+
+import socket
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from deploy.client import Client
+from deploy.local.ports import LOOPBACK, Ports
+from deploy.local.stack import Stack
+from tests.integration.reading import until
+from tests.integration.sounds import LARGE, SMALL, wav_of
+from tests.wavs import Wav, silence
+
+SITE = "https://player.example"
+
+
+@pytest.fixture(scope="module")
+def chosen() -> Iterator[Stack]:
+    """A stack that forgets downloads after a second, stands behind TLS, and lets one site's scripts in."""
+    settings = {"CACHE_SECONDS": "1", "TRUSTED_PROXY": LOOPBACK, "CORS_ORIGINS": SITE}
+    with tempfile.TemporaryDirectory(prefix="waxwing-settings-") as folder:
+        stack = Stack(Path(folder) / "stack", Ports.free(), settings=settings, one_dies_all_stop=False)
+        stack.start()
+        try:
+            yield stack
+        finally:
+            stack.stop()
+
+
+@pytest.fixture
+def http(chosen: Stack) -> Iterator[httpx.Client]:
+    with Client(chosen.base_url) as client:
+        yield client.http
+
+
+@pytest.fixture(scope="module")
+def ann(chosen: Stack) -> dict[str, Any]:
+    with Client(chosen.base_url) as client:
+        return client.create_user("Ann")
+
+
+def upload(stack: Stack, user: dict[str, Any], kind: str = SMALL) -> dict[str, Any]:
+    with Client(stack.base_url) as client:
+        return client.upload_stream([wav_of(kind)], user["token"])
+
+
+def kept(stack: Stack) -> list[Path]:
+    """The MP3s in the gateway's cache."""
+    folder = stack.supervisor.log("gateway").parents[1] / "gateway" / "cache"
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def peers(pid: int, port: int) -> int:
+    """How many connections a process and its children have to a port here."""
+    process = psutil.Process(pid)
+    return sum(
+        bool(connection.raddr) and connection.raddr.port == port
+        for each in (process, *process.children())
+        for connection in each.net_connections("tcp4")
+    )
+
+
+# The cache
+
+
+def test_what_has_been_played_is_played_without_the_store_and_the_rest_is_503(
+    chosen: Stack, ann: dict[str, Any], http: httpx.Client
+) -> None:
+    played, other = upload(chosen, ann), upload(chosen, ann)
+    mp3 = http.get(played["url"]).content
+    chosen.stop_part("minio")
+    try:
+        assert http.get(played["url"]).content == mp3
+        part = http.get(played["url"], headers={"Range": "bytes=100-199"})
+        assert (part.status_code, part.content) == (206, mp3[100:200])
+        refused = http.get(other["url"])
+        assert (refused.status_code, refused.json()["type"]) == (503, "/problems/unavailable")
+        assert int(refused.headers["Retry-After"]) > 0
+    finally:
+        chosen.start_part("minio")
+    assert http.get(other["url"]).status_code == 200
+
+
+def test_one_mp3_is_kept_once_however_often_it_is_asked_for(
+    chosen: Stack, ann: dict[str, Any], http: httpx.Client
+) -> None:
+    url = upload(chosen, ann)["url"]
+    until(lambda: not kept(chosen))
+    answers = [http.get(url, headers={"Range": "bytes=0-"}) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [206] * 5
+    assert len(kept(chosen)) == 1
+
+
+def test_a_part_of_what_is_not_in_the_cache_does_not_fetch_the_rest(
+    chosen: Stack, ann: dict[str, Any], http: httpx.Client
+) -> None:
+    record = upload(chosen, ann, LARGE)
+    until(lambda: not kept(chosen))
+    part = http.get(record["url"], headers={"Range": "bytes=-100"})
+    assert (part.status_code, len(part.content)) == (206, 100)
+    assert kept(chosen) == []
+
+
+def test_a_deleted_record_is_refused_at_once_and_leaves_the_cache(
+    chosen: Stack, ann: dict[str, Any], http: httpx.Client
+) -> None:
+    record = upload(chosen, ann)
+    assert http.get(record["url"]).status_code == 200
+    assert http.delete(f"/records/{record['id']}", auth=(ann["id"], ann["token"])).status_code == 204
+    assert http.get(record["url"]).status_code == 404
+    until(lambda: not kept(chosen))
+
+
+def test_two_hundred_listeners_of_a_new_record_all_hear_it(chosen: Stack, ann: dict[str, Any]) -> None:
+    with Client(chosen.base_url) as client:
+        wav = Wav(bits=8, channels=1, rate=8000).build(silence(240.0, rate=8000, channels=1))
+        record = client.upload_stream([wav], ann["token"])
+
+    def listen(_: int) -> tuple[int, int]:
+        answer = httpx.get(record["url"], headers={"Range": "bytes=0-"}, timeout=60, trust_env=False)
+        return answer.status_code, len(answer.content)
+
+    with ThreadPoolExecutor(200) as pool:
+        heard = set(pool.map(listen, range(200)))
+    assert heard == {(206, record["size_bytes"])}
+
+
+def test_ten_thousand_aborted_downloads_leave_no_connection_behind(
+    chosen: Stack, ann: dict[str, Any], http: httpx.Client
+) -> None:
+    record = upload(chosen, ann, LARGE)
+    path = record["url"].removeprefix(chosen.base_url)
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    gateway, records = chosen.pid("gateway"), chosen.pid("records")
+
+    def abort(number: int) -> None:
+        with socket.create_connection((LOOPBACK, chosen.ports.gateway)) as connection:
+            connection.sendall(request)
+            # Some wait for the first bytes, others go before there are any.
+            if number % 2:
+                assert connection.recv(64).startswith(b"HTTP/1.1 200")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(abort, range(10_000)))
+    # As many stay open for the next request as the gateway keeps, two workers of 32 each.
+    until(lambda: peers(gateway, chosen.ports.minio) <= 64 and peers(gateway, chosen.ports.records) <= 64)
+    assert peers(records, chosen.ports.minio) <= 10
+    assert len(http.get(record["url"]).content) == record["size_bytes"]
+
+
+def test_listeners_who_do_not_read_cost_the_service_nothing_and_the_others_play(
+    chosen: Stack, ann: dict[str, Any], http: httpx.Client
+) -> None:
+    record = upload(chosen, ann, LARGE)
+    path = record["url"].removeprefix(chosen.base_url)
+    service = psutil.Process(chosen.pid("records"))
+    http.get(record["url"])
+    before = service.memory_info().rss
+    slow = []
+    for _ in range(200):
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((LOOPBACK, chosen.ports.gateway))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert connection.recv(16).startswith(b"HTTP/1.1 200")
+        slow.append(connection)
+    try:
+        assert peers(chosen.pid("gateway"), chosen.ports.records) <= 64
+        for _ in range(20):
+            assert len(http.get(record["url"]).content) == record["size_bytes"]
+        assert service.memory_info().rss - before < 10 * 2**20
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+@pytest.mark.parametrize("part", ["gateway", "minio"])
+def test_after_a_restart_in_the_middle_the_players_next_range_works(
+    chosen: Stack, ann: dict[str, Any], part: str
+) -> None:
+    record = upload(chosen, ann, LARGE)
+    half = record["size_bytes"] // 2
+    # Another stack's client would keep a connection that is no more.
+    with Client(chosen.base_url) as client, client.http.stream("GET", record["url"]) as response:
+        etag = response.headers["ETag"]
+        begun = next(response.iter_raw(1024))
+    chosen.stop_part(part)
+    chosen.start_part(part)
+    with Client(chosen.base_url) as client:
+        headers = {"Range": f"bytes={half}-", "If-Range": etag}
+        rest = client.http.get(record["url"], headers=headers)
+        assert (rest.status_code, len(rest.content)) == (206, record["size_bytes"] - half)
+        assert client.http.get(record["url"]).content[:1024] == begun
+
+
+# TLS in front
+
+
+@pytest.mark.parametrize(("forwarded", "scheme"), [("https", "https"), ("http", "http"), ("gopher", "http")])
+def test_a_trusted_proxy_says_which_scheme_the_link_has(
+    chosen: Stack, ann: dict[str, Any], http: httpx.Client, forwarded: str, scheme: str
+) -> None:
+    headers = {
+        "Authorization": f"Bearer {ann['token']}",
+        "Content-Type": "audio/wav",
+        "X-Forwarded-Proto": forwarded,
+        "Host": "[2001:db8::1]:8443",
+    }
+    answer = http.post("/records", content=wav_of(SMALL), headers=headers)
+    record = answer.json()
+    link = f"{scheme}://[2001:db8::1]:8443/record?id={record['id']}&user={ann['id']}"
+    assert (record["url"], answer.headers["Location"]) == (link, link)
+
+
+# Scripts of other sites
+
+
+def test_the_scripts_of_the_site_that_is_named_may_read_everything(
+    chosen: Stack, ann: dict[str, Any], http: httpx.Client
+) -> None:
+    url = upload(chosen, ann)["url"]
+    ways: list[dict[str, str]] = [{}, {"Range": "bytes=0-9"}, {"If-Match": "*"}, {"If-None-Match": "*"}]
+    for headers in ways:
+        answer = http.get(url, headers={"Origin": SITE, **headers})
+        assert answer.headers["Access-Control-Allow-Origin"] == SITE, headers
+        assert "Content-Range" in answer.headers["Access-Control-Expose-Headers"]
+        assert answer.headers["Vary"] == "Origin"
+    preflight = http.options(
+        url,
+        headers={
+            "Origin": SITE,
+            "Access-Control-Request-Method": "GET",
+            "Access-Control-Request-Headers": "Range, If-Range",
+        },
+    )
+    assert preflight.status_code == 204
+    assert preflight.headers["Access-Control-Allow-Origin"] == SITE
+
+
+def test_the_scripts_of_other_sites_may_read_nothing(
+    chosen: Stack, ann: dict[str, Any], http: httpx.Client
+) -> None:
+    url = upload(chosen, ann)["url"]
+    for origin in ("https://evil.example", f"{SITE}.evil.example", "null"):
+        answer = http.get(url, headers={"Origin": origin})
+        assert answer.status_code == 200
+        assert "Access-Control-Allow-Origin" not in answer.headers
+    asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"}
+    assert "Access-Control-Allow-Origin" not in http.options(url, headers=asked).headers
