@@ -2,11 +2,16 @@
 
 from base64 import b64decode
 from hashlib import sha256
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import msgspec
+from sqlalchemy import Select, Update
 
 from common.problems import InvalidCredentials
+from common.tables import User
+
+SomeSelect = TypeVar("SomeSelect", Select[Any], Update)
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -53,6 +58,20 @@ def parse_authorization(header: str | None) -> Credentials | None:
             return parse_credentials(user_id, token)
         case _:
             raise InvalidCredentials("Use 'Authorization: Bearer TOKEN', or Basic with user id and token.")
+
+
+def require_credentials(header: str | None) -> Credentials:
+    """The credentials of an Authorization header. Raises InvalidCredentials without one, and as above."""
+    credentials = parse_authorization(header)
+    if not credentials:
+        raise InvalidCredentials("Send an Authorization header: Bearer TOKEN, or Basic with user and token.")
+    return credentials
+
+
+def narrow(users: SomeSelect, credentials: Credentials) -> SomeSelect:
+    """Narrows a statement about users to the one who has the credentials."""
+    users = users.where(User.token_digest == credentials.token_digest, User.deleted_at.is_(None))
+    return users.where(User.id == credentials.user_id) if credentials.user_id else users
 
 
 def wrong_credentials() -> InvalidCredentials:

@@ -9,7 +9,7 @@ from sqlalchemy import URL, Executable, Row, Select, event, func, make_url, sele
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from common.problems import Unavailable
 
@@ -96,6 +96,19 @@ async def fetch_row(
             return await driver.fetchrow(statement.sql, *statement.arguments(parameters))
         finally:
             connection.close()
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection whose statements take effect together, and not at all where the block raises.
+
+    Each sees what has been committed when it begins. Raises Unavailable where PostgreSQL is away.
+    """
+    with _unavailable():
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="READ COMMITTED")
+            async with connection.begin():
+                yield connection
 
 
 @asynccontextmanager

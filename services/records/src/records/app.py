@@ -12,7 +12,15 @@ from common.db import check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import make_host_check
 from common.problems import render
-from records.routes import Backend, get_record_audio, get_record_waveform, post_record
+from records.routes import (
+    Backend,
+    get_record,
+    get_record_audio,
+    get_record_waveform,
+    get_records,
+    post_record,
+    remove_record,
+)
 from records.settings import Settings
 from records.storage import open_store
 from records.sweeper import run_sweeper
@@ -57,7 +65,14 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[
             Router(
                 "/",
-                route_handlers=[post_record, get_record_audio, get_record_waveform],
+                route_handlers=[
+                    post_record,
+                    get_records,
+                    get_record,
+                    remove_record,
+                    get_record_audio,
+                    get_record_waveform,
+                ],
                 guards=[make_host_check(settings)],
             ),
             *make_health_routes({"PostgreSQL": check_postgres, "object store": check_store}),

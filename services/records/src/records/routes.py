@@ -1,13 +1,13 @@
 """The HTTP face of the records service."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, post, route
+from litestar import Request, Response, delete, post, route
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from werkzeug.http import http_date
 
 from common.bodies import stream_body
-from common.credentials import parse_authorization
+from common.credentials import parse_authorization, require_credentials
 from common.problems import InvalidCredentials, InvalidRequest
 from records.download import (
     Representation,
@@ -26,7 +26,14 @@ from records.download import (
     select_bytes,
 )
 from records.form import WAV_TYPES, read_upload
-from records.service import Published, find_record, find_user, find_waveform
+from records.service import (
+    Published,
+    delete_record,
+    find_record,
+    find_user,
+    find_waveform,
+    list_records,
+)
 from records.settings import Settings
 from records.storage import ObjectStore
 from records.uploads import Uploads
@@ -34,6 +41,11 @@ from records.uploads import Uploads
 MP3_TYPE = "audio/mpeg"
 WAVEFORM_TYPE = "application/json"
 # Nine digits: what is counted in a waveform stays below 2**31, which its readers may count on.
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Microseconds since then, and an id.
+CURSOR = re.compile("([0-9]{1,17})-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII)
+DEFAULT_PAGE, MAX_PAGE = 50, 100
+PAGE_PARAMETERS = ("limit", "cursor")
 COUNT = re.compile("[1-9][0-9]{0,8}", re.ASCII)
 
 
@@ -46,7 +58,7 @@ class Backend(NamedTuple):
     settings: Settings
 
 
-class CreatedRecord(msgspec.Struct, frozen=True):
+class RecordDocument(msgspec.Struct, frozen=True):
     """A record with its link. `sha256` is the digest of the MP3, in hexadecimal; properties are the MP3's.
 
     Levels are of what was encoded, null for digital silence; `truncated`: the WAV ended before its audio did.
@@ -68,6 +80,13 @@ class CreatedRecord(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
+class RecordPage(msgspec.Struct, frozen=True):
+    """A page of records; `next_cursor` leads to the next one, null on the last."""
+
+    records: list[RecordDocument]
+    next_cursor: str | None
+
+
 class WaveformDocument(msgspec.Struct, frozen=True):
     """BBC audiowaveform's JSON format, version 2: `data` has minimum and maximum of each pixel in turn."""
 
@@ -83,7 +102,7 @@ class WaveformDocument(msgspec.Struct, frozen=True):
 @post("/records")
 async def post_record(
     request: Request[Any, Any, Any], backend: NamedDependency[Backend]
-) -> Response[CreatedRecord]:
+) -> Response[RecordDocument]:
     """Converts the WAV to MP3 while it arrives, stores it, and answers with its link."""
     credentials = parse_authorization(request.headers.get("authorization"))
     body = read_upload(stream_body(request), request.content_type, list(request.query_params.multi_items()))
@@ -91,8 +110,73 @@ async def post_record(
         raise InvalidCredentials("A bare WAV needs an Authorization header: Bearer TOKEN, or Basic.")
     record = await backend.uploads.store_record(body, credentials)
     url = make_link(request, backend.settings, record)
-    created = CreatedRecord(url=url, **{**msgspec.structs.asdict(record), "sha256": record.sha256.hex()})
-    return Response(created, headers={"Location": url})
+    return Response(describe(record, url), headers={"Location": url})
+
+
+@route("/records", http_method=["GET", "HEAD"])
+async def get_records(request: Request[Any, Any, Any], backend: NamedDependency[Backend]) -> RecordPage:
+    """The records of the user, newest first, a page at a time."""
+    user_id = await authenticate(request, backend)
+    limit, before = read_page(request)
+    # One more tells whether there is another page.
+    found = await list_records(backend.engine, user_id, limit + 1, before)
+    page = found[:limit]
+    cursor = make_cursor(page[-1]) if len(found) > limit else None
+    return RecordPage(
+        [describe(record, make_link(request, backend.settings, record)) for record in page], cursor
+    )
+
+
+@route("/records/{record_id:uuid}", http_method=["GET", "HEAD"])
+async def get_record(
+    request: Request[Any, Any, Any], record_id: FromPath[UUID], backend: NamedDependency[Backend]
+) -> RecordDocument:
+    """One record of the user."""
+    record, _ = await find_record(backend.engine, record_id, await authenticate(request, backend))
+    return describe(record, make_link(request, backend.settings, record))
+
+
+@delete("/records/{record_id:uuid}")
+async def remove_record(
+    request: Request[Any, Any, Any], record_id: FromPath[UUID], backend: NamedDependency[Backend]
+) -> None:
+    """Deletes a record for good: its link is 404 from the answer on."""
+    await delete_record(backend.engine, record_id, await authenticate(request, backend))
+
+
+async def authenticate(request: Request[Any, Any, Any], backend: Backend) -> UUID:
+    """The user whose credentials are in the header. Raises InvalidCredentials."""
+    credentials = require_credentials(request.headers.get("authorization"))
+    return await find_user(backend.engine, credentials)
+
+
+def describe(record: Published, url: str) -> RecordDocument:
+    """A record as the client sees it."""
+    return RecordDocument(url=url, **{**msgspec.structs.asdict(record), "sha256": record.sha256.hex()})
+
+
+def make_cursor(last: Published) -> str:
+    """Where the next page begins: after the last record of this one."""
+    return f"{(last.created_at - EPOCH) // timedelta(microseconds=1)}-{last.id}"
+
+
+def read_page(request: Request[Any, Any, Any]) -> tuple[int, tuple[datetime, UUID] | None]:
+    """How many records are asked for, and after which. Raises InvalidRequest where that makes no sense."""
+    query = request.query_params
+    for name in query:
+        if name not in PAGE_PARAMETERS or len(query.getall(name)) > 1:
+            raise InvalidRequest(f"The query has {name[:100]!r}; allowed, once each: limit, cursor.")
+    limit = query.get("limit", str(DEFAULT_PAGE))
+    if not COUNT.fullmatch(limit) or int(limit) > MAX_PAGE:
+        raise InvalidRequest(f"The parameter 'limit' is a whole number from 1 to {MAX_PAGE}.")
+    if "cursor" not in query:
+        return int(limit), None
+    cursor = CURSOR.fullmatch(query["cursor"])
+    if not cursor:
+        raise InvalidRequest(
+            "The parameter 'cursor' is no next_cursor of an earlier page; leave it out for the first."
+        )
+    return int(limit), (EPOCH + timedelta(microseconds=int(cursor[1])), UUID(cursor[2]))
 
 
 def make_link(request: Request[Any, Any, Any], settings: Settings, record: Published) -> str:

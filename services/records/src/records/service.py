@@ -5,10 +5,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
-from sqlalchemy import Select, Uuid, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import Uuid, bindparam, delete, func, insert, literal, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.credentials import Credentials, wrong_credentials
+from common.credentials import Credentials, narrow, wrong_credentials
 from common.db import DriverStatement, execute, fetch_row
 from common.tables import Record, User
 from records.audio import Waveform
@@ -39,6 +39,10 @@ FIND_RECORD = DriverStatement(select(*PUBLISHED, Record.object_key).where(*IS_PU
 FIND_WAVEFORM = DriverStatement(
     select(*PUBLISHED, Record.waveform, Record.waveform_samples_per_pixel).where(*IS_PUBLISHED)
 )
+
+
+# An upload may have begun while its user was being deleted, too late for that to see its row.
+IS_OF_SOMEBODY = select(User.id).where(User.id == Record.user_id, User.deleted_at.is_(None)).exists()
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -72,7 +76,7 @@ async def reserve(engine: AsyncEngine, credentials: Credentials, lease_seconds: 
     Raises InvalidCredentials where no user has them.
     """
     record_id = uuid4()
-    user = _authenticated(
+    user = narrow(
         select(
             literal(record_id, Uuid),
             User.id,
@@ -92,15 +96,9 @@ async def reserve(engine: AsyncEngine, credentials: Credentials, lease_seconds: 
     return Reservation(rows[0].id, rows[0].object_key)
 
 
-def _authenticated(users: Select[Any], credentials: Credentials) -> Select[Any]:
-    """Narrows a selection of users to the one that has the credentials."""
-    users = users.where(User.token_digest == credentials.token_digest, User.deleted_at.is_(None))
-    return users.where(User.id == credentials.user_id) if credentials.user_id else users
-
-
 async def find_user(engine: AsyncEngine, credentials: Credentials) -> UUID:
     """The id of the user who has the credentials. Raises InvalidCredentials where nobody has."""
-    rows = await execute(engine, _authenticated(select(User.id), credentials))
+    rows = await execute(engine, narrow(select(User.id), credentials))
     if not rows:
         raise wrong_credentials()
     return UUID(str(rows[0].id))
@@ -123,7 +121,7 @@ async def publish(engine: AsyncEngine, record_id: UUID, values: dict[str, Any]) 
     rows = await execute(
         engine,
         update(Record)
-        .where(Record.id == record_id, Record.state == "uploading")
+        .where(Record.id == record_id, Record.state == "uploading", IS_OF_SOMEBODY)
         .values(state="ready", lease_until=None, published_at=func.now(), **values)
         .returning(*PUBLISHED),
     )
@@ -170,13 +168,42 @@ async def find_waveform(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> 
     return _published(row), Waveform(row["waveform_samples_per_pixel"], row["waveform"])
 
 
+async def list_records(
+    engine: AsyncEngine, user_id: UUID, limit: int, before: tuple[datetime, UUID] | None
+) -> list[Published]:
+    """A user's records, newest first: those that come after `before`, a record's creation and id."""
+    page = select(*PUBLISHED).where(Record.user_id == user_id, Record.state == "ready")
+    if before:
+        page = page.where(tuple_(Record.created_at, Record.id) < before)
+    page = page.order_by(Record.created_at.desc(), Record.id.desc()).limit(limit)
+    return [_published(row._mapping) for row in await execute(engine, page)]
+
+
+async def delete_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> None:
+    """Makes the record a tombstone, which the sweeper removes with its object.
+
+    Raises UnknownRecord as `find_record` does.
+    """
+    rows = await execute(
+        engine,
+        update(Record)
+        .where(Record.id == record_id, Record.user_id == user_id, Record.state == "ready")
+        .values(state="deleting")
+        .returning(Record.id),
+    )
+    if not rows:
+        raise _unknown()
+
+
 async def _find(engine: AsyncEngine, statement: DriverStatement, record_id: UUID, user_id: UUID) -> Any:
     row = await fetch_row(engine, statement, {"record_id": record_id, "user_id": user_id})
     if not row:
-        raise UnknownRecord(
-            "There is no record with this id and user; a link is used exactly as it was given."
-        )
+        raise _unknown()
     return row
+
+
+def _unknown() -> UnknownRecord:
+    return UnknownRecord("There is no record with this id and user; a link is used exactly as it was given.")
 
 
 def _published(row: Any) -> Published:

@@ -12,7 +12,7 @@ from common.db import check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import make_host_check
 from common.problems import render
-from users.routes import post_user
+from users.routes import get_user, post_token, post_user, remove_user
 from users.settings import Settings
 
 # A name has at most 100 characters; the gateway has the same limit for /users.
@@ -36,7 +36,11 @@ def create_app(settings: Settings) -> Litestar:
 
     app = Litestar(
         route_handlers=[
-            Router("/", route_handlers=[post_user], guards=[make_host_check(settings)]),
+            Router(
+                "/",
+                route_handlers=[post_user, get_user, post_token, remove_user],
+                guards=[make_host_check(settings)],
+            ),
             *make_health_routes({"PostgreSQL": check_postgres}),
         ],
         dependencies={"engine": Provide(provide_engine, sync_to_thread=False)},

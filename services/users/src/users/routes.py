@@ -5,13 +5,14 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, post
+from litestar import Request, delete, post, route
 from litestar.di import NamedDependency
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.bodies import stream_body
+from common.credentials import Credentials, require_credentials
 from common.problems import InvalidRequest, UnsupportedMediaType
-from users.service import create_user
+from users.service import create_user, delete_user, find_user, renew_token
 
 EXAMPLE = '{"name": "Ann"}'
 
@@ -31,11 +32,52 @@ class CreatedUser(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
+class Profile(msgspec.Struct, frozen=True):
+    """A user with the number of records and the bytes of their MP3s."""
+
+    id: UUID
+    name: str
+    created_at: datetime
+    record_count: int
+    total_bytes: int
+
+
+class RenewedToken(msgspec.Struct, frozen=True):
+    """A user's id with the new token, which is shown this once."""
+
+    id: UUID
+    token: str
+
+
 @post("/users")
 async def post_user(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> CreatedUser:
     """Creates a user and issues its token."""
     user, token = await create_user(engine, (await read_new_user(request)).name)
     return CreatedUser(user.id, user.name, token, user.created_at)
+
+
+@route("/users/me", http_method=["GET", "HEAD"])
+async def get_user(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> Profile:
+    """The user whose credentials these are."""
+    user = await find_user(engine, read_credentials(request))
+    return Profile(user.id, user.name, user.created_at, user.record_count, int(user.total_bytes))
+
+
+@post("/users/me/token", status_code=200)
+async def post_token(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> RenewedToken:
+    """Issues a new token; the old one stops working at once."""
+    return RenewedToken(*await renew_token(engine, read_credentials(request)))
+
+
+@delete("/users/me")
+async def remove_user(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> None:
+    """Deletes the user and all records for good: their links are 404 from the answer on."""
+    await delete_user(engine, read_credentials(request))
+
+
+def read_credentials(request: Request[Any, Any, Any]) -> Credentials:
+    """The credentials of the header. Raises InvalidCredentials."""
+    return require_credentials(request.headers.get("authorization"))
 
 
 async def read_new_user(request: Request[Any, Any, Any]) -> NewUser:

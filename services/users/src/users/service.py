@@ -1,14 +1,14 @@
 """What the users service does, and its SQL."""
 
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-from sqlalchemy import Row, insert
+from sqlalchemy import Row, func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.credentials import digest, make_token
-from common.db import execute
-from common.tables import User
+from common.credentials import Credentials, digest, make_token, narrow, wrong_credentials
+from common.db import execute, transaction
+from common.tables import Record, User
 from common.text import normalise_text
 
 MAX_NAME_LENGTH = 100
@@ -28,3 +28,57 @@ async def create_user(engine: AsyncEngine, name: str) -> tuple[Row[Any], str]:
     }
     (user,) = await execute(engine, INSERT_USER, values)
     return user, token
+
+
+async def find_user(engine: AsyncEngine, credentials: Credentials) -> Row[Any]:
+    """The user's row (id, name, created_at) with `record_count` and `total_bytes` of the records.
+
+    Raises InvalidCredentials where nobody has the credentials.
+    """
+    ready = (
+        select(func.count(), func.coalesce(func.sum(Record.size_bytes), 0))
+        .where(Record.user_id == User.id, Record.state == "ready")
+        .subquery()
+        .lateral()
+    )
+    count, total = ready.c
+    profile = select(
+        User.id, User.name, User.created_at, count.label("record_count"), total.label("total_bytes")
+    ).join(ready, true())
+    rows = await execute(engine, narrow(profile, credentials))
+    if not rows:
+        raise wrong_credentials()
+    return rows[0]
+
+
+async def renew_token(engine: AsyncEngine, credentials: Credentials) -> tuple[UUID, str]:
+    """Gives the user a new token, and returns it with the id; the old one is worth nothing from then on.
+
+    Raises InvalidCredentials where nobody has the credentials.
+    """
+    token = make_token()
+    rows = await execute(
+        engine, narrow(update(User), credentials).values(token_digest=digest(token)).returning(User.id)
+    )
+    if not rows:
+        raise wrong_credentials()
+    return rows[0].id, token
+
+
+async def delete_user(engine: AsyncEngine, credentials: Credentials) -> None:
+    """Deletes the user and all records for good; the sweeper of the records service removes the MP3s.
+
+    Raises InvalidCredentials where nobody has the credentials.
+    """
+    async with transaction(engine) as connection:
+        # Locks the row: uploads that begin from here on wait for the end, and cannot be published any more
+        # (records.service); those that began before are seen by the second statement.
+        gone = narrow(update(User), credentials).values(token_digest=None, deleted_at=func.now())
+        user_id = await connection.scalar(gone.returning(User.id))
+        if user_id is None:
+            raise wrong_credentials()
+        await connection.execute(
+            update(Record)
+            .where(Record.user_id == user_id, Record.state != "deleting")
+            .values(state="deleting")
+        )
