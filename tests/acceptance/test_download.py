@@ -139,6 +139,38 @@ def test_the_link_needs_no_credentials_and_ignores_wrong_ones(
     assert_mp3(response, 200, published.mp3)
 
 
+@pytest.mark.parametrize(
+    ("title", "names"),
+    [
+        ("", "filename=recording.mp3"),
+        ("Morning song", 'filename="Morning song.mp3"'),
+        ("../etc/passwd", "filename=etcpasswd.mp3"),
+        ("..hidden..", "filename=hidden.mp3"),
+        ('a"b\\c;d=e', 'filename="abc;d=e.mp3"'),
+        ("100%20", "filename=100%20.mp3; filename*=UTF-8''100%2520.mp3"),
+        ("Zo\u00eb", "filename=Zoe.mp3; filename*=UTF-8''Zo%C3%AB.mp3"),
+        ("\u65e5\u672c", "filename=recording.mp3; filename*=UTF-8''%E6%97%A5%E6%9C%AC.mp3"),
+        ("NUL", "filename=NUL_.mp3"),
+    ],
+)
+def test_an_mp3_is_saved_under_its_title_as_every_system_takes_it(
+    client: Client, user: dict[str, Any], title: str, names: str
+) -> None:
+    headers = {**bearer(user), **WAV_TYPE}
+    record = client.http.post("/records", params={"title": title}, content=TINY_WAV, headers=headers).json()
+    for query, kind in (("", "inline"), ("&download=0", "inline"), ("&download=1", "attachment")):
+        for method in ("GET", "HEAD"):
+            response = client.http.request(method, record["url"] + query)
+            assert response.headers["Content-Disposition"] == f"{kind}; {names}"
+
+
+@pytest.mark.parametrize("query", ["download=yes", "download=", "download=1&download=1"])
+def test_it_must_be_clear_whether_the_mp3_is_to_be_saved(
+    client: Client, published: Published, query: str
+) -> None:
+    assert_problem(client.http.get(f"{published.url}&{query}"), 400, "invalid-request", "'download'")
+
+
 # Conditions
 
 
