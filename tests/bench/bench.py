@@ -11,13 +11,14 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.client import Client
 from deploy.local.ports import Ports
 from deploy.local.stack import Stack
-from tests.bench.downloads import measure_downloads, measure_users
+from tests.bench.downloads import measure_cold, measure_downloads, measure_many_rows, measure_users
 from tests.bench.uploads import (
     Row,
     Uploader,
@@ -61,6 +62,28 @@ def write_results(rows: list[Row], command: str) -> None:
     RESULTS.write_text("\n".join(lines), encoding="utf-8")
 
 
+def measure(stack: Stack, folder: Path, *, is_quick: bool) -> Iterator[list[Row]]:
+    """Measures one thing after the other, and yields the rows of each."""
+    plan = [(10, 1), (60, 1)] if is_quick else [(10, 15), (60, 9), (600, 3), (3600, 1)]
+    with Client(stack.base_url) as client:
+        user = client.create_user("Bench")
+    uploader = Uploader(stack.base_url, user["token"])
+    for seconds, turns in plan:
+        yield measure_upload(stack, uploader, seconds, turns, folder)
+    longest = plan[-1][0]
+    yield measure_crowd(stack, uploader, 20, folder)
+    yield measure_beside(uploader, longest, folder)
+    yield measure_serial(stack, 60 if is_quick else 600, 2, folder)
+    if not is_quick:
+        rows, records = measure_memory_after(stack, uploader, 50, folder)
+        yield rows
+        yield measure_cold(stack, records)
+    yield measure_downloads(stack, user["token"], 2 if is_quick else 5)
+    yield measure_users(stack, 2 if is_quick else 10)
+    if not is_quick:
+        yield measure_many_rows(stack, user["id"], 10)
+
+
 def main(arguments: list[str]) -> None:
     """Measures everything, prints a table, and with --keep writes RESULTS.md."""
     parser = argparse.ArgumentParser(prog="just bench", description=__doc__)
@@ -72,32 +95,16 @@ def main(arguments: list[str]) -> None:
         sys.exit("bench: the downloads are measured with wrk; install it (`apt install wrk`)")
     # Or whoever polls would wait for the one who uploads: both are threads of this process.
     sys.setswitchinterval(0.0001)
-    plan = [(10, 1), (60, 1)] if options.quick else [(10, 15), (60, 9), (600, 3), (3600, 1)]
     rows: list[Row] = []
-
-    def show(found: list[Row]) -> None:
-        for what, result, origin in found:
-            print(f"{what:<48} {result:>10}   {origin}", flush=True)
-        rows.extend(found)
-
     with tempfile.TemporaryDirectory(prefix="waxwing-bench-") as name:
         folder = Path(name)
         stack = Stack(folder / "stack", Ports.free())
         stack.start(print)
         try:
-            with Client(stack.base_url) as client:
-                user = client.create_user("Bench")
-            uploader = Uploader(stack.base_url, user["token"])
-            for seconds, turns in plan:
-                show(measure_upload(stack, uploader, seconds, turns, folder))
-            longest = plan[-1][0]
-            show(measure_crowd(stack, uploader, 20, folder))
-            show(measure_beside(uploader, longest, folder))
-            show(measure_serial(stack, 60 if options.quick else 600, 2, folder))
-            if not options.quick:
-                show(measure_memory_after(stack, uploader, 50, folder))
-            show(measure_downloads(stack, user["token"], 2 if options.quick else 10))
-            show(measure_users(stack, 2 if options.quick else 10))
+            for found in measure(stack, folder, is_quick=options.quick):
+                for what, result, origin in found:
+                    print(f"{what:<56} {result:>10}   {origin}", flush=True)
+                rows.extend(found)
         finally:
             stack.stop()
     if options.json:

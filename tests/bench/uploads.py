@@ -299,23 +299,24 @@ def measure_beside(uploader: Uploader, long_seconds: int, folder: Path) -> list[
     ]
 
 
-def measure_memory_after(stack: Stack, uploader: Uploader, count: int, folder: Path) -> list[Row]:
-    """What many recordings of 10 min leave behind in memory."""
+def measure_memory_after(
+    stack: Stack, uploader: Uploader, count: int, folder: Path
+) -> tuple[list[Row], list[dict[str, Any]]]:
+    """What many recordings of 10 min leave behind in memory; and the records."""
     wav = make_wav(600, folder)
-    records = Process(stack.pid("records"))
-    idle_mib = records.memory_mib("VmRSS")
+    process = Process(stack.pid("records"))
+    idle_mib = process.memory_mib("VmRSS")
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: uploader.upload(wav), range(count)))
+        records = [record for record, _, _ in pool.map(lambda _: uploader.upload(wav), range(count))]
     time.sleep(2 * QUIET_SECONDS)
-    after_mib = records.memory_mib("VmRSS")
+    after_mib = process.memory_mib("VmRSS")
     wav.unlink()
-    return [
-        (
-            f"memory of records after {count} x 10 min, over idle",
-            f"{after_mib - idle_mib:.0f} MiB",
-            f"idle {idle_mib:.0f} MiB, after {after_mib:.0f} MiB",
-        )
-    ]
+    row = (
+        f"memory of records after {count} x 10 min, over idle",
+        f"{after_mib - idle_mib:.0f} MiB",
+        f"idle {idle_mib:.0f} MiB, after {after_mib:.0f} MiB",
+    )
+    return [row], records
 
 
 def measure_serial(parallel: Stack, seconds: int, turns: int, folder: Path) -> list[Row]:
