@@ -11,7 +11,7 @@ from sqlalchemy import Select, Update
 from common.problems import InvalidCredentials
 from common.tables import User
 
-SomeSelect = TypeVar("SomeSelect", Select[Any], Update)
+SomeSelect = TypeVar("SomeSelect", Select[Any], Select[*tuple[Any, ...]], Update)
 
 
 class Credentials(msgspec.Struct, frozen=True):

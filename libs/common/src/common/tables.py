@@ -1,9 +1,11 @@
 """THE schema: two tables, users and records. The migrations make it; `alembic check` compares them."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Double, ForeignKey, Index, false, func, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -55,6 +57,10 @@ class Record(Base):
     truncated: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     published_at: Mapped[datetime | None]
+    # By which the upload is recognised when it is sent again; null without one, and a day after publishing.
+    idempotency_key: Mapped[str | None]
+    # Once ready: what that upload asked for in front of its audio (records.uploads).
+    idempotency_options: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
     __table_args__ = (
         CheckConstraint("state IN ('uploading', 'ready', 'deleting')", name="records_state_is_known"),
@@ -69,4 +75,18 @@ class Record(Base):
         Index("records_of_a_user", "user_id", text("created_at DESC"), text("id DESC")),
         # The sweeper's own index: only rows that are not ready, which are few.
         Index("records_unfinished", "state", "lease_until", postgresql_where=text("state <> 'ready'")),
+        # A tombstone has given its key back.
+        Index(
+            "records_idempotency_key",
+            "user_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL AND state <> 'deleting'"),
+        ),
+        # The sweeper's: which keys are to be forgotten.
+        Index(
+            "records_with_idempotency_key",
+            "published_at",
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
     )

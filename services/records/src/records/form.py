@@ -35,6 +35,7 @@ def read_upload(
 ) -> AsyncIterator[Field | bytes]:
     """Yields the text fields, and the audio in windows, in the order in which they arrive.
 
+    The first window is empty: it says that the audio begins, before any of it is read.
     A bare WAV has its fields in the query; credentials are never taken from there.
     Raises UnsupportedMediaType for a body that is neither form nor WAV, InvalidForm for a malformed form.
     """
@@ -68,6 +69,7 @@ def _read_query(query: Sequence[tuple[str, str]]) -> list[Field]:
 async def _read_bare(body: AsyncIterator[bytes], fields: list[Field]) -> AsyncIterator[Field | bytes]:
     for field in fields:
         yield field
+    yield b""
     window = bytearray()
     async for chunk in body:
         window += chunk
@@ -108,7 +110,7 @@ class _Form:
         """Takes an event of the parser; returns a field or a window of audio once it is complete."""
         if isinstance(event, MultipartSegment):
             self._begin(event.name)
-            return None
+            return b"" if event.name == AUDIO else None
         if event is not None:
             self._data += event
             if self._name != AUDIO:

@@ -1,6 +1,6 @@
 """What can go wrong with a record, as the client sees it."""
 
-from common.problems import InvalidRequest, Problem, Unavailable
+from common.problems import RETRY_AFTER_SECONDS, InvalidRequest, Problem, Unavailable
 
 
 class InvalidForm(InvalidRequest):
@@ -27,6 +27,27 @@ class NoWaveform(Problem):
 
     status_code = 404
     title = "The record has no waveform"
+
+
+class IdempotencyKeyInUse(Problem):
+    """An upload with the same key is under way; once it is done, its record is the answer to the key."""
+
+    status_code = 409
+    title = "An upload with this key is under way"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"An upload with the Idempotency-Key {key!r} is still under way;"
+            f" try again in {RETRY_AFTER_SECONDS} seconds.",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
+
+
+class IdempotencyKeyReused(Problem):
+    """The key has made a record with other options: this is not the same upload sent again."""
+
+    status_code = 422
+    title = "The key was used with other options"
 
 
 class PreconditionFailed(Problem):

@@ -28,6 +28,7 @@ from records.download import (
 from records.form import WAV_TYPES, read_upload
 from records.service import (
     Published,
+    Replayed,
     delete_record,
     find_record,
     find_user,
@@ -47,6 +48,8 @@ CURSOR = re.compile("([0-9]{1,17})-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})
 DEFAULT_PAGE, MAX_PAGE = 50, 100
 PAGE_PARAMETERS = ("limit", "cursor")
 COUNT = re.compile("[1-9][0-9]{0,8}", re.ASCII)
+# Visible ASCII.
+IDEMPOTENCY_KEY = re.compile("[!-~]{1,255}", re.ASCII)
 
 
 class Backend(NamedTuple):
@@ -103,14 +106,31 @@ class WaveformDocument(msgspec.Struct, frozen=True):
 async def post_record(
     request: Request[Any, Any, Any], backend: NamedDependency[Backend]
 ) -> Response[RecordDocument]:
-    """Converts the WAV to MP3 while it arrives, stores it, and answers with its link."""
+    """Converts the WAV to MP3 while it arrives, stores it, and answers with its link.
+
+    An Idempotency-Key that the user has used is answered with the record that it made, without the audio.
+    """
+    key = read_idempotency_key(request)
     credentials = parse_authorization(request.headers.get("authorization"))
     body = read_upload(stream_body(request), request.content_type, list(request.query_params.multi_items()))
     if request.content_type[0] in WAV_TYPES and not credentials:
         raise InvalidCredentials("A bare WAV needs an Authorization header: Bearer TOKEN, or Basic.")
-    record = await backend.uploads.store_record(body, credentials)
+    record = await backend.uploads.store_record(body, credentials, key)
     url = make_link(request, backend.settings, record)
-    return Response(describe(record, url), headers={"Location": url})
+    headers = {"Location": url}
+    if isinstance(record, Replayed):
+        headers["Idempotency-Replayed"] = "true"
+    return Response(describe(record, url), headers=headers)
+
+
+def read_idempotency_key(request: Request[Any, Any, Any]) -> str | None:
+    """The key of an upload, or None without one. Raises InvalidRequest where it is none, or there twice."""
+    keys = request.headers.getall("idempotency-key", [])
+    if len(keys) > 1 or not all(IDEMPOTENCY_KEY.fullmatch(key) for key in keys):
+        raise InvalidRequest(
+            "The header Idempotency-Key is 1 to 255 visible ASCII characters, once; a UUID is a good one."
+        )
+    return keys[0] if keys else None
 
 
 @route("/records", http_method=["GET", "HEAD"])

@@ -1,18 +1,19 @@
 """What the records service reads and writes in PostgreSQL: all its SQL but the sweeper's."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import msgspec
-from sqlalchemy import Uuid, bindparam, delete, func, insert, literal, select, tuple_, update
+from sqlalchemy import String, Uuid, and_, bindparam, delete, func, literal, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import Credentials, narrow, wrong_credentials
 from common.db import DriverStatement, execute, fetch_row
 from common.tables import Record, User
 from records.audio import Waveform
-from records.problems import NoWaveform, UnknownRecord
+from records.problems import IdempotencyKeyInUse, NoWaveform, UnknownRecord
 
 PUBLISHED = (
     Record.id,
@@ -70,11 +71,40 @@ class Reservation(msgspec.Struct, frozen=True):
     object_key: str
 
 
-async def reserve(engine: AsyncEngine, credentials: Credentials, lease_seconds: int) -> Reservation:
-    """Checks the credentials and inserts the row, in one statement.
+class Replayed(Published, frozen=True):
+    """A record that an earlier upload with the same key has made."""
 
-    Raises InvalidCredentials where no user has them.
+
+class Earlier(NamedTuple):
+    """What a key of this user was used for: the record, and the options of its upload."""
+
+    record: Replayed
+    options: dict[str, Any]
+
+
+async def reserve(
+    engine: AsyncEngine, credentials: Credentials, lease_seconds: int, idempotency_key: str | None = None
+) -> Reservation | Earlier:
+    """Checks the credentials and inserts the row, in one statement; of two at once with a key one does.
+
+    Returns the Earlier upload where the user's key has made a record already.
+    Raises InvalidCredentials where no user has them, IdempotencyKeyInUse while that upload is under way.
     """
+    while True:
+        reservation = await _insert(engine, credentials, lease_seconds, idempotency_key)
+        if reservation:
+            return reservation
+        if not idempotency_key:
+            raise wrong_credentials()
+        if earlier := await _find_earlier(engine, credentials, idempotency_key):
+            return earlier
+        # Between the two statements the upload that had the key has failed, and the key is free.
+
+
+async def _insert(
+    engine: AsyncEngine, credentials: Credentials, lease_seconds: int, idempotency_key: str | None
+) -> Reservation | None:
+    """None where no user has the credentials, or where the user's key is taken."""
     record_id = uuid4()
     user = narrow(
         select(
@@ -82,18 +112,33 @@ async def reserve(engine: AsyncEngine, credentials: Credentials, lease_seconds: 
             User.id,
             func.now() + timedelta(seconds=lease_seconds),
             func.concat(User.id, "/", literal(record_id, Uuid), ".mp3"),
+            literal(idempotency_key, String),
         ),
         credentials,
     )
     rows = await execute(
         engine,
         insert(Record)
-        .from_select(["id", "user_id", "lease_until", "object_key"], user)
+        .from_select(["id", "user_id", "lease_until", "object_key", "idempotency_key"], user)
+        .on_conflict_do_nothing()
         .returning(Record.id, Record.object_key),
     )
+    return Reservation(rows[0].id, rows[0].object_key) if rows else None
+
+
+async def _find_earlier(engine: AsyncEngine, credentials: Credentials, key: str) -> Earlier | None:
+    """What the key was used for; None where it is free. Raises what `reserve` does."""
+    has_key = and_(Record.user_id == User.id, Record.idempotency_key == key, Record.state != "deleting")
+    user = select(*PUBLISHED, Record.state, Record.idempotency_options).select_from(User)
+    rows = await execute(engine, narrow(user.outerjoin(Record, has_key), credentials))
     if not rows:
         raise wrong_credentials()
-    return Reservation(rows[0].id, rows[0].object_key)
+    (row,) = rows
+    if row.state == "uploading":
+        raise IdempotencyKeyInUse(key)
+    if row.state is None:
+        return None
+    return Earlier(Replayed(**msgspec.structs.asdict(_published(row._mapping))), row.idempotency_options)
 
 
 async def find_user(engine: AsyncEngine, credentials: Credentials) -> UUID:

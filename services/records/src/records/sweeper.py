@@ -23,6 +23,8 @@ ADVISORY_LOCK = 0x5357_4545
 BATCH = 1000
 # After so many the store is probably away, and the round is given up.
 MAX_FAILURES = 3
+# For so long after its record was published, a key is answered with it.
+IDEMPOTENCY_KEYS_KEPT = timedelta(hours=24)
 
 
 async def run_sweeper(
@@ -47,11 +49,17 @@ async def sweep_alone(engine: AsyncEngine, store: ObjectStore, lease_seconds: in
 
 
 async def sweep(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> None:
-    """One round: buries what is expired, then looks after every tombstone.
+    """One round: forgets old keys, buries what is expired, then looks after every tombstone.
 
     A tombstone goes when its object and its open uploads were seen gone twice, at least a lease and the
     longest PUT apart, so that the late PUT of a process that was paused is still caught.
     """
+    await execute(
+        engine,
+        update(Record)
+        .where(Record.idempotency_key.is_not(None), Record.published_at < func.now() - IDEMPOTENCY_KEYS_KEPT)
+        .values(idempotency_key=None, idempotency_options=None),
+    )
     await execute(
         engine,
         update(Record)

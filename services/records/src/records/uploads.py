@@ -13,9 +13,10 @@ import ctypes
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import get_args
+from typing import Any, get_args
 from uuid import UUID
 
+import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -28,12 +29,23 @@ from records.problems import (
     BrokenAudio,
     Busy,
     CredentialsTooLate,
+    IdempotencyKeyReused,
     InvalidForm,
     RecordingTooLong,
     UnsupportedAudio,
     UploadInterrupted,
 )
-from records.service import Published, Reservation, forget, give_up, publish, renew_lease, reserve
+from records.service import (
+    Earlier,
+    Published,
+    Replayed,
+    Reservation,
+    forget,
+    give_up,
+    publish,
+    renew_lease,
+    reserve,
+)
 from records.settings import BitrateKbps, Settings
 from records.storage import ObjectStore, ObjectWriter
 
@@ -77,17 +89,21 @@ class Uploads:
         self._threads.close()
 
     async def store_record(
-        self, body: AsyncIterator[Field | bytes], credentials: Credentials | None
+        self,
+        body: AsyncIterator[Field | bytes],
+        credentials: Credentials | None,
+        idempotency_key: str | None = None,
     ) -> Published:
         """Converts and stores one upload while it arrives, and returns it once its link is good.
 
-        `credentials` are those of the header; where it has none they are fields of the form.
+        `credentials` are those of the header; where it has none they are fields of the form. Where the user's
+        `idempotency_key` has made a record, that is returned as a Replayed, and no audio is read.
         Raises a Problem for whatever goes wrong; then nothing of the upload is kept.
         """
         async with AsyncExitStack() as resources:
             resources.enter_context(self._counted())
             converter = self._new_converter(self._settings.default_bitrate_kbps)
-            upload = _Upload(ObjectWriter(self._store), resources, converter)
+            upload = _Upload(ObjectWriter(self._store), resources, converter, idempotency_key)
             resources.callback(upload.close)
             try:
                 return await self._receive(upload, body, credentials)
@@ -125,6 +141,8 @@ class Uploads:
                 await self._take_field(upload, item)
             else:
                 await self._take_audio(upload, item)
+            if upload.earlier and upload.has_audio:
+                return _replay(upload.earlier, upload)
         if not upload.reservation:
             raise InvalidCredentials("Send the fields user_id and token, or an Authorization header.")
         await self._write(upload, upload.converter.finish())
@@ -139,6 +157,7 @@ class Uploads:
                 "title": upload.title,
                 "waveform": waveform.peaks,
                 "waveform_samples_per_pixel": waveform.samples_per_pixel,
+                "idempotency_options": upload.options if upload.idempotency_key else None,
             },
         )
         if not record:
@@ -148,12 +167,15 @@ class Uploads:
     async def _take_field(self, upload: "_Upload", field: Field) -> None:
         if field.name == "title":
             upload.title = normalise_text("title", field.value, 0, MAX_TITLE_LENGTH) or None
+            if upload.title and not upload.has_audio:
+                upload.options["title"] = upload.title
             return
         if field.name == BITRATE:
             # The audio has not begun: the reading of the form sees to that.
-            upload.converter = self._new_converter(self._parse_bitrate(field.value))
+            upload.options[BITRATE] = self._parse_bitrate(field.value)
+            upload.converter = self._new_converter(upload.options[BITRATE])
             return
-        if upload.reservation:
+        if upload.reservation or upload.earlier:
             raise InvalidForm("The credentials are given twice; send them in the header or as form fields.")
         upload.credentials[field.name] = field.value
         if len(upload.credentials) == len(CREDENTIAL_FIELDS):
@@ -172,6 +194,9 @@ class Uploads:
         return allowed[text]
 
     async def _take_audio(self, upload: "_Upload", audio: bytes) -> None:
+        upload.has_audio = True
+        if upload.earlier:
+            return
         if upload.lease_keeper and upload.lease_keeper.done():
             raise UploadInterrupted(GIVEN_UP)
         if not upload.reservation and not upload.is_late:
@@ -183,7 +208,12 @@ class Uploads:
     async def _reserve(self, upload: "_Upload", credentials: Credentials) -> None:
         if not upload.is_late:
             await self._take_slot(upload, self._slots, "as many uploads are under way as are allowed")
-        upload.reservation = await reserve(self._engine, credentials, self._settings.lease_seconds)
+        found = await reserve(self._engine, credentials, self._settings.lease_seconds, upload.idempotency_key)
+        if isinstance(found, Earlier):
+            # What it asks for is compared once all that stands in front of its audio is read.
+            upload.earlier = found
+            return
+        upload.reservation = found
         upload.lease_keeper = asyncio.create_task(self._keep_lease(upload.reservation.record_id))
         upload.resources.callback(upload.lease_keeper.cancel)
         upload.writer.open(upload.reservation.object_key)
@@ -252,9 +282,15 @@ class _Upload:
     # Its places in the queues and its lease keeper, let go when it ends.
     resources: AsyncExitStack
     converter: audio_package.Converter
+    idempotency_key: str | None
     credentials: dict[str, str] = field(default_factory=dict)
     title: str | None = None
+    # What is asked for in front of the audio: what an upload that is sent again is compared by.
+    options: dict[str, Any] = field(default_factory=dict)
+    has_audio: bool = False
     reservation: Reservation | None = None
+    # Instead of a reservation: what the key was used for.
+    earlier: Earlier | None = None
     lease_keeper: asyncio.Task[None] | None = None
     # The audio came before the credentials, so its MP3 is held in memory.
     is_late: bool = False
@@ -262,3 +298,14 @@ class _Upload:
     def close(self) -> None:
         """Lets the converter's threads and memory go."""
         self.converter.close()
+
+
+def _replay(earlier: Earlier, upload: _Upload) -> Replayed:
+    """The record of the earlier upload; raises IdempotencyKeyReused where that asked for something else."""
+    if earlier.options != upload.options:
+        options = msgspec.json.encode(earlier.options).decode()
+        raise IdempotencyKeyReused(
+            f"The Idempotency-Key {upload.idempotency_key!r} was used with the options {options};"
+            " send the same ones, or another key."
+        )
+    return earlier.record
