@@ -17,16 +17,16 @@ class Wire:
     """Sends any bytes and reads answers."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+        self.connection = connection
 
     def send(self, *pieces: bytes) -> None:
         """Sends the pieces one after the other, each in a packet of its own where the network allows."""
         for piece in pieces:
-            self._connection.sendall(piece)
+            self.connection.sendall(piece)
 
     def read_answer(self, method: str = "GET") -> httpx.Response:
         """The next answer, as httpx would show it."""
-        answer = HTTPResponse(self._connection, method=method)
+        answer = HTTPResponse(self.connection, method=method)
         answer.begin()
         return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
 
