@@ -1,4 +1,4 @@
-"""Idempotency-Key of POST /records: an upload that is sent again is answered with the record that is there."""
+"""Idempotency-Key of POST /records: an upload that is sent again is answered with the record of the first."""
 
 import select
 from collections.abc import Callable

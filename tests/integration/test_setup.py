@@ -122,6 +122,7 @@ USERS_MAY_NOT = [
     "SELECT title FROM records",
     "SELECT peak_dbfs FROM records",
     "SELECT waveform FROM records",
+    "SELECT idempotency_key FROM records",
     "UPDATE records SET object_key = 'x'",
     "UPDATE records SET user_id = gen_random_uuid()",
     "INSERT INTO records (id, user_id, object_key) VALUES (gen_random_uuid(), gen_random_uuid(), 'x')",
