@@ -4,6 +4,8 @@
 2. The MP3 goes to its final key, which is never used again.
 3. One statement makes the row `ready` if it is still `uploading`; only then is the client told.
 
+An upload with an Idempotency-Key that has a row already inserts none, and has no effects at all.
+
 Whoever gives an upload up (this module, or records.sweeper when the lease has run out) first commits
 `deleting`, so that step 3 can no longer succeed, and only then touches the object.
 """
