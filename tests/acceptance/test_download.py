@@ -481,16 +481,6 @@ def test_a_link_that_is_malformed_is_refused(client: Client, query: str, says: s
     assert_problem(client.http.get(f"/record?{query}"), 400, "invalid-request", says)
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_another_method_is_refused_and_the_right_ones_named(
-    client: Client, published: Published, method: str
-) -> None:
-    response = client.http.request(method, published.url)
-    assert_problem(response, 405, "method-not-allowed", method)
-    assert {"GET", "HEAD"} <= {*response.headers["Allow"].split(", ")}
-    assert method not in response.headers["Allow"].split(", ")
-
-
 def test_a_host_that_is_not_ours_is_refused(client: Client, published: Published) -> None:
     response = client.http.get(published.url, headers={"Host": "evil.example"})
     assert_problem(response, 421, "unknown-host", "evil.example")

@@ -795,13 +795,6 @@ def test_nothing_of_a_refused_upload_is_kept_and_its_client_may_try_again(
 # The address itself
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-def test_another_method_is_refused_and_the_right_one_named(client: Client, method: str) -> None:
-    response = client.http.request(method, "/records")
-    assert_problem(response, 405, "method-not-allowed", method)
-    assert "POST" in response.headers["Allow"].split(", ")
-
-
 def test_a_host_that_is_not_ours_is_refused_before_the_body_is_read(
     base_url: str, user: dict[str, Any]
 ) -> None:

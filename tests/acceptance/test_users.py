@@ -1,7 +1,9 @@
-"""POST /users: who may upload."""
+"""POST /users: who may upload; /users/me and /users/me/token: what they do with their account."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -9,6 +11,7 @@ import pytest
 
 from deploy.client import Client
 from tests.acceptance.answers import assert_json, assert_problem, request_id_of
+from tests.acceptance.forms import TINY_WAV, WAV_TYPE, basic, bearer
 
 JSON = {"Content-Type": "application/json"}
 LIMIT_BYTES = 64 * 1024
@@ -159,14 +162,6 @@ def test_a_body_of_more_than_64_kib_is_refused(client: Client, size: int, chunke
     assert_problem(response, 413, "too-large", "65536")
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
-def test_another_method_is_refused_and_the_right_one_named(client: Client, method: str) -> None:
-    response = client.http.request(method, "/users")
-    assert_problem(response, 405, "method-not-allowed", method)
-    assert "POST" in response.headers["Allow"].split(", ")
-    assert method not in response.headers["Allow"].split(", ")
-
-
 @pytest.mark.parametrize("path", ["/users/", "/users/x", "/user", "/Users", "/users%20"])
 def test_nothing_is_served_beside_users(client: Client, path: str) -> None:
     assert_problem(client.http.post(path, json={"name": "Ann"}), 404, "unknown-route")
@@ -188,3 +183,121 @@ def test_every_answer_has_a_request_id_of_its_own(client: Client) -> None:
     for response in responses:
         assert_json(response, 201)
     assert len({given, *map(request_id_of, responses)}) == 3
+
+
+# The profile
+
+
+def get_profile(client: Client, user: dict[str, Any]) -> dict[str, Any]:
+    return assert_json(client.http.get("/users/me", headers=bearer(user)), 200)
+
+
+def test_a_profile_is_the_user_with_the_number_of_records_and_their_bytes(
+    client: Client, user: dict[str, Any]
+) -> None:
+    described = {name: user[name] for name in ("id", "name", "created_at")}
+    assert get_profile(client, user) == {**described, "record_count": 0, "total_bytes": 0}
+    first, second = (client.upload_stream([TINY_WAV], user["token"]) for _ in range(2))
+    both = first["size_bytes"] + second["size_bytes"]
+    assert get_profile(client, user) == {**described, "record_count": 2, "total_bytes": both}
+    client.http.delete(f"/records/{first['id']}", headers=bearer(user)).raise_for_status()
+    left = {"record_count": 1, "total_bytes": second["size_bytes"]}
+    assert get_profile(client, user) == {**described, **left}
+
+
+def test_what_others_have_and_what_was_refused_does_not_count(client: Client, user: dict[str, Any]) -> None:
+    client.upload_stream([TINY_WAV], client.create_user("Other")["token"])
+    refused = client.http.post("/records", content=TINY_WAV[:44], headers={**WAV_TYPE, **bearer(user)})
+    assert_problem(refused, 422, "broken-audio")
+    profile = get_profile(client, user)
+    assert (profile["record_count"], profile["total_bytes"]) == (0, 0)
+
+
+def test_a_head_is_the_profile_without_the_body(client: Client, user: dict[str, Any]) -> None:
+    get, head = (client.http.request(method, "/users/me", headers=basic(user)) for method in ("GET", "HEAD"))
+    assert (get.status_code, head.status_code) == (200, 200)
+    for name in ("Content-Type", "Content-Length"):
+        assert head.headers[name] == get.headers[name]
+    assert head.content == b""
+
+
+# A new token
+
+
+def renew(client: Client, user: dict[str, Any]) -> httpx.Response:
+    return client.http.post("/users/me/token", headers=bearer(user))
+
+
+def test_a_new_token_takes_the_place_of_the_old_one_and_changes_nothing_else(
+    client: Client, user: dict[str, Any]
+) -> None:
+    record = client.upload_stream([TINY_WAV], user["token"])
+    before = get_profile(client, user)
+    renewed = assert_json(renew(client, user), 200)
+    assert renewed.keys() == {"id", "token"}
+    assert renewed["id"] == user["id"]
+    assert UUID(renewed["token"]).version == 4
+    assert renewed["token"] != user["token"]
+    for headers in (bearer(user), basic(user)):
+        assert_problem(client.http.get("/users/me", headers=headers), 401, "invalid-credentials")
+    assert get_profile(client, renewed) == before
+    assert len(client.download(record["url"])) == record["size_bytes"]
+    assert client.upload_stream([TINY_WAV], renewed["token"])["user_id"] == user["id"]
+
+
+def test_of_many_renewals_of_a_token_at_once_one_succeeds(client: Client, user: dict[str, Any]) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: renew(client, user), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [401] * 7
+    (renewed,) = [answer.json() for answer in answers if answer.is_success]
+    assert get_profile(client, renewed)["id"] == user["id"]
+
+
+# Deletion
+
+
+def test_a_deleted_user_is_gone_with_all_records_from_the_answer_on(
+    client: Client, user: dict[str, Any]
+) -> None:
+    records = [client.upload_stream([TINY_WAV], user["token"]) for _ in range(3)]
+    other = client.create_user(user["name"])
+    kept = client.upload_stream([TINY_WAV], other["token"])
+    for record in records:
+        client.download(record["url"])
+    response = client.http.delete("/users/me", headers=bearer(user))
+    assert (response.status_code, response.content) == (204, b"")
+    assert "Content-Type" not in response.headers
+    for record in records:
+        assert_problem(client.http.get(record["url"]), 404, "unknown-record")
+        waveform = client.http.get(f"/records/{record['id']}/waveform", params={"user": user["id"]})
+        assert_problem(waveform, 404, "unknown-record")
+    for method, path in (
+        ("GET", "/users/me"),
+        ("DELETE", "/users/me"),
+        ("POST", "/users/me/token"),
+        ("GET", "/records"),
+        ("GET", f"/records/{records[0]['id']}"),
+    ):
+        for headers in (bearer(user), basic(user)):
+            assert_problem(client.http.request(method, path, headers=headers), 401, "invalid-credentials")
+    # Nobody else is touched, and the name is free.
+    assert len(client.download(kept["url"])) == kept["size_bytes"]
+    assert get_profile(client, other)["record_count"] == 1
+    again = client.create_user(user["name"])
+    assert again["id"] != user["id"]
+    assert get_profile(client, again)["record_count"] == 0
+
+
+def test_of_many_deletions_of_a_user_at_once_one_succeeds(client: Client, user: dict[str, Any]) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: client.http.delete("/users/me", headers=bearer(user)), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [204] + [401] * 7
+
+
+@pytest.mark.parametrize("path", ["/users/me/", "/users/me/tokens", "/users/me/token/", "/users/{id}"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_beside_one_s_own_account_there_is_nothing(
+    client: Client, user: dict[str, Any], method: str, path: str
+) -> None:
+    response = client.http.request(method, path.format(id=user["id"]), headers=bearer(user))
+    assert_problem(response, 404, "unknown-route")

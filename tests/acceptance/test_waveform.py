@@ -118,20 +118,11 @@ def test_an_unknown_record_and_somebody_else_s_get_the_answer_of_a_download(
 
 
 @pytest.mark.parametrize(
-    "path", ["/records/1/waveform", "/records/{id}/peaks", "/records/{id}", "/records//"]
+    "path", ["/records/1/waveform", "/records/{id}/peaks", "/records/{id}/", "/records//"]
 )
 def test_beside_the_waveform_there_is_nothing(client: Client, published: Published, path: str) -> None:
     response = client.http.get(path.format(id=published.record["id"]), headers=bearer(published.user))
     assert_problem(response, 404, "unknown-route")
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_another_method_is_refused_and_the_right_ones_named(
-    client: Client, published: Published, method: str
-) -> None:
-    response = get(client, published, method)
-    assert_problem(response, 405, "method-not-allowed", method)
-    assert {"GET", "HEAD"} <= {*response.headers["Allow"].split(", ")}
 
 
 def test_a_host_that_is_not_ours_is_refused(client: Client, published: Published) -> None:

@@ -28,7 +28,7 @@ from records.setup import set_up
 from records.storage import ObjectStore, make_client, make_session
 from records.sweeper import sweep
 from records.uploads import Uploads
-from users.service import create_user
+from users.service import create_user, delete_user
 
 T = TypeVar("T")
 
@@ -99,6 +99,18 @@ class _WatchedConnection:
 
         return await self._wire.say("postgres", str(statement).replace("\n", ""), send)
 
+    async def scalar(self, statement: Executable) -> Any:
+        return (await self.execute(statement)).scalar()
+
+    async def execution_options(self, **options: Any) -> None:
+        await self._connection.execution_options(**options)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[None]:
+        async with self._connection.begin() as transaction:
+            yield
+            await self._wire.say("postgres", "COMMIT", transaction.commit)
+
 
 class _WatchedEngine:
     def __init__(self, engine: AsyncEngine, wire: Wire) -> None:
@@ -119,6 +131,8 @@ class Isolated:
     setup: SetupSettings
     engine: AsyncEngine
     """With the login of the records service."""
+    users_engine: AsyncEngine
+    """With the login of the users service."""
     owner: AsyncEngine
     store: ObjectStore
     session: aiohttp.ClientSession
@@ -139,6 +153,10 @@ class Isolated:
     async def make_user(self) -> tuple[UUID, Credentials]:
         user, token = await create_user(self.owner, "Test")
         return user.id, Credentials(digest(token), user.id)
+
+    async def delete_user(self, credentials: Credentials, wire: Wire | None = None) -> None:
+        """What DELETE /users/me does."""
+        await delete_user(cast(AsyncEngine, _WatchedEngine(self.users_engine, wire or Wire())), credentials)
 
     async def rows(self, user_id: UUID) -> list[Row[Any]]:
         """All of a user's rows, whatever their state."""
@@ -163,6 +181,16 @@ class Isolated:
         await self.query(
             "UPDATE records SET gone_since = gone_since - interval '1 day' WHERE user_id = :id", id=user_id
         )
+
+    async def until_waiting(self, statements: int) -> None:
+        """Until so many statements of the services wait for a lock."""
+        while True:
+            (row,) = await self.query(
+                "SELECT count(*) AS waiting FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                " AND usename LIKE 'waxwing_%_login' AND datname = current_database()"
+            )
+            if row.waiting == statements:
+                return
 
     async def sweep(self, wire: Wire | None = None) -> None:
         engine, store = self.watched(wire or Wire())
@@ -252,11 +280,13 @@ async def open_inside(stack: Stack) -> AsyncIterator[Isolated]:
 async def open_parts(setup: SetupSettings, settings: Settings) -> AsyncIterator[Isolated]:
     """Engines, store and connections for these settings."""
     engine = make_engine(settings.database_url, settings.database_password)
+    users_url = make_url(settings.database_url).set(username="waxwing_users_login")
+    users_engine = make_engine(users_url.render_as_string(hide_password=False), setup.users_database_password)
     owner = make_engine(setup.database_url, setup.postgres_password)
     try:
         async with make_session() as session:
             store = ObjectStore(make_client(settings.store, session), settings.store.s3_bucket)
-            yield Isolated(settings, setup, engine, owner, store, session)
+            yield Isolated(settings, setup, engine, users_engine, owner, store, session)
     finally:
-        await engine.dispose()
-        await owner.dispose()
+        for each in (engine, users_engine, owner):
+            await each.dispose()

@@ -8,89 +8,21 @@ import pytest
 from common.problems import Unavailable
 from records.form import Field
 from records.problems import UploadInterrupted
-from records.service import Published
 from tests.integration.isolated import Call, Isolated, Wire
+from tests.integration.pausing import (
+    BOUND_SECONDS,
+    Pause,
+    Uploading,
+    completing,
+    first_of_the_object,
+    published,
+    publishing,
+    removing,
+    second_part,
+)
 from tests.integration.sounds import LARGE, SMALL, pieces
 
-BOUND_SECONDS = 60
 BOTH_KINDS = pytest.mark.parametrize("kind", [SMALL, LARGE])
-
-
-class Pause:
-    """Stops the first call that is asked for, and lets it go on when told."""
-
-    def __init__(self, wanted: Callable[[Call], bool]) -> None:
-        self._wanted = wanted
-        self._reached = asyncio.Event()
-        self._released = asyncio.Event()
-
-    async def watch(self, call: Call) -> None:
-        if self._wanted(call) and not self._reached.is_set():
-            self._reached.set()
-            await self._released.wait()
-
-    async def reached(self) -> None:
-        async with asyncio.timeout(BOUND_SECONDS):
-            await self._reached.wait()
-
-    def release(self) -> None:
-        self._released.set()
-
-
-def publishing(call: Call) -> bool:
-    return (
-        call.what.startswith("UPDATE records SET state") and "published_at" in call.what and not call.is_done
-    )
-
-
-def published(call: Call) -> bool:
-    return call.what.startswith("UPDATE records SET state") and "published_at" in call.what and call.is_done
-
-
-def removing(call: Call) -> bool:
-    return call.part == "minio" and call.what.startswith("GET") and "uploads" in call.what
-
-
-def first_of_the_object(call: Call) -> bool:
-    return call.part == "minio"
-
-
-def second_part(call: Call) -> bool:
-    return "partNumber=2" in call.what and not call.is_done
-
-
-def completing(call: Call) -> bool:
-    return call.what.startswith("POST") and "uploadId" in call.what and not call.is_done
-
-
-class Uploading:
-    """An upload under way, stopped at a call of its."""
-
-    def __init__(self, isolated: Isolated, kind: str, wanted: Callable[[Call], bool]) -> None:
-        self.pause = Pause(wanted)
-        self.wire = Wire(self.pause.watch)
-        self.uploads = isolated.uploads(self.wire)
-        self._isolated = isolated
-        self._kind = kind
-
-    async def start(self) -> None:
-        self.user_id, credentials = await self._isolated.make_user()
-        self._task = asyncio.create_task(self.uploads.store_record(pieces(self._kind), credentials))
-        await self.pause.reached()
-
-    async def go_on(self) -> Published:
-        self.pause.release()
-        try:
-            async with asyncio.timeout(BOUND_SECONDS):
-                return await self._task
-        finally:
-            await self.uploads.close()
-
-    async def is_interrupted(self) -> None:
-        with pytest.raises(UploadInterrupted) as refusal:
-            await self.go_on()
-        assert refusal.value.status_code == 503
-        assert refusal.value.headers == {"Retry-After": "5"}
 
 
 @BOTH_KINDS
@@ -274,17 +206,3 @@ async def test_a_living_upload_and_a_ready_record_are_not_swept(isolated: Isolat
     await isolated.sweep()
     assert [row.id for row in await isolated.rows(upload.user_id)] == [record.id]
     await isolated.assert_record_is_whole(upload.user_id, upload.wire)
-
-
-async def test_the_upload_of_a_user_who_is_deleted_meanwhile_is_refused_and_leaves_nothing(
-    isolated: Isolated,
-) -> None:
-    upload = Uploading(isolated, SMALL, publishing)
-    await upload.start()
-    # What the users service will do when it deletes a user.
-    await isolated.query(
-        "UPDATE records SET state = 'deleting', lease_until = NULL WHERE user_id = :id", id=upload.user_id
-    )
-    await upload.is_interrupted()
-    await isolated.settle(upload.user_id)
-    await isolated.assert_nothing_is_left(upload.user_id, upload.wire)

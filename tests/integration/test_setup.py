@@ -116,6 +116,15 @@ RECORDS_MAY_NOT = [
     "CREATE TABLE mine (id int)",
 ]
 USERS_MAY_NOT = [
+    "SELECT id FROM records",
+    "SELECT lease_until FROM records",
+    "SELECT created_at FROM records",
+    "UPDATE records SET state = 'deleting' RETURNING id",
+    "UPDATE records SET lease_until = NULL",
+    "UPDATE records SET gone_since = now()",
+    "UPDATE records SET size_bytes = 0",
+    "TRUNCATE records",
+    "TRUNCATE users CASCADE",
     "SELECT object_key FROM records",
     "SELECT * FROM records",
     "SELECT sha256 FROM records",
@@ -156,6 +165,8 @@ async def test_a_service_s_login_can_do_nothing_that_is_not_its_own(
         ("records", "SELECT id, token_digest, deleted_at FROM users"),
         ("records", "SELECT * FROM records"),
         ("users", "SELECT * FROM users"),
+        ("users", "SELECT user_id, state, size_bytes FROM records"),
+        ("users", "UPDATE records SET state = 'deleting' WHERE user_id IS NULL RETURNING user_id"),
     ],
 )
 async def test_a_service_s_login_can_do_its_own_work(

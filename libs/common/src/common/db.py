@@ -29,8 +29,8 @@ def make_url_of(database_url: str, password: str = "") -> URL:
 def make_engine(database_url: str, password: str = "") -> AsyncEngine:
     """An engine on which every statement is its own transaction.
 
-    Nothing here needs a transaction of several statements, and none may be held while a body is read or an
-    object stored; AUTOCOMMIT without a reset on return is one round trip a statement instead of three.
+    What needs several in one says so (`transaction`), and none may be held while a body is read or an object
+    stored; AUTOCOMMIT without a reset on return is one round trip a statement instead of three.
     """
     engine = create_async_engine(
         make_url_of(database_url, password),

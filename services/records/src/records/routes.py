@@ -265,10 +265,10 @@ async def identify(request: Request[Any, Any, Any], engine: AsyncEngine) -> UUID
 
     Raises InvalidCredentials, and InvalidRequest where both are given or `user` is no UUID.
     """
-    credentials = parse_authorization(request.headers.get("authorization"))
-    if credentials and "user" in request.query_params:
+    header = request.headers.get("authorization")
+    if header and "user" in request.query_params:
         raise InvalidRequest("The user is given twice; send an Authorization header or the parameter 'user'.")
-    if credentials:
+    if credentials := parse_authorization(header):
         return await find_user(engine, credentials)
     if "user" not in request.query_params:
         raise InvalidCredentials(
