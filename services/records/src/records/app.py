@@ -84,6 +84,7 @@ def create_app(settings: Settings) -> Litestar:
         lifespan=[lifespan],
         exception_handlers={Exception: render},
         request_max_body_size=settings.max_upload_bytes,
+        tags=["records"],
         openapi_config=make_openapi("records", "WAV in, MP3 link out"),
         logging_config=None,
     )

@@ -51,6 +51,7 @@ def create_app(settings: Settings) -> Litestar:
         lifespan=[lifespan],
         exception_handlers={Exception: render},
         request_max_body_size=MAX_BODY_BYTES,
+        tags=["users"],
         openapi_config=make_openapi("users", "Accounts and their tokens"),
         logging_config=None,
     )
