@@ -4,12 +4,12 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import FilePayload, Locator, Page
 
 from deploy.client import Client
 from tests.acceptance.forms import TINY_WAV
 
-FILE = {"name": "hello.wav", "mimeType": "audio/wav", "buffer": TINY_WAV}
+FILE: FilePayload = {"name": "hello.wav", "mimeType": "audio/wav", "buffer": TINY_WAV}
 
 
 def open_operation(page: Page, name: str) -> Locator:
