@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def contents() -> Iterator[Any]:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_document_is_valid_openapi_3_1(name: str) -> None:
     assert DOCUMENTS[name]["openapi"].startswith("3.1")
+    assert DOCUMENTS[name]["info"]["version"] == version("waxwing-common")
     OpenAPIV31SpecValidator(DOCUMENTS[name]).validate()
 
 
