@@ -99,6 +99,11 @@ fix:
 check-gateway:
     @python -m deploy.local check-gateway
 
+# Write the OpenAPI documents in docs/openapi anew, as the services serve them
+[group('upkeep')]
+openapi:
+    python -m deploy.openapi
+
 # Renew all hash-pinned requirements (--upgrade: to the newest versions)
 [group('upkeep')]
 lock *ARGS:

@@ -11,6 +11,7 @@ from common.cors import make_cors
 from common.db import check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import make_host_check
+from common.openapi import make_openapi
 from common.problems import render
 from records.routes import (
     Backend,
@@ -83,6 +84,7 @@ def create_app(settings: Settings) -> Litestar:
         lifespan=[lifespan],
         exception_handlers={Exception: render},
         request_max_body_size=settings.max_upload_bytes,
-        openapi_config=None,
+        tags=["records"],
+        openapi_config=make_openapi("records", "WAV in, MP3 link out"),
         logging_config=None,
     )

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from litestar import Request, Response, delete, post, route
 from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
 from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -17,6 +18,7 @@ from werkzeug.http import http_date
 from common.bodies import stream_body
 from common.credentials import parse_authorization, require_credentials
 from common.problems import InvalidCredentials, InvalidRequest
+from records import openapi
 from records.download import (
     Representation,
     Selection,
@@ -102,7 +104,7 @@ class WaveformDocument(msgspec.Struct, frozen=True):
     data: list[int]
 
 
-@post("/records")
+@post("/records", operation_class=openapi.POST_RECORD)
 async def post_record(
     request: Request[Any, Any, Any], backend: NamedDependency[Backend]
 ) -> Response[RecordDocument]:
@@ -133,7 +135,7 @@ def read_idempotency_key(request: Request[Any, Any, Any]) -> str | None:
     return keys[0] if keys else None
 
 
-@route("/records", http_method=["GET", "HEAD"])
+@route("/records", http_method=["GET", "HEAD"], operation_class=openapi.GET_RECORDS)
 async def get_records(request: Request[Any, Any, Any], backend: NamedDependency[Backend]) -> RecordPage:
     """The records of the user, newest first, a page at a time."""
     user_id = await authenticate(request, backend)
@@ -147,7 +149,7 @@ async def get_records(request: Request[Any, Any, Any], backend: NamedDependency[
     )
 
 
-@route("/records/{record_id:uuid}", http_method=["GET", "HEAD"])
+@route("/records/{record_id:uuid}", http_method=["GET", "HEAD"], operation_class=openapi.GET_RECORD)
 async def get_record(
     request: Request[Any, Any, Any], record_id: FromPath[UUID], backend: NamedDependency[Backend]
 ) -> RecordDocument:
@@ -156,7 +158,7 @@ async def get_record(
     return describe(record, make_link(request, backend.settings, record))
 
 
-@delete("/records/{record_id:uuid}")
+@delete("/records/{record_id:uuid}", operation_class=openapi.REMOVE_RECORD)
 async def remove_record(
     request: Request[Any, Any, Any], record_id: FromPath[UUID], backend: NamedDependency[Backend]
 ) -> None:
@@ -205,7 +207,7 @@ def make_link(request: Request[Any, Any, Any], settings: Settings, record: Publi
     return f"{base}/record?id={record.id}&user={record.user_id}"
 
 
-@route("/record", http_method=["GET", "HEAD"])
+@route("/record", http_method=["GET", "HEAD"], operation_class=openapi.GET_RECORD_AUDIO)
 async def get_record_audio(
     request: Request[Any, Any, Any], backend: NamedDependency[Backend]
 ) -> Response[Any]:
@@ -231,7 +233,12 @@ async def get_record_audio(
     return Stream(pieces, status_code=selection.status, headers=headers, media_type=MP3_TYPE)
 
 
-@route("/records/{record_id:uuid}/waveform", http_method=["GET", "HEAD"])
+@route(
+    "/records/{record_id:uuid}/waveform",
+    http_method=["GET", "HEAD"],
+    operation_class=openapi.GET_RECORD_WAVEFORM,
+    responses={200: ResponseSpec(WaveformDocument, generate_examples=False)},
+)
 async def get_record_waveform(
     request: Request[Any, Any, Any], record_id: FromPath[UUID], backend: NamedDependency[Backend]
 ) -> Response[Any]:

@@ -11,7 +11,9 @@ from common.cors import make_cors
 from common.db import check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import make_host_check
+from common.openapi import make_openapi
 from common.problems import render
+from users.pages import make_pages
 from users.routes import get_user, post_token, post_user, remove_user
 from users.settings import Settings
 
@@ -41,6 +43,7 @@ def create_app(settings: Settings) -> Litestar:
                 route_handlers=[post_user, get_user, post_token, remove_user],
                 guards=[make_host_check(settings)],
             ),
+            make_pages(),
             *make_health_routes({"PostgreSQL": check_postgres}),
         ],
         dependencies={"engine": Provide(provide_engine, sync_to_thread=False)},
@@ -48,7 +51,8 @@ def create_app(settings: Settings) -> Litestar:
         lifespan=[lifespan],
         exception_handlers={Exception: render},
         request_max_body_size=MAX_BODY_BYTES,
-        openapi_config=None,
+        tags=["users"],
+        openapi_config=make_openapi("users", "Accounts and their tokens"),
         logging_config=None,
     )
     return app

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.bodies import stream_body
 from common.credentials import Credentials, require_credentials
 from common.problems import InvalidRequest, UnsupportedMediaType
+from users import openapi
 from users.service import create_user, delete_user, find_user, renew_token
 
 EXAMPLE = '{"name": "Ann"}'
@@ -49,27 +50,27 @@ class RenewedToken(msgspec.Struct, frozen=True):
     token: str
 
 
-@post("/users")
+@post("/users", operation_class=openapi.POST_USER)
 async def post_user(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> CreatedUser:
     """Creates a user and issues its token."""
     user, token = await create_user(engine, (await read_new_user(request)).name)
     return CreatedUser(user.id, user.name, token, user.created_at)
 
 
-@route("/users/me", http_method=["GET", "HEAD"])
+@route("/users/me", http_method=["GET", "HEAD"], operation_class=openapi.GET_USER)
 async def get_user(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> Profile:
     """The user whose credentials these are."""
     user = await find_user(engine, read_credentials(request))
     return Profile(user.id, user.name, user.created_at, user.record_count, int(user.total_bytes))
 
 
-@post("/users/me/token", status_code=200)
+@post("/users/me/token", status_code=200, operation_class=openapi.POST_TOKEN)
 async def post_token(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> RenewedToken:
     """Issues a new token; the old one stops working at once."""
     return RenewedToken(*await renew_token(engine, read_credentials(request)))
 
 
-@delete("/users/me")
+@delete("/users/me", operation_class=openapi.REMOVE_USER)
 async def remove_user(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> None:
     """Deletes the user and all records for good: their links are 404 from the answer on."""
     await delete_user(engine, read_credentials(request))

@@ -1,0 +1,68 @@
+"""What the routes read and answer, for the OpenAPI document."""
+
+from typing import Any
+
+from common.openapi import NEEDS_CREDENTIALS, answer, describe
+from common.problems import TooLarge, UnsupportedMediaType
+from users.service import MAX_NAME_LENGTH
+
+USER_ID = "5782688b-1430-4dac-ba89-4121f7da9f7c"
+TOKEN = "ab122647-f6a4-436d-bd16-e3ec69fdb1f5"  # noqa: S105 (an example)
+CREATED_AT = "2026-11-21T15:48:13.264075Z"
+
+NEW_USER: dict[str, Any] = {
+    "application/json": {
+        "schema": {
+            "type": "object",
+            "required": ["name"],
+            "additionalProperties": False,
+            "properties": {
+                "name": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": MAX_NAME_LENGTH,
+                    "description": "Counted after trimming; no control characters. Names need not be unique.",
+                }
+            },
+        },
+        "example": {"name": "Ann"},
+    }
+}
+
+POST_USER = describe(
+    "Create a user",
+    body=NEW_USER,
+    responses={
+        201: answer(
+            "The user, with the token, which is shown this once.",
+            example={"id": USER_ID, "name": "Ann", "token": TOKEN, "created_at": CREATED_AT},
+        )
+    },
+    problems=[TooLarge, UnsupportedMediaType],
+)
+GET_USER = describe(
+    "Who am I",
+    security=NEEDS_CREDENTIALS,
+    responses={
+        200: answer(
+            "The user.",
+            example={
+                "id": USER_ID,
+                "name": "Ann",
+                "created_at": CREATED_AT,
+                "record_count": 2,
+                "total_bytes": 320992,
+            },
+        )
+    },
+)
+POST_TOKEN = describe(
+    "Get a new token",
+    security=NEEDS_CREDENTIALS,
+    responses={
+        200: answer("The new token, which is shown this once.", example={"id": USER_ID, "token": TOKEN})
+    },
+)
+REMOVE_USER = describe(
+    "Delete me and my records", security=NEEDS_CREDENTIALS, responses={204: answer("All of it is gone.")}
+)

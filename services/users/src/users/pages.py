@@ -1,0 +1,73 @@
+"""Pages for people: /docs, where both APIs can be tried, and what each type of problem means."""
+
+import re
+from html import escape
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from litestar import MediaType, Request, Response, Router, route
+from litestar.datastructures import CacheControlHeader
+from litestar.params import FromPath
+from litestar.static_files import create_static_files_router
+
+from common.problems import UnknownRoute
+
+HEADERS = {
+    # All that a page consists of comes from here; Swagger UI has its styles in its elements.
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; media-src 'self' blob:;"
+    " style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+# An address stays while what it shows is renewed with the version.
+MAX_AGE_SECONDS = 600
+PARAGRAPH = re.compile(r"^## (?P<name>\S+) \((?P<status>\d+)\): (?P<title>.+)\n\n(?P<text>(?:.+\n)+)", re.M)
+PROBLEMS = {
+    found["name"]: found.groupdict()
+    for found in PARAGRAPH.finditer((files("common") / "problems.md").read_text(encoding="utf-8"))
+}
+
+
+def make_pages() -> Router:
+    """The routes of the pages; Swagger UI's files come from a package that is found and never imported."""
+    swagger_ui = find_spec("flask_swagger_ui")
+    if not swagger_ui or not swagger_ui.origin:
+        raise ModuleNotFoundError("flask_swagger_ui")
+    return Router(
+        "/",
+        route_handlers=[
+            create_static_files_router(
+                "/docs",
+                [Path(__file__).parent / "page", Path(swagger_ui.origin).parent / "dist"],
+                html_mode=True,
+                cache_control=CacheControlHeader(max_age=MAX_AGE_SECONDS),
+                after_request=_add_headers,
+            ),
+            get_problem,
+        ],
+        include_in_schema=False,
+    )
+
+
+def _add_headers(response: Any) -> Any:
+    response.headers.update(HEADERS)
+    return response
+
+
+@route("/problems/{name:str}", http_method=["GET", "HEAD"], sync_to_thread=False)
+def get_problem(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[str]:
+    """What the type of a problem means."""
+    problem = PROBLEMS.get(name)
+    if not problem:
+        raise UnknownRoute(f"Nothing is served at {request.url.path}.")
+    shown = {key: escape(text) for key, text in problem.items()}
+    text = re.sub("`([^`]+)`", r"<code>\1</code>", shown["text"])
+    page = (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{shown['title']}</title>\n<h1>{shown['title']}</h1>\n"
+        f"<p><code>/problems/{shown['name']}</code>, status {shown['status']}</p>\n<p>{text}</p>\n"
+        '<p><a href="/docs">The API</a></p>\n</html>\n'
+    )
+    return Response(page, media_type=MediaType.HTML, headers=HEADERS)

@@ -1,0 +1,77 @@
+"""What a developer finds at /docs: both APIs, tried from the page."""
+
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import FilePayload, Locator, Page
+
+from deploy.client import Client
+from tests.acceptance.forms import TINY_WAV
+
+FILE: FilePayload = {"name": "hello.wav", "mimeType": "audio/wav", "buffer": TINY_WAV}
+
+
+def open_operation(page: Page, name: str) -> Locator:
+    operation = page.locator(f"#operations-{name}")
+    operation.locator(".opblock-summary-control").click()
+    return operation
+
+
+def execute(operation: Locator) -> dict[str, Any]:
+    """Presses Execute and reads the answer that the page then shows."""
+    operation.get_by_role("button", name="Execute").click()
+    shown = operation.locator(".live-responses-table .response-col_description code").first
+    answer: dict[str, Any] = json.loads(shown.inner_text())
+    return answer
+
+
+def test_the_page_makes_a_user_and_uploads_a_wav_and_its_link_plays(client: Client, page: Page) -> None:
+    hosts: set[str] = set()
+    complaints: list[str] = []
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.goto(f"{client.http.base_url}/docs")
+
+    user = execute(open_operation(page, "users-post_user"))
+    page.get_by_role("button", name="Authorize").first.click()
+    page.get_by_label("auth-bearer-value").fill(user["token"])
+    page.get_by_role("button", name="Apply credentials").first.click()
+    page.get_by_role("button", name="Close").first.click()
+    assert execute(open_operation(page, "users-get_user"))["id"] == user["id"]
+
+    # The credentials stay; and the audio goes last, also where the bitrate is chosen after it.
+    page.locator("#select").select_option("/openapi/records.json")
+    upload = open_operation(page, "records-post_record")
+    upload.locator("input[type=file]").set_input_files(FILE)
+    upload.locator("[data-property-name=bitrate_kbps] select").select_option("64")
+    record = execute(upload)
+    assert (record["user_id"], record["bitrate_kbps"]) == (user["id"], 64)
+
+    upload.locator(".body-param-content-type select").select_option("audio/wav")
+    upload.locator("input[type=file]").set_input_files(FILE)
+    with page.expect_response("**/records") as bare:
+        upload.get_by_role("button", name="Execute").click()
+    assert bare.value.status == 201
+
+    listen = open_operation(page, "records-get_record_audio")
+    for name in ("id", "user"):
+        value = record["id"] if name == "id" else record["user_id"]
+        listen.locator(f"[data-param-name={name}] input").fill(value)
+    listen.get_by_role("button", name="Execute").click()
+    listen.locator("audio").wait_for()
+
+    # Nothing came from elsewhere, and the policy of the page refused nothing.
+    assert hosts - {""} == {urlsplit(str(client.http.base_url)).netloc}
+    assert not complaints
+
+    page.goto(record["url"])
+    page.wait_for_function("document.querySelector('video, audio')?.readyState >= 1")
+
+
+def test_a_problem_on_the_page_leads_to_its_paragraph(client: Client, page: Page) -> None:
+    page.goto(f"{client.http.base_url}/docs")
+    operation = open_operation(page, "users-get_user")
+    with page.context.expect_page() as opened:
+        operation.get_by_role("link", name="The credentials are missing or wrong").click()
+    assert opened.value.get_by_role("heading").inner_text() == "The credentials are missing or wrong"

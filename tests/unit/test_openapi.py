@@ -1,0 +1,106 @@
+"""The OpenAPI documents are correct, complete and kept; and every problem has its paragraph."""
+
+import json
+import re
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from common.problems import Problem, type_of
+from deploy.openapi import FOLDER, make_apps, make_documents
+from users.pages import PROBLEMS
+
+DOCUMENTS = make_documents()
+TEMPLATE = Path(__file__).parents[2] / "deploy" / "gateway" / "waxwing.conf.template"
+# At any address, and so not at each operation; nobody reads that of a client that has gone.
+ANYWHERE = {"ClientGone", "InternalError", "MethodNotAllowed", "NotReady"}
+
+
+def classes(base: type[Problem] = Problem) -> Iterator[type[Problem]]:
+    for problem in base.__subclasses__():
+        yield problem
+        yield from classes(problem)
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def contents() -> Iterator[Any]:
+    """Every body that a document shows: the document, where it stands, and its media type object."""
+    for document in DOCUMENTS.values():
+        for name, operation in operations(document):
+            bodies = [operation["requestBody"]] if "requestBody" in operation else []
+            for body in [*bodies, *operation["responses"].values()]:
+                for media_type, content in body.get("content", {}).items():
+                    yield pytest.param(document, content, id=f"{name} {media_type}")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_is_valid_openapi_3_1(name: str) -> None:
+    assert DOCUMENTS[name]["openapi"].startswith("3.1")
+    assert DOCUMENTS[name]["info"]["version"] == version("waxwing-common")
+    OpenAPIV31SpecValidator(DOCUMENTS[name]).validate()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_in_the_repository_is_the_one_that_is_served(name: str) -> None:
+    kept = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    assert kept == DOCUMENTS[name], "run `./just openapi`"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_route_but_those_of_health_and_pages_is_in_a_document(name: str) -> None:
+    described = {what for what, _ in operations(DOCUMENTS[name])}
+    left_out = re.compile("/(healthz|readyz|docs|problems|openapi)")
+    served = {
+        f"{method} {route.path_format}"
+        for route in make_apps()[name].routes
+        if not left_out.match(route.path)
+        for method in getattr(route, "methods", ())
+        if method != "OPTIONS"
+    }
+    assert described == served
+
+
+@pytest.mark.parametrize(("document", "content"), [*contents()])
+def test_an_example_is_what_its_schema_says(document: dict[str, Any], content: dict[str, Any]) -> None:
+    examples = [one["value"] for one in content.get("examples", {}).values()]
+    examples += [content["example"]] if "example" in content else []
+    # JSON has no example of a file.
+    assert examples or content["schema"].get("format") == "binary" or "encoding" in content
+    schema = {**content["schema"], "components": document["components"]}
+    for example in examples:
+        OAS31Validator(schema, format_checker=OAS31Validator.FORMAT_CHECKER).validate(example)
+
+
+def test_every_problem_of_the_code_is_an_answer_of_an_operation() -> None:
+    answers = json.dumps(DOCUMENTS)
+    missing = [one.__name__ for one in classes() if f'"{type_of(one)}"' not in answers]
+    assert set(missing) == ANYWHERE
+
+
+def test_every_problem_of_the_code_has_its_paragraph_with_its_status_and_title() -> None:
+    for problem in classes():
+        paragraph = PROBLEMS[type_of(problem).removeprefix("/problems/")]
+        assert (paragraph["status"], paragraph["title"]) == (str(problem.status_code), problem.title)
+
+
+def test_every_problem_of_the_gateway_has_its_paragraph_with_its_title() -> None:
+    made = re.findall(r'"type":"/problems/([^"]+)","title":"([^"]+)"', TEMPLATE.read_text(encoding="utf-8"))
+    assert len(made) > 5
+    for name, title in made:
+        assert PROBLEMS[name]["title"] == title
+
+
+def test_every_paragraph_is_about_a_problem_that_there_is() -> None:
+    template = TEMPLATE.read_text(encoding="utf-8")
+    known = {type_of(problem) for problem in classes()} | set(re.findall('"(/problems/[^"]+)"', template))
+    assert {f"/problems/{name}" for name in PROBLEMS} == known
