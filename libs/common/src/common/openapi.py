@@ -61,6 +61,9 @@ COMPONENTS: Json = {
         "WWW-Authenticate": _header('`Bearer realm="waxwing"`'),
         "Retry-After": _header("Seconds after which a new try makes sense."),
         "Location": _header("The link of the record.", format="uri"),
+        "Idempotency-Replayed": _header(
+            "`true` where the key's earlier record is the answer; else left out."
+        ),
         "ETag": _header("A strong tag; of the MP3 it is the SHA-256."),
         "Last-Modified": _header("When the record was made."),
         "Cache-Control": _header("`private, no-cache`: to be kept, and asked for each time."),
@@ -73,7 +76,7 @@ COMPONENTS: Json = {
         "basic": {"type": "http", "scheme": "basic", "description": "The user's id, and the token."},
     },
 }
-PROBLEM_HEADERS = {401: ["WWW-Authenticate"], 503: ["Retry-After"]}
+PROBLEM_HEADERS = {401: ["WWW-Authenticate"], 409: ["Retry-After"], 503: ["Retry-After"]}
 
 
 class _Document(OpenAPI):

@@ -8,6 +8,8 @@ from records.problems import (
     BrokenAudio,
     Busy,
     CredentialsTooLate,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
     InvalidForm,
     NoWaveform,
     PreconditionFailed,
@@ -92,12 +94,17 @@ POST_RECORD = describe(
     parameters=[
         {**query("title", "Of a bare WAV; a form has it as a field."), "schema": TITLE},
         {**query("bitrate_kbps", "Of a bare WAV; a form has it as a field."), "schema": BITRATE},
+        header(
+            "Idempotency-Key",
+            "1 to 255 visible characters, such as a UUID. An upload with a key that has made a record in the"
+            " last 24 hours is answered with that record, and `Idempotency-Replayed: true`, without its audio.",
+        ),
     ],
     body=UPLOAD,
-    responses={201: answer("The record with its link.", "Location", example=RECORD)},
+    responses={201: answer("The record with its link.", "Location", "Idempotency-Replayed", example=RECORD)},
     problems=[
         *(InvalidForm, CredentialsTooLate, TooLarge, RecordingTooLong, UnsupportedMediaType),
-        *(UnsupportedAudio, BrokenAudio, Busy, UploadInterrupted),
+        *(UnsupportedAudio, BrokenAudio, IdempotencyKeyInUse, IdempotencyKeyReused, Busy, UploadInterrupted),
     ],
 )
 GET_RECORDS = describe(
