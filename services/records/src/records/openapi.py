@@ -97,7 +97,7 @@ POST_RECORD = describe(
         header(
             "Idempotency-Key",
             "1 to 255 visible characters, such as a UUID. An upload with a key that has made a record in the"
-            " last 24 hours is answered with that record, and `Idempotency-Replayed: true`, without its audio.",
+            " last 24 hours is answered with that record, without its audio (`Idempotency-Replayed: true`).",
         ),
     ],
     body=UPLOAD,
