@@ -22,33 +22,16 @@ from tests.acceptance.answers import assert_json, assert_problem
 from tests.acceptance.forms import TINY_WAV, WAV_TYPE, bearer
 from tests.acceptance.wire import make_head, open_wire
 from tests.integration.isolated import Call, Isolated, Wire
+from tests.integration.pausing import BOUND_SECONDS, Pause, first_of_the_object, publishing
 from tests.integration.reading import until, until_awaited
 from tests.integration.sounds import LARGE, SMALL, pieces
 
-BOUND_SECONDS = 60
 KEY = "the key"
-# How the statement that looks a key up differs from the others.
-LOOK = "LEFT OUTER JOIN"
 
 
-class Pause:
-    """Stops the first call that contains the words, and lets it go on when told."""
-
-    def __init__(self, words: str, is_done: bool = False) -> None:
-        self._words = words
-        self._is_done = is_done
-        self.reached = asyncio.Event()
-        self.released = asyncio.Event()
-
-    async def watch(self, call: Call) -> None:
-        if self._words in call.what and call.is_done == self._is_done and not self.reached.is_set():
-            self.reached.set()
-            await self.released.wait()
-
-
-async def reach(event: asyncio.Event) -> None:
-    async with asyncio.timeout(BOUND_SECONDS):
-        await event.wait()
+def looking_up(call: Call) -> bool:
+    """The statement that asks what a key was used for."""
+    return "LEFT OUTER JOIN" in call.what and not call.is_done
 
 
 async def unread() -> AsyncIterator[Field | bytes]:
@@ -104,15 +87,15 @@ async def test_while_an_upload_is_under_way_its_key_is_in_use_and_then_answered(
     isolated: Isolated, kind: str
 ) -> None:
     user_id, credentials = await isolated.make_user()
-    pause = Pause("published_at")
+    pause = Pause(publishing)
     wire = Wire(pause.watch)
     uploads = isolated.uploads(wire)
     first = asyncio.create_task(uploads.store_record(pieces(kind), credentials, KEY))
-    await reach(pause.reached)
+    await pause.reached()
     with pytest.raises(IdempotencyKeyInUse) as refusal:
         await uploads.store_record(unread(), credentials, KEY)
     assert (refusal.value.status_code, refusal.value.headers) == (409, {"Retry-After": "5"})
-    pause.released.set()
+    pause.release()
     record = await first
     await uploads.close()
     assert_made(record)
@@ -135,17 +118,17 @@ async def test_of_many_first_uploads_at_once_exactly_one_makes_a_record(isolated
 
 async def test_a_key_that_is_freed_while_it_is_looked_up_is_taken(isolated: Isolated) -> None:
     user_id, credentials = await isolated.make_user()
-    holding = Pause("published_at")
+    holding = Pause(publishing)
     first = asyncio.create_task(store(isolated, credentials, Wire(holding.watch)))
-    await reach(holding.reached)
-    looking = Pause(LOOK)
+    await holding.reached()
+    looking = Pause(looking_up)
     wire = Wire(looking.watch)
     second = asyncio.create_task(store(isolated, credentials, wire))
-    await reach(looking.reached)
+    await looking.reached()
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    looking.released.set()
+    looking.release()
     record = await second
     assert_made(record)
     said = [call.what.split()[0] for call in wire.calls if call.part == "postgres"]
@@ -157,11 +140,11 @@ async def test_a_key_that_is_freed_while_it_is_looked_up_is_taken(isolated: Isol
 async def test_a_token_that_is_renewed_while_its_key_is_looked_up_is_refused(isolated: Isolated) -> None:
     user_id, credentials = await isolated.make_user()
     await store(isolated, credentials)
-    looking = Pause(LOOK)
+    looking = Pause(looking_up)
     second = asyncio.create_task(store(isolated, credentials, Wire(looking.watch)))
-    await reach(looking.reached)
+    await looking.reached()
     await isolated.query("UPDATE users SET token_digest = 'x' WHERE id = :id", id=user_id)
-    looking.released.set()
+    looking.release()
     with pytest.raises(InvalidCredentials):
         await second
     await isolated.query("UPDATE users SET token_digest = NULL WHERE id = :id", id=user_id)
@@ -203,10 +186,10 @@ async def test_a_key_is_free_once_the_sweeper_has_taken_the_upload_of_a_process_
     isolated: Isolated,
 ) -> None:
     user_id, credentials = await isolated.make_user()
-    pause = Pause("PUT")
+    pause = Pause(first_of_the_object)
     wire = Wire(pause.watch)
     gone = asyncio.create_task(store(isolated, credentials, wire))
-    await reach(pause.reached)
+    await pause.reached()
     with pytest.raises(IdempotencyKeyInUse):
         await store(isolated, credentials)
     await isolated.expire(user_id)
@@ -216,7 +199,7 @@ async def test_a_key_is_free_once_the_sweeper_has_taken_the_upload_of_a_process_
     record = await store(isolated, credentials)
     assert_made(record)
     # It was only paused, and wakes: it is refused, and takes nothing from the other.
-    pause.released.set()
+    pause.release()
     with pytest.raises(Unavailable):
         await gone
     assert (await replay(isolated, credentials)).id == record.id
@@ -250,16 +233,16 @@ async def test_a_key_is_kept_for_24_hours_and_then_forgotten(isolated: Isolated)
 
 async def test_the_key_of_an_upload_that_takes_more_than_24_hours_is_kept(isolated: Isolated) -> None:
     user_id, credentials = await isolated.make_user()
-    pause = Pause("published_at")
+    pause = Pause(publishing)
     first = asyncio.create_task(store(isolated, credentials, Wire(pause.watch)))
-    await reach(pause.reached)
+    await pause.reached()
     await isolated.query(
         "UPDATE records SET created_at = created_at - interval '25 hours' WHERE user_id = :id", id=user_id
     )
     await isolated.sweep()
     with pytest.raises(IdempotencyKeyInUse):
         await store(isolated, credentials)
-    pause.released.set()
+    pause.release()
     record = await first
     await isolated.sweep()
     assert (await replay(isolated, credentials)).id == record.id
