@@ -96,8 +96,8 @@ POST_RECORD = describe(
         {**query("bitrate_kbps", "Of a bare WAV; a form has it as a field."), "schema": BITRATE},
         header(
             "Idempotency-Key",
-            "1 to 255 visible characters, such as a UUID. An upload with a key that has made a record in the"
-            " last 24 hours is answered with that record, and `Idempotency-Replayed: true`, without its audio.",
+            "1 to 255 visible characters, such as a UUID. An upload with a key that has made a record in"
+            " the last 24 hours is answered with it, and `Idempotency-Replayed: true`, without its audio.",
         ),
     ],
     body=UPLOAD,
