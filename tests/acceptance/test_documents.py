@@ -2,15 +2,24 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from openapi_schema_validator import OAS31Validator
 
 from deploy.client import Client
 from tests.acceptance.answers import assert_json, assert_problem
+from tests.acceptance.forms import TINY_WAV, WAV_TYPE, basic, bearer
 
 FOLDER = Path(__file__).parents[2] / "docs" / "openapi"
 SERVICES = ["users", "records"]
+# What HTTP itself says of every answer, and of those that a browser could take for a page.
+UNTOLD = {"server", "date", "connection", "content-type", "content-length", "x-content-type-options"}
+AT_TIMES = {"idempotency-replayed"}
+FOREIGN = {"Host": "elsewhere.example"}
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -48,3 +57,72 @@ def test_the_page_consists_of_what_is_served_here(client: Client, path: str) -> 
         answer = client.http.get(part)
         assert answer.status_code == 200
         assert answer.headers["Content-Type"].split(";")[0] in ("text/css", "text/javascript")
+
+
+def ask_for_accounts(client: httpx.Client, user: dict[str, Any]) -> Iterator[tuple[str, httpx.Response]]:
+    """Answers with the path that the document has for them; in the end the user is gone."""
+    for body in (b'{"name": "Ann"}', b"{}", b" " * 70_000):
+        yield "/users", client.post("/users", content=body, headers={"Content-Type": "application/json"})
+    yield "/users", client.post("/users", content=b"Ann")
+    for headers in ({}, FOREIGN, basic(user)):
+        for method in ("GET", "HEAD"):
+            yield "/users/me", client.request(method, "/users/me", headers=headers)
+    renewed = client.post("/users/me/token", headers=bearer(user))
+    yield "/users/me/token", renewed
+    yield "/users/me/token", client.post("/users/me/token", headers=bearer(user))
+    for _ in range(2):
+        yield "/users/me", client.delete("/users/me", headers=bearer(renewed.json()))
+
+
+def ask_for_records(client: httpx.Client, user: dict[str, Any]) -> Iterator[tuple[str, httpx.Response]]:
+    """As above; in the end the record is gone."""
+    mine = bearer(user)
+    made = client.post("/records", content=TINY_WAV, headers=WAV_TYPE | mine)
+    yield "/records", made
+    link, path = made.json()["url"], f"/records/{made.json()['id']}"
+    for body in (b"RIFF", b"This is no WAV. " * 9):
+        yield "/records", client.post("/records", content=body, headers=WAV_TYPE | mine)
+    yield "/records", client.post("/records", content=TINY_WAV, headers=WAV_TYPE)
+    yield "/records", client.post("/records?x=1", content=TINY_WAV, headers=WAV_TYPE | mine)
+    yield "/records", client.post("/records", content=TINY_WAV, headers=mine)
+    for method in ("GET", "HEAD"):
+        for query in ("", "?limit=0"):
+            yield "/records", client.request(method, f"/records{query}", headers=mine)
+        for other in (path, f"/records/{user['id']}", "/records/1"):
+            yield "/records/{record_id}", client.request(method, other, headers=mine)
+        for headers in ({}, {"If-None-Match": "*"}, {"If-Match": '"1"'}, FOREIGN):
+            yield "/record", client.request(method, link, headers=headers)
+            waveform = client.request(method, f"{path}/waveform?user={user['id']}", headers=headers)
+            yield "/records/{record_id}/waveform", waveform
+        for span in ("0-9", "999999-"):
+            yield "/record", client.request(method, link, headers={"Range": f"bytes={span}"})
+        for query in ("", f"?id={user['id']}&user={user['id']}"):
+            yield "/record", client.request(method, f"/record{query}")
+        for other in (path, "/records/1"):
+            waveform = client.request(method, f"{other}/waveform?points=0", headers=mine)
+            yield "/records/{record_id}/waveform", waveform
+        yield "/records/{record_id}/waveform", client.request(method, f"{path}/waveform")
+    for _ in range(2):
+        yield "/records/{record_id}", client.delete(path, headers=mine)
+
+
+@pytest.mark.parametrize(("service", "ask"), [("users", ask_for_accounts), ("records", ask_for_records)])
+def test_status_headers_and_body_of_an_answer_are_as_its_document_says(
+    client: Client, user: dict[str, Any], service: str, ask: Any
+) -> None:
+    document = json.loads((FOLDER / f"{service}.json").read_text(encoding="utf-8"))
+    seen = set()
+    for path, answer in ask(client.http, user):
+        method = answer.request.method.lower()
+        seen.add((path, method))
+        told = document["paths"][path][method]["responses"][str(answer.status_code)]
+        headers = {name.lower() for name in told["headers"]} - AT_TIMES
+        assert {*answer.headers} - UNTOLD - AT_TIMES == headers, answer.request
+        if "content" in told:
+            content = told["content"][answer.headers["Content-Type"]]
+            if "json" in answer.headers["Content-Type"]:
+                schema = {**content["schema"], "components": document["components"]}
+                OAS31Validator(schema, format_checker=OAS31Validator.FORMAT_CHECKER).validate(answer.json())
+        else:
+            assert answer.content == b""
+    assert seen == {(path, method) for path, methods in document["paths"].items() for method in methods}

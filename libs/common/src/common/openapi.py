@@ -76,7 +76,12 @@ COMPONENTS: Json = {
         "basic": {"type": "http", "scheme": "basic", "description": "The user's id, and the token."},
     },
 }
-PROBLEM_HEADERS = {401: ["WWW-Authenticate"], 409: ["Retry-After"], 503: ["Retry-After"]}
+PROBLEM_HEADERS = {
+    401: ["WWW-Authenticate"],
+    409: ["Retry-After"],
+    416: ["Content-Range"],
+    503: ["Retry-After"],
+}
 
 
 class _Document(OpenAPI):
