@@ -1,4 +1,4 @@
-"""Writes docs/openapi/users.json and records.json, as the services serve them (`just openapi`)."""
+"""Writes docs/openapi: both documents as the services serve them, and requests to try (`just openapi`)."""
 
 import json
 from pathlib import Path
@@ -12,6 +12,18 @@ import users.app
 import users.settings
 
 FOLDER = Path(__file__).parents[1] / "docs" / "openapi"
+REQUESTS = FOLDER / "requests.http"
+PREFACE = """\
+# Every operation once, for editors that send what stands in such a file (REST Client of VS Code, JetBrains).
+# Begin with the first, and fill in what it and the upload have answered. Made by `./just openapi`.
+@gateway = http://127.0.0.1:8080
+@user =
+@token =
+@record =
+@wav = recording.wav
+"""
+# What the parameters are that an operation cannot do without.
+VARIABLES = {"record_id": "record", "id": "record", "user": "user"}
 
 
 def make_apps() -> dict[str, Litestar]:
@@ -30,9 +42,42 @@ def make_documents() -> dict[str, dict[str, Any]]:
     return {name: app.openapi_schema.to_schema() for name, app in make_apps().items()}
 
 
+def make_requests(documents: dict[str, dict[str, Any]]) -> str:
+    """The file of requests, in an order in which they work: what ends a token or deletes comes last."""
+    operations = [
+        (method.upper(), path, operation)
+        for document in documents.values()
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if method != "head"
+    ]
+    operations.sort(key=lambda one: (one[0] == "DELETE", one[1].endswith("/token"), one[0] != "POST"))
+    operations.sort(key=lambda one: (one[0], one[1]) == ("DELETE", "/users/me"))
+    return PREFACE + "".join(_write_request(*operation) for operation in operations)
+
+
+def _write_request(method: str, path: str, operation: dict[str, Any]) -> str:
+    needed = [one for one in operation.get("parameters", []) if one.get("required")]
+    variables = {one["name"]: "{{" + VARIABLES[one["name"]] + "}}" for one in needed}
+    query = "&".join(f"{one['name']}={variables[one['name']]}" for one in needed if one["in"] == "query")
+    address = "{{gateway}}" + path.format(**variables) + (query and f"?{query}")
+    lines = ["", f"### {operation['summary']}", f"{method} {address}"]
+    if operation["security"]:
+        lines.append("Authorization: Bearer {{token}}")
+    contents = operation.get("requestBody", {}).get("content", {})
+    if "audio/wav" in contents:
+        lines += ["Content-Type: audio/wav", "", "< {{wav}}"]
+    elif "application/json" in contents:
+        example = contents["application/json"]["example"]
+        lines += ["Content-Type: application/json", "", json.dumps(example)]
+    return "\n".join([*lines, ""])
+
+
 def main() -> None:
     """Writes them, laid out to be read and compared."""
-    for name, document in make_documents().items():
+    documents = make_documents()
+    REQUESTS.write_text(make_requests(documents), encoding="utf-8")
+    for name, document in documents.items():
         text = json.dumps(document, indent=2, ensure_ascii=False)
         (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 

@@ -75,7 +75,9 @@ class Stack:
     ) -> None:
         self._folder = folder.absolute()
         neutral = {name: os.environ[name] for name in _NEUTRAL if name in os.environ}
-        self._settings = {**_DEFAULTS, **neutral, **(settings or {})}
+        # What is set to nothing is not set, as in Docker.
+        chosen = {name: value for name, value in (settings or {}).items() if value}
+        self._settings = {**_DEFAULTS, **neutral, **chosen}
         self._given_ports = ports
         self._one_dies_all_stop = one_dies_all_stop
         self._state_file = self._folder / "state.json"

@@ -12,7 +12,7 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from common.problems import Problem, type_of
-from deploy.openapi import FOLDER, make_apps, make_documents
+from deploy.openapi import FOLDER, REQUESTS, make_apps, make_documents, make_requests
 from users.pages import PROBLEMS
 
 DOCUMENTS = make_documents()
@@ -54,6 +54,14 @@ def test_a_document_is_valid_openapi_3_1(name: str) -> None:
 def test_a_document_in_the_repository_is_the_one_that_is_served(name: str) -> None:
     kept = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     assert kept == DOCUMENTS[name], "run `./just openapi`"
+
+
+def test_the_requests_to_try_are_those_of_the_documents() -> None:
+    requests = REQUESTS.read_text(encoding="utf-8")
+    assert requests == make_requests(DOCUMENTS), "run `./just openapi`"
+    names = [name for document in DOCUMENTS.values() for name, _ in operations(document)]
+    asked = re.findall(r"^([A-Z]+) \{\{gateway\}\}([^?\n]*)", requests, re.MULTILINE)
+    assert len(asked) == sum(not name.startswith("HEAD ") for name in names)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
