@@ -18,7 +18,13 @@ from pathlib import Path
 from deploy.client import Client
 from deploy.local.ports import Ports
 from deploy.local.stack import Stack
-from tests.bench.downloads import measure_cold, measure_downloads, measure_many_rows, measure_users
+from tests.bench.downloads import (
+    measure_cold,
+    measure_downloads,
+    measure_many_rows,
+    measure_slow_listeners,
+    measure_users,
+)
 from tests.bench.uploads import (
     Row,
     Uploader,
@@ -78,6 +84,7 @@ def measure(stack: Stack, folder: Path, *, is_quick: bool) -> Iterator[list[Row]
         rows, records = measure_memory_after(stack, uploader, 50, folder)
         yield rows
         yield measure_cold(stack, records)
+        yield measure_slow_listeners(stack, records, 5)
     yield measure_downloads(stack, user["token"], 2 if is_quick else 5)
     yield measure_users(stack, 2 if is_quick else 10)
     if not is_quick:

