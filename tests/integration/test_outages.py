@@ -52,6 +52,27 @@ def record(http: Client, ann: dict[str, Any]) -> dict[str, Any]:
     return http.upload_stream(iter([wav_of(SMALL)]), ann["token"])
 
 
+def test_while_postgres_is_restarted_a_link_is_503_and_never_anything_else(
+    fragile: Stack, record: dict[str, Any]
+) -> None:
+    over = Event()
+
+    def ask(_: int) -> set[int]:
+        seen = set()
+        with Client(fragile.base_url) as client:
+            while not over.is_set():
+                seen.add(client.http.head(record["url"]).status_code)
+        return seen
+
+    with ThreadPoolExecutor(6) as pool:
+        asked = pool.map(ask, range(6))
+        for _ in range(3):
+            fragile.stop_part("postgres")
+            fragile.start_part("postgres")
+        over.set()
+        assert set().union(*asked) == {200, 503}
+
+
 @pytest_asyncio.fixture
 async def look(fragile: Stack) -> AsyncIterator[Isolated]:
     async with open_inside(fragile) as look:

@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import URL, Executable, Row, Select, event, func, make_url, select
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -94,6 +95,10 @@ async def fetch_row(
         try:
             driver: asyncpg.Connection = connection.driver_connection  # type: ignore[assignment]
             return await driver.fetchrow(statement.sql, *statement.arguments(parameters))
+        except BaseException:
+            # One that PostgreSQL is ending does not say yet that it is closed: nobody may get it after us.
+            connection.invalidate()
+            raise
         finally:
             connection.close()
 
@@ -145,8 +150,12 @@ def _unavailable() -> Iterator[None]:
         if (error.sqlstate or "")[:2] in AWAY_CLASSES:
             raise Unavailable("PostgreSQL does not answer") from error
         raise
-    # asyncpg's connect raises plain OSErrors, TimeoutError among them.
-    except (OSError, PoolTimeout, asyncpg.InterfaceError) as error:
+    # asyncpg's connect raises plain OSErrors, TimeoutError among them; its other errors come from SQLAlchemy
+    # without a DBAPIError around them where `fetch_row` takes a connection.
+    except (
+        *(OSError, PoolTimeout, asyncpg.InterfaceError, asyncpg.InternalClientError),
+        AsyncAdapt_asyncpg_dbapi.Error,
+    ) as error:
         raise Unavailable("PostgreSQL does not answer") from error
 
 
