@@ -7,7 +7,11 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-ARGUMENTS = ["--disable-gpu", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required"]
+ARGUMENTS = [
+    *("--disable-gpu", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required"),
+    # In a container it is small.
+    "--disable-dev-shm-usage",
+]
 
 
 @pytest.fixture(scope="session")
