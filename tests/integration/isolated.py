@@ -58,13 +58,19 @@ class Wire:
 
     watch: Callable[[Call], Awaitable[None]] = _nothing
     calls: list[Call] = field(default_factory=list)
+    under_way: int = 0
+    """How many calls have begun their effect and not ended it."""
 
     async def say(self, part: str, what: str, effect: Callable[[], Awaitable[T]]) -> T:
         number = sum(call.part == part for call in self.calls) + 1
         call = Call(part, number, what, is_done=False)
         self.calls.append(call)
         await self.watch(call)
-        answer = await effect()
+        self.under_way += 1
+        try:
+            answer = await effect()
+        finally:
+            self.under_way -= 1
         try:
             await self.watch(Call(part, number, what, is_done=True))
         except BaseException:
