@@ -51,8 +51,14 @@ def make_requests(documents: dict[str, dict[str, Any]]) -> str:
         for method, operation in methods.items()
         if method != "head"
     ]
-    operations.sort(key=lambda one: (one[0] == "DELETE", one[1].endswith("/token"), one[0] != "POST"))
-    operations.sort(key=lambda one: (one[0], one[1]) == ("DELETE", "/users/me"))
+    operations.sort(
+        key=lambda one: (
+            one[:2] == ("DELETE", "/users/me"),
+            one[0] == "DELETE",
+            one[1].endswith("/token"),
+            one[0] != "POST",
+        )
+    )
     return PREFACE + "".join(_write_request(*operation) for operation in operations)
 
 

@@ -1,7 +1,7 @@
 """What the records service reads and writes in PostgreSQL: all its SQL but the sweeper's."""
 
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from uuid import UUID, uuid4
 
 import msgspec
@@ -40,8 +40,6 @@ FIND_RECORD = DriverStatement(select(*PUBLISHED, Record.object_key).where(*IS_PU
 FIND_WAVEFORM = DriverStatement(
     select(*PUBLISHED, Record.waveform, Record.waveform_samples_per_pixel).where(*IS_PUBLISHED)
 )
-
-
 # An upload may have begun while its user was being deleted, too late for that to see its row.
 IS_OF_SOMEBODY = select(User.id).where(User.id == Record.user_id, User.deleted_at.is_(None)).exists()
 
@@ -62,6 +60,11 @@ class Published(msgspec.Struct, frozen=True):
     size_bytes: int
     sha256: bytes
     created_at: datetime
+
+    @classmethod
+    def of(cls, row: Any) -> Self:
+        """The record of a row, which gives its values by their names."""
+        return cls(**{name: row[name] for name in cls.__struct_fields__})
 
 
 class Reservation(msgspec.Struct, frozen=True):
@@ -138,7 +141,7 @@ async def _find_earlier(engine: AsyncEngine, credentials: Credentials, key: str)
         raise IdempotencyKeyInUse(key)
     if row.state is None:
         return None
-    return Earlier(Replayed(**msgspec.structs.asdict(_published(row._mapping))), row.idempotency_options)
+    return Earlier(Replayed.of(row._mapping), row.idempotency_options)
 
 
 async def find_user(engine: AsyncEngine, credentials: Credentials) -> UUID:
@@ -170,7 +173,7 @@ async def publish(engine: AsyncEngine, record_id: UUID, values: dict[str, Any]) 
         .values(state="ready", lease_until=None, published_at=func.now(), **values)
         .returning(*PUBLISHED),
     )
-    return _published(rows[0]._mapping) if rows else None
+    return Published.of(rows[0]._mapping) if rows else None
 
 
 async def give_up(engine: AsyncEngine, record_id: UUID) -> bool:
@@ -199,7 +202,7 @@ async def find_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> tu
     Raises UnknownRecord where it is absent, not ready, or somebody else's.
     """
     row = await _find(engine, FIND_RECORD, record_id, user_id)
-    return _published(row), row["object_key"]
+    return Published.of(row), row["object_key"]
 
 
 async def find_waveform(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> tuple[Published, Waveform]:
@@ -210,7 +213,7 @@ async def find_waveform(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> 
     row = await _find(engine, FIND_WAVEFORM, record_id, user_id)
     if row["waveform"] is None:
         raise NoWaveform("The record was made before waveforms were; upload its WAV again to have one.")
-    return _published(row), Waveform(row["waveform_samples_per_pixel"], row["waveform"])
+    return Published.of(row), Waveform(row["waveform_samples_per_pixel"], row["waveform"])
 
 
 async def list_records(
@@ -221,7 +224,7 @@ async def list_records(
     if before:
         page = page.where(tuple_(Record.created_at, Record.id) < before)
     page = page.order_by(Record.created_at.desc(), Record.id.desc()).limit(limit)
-    return [_published(row._mapping) for row in await execute(engine, page)]
+    return [Published.of(row._mapping) for row in await execute(engine, page)]
 
 
 async def delete_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> None:
@@ -249,7 +252,3 @@ async def _find(engine: AsyncEngine, statement: DriverStatement, record_id: UUID
 
 def _unknown() -> UnknownRecord:
     return UnknownRecord("There is no record with this id and user; a link is used exactly as it was given.")
-
-
-def _published(row: Any) -> Published:
-    return Published(**{name: row[name] for name in Published.__struct_fields__})
