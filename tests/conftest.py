@@ -1,28 +1,21 @@
 """The stack that the tests run against: their own, or for the acceptance tests any that BASE_URL names."""
 
 import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.client import Client
-from deploy.local.ports import Ports
 from deploy.local.stack import Stack
+from tests.stacks import temporary_stack
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """A whole stack of real parts on free ports, with data that is deleted afterwards."""
-    with tempfile.TemporaryDirectory(prefix="waxwing-test-") as folder:
-        stack = Stack(Path(folder) / "stack", Ports.free(), one_dies_all_stop=False)
-        stack.start(print)
-        try:
-            yield stack
-        finally:
-            stack.stop()
+    with temporary_stack(say=print) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="session")

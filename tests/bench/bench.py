@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.client import Client
-from deploy.local.ports import Ports
 from deploy.local.stack import Stack
 from tests.bench.downloads import (
     measure_cold,
@@ -34,6 +33,7 @@ from tests.bench.uploads import (
     measure_serial,
     measure_upload,
 )
+from tests.stacks import temporary_stack
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
@@ -103,17 +103,11 @@ def main(arguments: list[str]) -> None:
     # Or whoever polls would wait for the one who uploads: both are threads of this process.
     sys.setswitchinterval(0.0001)
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="waxwing-bench-") as name:
-        folder = Path(name)
-        stack = Stack(folder / "stack", Ports.free())
-        stack.start(print)
-        try:
-            for found in measure(stack, folder, is_quick=options.quick):
-                for what, result, origin in found:
-                    print(f"{what:<56} {result:>10}   {origin}", flush=True)
-                rows.extend(found)
-        finally:
-            stack.stop()
+    with tempfile.TemporaryDirectory(prefix="waxwing-bench-") as folder, temporary_stack(say=print) as stack:
+        for found in measure(stack, Path(folder), is_quick=options.quick):
+            for what, result, origin in found:
+                print(f"{what:<56} {result:>10}   {origin}", flush=True)
+            rows.extend(found)
     if options.json:
         options.json.write_text(
             json.dumps([dict(zip(("what", "result", "from"), row, strict=True)) for row in rows], indent=1)

@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,9 +22,8 @@ from deploy.local.ports import LOOPBACK, free_ports, is_free
 from deploy.local.stack import Stack
 from records.settings import StoreSettings
 from records.storage import open_store
+from tests.bench.uploads import Row, repeated
 from tests.wavs import Wav, music
-
-Row = tuple[str, str, str]
 
 # What a checked download is held against: the same nginx, the same store, and no check at all.
 DIRECT_CONF = """\
@@ -192,7 +190,6 @@ def measure_cold(stack: Stack, records: list[dict[str, Any]]) -> list[Row]:
 def slow_listeners(stack: Stack, record: dict[str, Any], count: int) -> Iterator[None]:
     """Listeners who take 10 KB a second each."""
     path = record["url"].removeprefix(stack.base_url)
-    done = threading.Event()
     with ExitStack() as listeners:
         connections = []
         for _ in range(count):
@@ -203,17 +200,11 @@ def slow_listeners(stack: Stack, record: dict[str, Any], count: int) -> Iterator
             connections.append(connection)
 
         def listen() -> None:
-            while not done.wait(0.1):
-                for connection in connections:
-                    connection.recv(1024)
+            for connection in connections:
+                connection.recv(1024)
 
-        thread = threading.Thread(target=listen)
-        thread.start()
-        try:
+        with repeated(listen, 0.1):
             yield
-        finally:
-            done.set()
-            thread.join()
 
 
 def measure_slow_listeners(stack: Stack, records: list[dict[str, Any]], seconds: int) -> list[Row]:

@@ -4,13 +4,12 @@ import json
 import math
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import wave
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ import numpy as np
 import psutil
 
 from deploy.client import Client
-from deploy.local.ports import Ports
 from deploy.local.stack import Stack
 from records.audio.encoder import Encoder
 from records.uploads import QUIET_SECONDS
 from tests.judge import compare, decode
+from tests.stacks import temporary_stack
 from tests.wavs import Wav, music
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -151,27 +150,36 @@ def snr_db(wav: Path, mp3: bytes) -> float:
 
 
 @contextmanager
-def polled(base_url: str, path: str, latencies: list[float]) -> Iterator[None]:
-    """Asks for a path again and again meanwhile, 50 times a second."""
+def repeated(step: Callable[[], None], pause: float) -> Iterator[None]:
+    """Takes a step again and again meanwhile, with a pause in seconds before each."""
     done = threading.Event()
-    host = urlsplit(base_url).netloc
 
-    def poll() -> None:
-        connection = HTTPConnection(host, timeout=30)
-        while not done.wait(0.02):
-            started = time.perf_counter()
-            connection.request("GET", path)
-            connection.getresponse().read()
-            latencies.append(time.perf_counter() - started)
-        connection.close()
+    def go_on() -> None:
+        while not done.wait(pause):
+            step()
 
-    thread = threading.Thread(target=poll)
+    thread = threading.Thread(target=go_on)
     thread.start()
     try:
         yield
     finally:
         done.set()
         thread.join()
+
+
+@contextmanager
+def polled(base_url: str, path: str, latencies: list[float]) -> Iterator[None]:
+    """Asks for a path again and again meanwhile, 50 times a second."""
+    with closing(HTTPConnection(urlsplit(base_url).netloc, timeout=30)) as connection:
+
+        def poll() -> None:
+            started = time.perf_counter()
+            connection.request("GET", path)
+            connection.getresponse().read()
+            latencies.append(time.perf_counter() - started)
+
+        with repeated(poll, 0.02):
+            yield
 
 
 class Turns:
@@ -323,22 +331,17 @@ def measure_serial(parallel: Stack, seconds: int, turns: int, folder: Path) -> l
     """CPU of the service with all its threads against that of one with a single thread."""
     wav = make_wav(seconds, folder)
     cpu: dict[str, list[float]] = {"parallel": [], "serial": []}
-    with tempfile.TemporaryDirectory(prefix="waxwing-serial-") as name:
-        serial = Stack(Path(name) / "stack", Ports.free(), settings={"ENCODER_THREADS": "1"})
-        serial.start()
-        try:
-            stacks = {"parallel": parallel, "serial": serial}
-            uploaders: dict[str, Uploader] = {}
+    with temporary_stack({"ENCODER_THREADS": "1"}) as serial:
+        stacks = {"parallel": parallel, "serial": serial}
+        uploaders: dict[str, Uploader] = {}
+        for kind, stack in stacks.items():
+            with Client(stack.base_url) as client:
+                uploaders[kind] = Uploader(stack.base_url, client.create_user("Serial")["token"])
+        for _ in range(turns):
             for kind, stack in stacks.items():
-                with Client(stack.base_url) as client:
-                    uploaders[kind] = Uploader(stack.base_url, client.create_user("Serial")["token"])
-            for _ in range(turns):
-                for kind, stack in stacks.items():
-                    records = Process(stack.pid("records"))
-                    before = records.cpu_seconds()
-                    uploaders[kind].upload(wav)
-                    cpu[kind].append(records.cpu_seconds() - before)
-        finally:
-            serial.stop()
+                records = Process(stack.pid("records"))
+                before = records.cpu_seconds()
+                uploaders[kind].upload(wav)
+                cpu[kind].append(records.cpu_seconds() - before)
     wav.unlink()
     return [Turns().ratio(f"{name_of(seconds)}: CPU, all threads / one", cpu["parallel"], cpu["serial"])]

@@ -1,7 +1,6 @@
 """The gateway's cache of downloads, TLS in front of it, and scripts of other sites: what settings decide."""
 
 import socket
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,10 +11,11 @@ import psutil
 import pytest
 
 from deploy.client import Client
-from deploy.local.ports import LOOPBACK, Ports
+from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from tests.integration.reading import until
 from tests.integration.sounds import LARGE, SMALL, wav_of
+from tests.stacks import temporary_stack
 from tests.wavs import Wav, silence
 
 SITE = "https://player.example"
@@ -24,14 +24,15 @@ SITE = "https://player.example"
 @pytest.fixture(scope="module")
 def chosen() -> Iterator[Stack]:
     """A stack that forgets downloads after a second, stands behind TLS, and lets one site's scripts in."""
-    settings = {"CACHE_SECONDS": "1", "TRUSTED_PROXY": LOOPBACK, "CORS_ORIGINS": SITE}
-    with tempfile.TemporaryDirectory(prefix="waxwing-settings-") as folder:
-        stack = Stack(Path(folder) / "stack", Ports.free(), settings=settings, one_dies_all_stop=False)
-        stack.start()
-        try:
-            yield stack
-        finally:
-            stack.stop()
+    settings = {
+        "CACHE_SECONDS": "1",
+        "TRUSTED_PROXY": LOOPBACK,
+        "CORS_ORIGINS": SITE,
+        "MAX_UPLOAD_BYTES": "",
+        "DOWNLOADS": "",
+    }
+    with temporary_stack(settings) as stack:
+        yield stack
 
 
 @pytest.fixture
@@ -65,6 +66,11 @@ def peers(pid: int, port: int) -> int:
         for each in (process, *process.children())
         for connection in each.net_connections("tcp4")
     )
+
+
+def test_a_setting_of_nothing_is_its_default(chosen: Stack) -> None:
+    environment = chosen.environment("records")
+    assert (environment["MAX_UPLOAD_BYTES"], environment["DOWNLOADS"]) == (str(4 * 1024**3), "accel")
 
 
 # The cache

@@ -1,11 +1,9 @@
 """PostgreSQL or MinIO go away and come back, and the whole stack is stopped and started."""
 
 import hashlib
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from threading import Event
 from typing import Any
 from uuid import UUID
@@ -15,11 +13,11 @@ import pytest
 import pytest_asyncio
 
 from deploy.client import Client
-from deploy.local.ports import Ports
 from deploy.local.stack import Stack
 from tests.integration.isolated import Isolated, open_inside
 from tests.integration.reading import Log, until, until_awaited
 from tests.integration.sounds import LARGE, SMALL, wav_of
+from tests.stacks import temporary_stack
 
 PROBLEM = "application/problem+json"
 
@@ -27,13 +25,8 @@ PROBLEM = "application/problem+json"
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[Stack]:
     """A stack whose parts may be taken away without disturbing other tests."""
-    with tempfile.TemporaryDirectory(prefix="waxwing-outages-") as folder:
-        stack = Stack(Path(folder) / "stack", Ports.free(), one_dies_all_stop=False)
-        stack.start()
-        try:
-            yield stack
-        finally:
-            stack.stop()
+    with temporary_stack() as stack:
+        yield stack
 
 
 @pytest.fixture

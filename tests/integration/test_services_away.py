@@ -1,19 +1,17 @@
 """What a client sees while a service is away, and that the first request after a return is answered."""
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
 from deploy.client import Client
-from deploy.local.ports import Ports
 from deploy.local.stack import Stack
 from tests.acceptance.answers import assert_json, assert_problem
 from tests.acceptance.forms import TINY_WAV, WAV_TYPE, bearer
+from tests.stacks import temporary_stack
 
 
 class Whole(NamedTuple):
@@ -38,14 +36,8 @@ class Whole(NamedTuple):
 
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Whole]:
-    with tempfile.TemporaryDirectory(prefix="waxwing-test-") as parent:
-        stack = Stack(Path(parent) / "stack", Ports.free(), one_dies_all_stop=False)
-        stack.start()
-        try:
-            with Client(stack.base_url) as client:
-                yield Whole(stack, client, client.create_user("Owner"))
-        finally:
-            stack.stop()
+    with temporary_stack() as stack, Client(stack.base_url) as client:
+        yield Whole(stack, client, client.create_user("Owner"))
 
 
 @pytest.fixture

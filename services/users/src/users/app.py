@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from litestar import Litestar, Router
-from litestar.datastructures import State
 from litestar.di import Provide
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.cors import make_cors
 from common.db import check_database, make_engine
@@ -24,19 +24,23 @@ MAX_BODY_BYTES = 64 * 1024
 def create_app(settings: Settings) -> Litestar:
     """The users service for these settings; nothing is opened before its lifespan begins."""
 
+    engine: AsyncEngine
+
     @asynccontextmanager
-    async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        app.state.engine = make_engine(settings.database_url, settings.database_password)
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        nonlocal engine
+        engine = make_engine(settings.database_url, settings.database_password)
         yield
-        await app.state.engine.dispose()
+        await engine.dispose()
 
     async def check_postgres() -> None:
-        await check_database(app.state.engine)
+        await check_database(engine)
 
-    def provide_engine(state: State) -> object:
-        return state.engine
+    # Not from app.state, of which Litestar makes a copy for every request.
+    def provide_engine() -> AsyncEngine:
+        return engine
 
-    app = Litestar(
+    return Litestar(
         route_handlers=[
             Router(
                 "/",
@@ -55,4 +59,3 @@ def create_app(settings: Settings) -> Litestar:
         openapi_config=make_openapi("users", "Accounts and their tokens"),
         logging_config=None,
     )
-    return app

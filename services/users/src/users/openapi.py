@@ -10,6 +10,7 @@ USER_ID = "5782688b-1430-4dac-ba89-4121f7da9f7c"
 TOKEN = "ab122647-f6a4-436d-bd16-e3ec69fdb1f5"  # noqa: S105 (an example)
 CREATED_AT = "2026-11-21T15:48:13.264075Z"
 
+EXAMPLE = {"name": "Ann"}
 NEW_USER: dict[str, Any] = {
     "application/json": {
         "schema": {
@@ -25,7 +26,7 @@ NEW_USER: dict[str, Any] = {
                 }
             },
         },
-        "example": {"name": "Ann"},
+        "example": EXAMPLE,
     }
 }
 

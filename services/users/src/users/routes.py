@@ -1,5 +1,6 @@
 """The HTTP face of the users service."""
 
+import json
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from common.problems import InvalidRequest, UnsupportedMediaType
 from users import openapi
 from users.service import create_user, delete_user, find_user, renew_token
 
-EXAMPLE = '{"name": "Ann"}'
+EXAMPLE = json.dumps(openapi.EXAMPLE)
 
 
 class NewUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,0 +1,23 @@
+"""Whole stacks of real parts on free ports, with data that is deleted afterwards."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.local.ports import Ports
+from deploy.local.stack import Stack
+
+
+@contextmanager
+def temporary_stack(
+    settings: Mapping[str, str] | None = None, say: Callable[[str], None] = lambda _: None
+) -> Iterator[Stack]:
+    """A started stack, whose other parts go on when a test stops one."""
+    with tempfile.TemporaryDirectory(prefix="waxwing-test-") as folder:
+        stack = Stack(Path(folder) / "stack", Ports.free(), settings, one_dies_all_stop=False)
+        stack.start(say)
+        try:
+            yield stack
+        finally:
+            stack.stop()
