@@ -72,6 +72,11 @@ upload FILE USER TOKEN *ARGS:
 test *ARGS: format lint types check-gateway
     pytest "$@"
 
+# Show which documented answers the last tests have seen, and fail where there is one that they have not
+[group('check')]
+coverage:
+    @python -m tests.coverage
+
 # Check that the code is formatted
 [group('check')]
 format:

@@ -8,7 +8,12 @@ import pytest
 
 from deploy.client import Client
 from deploy.local.stack import Stack
+from tests import coverage
 from tests.stacks import temporary_stack
+
+
+def pytest_configure() -> None:
+    coverage.forget()
 
 
 @pytest.fixture(scope="session")

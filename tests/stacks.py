@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deploy.local.ports import Ports
 from deploy.local.stack import Stack
+from tests import coverage
 
 
 @contextmanager
@@ -20,4 +21,5 @@ def temporary_stack(
         try:
             yield stack
         finally:
+            coverage.keep(stack)
             stack.stop()

@@ -11,6 +11,7 @@ from deploy.client import Client
 from deploy.local.stack import Stack
 from tests.acceptance.answers import assert_json, assert_problem
 from tests.acceptance.forms import TINY_WAV, WAV_TYPE, bearer
+from tests.acceptance.test_access import TABLE, Place, send
 from tests.stacks import temporary_stack
 
 
@@ -76,6 +77,16 @@ def test_without_the_records_service_users_are_still_made(record: dict[str, Any]
     assert_unavailable(http.get("/readyz/records"))
     assert_unavailable(http.get(record["url"]))
     assert_unavailable(without.post())
+
+
+@pytest.mark.parametrize("without", ["postgres"], indirect=True)
+def test_without_postgres_nobody_is_told_anything_else(record: dict[str, Any], without: Whole) -> None:
+    place = Place(without.user, record, without.user)
+    for route in (route for route in TABLE if route != "GET /healthz" and TABLE[route]["owner"] < 300):
+        response = send(without.client, route, place, bearer(without.user))
+        assert response.status_code == 503, route
+        assert response.headers["Retry-After"] == "5"
+        assert response.headers["Content-Type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("part", ["postgres", "minio", "users", "records", "gateway"])
