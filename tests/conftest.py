@@ -12,8 +12,10 @@ from tests import coverage
 from tests.stacks import temporary_stack
 
 
-def pytest_configure() -> None:
-    coverage.forget()
+def pytest_configure(config: pytest.Config) -> None:
+    # Not in the processes that share the tests of one run among them.
+    if not hasattr(config, "workerinput"):
+        coverage.forget()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from tests.wavs import Wav, sine
 BOUNDARY = "waxwing-test-boundary"
 FORM_TYPE = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 WAV_TYPE = {"Content-Type": "audio/wav"}
+# An id, or a token, that nobody has; always the same, so that a test has one name.
+NOBODY = "00000000-0000-4000-8000-000000000000"
 # A tenth of a second, 8 kHz, mono: the smallest that is worth hearing.
 TINY_WAV = Wav(channels=1, rate=8000).build(sine(seconds=0.1, rate=8000, channels=1))
 
