@@ -106,9 +106,16 @@ def test_a_name_that_is_not_allowed_is_refused(client: Client, name: object, say
         pytest.param(b"null", id="null"),
         pytest.param(b"{}", id="no name"),
         pytest.param(b'{"Name": "Ann"}', id="another case"),
-        pytest.param(b'{"name": "Ann", "token": "mine"}', id="an unknown field"),
-        pytest.param(b'{"name": "Ann", "id": 1}', id="an id of one's own"),
+        pytest.param(b'{"name": "Ann", "name": "Ann"}', id="a name twice"),
+        pytest.param(rb'{"name": "Ann", "n\u0061me": "Bob"}', id="a name twice, once escaped"),
+        pytest.param(b'\xef\xbb\xbf{"name": "Ann"}', id="a byte order mark"),
+        pytest.param(rb'{"name": "\udc00\ud800"}', id="surrogates in the wrong order"),
+        pytest.param(b'{"name": "a\nb"}', id="a line break as it is"),
+        pytest.param(b'{"name": NaN}', id="no number"),
+        pytest.param(b'{"name": -Infinity}', id="minus infinity"),
+        pytest.param(b'{"name": 1e400}', id="a number beyond all doubles"),
         pytest.param(b'{"name": ' + b"[" * 30000 + b"]" * 30000 + b"}", id="deeply nested"),
+        pytest.param(b'{"x": ' + b"[" * 30000 + b"]" * 30000 + b"}", id="deeply nested in an unknown field"),
         pytest.param(b"[" * 60000, id="deeply nested and cut short"),
         pytest.param(b'{"name": 1' + b"0" * 60000 + b"}", id="a number of 60,000 digits"),
     ],
@@ -116,6 +123,13 @@ def test_a_name_that_is_not_allowed_is_refused(client: Client, name: object, say
 def test_a_body_that_is_no_user_is_refused(client: Client, body: bytes) -> None:
     response = client.http.post("/users", content=body, headers=JSON)
     assert_problem(response, 400, "invalid-request", '{"name": "Ann"}')
+
+
+@pytest.mark.parametrize("field", ["token", "id", "Name", "name ", "x" * 60_000])
+def test_a_field_that_is_not_known_is_named(client: Client, field: str) -> None:
+    for body in ({"name": "Ann", field: 1e300}, {field: {}, "name": "Ann"}):
+        problem = assert_problem(client.http.post("/users", json=body), 400, "invalid-request", field[:100])
+        assert len(problem["detail"]) < 500
 
 
 @pytest.mark.parametrize(

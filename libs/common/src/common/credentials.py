@@ -10,6 +10,7 @@ from sqlalchemy import Select, Update
 
 from common.problems import InvalidCredentials
 from common.tables import User
+from common.text import parse_uuid
 
 SomeSelect = TypeVar("SomeSelect", Select[Any], Select[*tuple[Any, ...]], Update)
 
@@ -34,7 +35,7 @@ def digest(token: str) -> bytes:
 def parse_credentials(user_id: str, token: str) -> Credentials:
     """Credentials from form fields. Raises InvalidCredentials where the user id is no UUID."""
     try:
-        return Credentials(digest(token), UUID(user_id))
+        return Credentials(digest(token), parse_uuid(user_id))
     except ValueError:
         raise wrong_credentials() from None
 

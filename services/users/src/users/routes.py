@@ -17,6 +17,8 @@ from users import openapi
 from users.service import create_user, delete_user, find_user, renew_token
 
 EXAMPLE = json.dumps(openapi.EXAMPLE)
+# It names an unknown field, which may be as long as the body.
+MAX_REASON_LENGTH = 200
 
 
 class NewUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,8 +94,12 @@ async def read_new_user(request: Request[Any, Any, Any]) -> NewUser:
         raise UnsupportedMediaType(f"The content type is {kind!r}; send the user as application/json.")
     try:
         body = b"".join([piece async for piece in stream_body(request)])
-        return msgspec.json.decode(body, type=NewUser)
+        user = msgspec.json.decode(body, type=NewUser)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"{error}; send {EXAMPLE}.") from None
+        raise InvalidRequest(f"{str(error)[:MAX_REASON_LENGTH]}; send {EXAMPLE}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"The body is not JSON: {error}; send {EXAMPLE}.") from None
+    # msgspec takes the last of them.
+    if len(json.loads(body, object_pairs_hook=list)) > 1:
+        raise InvalidRequest(f"The body has a field twice; send {EXAMPLE}.")
+    return user
