@@ -57,4 +57,9 @@ def bearer(user: dict[str, Any]) -> dict[str, str]:
 
 def basic(user: dict[str, Any]) -> dict[str, str]:
     """RFC 7617, as `curl -u ID:TOKEN` sends it."""
-    return {"Authorization": "Basic " + b64encode(f"{user['id']}:{user['token']}".encode()).decode()}
+    return encode_basic(user["id"].encode(), user["token"].encode())
+
+
+def encode_basic(user_id: bytes, token: bytes) -> dict[str, str]:
+    """The same of any bytes."""
+    return {"Authorization": "Basic " + b64encode(user_id + b":" + token).decode()}

@@ -296,7 +296,27 @@ def test_a_title_that_is_not_allowed_is_refused(
 
 
 @pytest.mark.parametrize(
-    "filename", ["../../etc/passwd", "a" * 1000 + ".wav", "recording", "t\u00f6ne.wav", "a.mp3", "CON"]
+    "filename",
+    [
+        *(
+            "../../etc/passwd",
+            "..\\..\\boot.ini",
+            "a" * 1000 + ".wav",
+            "recording",
+            "t\u00f6ne.wav",
+            "a.mp3",
+            "CON",
+        ),
+        *(
+            "a\0b.wav",
+            "a%00b%0D%0A.wav",
+            "a\r\nX-Header: b.wav",
+            "\u202evaw.exe",
+            "a; name=title",
+            ".",
+            "|id",
+        ),
+    ],
 )
 def test_the_name_of_the_file_does_not_matter(client: Client, user: dict[str, Any], filename: str) -> None:
     parts = user_id(user), token(user), Part("audio", TINY_WAV, filename)
@@ -591,6 +611,10 @@ def field(name: str, body: str | bytes = "x", filename: str | None = None) -> Pa
         pytest.param((field(""), audio()), "''", id="a field without a name"),
         pytest.param((field("title"), field("title"), audio()), "'title'", id="a title twice"),
         pytest.param((audio(), audio()), "'audio'", id="two files"),
+        pytest.param((audio(), field("audio2", TINY_WAV, "b.wav")), "'audio2'", id="two files, two names"),
+        pytest.param((field("a%75dio", TINY_WAV, "a.wav"),), "'a%75dio'", id="an escaped name"),
+        pytest.param((field("audio\0", TINY_WAV, "a.wav"),), r"'audio\x00'", id="NUL in a name"),
+        pytest.param((field("_charset_", "utf-16"), audio()), "'_charset_'", id="another character set"),
         pytest.param((field("bitrate_kbps", "64"), field("bitrate_kbps", "64")), "twice", id="two bitrates"),
         pytest.param((audio(), field("colour")), "'colour'", id="an unknown field behind the audio"),
         pytest.param((), "", id="nothing at all"),

@@ -166,10 +166,21 @@ def test_a_resolution_that_is_no_number_is_refused(
     assert_problem(get(client, published, **{name: value}), 400, "invalid-request", f"'{name}'")
 
 
-@pytest.mark.parametrize("query", ["points=1&samples_per_pixel=1", "points=1&points=1"])
+@pytest.mark.parametrize("query", ["points=1&samples_per_pixel=1", "samples_per_pixel=1&points=1"])
 def test_two_resolutions_are_refused(client: Client, published: Published, query: str) -> None:
     response = client.http.get(f"{published.path}?user={published.user['id']}&{query}")
     assert_problem(response, 400, "invalid-request", "Give one of")
+
+
+@pytest.mark.parametrize("query", ["points=1&points=1", "Points=1", "points%00=1", "token=x"])
+def test_a_parameter_that_is_unknown_or_there_twice_is_refused_by_name(
+    client: Client, published: Published, query: str
+) -> None:
+    response = client.http.get(f"{published.path}?user={published.user['id']}&{query}")
+    name = query.partition("=")[0].replace("%00", "\\x00")
+    assert_problem(
+        response, 400, "invalid-request", f"'{name}'; allowed, once each: samples_per_pixel, points, user"
+    )
 
 
 # How it is sent

@@ -1,0 +1,138 @@
+"""What no field takes: on every way in, it is the client's fault, and nothing is made of it."""
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote_from_bytes
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from deploy.client import Client
+from tests.acceptance.answers import assert_problem
+from tests.acceptance.forms import (
+    FORM_TYPE,
+    TINY_WAV,
+    WAV_TYPE,
+    Part,
+    audio,
+    bearer,
+    encode_basic,
+    make_form,
+    token,
+    user_id,
+)
+
+User = dict[str, Any]
+Way = Callable[[Client, User, bytes], httpx.Response]
+
+# No text: control characters, separators of lines, and what makes it read other than it is written.
+CONTROLS = [
+    *(b"a\0b", b"a\r\nX-Header: b", b"a\x1b[2Jb", b"a\x7fb"),
+    *(f"a{one}b".encode() for one in "\u0085\u2028\u2029"),
+    *(f"a{one}b".encode() for one in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"),
+]
+# Latin-1, half a surrogate pair and a whole one, NUL in two bytes, beyond Unicode, and cut short.
+NOT_UTF8 = [
+    b"Zo\xeb",
+    b"\xed\xa0\x80",
+    b"\xed\xa0\xbd\xed\xb8\x80",
+    b"\xc0\x80",
+    b"\xf4\x90\x80\x80",
+    b"\xe2\x82",
+]
+# Neither a whole number of ours nor an id, though some program would take it for one.
+NO_VALUE = [
+    *(b"", b"128.0", b"1e400", b"9" * 2000, b"+128", b"-1", b"0128", b"0x80", b"1_28", b" 128", b"128\n"),
+    *("\u0661\u0662\u0668".encode(), b"null", b'{"$gt": 0}', b"1' OR '1'='1"),
+    *(b"{8f0a8fd5-3f27-4c3a-8bd4-5ad33e7f2a61}", b"urn:uuid:8f0a8fd5-3f27-4c3a-8bd4-5ad33e7f2a61"),
+    *(b"0x0a8fd53f274c3a8bd45ad33e7f2a61", b"8f0a_fd53f274c3a8bd45ad33e7f2a61", "\u0661".encode() * 32),
+]
+
+
+def name(client: Client, _: User, value: bytes) -> httpx.Response:
+    body = b'{"name": "' + value + b'"}'
+    return client.http.post("/users", content=body, headers={"Content-Type": "application/json"})
+
+
+def field(which: str) -> Way:
+    def send(client: Client, user: User, value: bytes) -> httpx.Response:
+        given = Part(which, value)
+        if which in ("title", "bitrate_kbps"):
+            body = make_form(given, audio())
+            return client.http.post("/records", content=body, headers={**FORM_TYPE, **bearer(user)})
+        other = token(user) if which == "user_id" else user_id(user)
+        return client.http.post("/records", content=make_form(given, other, audio()), headers=FORM_TYPE)
+
+    return send
+
+
+def uploading(which: str) -> Way:
+    def send(client: Client, user: User, value: bytes) -> httpx.Response:
+        address = f"/records?{which}={quote_from_bytes(value)}"
+        return client.http.post(address, content=TINY_WAV, headers={**WAV_TYPE, **bearer(user)})
+
+    return send
+
+
+def asking(address: str) -> Way:
+    """`{}` is the value, `{id}` an id; what names a user needs no credentials beside it."""
+
+    def send(client: Client, user: User, value: bytes) -> httpx.Response:
+        path = address.format(quote_from_bytes(value), id=uuid4())
+        return client.http.get(path, headers={} if "user=" in address else bearer(user))
+
+    return send
+
+
+def basic_user(client: Client, user: User, value: bytes) -> httpx.Response:
+    return client.http.get("/users/me", headers=encode_basic(value, user["token"].encode()))
+
+
+def basic_token(client: Client, user: User, value: bytes) -> httpx.Response:
+    return client.http.get("/users/me", headers=encode_basic(user["id"].encode(), value))
+
+
+# What a way answers to CONTROLS, NOT_UTF8 and NO_VALUE; nothing where the last is a good text.
+WAYS: dict[str, tuple[Way, str, str, str]] = {
+    "name": (name, "invalid-request", "invalid-request", ""),
+    "title": (field("title"), "invalid-request", "invalid-form", ""),
+    "?title": (uploading("title"), "invalid-request", "invalid-request", ""),
+    "bitrate_kbps": (field("bitrate_kbps"), "invalid-form", "invalid-form", "invalid-form"),
+    "?bitrate_kbps": (uploading("bitrate_kbps"), "invalid-form", "invalid-request", "invalid-form"),
+    "user_id": (field("user_id"), "invalid-credentials", "invalid-form", "invalid-credentials"),
+    "token": (field("token"), "invalid-credentials", "invalid-form", "invalid-credentials"),
+    "user of Basic": (basic_user, "invalid-credentials", "invalid-credentials", "invalid-credentials"),
+    "token of Basic": (basic_token, "invalid-credentials", "invalid-credentials", "invalid-credentials"),
+    **{
+        address: (asking(address), "invalid-request", "invalid-request", "invalid-request")
+        for address in (
+            "/records?limit={}",
+            "/records?cursor={}",
+            "/records/{id}/waveform?points={}",
+            "/records/{id}/waveform?samples_per_pixel={}",
+            "/records/{id}/waveform?user={}",
+            "/record?id={}&user={id}",
+            "/record?id={id}&user={}",
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_field_does_not_take_is_a_problem_of_the_type_that_the_table_says(
+    client: Client, user: User, way: str
+) -> None:
+    send, *problems = WAYS[way]
+    for values, problem in zip((CONTROLS, NOT_UTF8, NO_VALUE), problems, strict=True):
+        for value in values if problem else ():
+            status = 401 if problem == "invalid-credentials" else 400
+            assert len(assert_problem(send(client, user, value), status, problem)["detail"]) < 500, value
+    assert client.http.get("/records", headers=bearer(user)).json()["records"] == []
+
+
+def test_whether_to_save_is_0_or_1_and_nothing_else(client: Client, user: User) -> None:
+    link = client.upload_stream([TINY_WAV], user["token"])["url"]
+    for value in (*CONTROLS, *NOT_UTF8, *NO_VALUE):
+        response = client.http.get(f"{link}&download={quote_from_bytes(value)}")
+        assert_problem(response, 400, "invalid-request", "'download'")
