@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -15,15 +16,16 @@ ARGUMENTS = [
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """One Chromium for all tests."""
+def browser(base_url: str) -> Iterator[Browser]:
+    """One Chromium for all tests, for which there is no other host than Waxwing's."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if not chromium:
         pytest.fail("Install Chromium (Debian: apt-get install chromium), or name it in CHROMIUM.")
+    rules = f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {urlsplit(base_url).hostname}"
     with sync_playwright() as playwright:
         # As root, which CI is, Chromium has no sandbox.
         browser = playwright.chromium.launch(
-            executable_path=chromium, args=ARGUMENTS, chromium_sandbox=os.geteuid() != 0
+            executable_path=chromium, args=[*ARGUMENTS, rules], chromium_sandbox=os.geteuid() != 0
         )
         yield browser
         browser.close()

@@ -4,7 +4,8 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import FilePayload, Locator, Page
+import pytest
+from playwright.sync_api import Error, FilePayload, Locator, Page
 
 from deploy.client import Client
 from tests.acceptance.forms import TINY_WAV
@@ -29,7 +30,7 @@ def execute(operation: Locator) -> dict[str, Any]:
 def test_the_page_makes_a_user_and_uploads_a_wav_and_its_link_plays(client: Client, page: Page) -> None:
     hosts: set[str] = set()
     complaints: list[str] = []
-    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+    page.context.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.goto(f"{client.http.base_url}/docs")
 
@@ -67,6 +68,14 @@ def test_the_page_makes_a_user_and_uploads_a_wav_and_its_link_plays(client: Clie
 
     page.goto(record["url"])
     page.wait_for_function("document.querySelector('video, audio')?.readyState >= 1")
+
+
+def test_the_tests_see_no_other_host_so_the_page_needs_none(client: Client, page: Page) -> None:
+    for host in ("localhost", "127.0.0.2", "unpkg.com"):
+        with pytest.raises(Error, match="ERR_NAME_NOT_RESOLVED"):
+            page.goto(f"http://{host}:{client.http.base_url.port}/docs")
+    page.goto(f"{client.http.base_url}/docs")
+    page.locator("#operations-users-post_user").wait_for()
 
 
 def test_a_problem_on_the_page_leads_to_its_paragraph(client: Client, page: Page) -> None:
