@@ -59,7 +59,7 @@ demo: (up "-d")
 user NAME:
     @python -m deploy.client user "$@"
 
-# Upload a WAV and print the link of its MP3 (--title TITLE: the record's name; --bitrate KBPS)
+# Upload a WAV and print the link of its MP3 (--title TITLE: the record's name; --bitrate KBPS; --key KEY: to send it again safely)
 [group('use')]
 [no-exit-message]
 [positional-arguments]

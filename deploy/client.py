@@ -8,11 +8,13 @@ import hashlib
 import io
 import os
 import sys
+import time
 import wave
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import av
 import httpx
@@ -24,6 +26,10 @@ from deploy.local.stack import StackError, find_stack
 
 # Conversion keeps pace with the upload; the answer comes soon after the last byte, whatever the length.
 TIMEOUT = httpx.Timeout(60, read=300)
+# How an upload breaks off; where nobody answers at all (ConnectError), to try again helps nobody.
+BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadTimeout, httpx.WriteTimeout)
+TRIES = 3
+PAUSE_SECONDS = 1
 
 
 class Refused(Exception):  # noqa: N818 (a fact, as all problems of this project are named)
@@ -36,6 +42,12 @@ class Refused(Exception):  # noqa: N818 (a fact, as all problems of this project
         else:
             super().__init__(f"{response.url} answered {response.status_code}, but it is not Waxwing")
         self.response = response
+
+    @property
+    def pause_seconds(self) -> int | None:
+        """After how long another try can succeed; None where the answer does not say that it can."""
+        pause = self.response.headers.get("Retry-After", "")
+        return int(pause) if pause.isdecimal() else None
 
 
 class Client:
@@ -56,16 +68,19 @@ class Client:
         return _answer(self.http.post("/users", json={"name": name}))
 
     def upload(
-        self, audio: BinaryIO, user_id: str, token: str, **options: str | int | None
+        self, audio: BinaryIO, user_id: str, token: str, key: str | None = None, **options: str | int | None
     ) -> dict[str, Any]:
         """Uploads a WAV as a form and returns the record with its `url`. Raises Refused.
 
-        `options` are `title` and `bitrate_kbps`; None leaves one out.
+        With a `key` (Idempotency-Key) it may be sent again. `options` are `title` and `bitrate_kbps`; None
+        leaves one out.
         """
+        # As bytes, so that it is for Waxwing to say what a key is.
+        headers = {b"Idempotency-Key": os.fsencode(key)} if key is not None else None
         given = {name: str(value) for name, value in options.items() if value is not None}
         fields = {"user_id": user_id, "token": token, **given}
         files = {"audio": ("audio.wav", audio, "audio/wav")}
-        return _answer(self.http.post("/records", data=fields, files=files))
+        return _answer(self.http.post("/records", data=fields, files=files, headers=headers))
 
     def upload_stream(self, pieces: Iterable[bytes], token: str) -> dict[str, Any]:
         """Uploads a WAV of unknown length, as it is made; returns the record. Raises Refused."""
@@ -118,13 +133,35 @@ def find_base_url() -> str:
     return os.environ.get("BASE_URL") or find_stack().base_url
 
 
+def _upload_safely(
+    client: Client, wav: BinaryIO, user_id: str, token: str, key: str, **options: str | int | None
+) -> dict[str, Any]:
+    """Uploads, and does so again where it broke off or can succeed later; for its key that is one record."""
+    upload = partial(_upload_with_progress, client, wav, user_id, token, key, **options)
+    for _ in range(TRIES - 1):
+        try:
+            return upload()
+        except (Refused, *BROKEN) as error:
+            pause = error.pause_seconds if isinstance(error, Refused) else PAUSE_SECONDS
+            if pause is None:
+                raise
+            print(f"client: {_say(error)}; trying again in {pause} s with --key {key}", file=sys.stderr)
+            time.sleep(pause)
+    return upload()
+
+
+def _say(error: Exception) -> str:
+    """What a person reads of an error; httpx has some without words."""
+    return str(error) or type(error).__name__
+
+
 def _upload_with_progress(
-    client: Client, wav: BinaryIO, user_id: str, token: str, **options: str | int | None
+    client: Client, wav: BinaryIO, user_id: str, token: str, key: str, **options: str | int | None
 ) -> dict[str, Any]:
     size_bytes = wav.seek(0, io.SEEK_END)
     wav.seek(0)
     with tqdm.wrapattr(wav, "read", total=size_bytes, desc="uploading", unit="B", unit_scale=True) as watched:
-        return client.upload(cast(BinaryIO, watched), user_id, token, **options)
+        return client.upload(cast(BinaryIO, watched), user_id, token, key, **options)
 
 
 def run_demo(client: Client) -> None:
@@ -132,7 +169,7 @@ def run_demo(client: Client) -> None:
     user = client.create_user("Demo")
     print(f"user     {user['name']}, id {user['id']}, token {user['token']}")
     wav = make_tune()
-    record = _upload_with_progress(client, io.BytesIO(wav), user["id"], user["token"])
+    record = _upload_safely(client, io.BytesIO(wav), user["id"], user["token"], str(uuid4()))
     mp3 = client.download(record["url"])
     seconds = measure_seconds(mp3)
     print(f"upload   {len(wav):,} bytes of WAV, 10 s, became {len(mp3):,} bytes of MP3, {seconds:.2f} s")
@@ -155,6 +192,9 @@ def main(arguments: list[str]) -> None:
     upload.add_argument("token")
     upload.add_argument("--title", help="a name for the record")
     upload.add_argument("--bitrate", type=int, metavar="KBPS", help="of the MP3, 32 to 320 (default: 128)")
+    upload.add_argument(
+        "--key", default=str(uuid4()), help="under which it can be sent again for a day, and makes one record"
+    )
     options = parser.parse_args(arguments)
     base_url = ""
     try:
@@ -164,7 +204,7 @@ def main(arguments: list[str]) -> None:
     except httpx.ConnectError:
         sys.exit(f"client: nothing answers at {base_url}: `./just up` starts the stack")
     except (Refused, StackError, httpx.TransportError, OSError) as error:
-        sys.exit(f"client: {error}")
+        sys.exit(f"client: {_say(error)}")
 
 
 def _run(client: Client, options: argparse.Namespace) -> None:
@@ -176,11 +216,12 @@ def _run(client: Client, options: argparse.Namespace) -> None:
             print(f"id     {user['id']}\ntoken  {user['token']}  (shown this once)")
         case "upload":
             with options.file.open("rb") as wav:
-                record = _upload_with_progress(
+                record = _upload_safely(
                     client,
                     wav,
                     str(options.user),
                     options.token,
+                    options.key,
                     title=options.title,
                     bitrate_kbps=options.bitrate,
                 )

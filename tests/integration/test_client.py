@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
+
+import pytest
 
 from deploy.client import Client, make_tune
 from deploy.local.ports import LOOPBACK, free_ports
@@ -63,6 +69,82 @@ async def test_upload_takes_a_file_of_the_caller_s_folder_a_title_and_a_bitrate(
     assert done.returncode == 0, done.stderr
     (row,) = await inside.rows(UUID(user["id"]))
     assert (row.title, row.bitrate_kbps) == ("A tune", 192)
+
+
+BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 0\r\n"
+    b'Content-Length: 36\r\nConnection: close\r\n\r\n{"title": "Busy", "detail": "Later"}'
+)
+
+
+@asynccontextmanager
+async def open_way(stack: Stack, *troubles: str) -> AsyncIterator[str]:
+    """The address of a way to the gateway on which each connection has the next trouble, and then none."""
+    to_come = list(troubles)
+
+    async def ask(request: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection(LOOPBACK, stack.ports.gateway)
+        writer.write(request)
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        assert length
+        request = head + await reader.readexactly(int(length[1]))
+        trouble = to_come.pop(0) if to_come else ""
+        answer = BUSY if trouble == "busy" else await ask(request)
+        if trouble != "answer lost":
+            writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, LOOPBACK) as server:
+        yield f"http://{LOOPBACK}:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.fixture
+def upload_line(stack: Stack, tmp_path: Path) -> list[str]:
+    """The arguments of an upload of a second of sound by a new user."""
+    with Client(stack.base_url) as client:
+        user = client.create_user("Ada")
+    (tmp_path / "tune.wav").write_bytes(make_tune(1))
+    return ["upload", "tune.wav", user["id"], user["token"]]
+
+
+async def upload_by(address: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(run, folder, *arguments, BASE_URL=address)
+
+
+async def test_an_upload_that_broke_off_or_came_too_early_is_sent_again_and_makes_one_record(
+    stack: Stack, inside: Isolated, tmp_path: Path, upload_line: list[str]
+) -> None:
+    async with open_way(stack, "answer lost", "busy") as address:
+        done = await upload_by(address, tmp_path, *upload_line)
+    assert done.returncode == 0, done.stderr
+    (row,) = await inside.rows(UUID(upload_line[2]))
+    assert done.stdout == f"{address}/record?id={row.id}&user={row.user_id}\n"
+    for pause in (1, 0):
+        assert done.stderr.count(f"; trying again in {pause} s with --key {row.idempotency_key}\n") == 1
+    # What it says is what helps, had it been the last try.
+    again = await upload_by(stack.base_url, tmp_path, *upload_line, "--key", row.idempotency_key)
+    assert again.stdout == f"{stack.base_url}/record?id={row.id}&user={row.user_id}\n"
+
+
+async def test_it_is_tried_three_times_and_not_again_where_that_cannot_help(
+    stack: Stack, inside: Isolated, tmp_path: Path, upload_line: list[str]
+) -> None:
+    async with open_way(stack, "busy", "busy", "busy") as address:
+        refused = await upload_by(address, tmp_path, *upload_line)
+        assert refused.stderr.endswith("client: 503 Busy: Later\n")
+        wrong = await upload_by(address, tmp_path, *upload_line, "--key", "\u00e9")
+        assert "client: 400" in wrong.stderr
+        assert "Idempotency-Key" in wrong.stderr
+    for answer, tries in ((refused, 3), (wrong, 1)):
+        assert answer.returncode == 1
+        assert answer.stderr.count("trying again") == tries - 1
+    assert await inside.rows(UUID(upload_line[2])) == []
 
 
 def test_without_a_stack_it_says_how_to_start_one(tmp_path: Path) -> None:
