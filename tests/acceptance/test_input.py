@@ -136,3 +136,14 @@ def test_whether_to_save_is_0_or_1_and_nothing_else(client: Client, user: User) 
     for value in (*CONTROLS, *NOT_UTF8, *NO_VALUE):
         response = client.http.get(f"{link}&download={quote_from_bytes(value)}")
         assert_problem(response, 400, "invalid-request", "'download'")
+
+
+def test_two_authorizations_are_refused_even_where_one_is_right(client: Client, user: User) -> None:
+    for other in (bearer(user), {"Authorization": "Bearer x"}):
+        headers = [*bearer(user).items(), *other.items()]
+        assert_problem(client.http.get("/users/me", headers=headers), 400, "invalid-request")
+
+
+def test_a_link_may_have_parameters_that_are_added_on_its_way(client: Client, user: User) -> None:
+    record = client.upload_stream([TINY_WAV], user["token"])
+    assert len(client.download(f"{record['url']}&utm_source=a&fbclid=%FF&x=1&x=2")) == record["size_bytes"]
