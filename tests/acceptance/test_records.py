@@ -223,7 +223,21 @@ def test_links_begin_with_the_address_that_the_client_used(
     assert [one["url"], page["records"][0]["url"]] == [link, link]
 
 
-@pytest.mark.parametrize("path", ["/records/1", "/records/me", "/records/{id}x", "/records/{id}/"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "/records/1",
+            "/records/me",
+            "/records/{id}x",
+            "/records/{id}/",
+            "/records/{id}%0A",
+            "/RECORDS/{id}",
+        ),
+        *("/records/%7B{id}%7D", "/records/urn:uuid:{id}", "/records/%20{id}", "/records/+{id}"),
+        *("/records/0x" + "a" * 30, "/records/1_2" + "a" * 29, "/records/" + "%D9%A1" * 32),
+    ],
+)
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_beside_records_there_is_nothing(
     client: Client, owner: dict[str, Any], records: list[Record], method: str, path: str
