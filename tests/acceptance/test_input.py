@@ -141,7 +141,7 @@ def test_whether_to_save_is_0_or_1_and_nothing_else(client: Client, user: User) 
 def test_two_authorizations_are_refused_even_where_one_is_right(client: Client, user: User) -> None:
     for other in (bearer(user), {"Authorization": "Bearer x"}):
         headers = [*bearer(user).items(), *other.items()]
-        assert_problem(client.http.get("/users/me", headers=headers), 400, "invalid-request")
+        assert_problem(client.http.get("/records", headers=headers), 400, "invalid-request")
 
 
 def test_a_link_may_have_parameters_that_are_added_on_its_way(client: Client, user: User) -> None:
