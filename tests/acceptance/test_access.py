@@ -229,6 +229,9 @@ ALLOWED = {
 def test_every_other_method_is_refused_and_the_right_ones_named(
     client: Client, place: Place, path: str
 ) -> None:
+    options = send(client, f"OPTIONS {path}", place, {})
+    assert options.status_code == 204
+    assert {*options.headers["Allow"].split(", ")} == ALLOWED[path]
     for method in sorted({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW"} - ALLOWED[path]):
         response = send(client, f"{method} {path}", place, bearer(place.owner))
         assert {*response.headers["Allow"].split(", ")} == ALLOWED[path], method

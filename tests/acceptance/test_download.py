@@ -168,7 +168,9 @@ def test_an_mp3_is_saved_under_its_title_as_every_system_takes_it(
 def test_it_must_be_clear_whether_the_mp3_is_to_be_saved(
     client: Client, published: Published, query: str
 ) -> None:
-    assert_problem(client.http.get(f"{published.url}&{query}"), 400, "invalid-request", "'download'")
+    for condition in ({}, {"If-None-Match": "*"}, {"If-Match": '"1"'}):
+        response = client.http.get(f"{published.url}&{query}", headers=condition)
+        assert_problem(response, 400, "invalid-request", "'download'")
 
 
 # Conditions

@@ -1,12 +1,37 @@
-"""Names and titles, and what their normal form costs."""
+"""Names and titles: what is taken is what the OpenAPI documents say, and what their normal form costs."""
+
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.problems import InvalidRequest
-from common.text import normalise_text
+from common.text import make_pattern, normalise_text
 
 # Four characters of which form C makes one, the most that there are.
 ALPHA = "\u03b1\u0313\u0300\u0345"
+# Letters and spaces, and one of each kind of what is refused; the normal form makes none of them longer.
+ALPHABET = "aé \n\u00a0\u2003\u0000\u001d\u0085\u007f\u009f\u2028\u2029\u202e\u2066"
+
+
+def is_taken(text: str, shortest: int) -> bool:
+    try:
+        normalise_text("title", text, shortest, 4)
+    except InvalidRequest:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("shortest", [0, 1])
+@given(text=st.text(ALPHABET, max_size=8))
+def test_the_pattern_of_the_documents_fits_exactly_what_is_taken(shortest: int, text: str) -> None:
+    assert bool(re.search(make_pattern(shortest, 4), text)) == is_taken(text, shortest)
+
+
+@pytest.mark.parametrize("lone", ["\ud800", "\udfff"])
+def test_half_a_character_is_refused(lone: str) -> None:
+    assert not is_taken(lone, 1)
 
 
 def test_a_text_is_counted_in_its_normal_form() -> None:

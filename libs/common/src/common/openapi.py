@@ -158,9 +158,9 @@ def query(name: str, description: str, *, required: bool = False, **schema: Any)
     return {"name": name, "in": "query", "description": description, "required": required, "schema": schema}
 
 
-def header(name: str, description: str) -> Json:
+def header(name: str, description: str, **schema: Any) -> Json:
     """A header of the request, which may be left out."""
-    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string", **schema}}
 
 
 def answer(description: str, *headers: str, example: Json | None = None, content: Json | None = None) -> Json:

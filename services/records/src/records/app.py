@@ -11,6 +11,7 @@ from common.cors import make_cors
 from common.db import check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import make_host_check
+from common.methods import with_options
 from common.openapi import make_openapi
 from common.problems import render
 from records.routes import (
@@ -66,14 +67,14 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[
             Router(
                 "/",
-                route_handlers=[
+                route_handlers=with_options(
                     post_record,
                     get_records,
                     get_record,
                     remove_record,
                     get_record_audio,
                     get_record_waveform,
-                ],
+                ),
                 guards=[make_host_check(settings)],
             ),
             *make_health_routes({"PostgreSQL": check_postgres, "object store": check_store}),

@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 from common.openapi import MAY_HAVE_CREDENTIALS, NEEDS_CREDENTIALS, answer, describe, header, query
 from common.problems import InvalidCredentials, TooLarge, UnknownRoute, UnsupportedMediaType
+from common.text import make_pattern
 from records.problems import (
     BrokenAudio,
     Busy,
@@ -58,7 +59,15 @@ CONDITIONS = [
 VALIDATORS = ("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges")
 NOT_MODIFIED = answer("The client has it already.", *VALIDATORS)
 BINARY = {"type": "string", "format": "binary"}
-TITLE = {"type": "string", "maxLength": 200, "description": "A name for the record; no control characters."}
+TITLE = {
+    "type": "string",
+    "pattern": make_pattern(0, 200),
+    "description": "A name for the record: up to 200 characters after trimming; no control characters.",
+}
+# Visible ASCII.
+IDEMPOTENCY_KEY = "[!-~]{1,255}"
+# Microseconds since 1970, and an id.
+CURSOR = "([0-9]{1,17})-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 BITRATE: Json = {
     "type": "integer",
     "enum": list(get_args(BitrateKbps)),
@@ -98,6 +107,7 @@ POST_RECORD = describe(
             "Idempotency-Key",
             "1 to 255 visible characters, such as a UUID. An upload with a key that has made a record in the"
             " last 24 hours is answered with that record, without its audio (`Idempotency-Replayed: true`).",
+            pattern=f"^{IDEMPOTENCY_KEY}$",
         ),
     ],
     body=UPLOAD,
@@ -112,7 +122,12 @@ GET_RECORDS = describe(
     security=NEEDS_CREDENTIALS,
     parameters=[
         query("limit", "How many at most.", type="integer", minimum=1, maximum=100, default=50),
-        query("cursor", "The `next_cursor` of the page before; none for the first page.", type="string"),
+        query(
+            "cursor",
+            "The `next_cursor` of the page before; none for the first page.",
+            type="string",
+            pattern=f"^{CURSOR}$",
+        ),
     ],
     responses={200: answer("A page of records.", example={"records": [RECORD], "next_cursor": None})},
 )

@@ -47,13 +47,11 @@ MP3_TYPE = "audio/mpeg"
 WAVEFORM_TYPE = "application/json"
 # Nine digits: what is counted in a waveform stays below 2**31, which its readers may count on.
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Microseconds since then, and an id.
-CURSOR = re.compile("([0-9]{1,17})-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII)
+CURSOR = re.compile(openapi.CURSOR)
 DEFAULT_PAGE, MAX_PAGE = 50, 100
 PAGE_PARAMETERS = ("limit", "cursor")
 COUNT = re.compile("[1-9][0-9]{0,8}", re.ASCII)
-# Visible ASCII.
-IDEMPOTENCY_KEY = re.compile("[!-~]{1,255}", re.ASCII)
+IDEMPOTENCY_KEY = re.compile(openapi.IDEMPOTENCY_KEY)
 
 
 class Backend(NamedTuple):
@@ -231,13 +229,14 @@ async def get_record_audio(
     request: Request[Any, Any, Any], backend: NamedDependency[Backend]
 ) -> Response[Any]:
     """The MP3 behind a link, whole or a range of it; only the bytes of a GET are left to nginx."""
+    is_attachment = read_download(request)
     record, object_key = await find_record(backend.engine, *read_link(request))
     mp3 = represent(record)
     selection = select_bytes(request.method, request.headers, mp3)
     headers = make_headers(selection, mp3)
     if selection.status == 304:  # noqa: PLR2004
         return Response(b"", status_code=304, headers=headers)
-    headers["Content-Disposition"] = make_disposition(record.title, is_attachment=read_download(request))
+    headers["Content-Disposition"] = make_disposition(record.title, is_attachment=is_attachment)
     if request.method == "GET" and backend.settings.downloads == "accel":
         way = "cached" if is_decided_alike(request.headers, selection) else "direct"
         if way == "direct" or selection.status != 206:  # noqa: PLR2004

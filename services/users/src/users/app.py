@@ -11,6 +11,7 @@ from common.cors import make_cors
 from common.db import check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import make_host_check
+from common.methods import with_options
 from common.openapi import make_openapi
 from common.problems import render
 from users.pages import make_pages
@@ -44,7 +45,7 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[
             Router(
                 "/",
-                route_handlers=[post_user, get_user, post_token, remove_user],
+                route_handlers=with_options(post_user, get_user, post_token, remove_user),
                 guards=[make_host_check(settings)],
             ),
             make_pages(),

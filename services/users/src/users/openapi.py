@@ -4,6 +4,7 @@ from typing import Any
 
 from common.openapi import NEEDS_CREDENTIALS, answer, describe
 from common.problems import TooLarge, UnsupportedMediaType
+from common.text import make_pattern
 from users.service import MAX_NAME_LENGTH
 
 USER_ID = "5782688b-1430-4dac-ba89-4121f7da9f7c"
@@ -20,9 +21,9 @@ NEW_USER: dict[str, Any] = {
             "properties": {
                 "name": {
                     "type": "string",
-                    "minLength": 1,
-                    "maxLength": MAX_NAME_LENGTH,
-                    "description": "Counted after trimming; no control characters. Names need not be unique.",
+                    "pattern": make_pattern(1, MAX_NAME_LENGTH),
+                    "description": f"1 to {MAX_NAME_LENGTH} characters after trimming; no control characters."
+                    " Names need not be unique.",
                 }
             },
         },
