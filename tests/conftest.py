@@ -5,11 +5,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from deploy.client import Client
 from deploy.local.stack import Stack
 from tests import coverage
 from tests.stacks import temporary_stack
+
+# No clocks, and nothing is left on the disk.
+settings.register_profile(
+    "unhurried", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from records.audio import (
@@ -23,8 +23,6 @@ from tests.judge import Comparison, Decoded
 from tests.unit import converting
 from tests.unit.converting import drain, feed_all
 from tests.wavs import FLOAT, UNKNOWN_SIZE, Wav
-
-unhurried = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def convert(
@@ -219,7 +217,6 @@ def test_the_mp3_does_not_depend_on_how_the_wav_was_cut(wav: Wav) -> None:
     assert convert(*(data[at : at + 1001] for at in range(0, len(data), 1001))) == whole
 
 
-@unhurried
 @given(cut=st.integers(0, 800), another=st.integers(0, 800))
 def test_any_two_cuts_give_the_same_mp3(cut: int, another: int) -> None:
     data = Wav(bits=24, channels=3, extensible=True).build(wavs.sine(seconds=0.002, channels=3))
@@ -227,7 +224,6 @@ def test_any_two_cuts_give_the_same_mp3(cut: int, another: int) -> None:
     assert convert(data[:first], data[first:second], data[second:]) == convert(data)
 
 
-@unhurried
 @given(
     changes=st.dictionaries(st.integers(0, 75), st.integers(0, 255), min_size=1, max_size=4),
     wav=st.sampled_from(

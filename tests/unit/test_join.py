@@ -5,7 +5,7 @@ import io
 import av
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -30,9 +30,6 @@ STREAMS = [
     (12000, 2, 32),
     (8000, 1, 8),
 ]
-unhurried = settings(
-    deadline=None, database=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
-)
 
 
 def samples_of(sound: Sound) -> NDArray[np.int16]:
@@ -134,7 +131,7 @@ def test_a_joined_stream_is_valid_and_sounds_as_if_it_had_been_encoded_in_one(
     assert worst_window_db(ours, theirs, frame_samples) <= 3
 
 
-@unhurried
+@settings(max_examples=25)
 @given(st.data())
 def test_parts_of_any_length_are_joined_wherever_the_cuts_are(data: st.DataObject) -> None:
     stream = data.draw(st.sampled_from(STREAMS))

@@ -68,7 +68,7 @@ async def test_a_header_that_lies_about_the_length_does_no_harm(
     assert len(decode(mp3)) == len(decode(encode(samples, STREAM)))
 
 
-@settings(deadline=None, database=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     stream=st.sampled_from([STREAM, (48000, 1, 32), (24000, 1, 16)]),

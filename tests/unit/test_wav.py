@@ -5,7 +5,7 @@ import tracemalloc
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from records.audio import BrokenAudio, UnsupportedAudio
@@ -23,7 +23,6 @@ SOUND = sine(seconds=0.001)
 AUDIO = Wav().build(SOUND)[44:]
 ODD = (b"odd ", b"123")
 MS, IMA = 0x0002, 0x0011
-unhurried = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def parse(*pieces: bytes) -> bytes:
@@ -337,7 +336,6 @@ def test_many_bytes_before_the_audio_are_skipped_without_being_held() -> None:
     assert held_bytes < len(piece)
 
 
-@unhurried
 @given(data=st.binary(max_size=200), cuts=st.lists(st.integers(0, 200), max_size=5))
 @example(data=b"RIFF", cuts=[1])
 def test_arbitrary_bytes_are_refused_with_the_same_words_however_they_are_cut(
@@ -348,7 +346,6 @@ def test_arbitrary_bytes_are_refused_with_the_same_words_however_they_are_cut(
     assert outcome(*cut_up(data, cuts)) == whole
 
 
-@unhurried
 @given(
     wav=st.sampled_from(
         [
