@@ -42,7 +42,8 @@ def keep(stack: Stack) -> None:
     answers = Counter(
         (line["method"], line["path"], line["status"])
         for file in log.parent.glob(f"{log.name}*")
-        for line in map(json.loads, file.read_text(errors="replace").splitlines())
+        # nginx's own words are no JSON.
+        for line in map(json.loads, re.findall("^{.*}$", file.read_text(errors="replace"), re.MULTILINE))
     )
     SEEN.mkdir(parents=True, exist_ok=True)
     kept = [[*answer, count] for answer, count in answers.items()]

@@ -30,7 +30,7 @@ def test_a_document_is_served_as_it_stands_in_the_repository(client: Client, ser
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_type_of_problem_leads_to_its_paragraph(client: Client, service: str) -> None:
-    types = set(re.findall(r'"(/problems/[^"]+)"', client.http.get(f"/openapi/{service}.json").text))
+    types = set(re.findall("/problems/[a-z-]+", client.http.get(f"/openapi/{service}.json").text))
     assert len(types) > 5
     for one in types:
         answer = client.http.get(one)
@@ -44,6 +44,21 @@ def test_every_type_of_problem_leads_to_its_paragraph(client: Client, service: s
 )
 def test_what_is_not_described_is_a_problem(client: Client, path: str) -> None:
     assert_problem(client.http.get(path), 404, "unknown-route")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/docs", "/docs/", "/docs/page.js", "/openapi/users.json", "/openapi/records.json"),
+        "/problems/unavailable",
+    ],
+)
+def test_a_head_is_answered_with_the_headers_of_the_get(client: Client, path: str) -> None:
+    head, get = client.http.head(path), client.http.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    own = {"date", "x-request-id"}
+    told, expected = ({k: v for k, v in one.headers.items() if k not in own} for one in (head, get))
+    assert told == expected
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/"])

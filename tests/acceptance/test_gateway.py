@@ -8,7 +8,7 @@ import pytest
 
 from deploy.client import Client
 from tests.acceptance.answers import assert_json, assert_problem, request_id_of
-from tests.acceptance.forms import TINY_WAV
+from tests.acceptance.forms import NOBODY, TINY_WAV
 from tests.acceptance.wire import make_head, open_wire
 
 
@@ -138,6 +138,11 @@ def test_a_control_character_in_a_header_is_a_problem(base_url: str) -> None:
         answer = wire.read_answer()
     assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/problem+json")
     assert answer.json()["type"] == "/problems/invalid-request"
+
+
+@pytest.mark.parametrize("path", ["/%72ecords", f"/records/{NOBODY.replace('4', '%34')}", "/user%73/me"])
+def test_an_address_that_is_escaped_is_nowhere(client: Client, path: str) -> None:
+    assert_problem(client.http.get(path), 404, "unknown-route")
 
 
 def test_a_405_of_the_gateway_says_what_is_allowed(client: Client) -> None:

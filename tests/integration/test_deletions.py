@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from common.db import execute
 from common.problems import InvalidCredentials, Unavailable
 from deploy.client import Client
 from deploy.local.stack import Stack
@@ -32,6 +33,12 @@ from tests.integration.pausing import (
 )
 from tests.integration.reading import until_awaited
 from tests.integration.sounds import LARGE, SMALL, pieces, wav_of
+
+
+async def test_what_postgres_rolls_back_for_another_may_be_tried_again(isolated: Isolated) -> None:
+    deadlock = text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'deadlock_detected'; END $$")
+    with pytest.raises(Unavailable):
+        await execute(isolated.engine, deadlock)
 
 
 async def assert_all_is_swept(isolated: Isolated, user_id: UUID, wire: Wire) -> None:

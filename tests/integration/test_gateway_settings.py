@@ -94,6 +94,46 @@ def test_what_has_been_played_is_played_without_the_store_and_the_rest_is_503(
     assert http.get(other["url"]).status_code == 200
 
 
+def test_a_store_that_hangs_is_away_and_the_error_is_no_song(
+    chosen: Stack, ann: dict[str, Any], http: httpx.Client
+) -> None:
+    record = upload(chosen, ann)
+    minio = psutil.Process(chosen.pid("minio"))
+    minio.suspend()
+    try:
+        answer = http.get(f"{record['url']}&download=1", headers={"Origin": SITE})
+    finally:
+        minio.resume()
+    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/unavailable")
+    assert "Content-Disposition" not in answer.headers
+    assert answer.headers["Access-Control-Allow-Origin"] == SITE
+
+
+def test_who_has_waited_long_enough_for_another_listener_hears_the_range(
+    chosen: Stack, ann: dict[str, Any]
+) -> None:
+    record = upload(chosen, ann)
+    minio = psutil.Process(chosen.pid("minio"))
+    gateway = chosen.pid("gateway")
+    minio.suspend()
+    try:
+        before = peers(gateway, chosen.ports.minio)
+        with ThreadPoolExecutor(3) as pool:
+            asked = [
+                pool.submit(httpx.get, record["url"], headers={"Range": "bytes=0-"}, trust_env=False)
+                for _ in range(3)
+            ]
+            # Each has a connection of its own, so none waits for another any more.
+            until(lambda: peers(gateway, chosen.ports.minio) >= before + 3)
+            minio.resume()
+            answers = [each.result() for each in asked]
+    finally:
+        minio.resume()
+    assert [answer.status_code for answer in answers] == [206] * 3
+    assert {answer.headers["Accept-Ranges"] for answer in answers} == {"bytes"}
+    assert {len(answer.content) for answer in answers} == {record["size_bytes"]}
+
+
 def test_one_mp3_is_kept_once_however_often_it_is_asked_for(
     chosen: Stack, ann: dict[str, Any], http: httpx.Client
 ) -> None:

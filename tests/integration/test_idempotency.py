@@ -10,8 +10,10 @@ from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from common.credentials import Credentials
+from common.db import transaction
 from common.problems import InvalidCredentials, Unavailable
 from deploy.client import Client
 from deploy.local.stack import Stack
@@ -180,6 +182,21 @@ async def test_an_upload_that_goes_wrong_at_any_call_can_be_sent_again_with_its_
     # Where only the answer to the last statement was lost, there is a record, which is announced now.
     assert outcomes == [Published] * (len(outcomes) - is_done) + [Replayed] * is_done
     assert len(outcomes) >= 3
+
+
+async def test_the_sweeper_leaves_what_is_locked_to_its_next_round(isolated: Isolated) -> None:
+    user_id, credentials = await isolated.make_user()
+    await store(isolated, credentials)
+    await isolated.query(
+        "UPDATE records SET published_at = published_at - interval '25 hours' WHERE user_id = :id", id=user_id
+    )
+    keys = "SELECT idempotency_key FROM records WHERE user_id = :id"
+    async with transaction(isolated.engine) as connection:
+        await connection.execute(text(f"{keys} FOR UPDATE"), {"id": user_id})
+        await isolated.sweep()
+        assert [row.idempotency_key for row in await isolated.query(keys, id=user_id)] != [None]
+    await isolated.sweep()
+    assert [row.idempotency_key for row in await isolated.query(keys, id=user_id)] == [None]
 
 
 async def test_a_key_is_free_once_the_sweeper_has_taken_the_upload_of_a_process_that_is_gone(

@@ -114,6 +114,7 @@ class Question(NamedTuple):
         meanings = {
             "ETAG": f'"{record["sha256"]}"',
             "DATE": format_datetime(created.astimezone(UTC), usegmt=True),
+            "LIKE": format_datetime(created.astimezone(UTC), usegmt=True).lower(),
             "SIZE": str(record["size_bytes"]),
             "LAST": str(record["size_bytes"] - 1),
         }
@@ -125,8 +126,8 @@ class Question(NamedTuple):
 
 LATER, EARLIER = "Fri, 01 Jan 2100 00:00:00 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"
 
-# Requests for a record by the status of their answer. ETAG means its entity tag, DATE its last change, SIZE
-# its number of bytes, and LAST one less.
+# Requests for a record by the status of their answer. ETAG means its entity tag, DATE its last change, LIKE
+# the same in small letters, SIZE its number of bytes, and LAST one less.
 ASKED: dict[int, list[tuple[str, dict[str, str]]]] = {
     200: [
         ("GET", {}),
@@ -139,6 +140,7 @@ ASKED: dict[int, list[tuple[str, dict[str, str]]]] = {
         ("GET", {"Range": "bytes="}),
         ("GET", {"Range": "bytes=-"}),
         ("GET", {"Range": "bytes=1.5-3"}),
+        ("GET", {"Range": "bytes=\t0-1"}),
         ("GET", {"Range": "items=0-1"}),
         ("GET", {"Range": "0-1"}),
         ("GET", {"Range": "bytes=0-1,5-6"}),
@@ -166,6 +168,9 @@ ASKED: dict[int, list[tuple[str, dict[str, str]]]] = {
         ("GET", {"Range": "bytes=0-1", "If-Range": EARLIER}),
         ("GET", {"Range": "bytes=0-1", "If-Range": LATER}),
         ("GET", {"Range": "bytes=0-1", "If-Range": "nonsense"}),
+        ("GET", {"Range": "bytes=0-1", "If-Range": ""}),
+        # Given in other words than ours, so by somebody else.
+        ("GET", {"Range": "bytes=0-1", "If-Range": "LIKE"}),
         ("GET", {"Range": "bytes=SIZE-", "If-Range": '"other"'}),
         ("GET", {"If-Range": "ETAG"}),
     ],

@@ -17,8 +17,9 @@ from common.problems import Unavailable
 CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_SECONDS = 10
 # Classes of SQLSTATE that are about the server and not the statement: connection lost, read-only, login
-# refused, out of resources (connections, disk), starting up or shutting down, system error.
-AWAY_CLASSES = {"08", "25", "28", "53", "57", "58"}
+# refused, rolled back for another transaction (deadlock), out of resources (connections, disk), starting up
+# or shutting down, system error.
+AWAY_CLASSES = {"08", "25", "28", "40", "53", "57", "58"}
 
 
 def make_url_of(database_url: str, password: str = "") -> URL:

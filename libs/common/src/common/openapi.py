@@ -29,9 +29,11 @@ NEEDS_CREDENTIALS: list[Json] = [{"bearer": []}, {"basic": []}]
 MAY_HAVE_CREDENTIALS: list[Json] = [*NEEDS_CREDENTIALS, {}]
 DESCRIPTION = """\
 Every error is `application/problem+json` (RFC 9457), and its `type` leads to a paragraph about it. Besides
-what stands at each operation, any address can answer 405 to another method, 408 to a request that stops, 413
-to a body over its limit, 414 to an address over 8 KiB, 501 and 505 to what is not HTTP/1.1, and 500, which is
-a fault of ours.
+what stands at each operation, any address can answer [405](/problems/method-not-allowed) to another method,
+[408](/problems/request-timeout) to a request that stops, [413](/problems/too-large) to a body over its limit,
+[414](/problems/uri-too-long) to an address over 8 KiB, [501](/problems/not-implemented) and
+[505](/problems/http-version-not-supported) to what is not HTTP/1.1, and [500](/problems/internal-error),
+which is a fault of ours.
 
 **Authorize** takes a user's token (bearer), or id and token (basic); `POST /users` makes both.
 """

@@ -17,11 +17,9 @@ from records.problems import PreconditionFailed, RangeNotSatisfiable
 
 # werkzeug's own reading of ranges answers 416 to a suffix longer than the MP3, and the whole to the suffix 0.
 SINGLE_RANGE = re.compile(
-    r"bytes=[ \t]*((?P<first>[0-9]{1,18})-(?P<last>[0-9]{0,18})|-(?P<suffix>[0-9]{1,18}))[ \t]*",
+    r"bytes= *((?P<first>[0-9]{1,18})-(?P<last>[0-9]{0,18})|-(?P<suffix>[0-9]{1,18})) *",
     re.IGNORECASE,
 )
-
-
 MAX_STEM_BYTES = 200
 DEFAULT_STEM = "recording"
 
@@ -134,7 +132,5 @@ def _is_known(headers: Mapping[str, str], mp3: Representation) -> bool:
 
 
 def _range_is_of_this(if_range: str | None, mp3: Representation) -> bool:
-    if not if_range:
-        return True
-    # Only the very date counts (section 13.1.5), and only the strong tag.
-    return if_range == f'"{mp3.etag}"' or _read_date(if_range) == mp3.last_modified
+    # Only the strong tag counts, and only the date as it was given (section 13.1.5).
+    return if_range is None or if_range in (f'"{mp3.etag}"', http_date(mp3.last_modified))

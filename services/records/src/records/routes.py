@@ -45,11 +45,11 @@ from records.uploads import Uploads
 
 MP3_TYPE = "audio/mpeg"
 WAVEFORM_TYPE = "application/json"
-# Nine digits: what is counted in a waveform stays below 2**31, which its readers may count on.
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CURSOR = re.compile(openapi.CURSOR)
 DEFAULT_PAGE, MAX_PAGE = 50, 100
 PAGE_PARAMETERS = ("limit", "cursor")
+# Nine digits: what is counted in a waveform stays below 2**31, which its readers may count on.
 COUNT = re.compile("[1-9][0-9]{0,8}", re.ASCII)
 IDEMPOTENCY_KEY = re.compile(openapi.IDEMPOTENCY_KEY)
 
@@ -236,15 +236,17 @@ async def get_record_audio(
     headers = make_headers(selection, mp3)
     if selection.status == 304:  # noqa: PLR2004
         return Response(b"", status_code=304, headers=headers)
-    headers["Content-Disposition"] = make_disposition(record.title, is_attachment=is_attachment)
+    disposition = make_disposition(record.title, is_attachment=is_attachment)
     if request.method == "GET" and backend.settings.downloads == "accel":
         way = "cached" if is_decided_alike(request.headers, selection) else "direct"
         if way == "direct" or selection.status != 206:  # noqa: PLR2004
             # Here nginx says so itself.
             del headers["Accept-Ranges"]
+        # nginx would keep Content-Disposition where the store is away, and a browser save the error.
+        headers["X-Blob-Disposition"] = disposition
         headers["X-Accel-Redirect"] = await make_internal_link(backend.store, object_key, way, selection, mp3)
         return Response(b"", status_code=200, headers=headers, media_type=MP3_TYPE)
-    headers["Content-Length"] = str(selection.length)
+    headers |= {"Content-Disposition": disposition, "Content-Length": str(selection.length)}
     if request.method == "HEAD":
         return Response(b"", status_code=selection.status, headers=headers, media_type=MP3_TYPE)
     pieces = await backend.store.open(object_key, selection.first, selection.length)

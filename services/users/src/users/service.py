@@ -73,7 +73,7 @@ async def delete_user(engine: AsyncEngine, credentials: Credentials) -> None:
     async with transaction(engine) as connection:
         # Locks the row: uploads that begin from here on wait for the end, and cannot be published any more
         # (records.service); those that began before are seen by the second statement.
-        gone = narrow(update(User), credentials).values(token_digest=None, deleted_at=func.now())
+        gone = narrow(update(User), credentials).values(name="", token_digest=None, deleted_at=func.now())
         user_id = await connection.scalar(gone.returning(User.id))
         if user_id is None:
             raise wrong_credentials()
