@@ -7,7 +7,7 @@ here, and the four calls of a multipart upload are made one by one.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from io import BytesIO
@@ -121,13 +121,15 @@ class ObjectStore:
         return f"{url.path}?{url.query}"
 
     @_translated
-    async def open(self, key: str, first: int = 0, length: int = 0) -> AsyncIterator[bytes]:
-        """The `length` bytes (0: all) of an object from byte `first` on, in pieces.
+    async def open(self, key: str, first: int = 0, length: int = 0) -> AsyncGenerator[bytes, None]:
+        """The `length` bytes (0: all) of an object from byte `first` on, in pieces; to be closed (`aclose`).
 
         The store has answered by then.
         """
-        response = await self._client.get_object(self._bucket, key, first, length)
-        return _read(response)
+        pieces = _read(await self._client.get_object(self._bucket, key, first, length))
+        # Or it could not be closed before its first piece.
+        await anext(pieces)
+        return pieces
 
     @_translated
     async def check(self) -> None:
@@ -136,8 +138,9 @@ class ObjectStore:
             raise Unavailable("The bucket is missing")
 
 
-async def _read(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _read(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
     try:
+        yield b""
         async for piece in response.content.iter_chunked(READ_BYTES):
             yield piece
     finally:
