@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Row, Update, delete, func, or_, select, update
+from sqlalchemy import Row, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.db import advisory_lock, execute
@@ -54,12 +54,22 @@ async def sweep(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> 
     A tombstone goes when its object and its open uploads were seen gone twice, at least a lease and the
     longest PUT apart, so that the late PUT of a process that was paused is still caught.
     """
-    old_keys = _unlocked(
-        Record.idempotency_key.is_not(None), Record.published_at < func.now() - IDEMPOTENCY_KEYS_KEPT
+    # Those of a user who is being deleted are left for later: to wait for them could be a deadlock.
+    old_keys = (
+        select(Record.id)
+        .where(Record.idempotency_key.is_not(None), Record.published_at < func.now() - IDEMPOTENCY_KEYS_KEPT)
+        .with_for_update(skip_locked=True)
     )
-    await execute(engine, old_keys.values(idempotency_key=None, idempotency_options=None))
-    expired = _unlocked(Record.state == "uploading", Record.lease_until < func.now())
-    await execute(engine, expired.values(state="deleting", lease_until=None))
+    await execute(
+        engine,
+        update(Record).where(Record.id.in_(old_keys)).values(idempotency_key=None, idempotency_options=None),
+    )
+    await execute(
+        engine,
+        update(Record)
+        .where(Record.state == "uploading", Record.lease_until < func.now())
+        .values(state="deleting", lease_until=None),
+    )
     # Committed: from here on none of these can be published any more.
     between_looks = timedelta(seconds=lease_seconds + REQUEST_TIMEOUT_SECONDS)
     is_due = or_(Record.gone_since.is_(None), Record.gone_since < func.now() - between_looks)
@@ -80,15 +90,6 @@ async def sweep(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> 
             failures += 1
             if failures == MAX_FAILURES:
                 raise
-
-
-def _unlocked(*conditions: ColumnElement[bool]) -> Update:
-    """An update of the rows that nobody else has locked; the next sweep sees the others.
-
-    To wait for them could be a deadlock with the deletion of a user, which locks many rows in another order.
-    """
-    free = select(Record.id).where(*conditions).with_for_update(skip_locked=True)
-    return update(Record).where(Record.id.in_(free))
 
 
 async def _look_after(engine: AsyncEngine, store: ObjectStore, row: Row[Any]) -> None:
