@@ -239,5 +239,7 @@ def test_every_other_method_is_refused_and_the_right_ones_named(
             assert response.status_code == 405
             assert response.headers["Content-Type"] == "application/problem+json"
         else:
-            assert_problem(response, 405, "method-not-allowed")
+            # nginx, which refuses these two itself, does not name them.
+            named = () if method in ("TRACE", "BREW") else (method,)
+            assert_problem(response, 405, "method-not-allowed", *named)
     assert_untouched(client, place)
