@@ -325,7 +325,8 @@ class Stack:
         if name == "postgres":
             return postgres.is_ready(self.ports.postgres)
         if name == "minio":
-            return _answers(self.ports.minio, "/minio/health/ready")
+            # Its `health/ready` says so before buckets and keys are loaded, and requests are answered 503.
+            return _answers(self.ports.minio, "/minio/health/cluster")
         if name == "gateway":
             host = urlsplit(self.base_url).hostname or LOOPBACK
             return _answers(self.ports.gateway, "/healthz", host)

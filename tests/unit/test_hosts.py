@@ -1,12 +1,11 @@
 """Which Host headers are accepted."""
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from common.hosts import make_host_check
+from common.hosts import HostCheck
 from common.problems import UnknownHost
 from common.settings import ServiceSettings
 
@@ -17,9 +16,16 @@ SETTINGS = ServiceSettings(
 )
 
 
-def check(host: str) -> None:
-    connection = SimpleNamespace(headers={"host": host} if host else {})
-    asyncio.run(make_host_check(SETTINGS)(cast(Any, connection), cast(Any, None)))
+def check(*hosts: str) -> bool:
+    """Whether a request with these Host headers is passed on."""
+    passed: list[Any] = []
+
+    async def next_app(scope: Any, _receive: Any, _send: Any) -> None:
+        passed.append(scope)
+
+    scope = cast(Any, {"headers": [(b"host", host.encode()) for host in hosts]})
+    asyncio.run(HostCheck(SETTINGS).handle(scope, cast(Any, None), cast(Any, None), next_app))
+    return passed == [scope]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +47,7 @@ def check(host: str) -> None:
     ],
 )
 def test_our_hosts_are_accepted_with_any_port(host: str) -> None:
-    check(host)
+    assert check(host)
 
 
 @pytest.mark.parametrize(
@@ -67,3 +73,9 @@ def test_every_other_host_is_refused_and_named(host: str) -> None:
     with pytest.raises(UnknownHost, match="ALLOWED_HOSTS") as refused:
         check(host)
     assert repr(host) in refused.value.detail
+
+
+@pytest.mark.parametrize("hosts", [(), ("localhost", "localhost"), ("localhost", "evil.example")])
+def test_none_and_two_hosts_are_refused(hosts: tuple[str, ...]) -> None:
+    with pytest.raises(UnknownHost):
+        check(*hosts)

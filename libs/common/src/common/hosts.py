@@ -1,45 +1,43 @@
 """Which Host headers are accepted: a link is made from it, so a forged one must not get into a link."""
 
 import ipaddress
-from collections.abc import Callable, Coroutine
 from functools import lru_cache
-from typing import Any
 from urllib.parse import urlsplit
 
-from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from common.problems import UnknownHost
 from common.settings import ServiceSettings
 
-Connection = ASGIConnection[Any, Any, Any, Any]
+CACHED_HOSTS = 64
 
 
-def make_host_check(
-    settings: ServiceSettings,
-) -> Callable[[Connection, BaseRouteHandler], Coroutine[Any, Any, None]]:
-    """A guard for routes: passes localhost names, IP literals, PUBLIC_URL's host and ALLOWED_HOSTS.
+class HostCheck(ASGIMiddleware):
+    """Middleware of routes: passes localhost names, IP literals, PUBLIC_URL's host and ALLOWED_HOSTS.
 
     It raises UnknownHost (421, RFC 9110 section 15.5.20) for every other host.
     """
-    allowed = {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
-    if settings.public_url:
-        allowed.add(urlsplit(settings.public_url).hostname or "")
 
-    @lru_cache(maxsize=64)
-    def is_ours(host: str) -> bool:
-        name = _name_of(host)
-        return bool(name) and (name in allowed or is_loopback(name) or _address_of(name) is not None)
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._allowed = {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
+        if settings.public_url:
+            self._allowed.add(urlsplit(settings.public_url).hostname or "")
+        self.is_ours = lru_cache(CACHED_HOSTS)(self._is_ours)
 
-    # Litestar would run a plain function in a thread, which takes longer than all the rest of a check.
-    async def check_host(connection: Connection, _: BaseRouteHandler) -> None:
-        host = connection.headers.get("host", "")
-        if not is_ours(host):
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Serves one request, or refuses it."""
+        # Joined, two of them are no host.
+        host = b",".join([value for name, value in scope["headers"] if name == b"host"]).decode("latin-1")
+        if not self.is_ours(host):
             raise UnknownHost(
                 f"The host {host[:100]!r} is not known here; ALLOWED_HOSTS and PUBLIC_URL are the settings."
             )
+        await next_app(scope, receive, send)
 
-    return check_host
+    def _is_ours(self, host: str) -> bool:
+        name = _name_of(host)
+        return bool(name) and (name in self._allowed or is_loopback(name) or _address_of(name) is not None)
 
 
 def _name_of(host: str) -> str:

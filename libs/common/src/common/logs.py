@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -65,6 +66,8 @@ class RequestLog:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        # The line of every request does not go through structlog's processors, which take six times as long.
+        self._write = structlog.BytesLogger(sys.stdout.buffer).msg
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection; the lifespan passes through."""
@@ -89,11 +92,15 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            if scope["path"] not in QUIET_PATHS:
-                log.info(
-                    "request",
-                    method=str(scope.get("method")),
-                    path=ID.sub("*", scope["path"]),
-                    status=status,
-                    seconds=round(time.perf_counter() - started, 4),
-                )
+            if scope["path"] not in QUIET_PATHS and log.is_enabled_for(logging.INFO):
+                line = {
+                    "event": "request",
+                    "method": scope.get("method"),
+                    "path": ID.sub("*", scope["path"]),
+                    "status": status,
+                    "seconds": round(time.perf_counter() - started, 4),
+                    "request_id": request_id,
+                    "level": "info",
+                    "timestamp": datetime.now(UTC),
+                }
+                self._write(msgspec.json.encode(line))

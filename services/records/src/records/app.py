@@ -10,7 +10,7 @@ from litestar.di import Provide
 from common.cors import make_cors
 from common.db import check_database, make_engine
 from common.health import make_health_routes
-from common.hosts import make_host_check
+from common.hosts import HostCheck
 from common.methods import with_options
 from common.openapi import make_openapi
 from common.problems import render
@@ -75,7 +75,7 @@ def create_app(settings: Settings) -> Litestar:
                     get_record_audio,
                     get_record_waveform,
                 ),
-                guards=[make_host_check(settings)],
+                middleware=[HostCheck(settings)],
             ),
             *make_health_routes({"PostgreSQL": check_postgres, "object store": check_store}),
         ],

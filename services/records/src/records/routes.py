@@ -15,7 +15,6 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
 from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncEngine
-from werkzeug.http import http_date
 
 from common.bodies import stream_body
 from common.credentials import parse_authorization, require_credentials
@@ -26,6 +25,7 @@ from records.download import (
     Representation,
     Selection,
     is_decided_alike,
+    make_date,
     make_disposition,
     make_headers,
     select_bytes,
@@ -333,7 +333,7 @@ async def make_internal_link(
     is_part = selection.status == 206 and (selection.length < mp3.size_bytes or way == "direct")  # noqa: PLR2004
     span = f"{selection.first}-{last}" if is_part else ""
     presigned = (await store.presign(object_key)).lstrip("/")
-    return f"/_blob/{way}/{mp3.etag}/{quote(http_date(mp3.last_modified))}/{span}/{presigned}"
+    return f"/_blob/{way}/{mp3.etag}/{quote(make_date(mp3.last_modified))}/{span}/{presigned}"
 
 
 def read_download(request: Request[Any, Any, Any]) -> bool:

@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from io import BytesIO
 from typing import Any, NamedTuple, ParamSpec, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
+from cachetools import TTLCache
 from miniopy_async.api import Minio
 from miniopy_async.datatypes import Part
 from miniopy_async.error import MinioException, S3Error
@@ -31,6 +32,7 @@ REQUEST_TIMEOUT_SECONDS = 60
 CONNECT_TIMEOUT_SECONDS = 5
 # A link of the gateway to the store is used at once; it must outlive the transfer's start only.
 PRESIGNED_LIFETIME = timedelta(minutes=5)
+PRESIGNED_KEPT, PRESIGNED_KEPT_SECONDS = 1024, 60
 READ_BYTES = 256 * 1024
 
 
@@ -68,6 +70,7 @@ class ObjectStore:
     def __init__(self, client: Minio, bucket: str) -> None:
         self._client = client
         self._bucket = bucket
+        self._presigned: TTLCache[str, str] = TTLCache(PRESIGNED_KEPT, PRESIGNED_KEPT_SECONDS)
 
     @_translated
     async def put(self, key: str, data: bytes) -> None:
@@ -114,11 +117,15 @@ class ObjectStore:
         await self._client.remove_object(self._bucket, key)
         return True
 
-    @_translated
     async def presign(self, key: str) -> str:
-        """Path and query with which whoever has them may GET the object for a few minutes."""
-        url = urlsplit(await self._client.presigned_get_object(self._bucket, key, expires=PRESIGNED_LIFETIME))
-        return f"{url.path}?{url.query}"
+        """Path and query with which whoever has them may GET the object for a few minutes.
+
+        Asks nobody. What is listened to now is asked for again and again: its signature is used for a while.
+        """
+        if not (presigned := self._presigned.get(key)):
+            url = await self._client.presigned_get_object(self._bucket, key, expires=PRESIGNED_LIFETIME)
+            presigned = self._presigned[key] = urlunsplit(("", "", *urlsplit(url)[2:]))
+        return presigned
 
     @_translated
     async def open(self, key: str, first: int = 0, length: int = 0) -> AsyncGenerator[bytes, None]:

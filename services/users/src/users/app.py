@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.cors import make_cors
 from common.db import check_database, make_engine
 from common.health import make_health_routes
-from common.hosts import make_host_check
+from common.hosts import HostCheck
 from common.methods import with_options
 from common.openapi import make_openapi
 from common.problems import render
@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> Litestar:
             Router(
                 "/",
                 route_handlers=with_options(post_user, get_user, post_token, remove_user),
-                guards=[make_host_check(settings)],
+                middleware=[HostCheck(settings)],
             ),
             make_pages(),
             *make_health_routes({"PostgreSQL": check_postgres}),
