@@ -66,6 +66,7 @@ class RequestLog:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._is_enabled = log.is_enabled_for(logging.INFO)
         # The line of every request does not go through structlog's processors, which take six times as long.
         self._write = structlog.BytesLogger(sys.stdout.buffer).msg
 
@@ -92,7 +93,7 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            if scope["path"] not in QUIET_PATHS and log.is_enabled_for(logging.INFO):
+            if scope["path"] not in QUIET_PATHS and self._is_enabled:
                 line = {
                     "event": "request",
                     "method": scope.get("method"),
