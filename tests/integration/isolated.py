@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from sqlalchemy import Executable, Row, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.credentials import Credentials, digest
-from common.db import make_engine
+from common.db import Reader, make_engine
 from common.settings import load
 from deploy.local.stack import Stack
 from records.settings import Settings, SetupSettings
@@ -137,6 +137,8 @@ class Isolated:
     setup: SetupSettings
     engine: AsyncEngine
     """With the login of the records service."""
+    reader: Reader
+    """On that engine."""
     users_engine: AsyncEngine
     """With the login of the users service."""
     owner: AsyncEngine
@@ -290,9 +292,9 @@ async def open_parts(setup: SetupSettings, settings: Settings) -> AsyncIterator[
     users_engine = make_engine(users_url.render_as_string(hide_password=False), setup.users_database_password)
     owner = make_engine(setup.database_url, setup.postgres_password)
     try:
-        async with make_session() as session:
+        async with make_session() as session, aclosing(Reader(engine)) as reader:
             store = ObjectStore(make_client(settings.store, session), settings.store.s3_bucket)
-            yield Isolated(settings, setup, engine, users_engine, owner, store, session)
+            yield Isolated(settings, setup, engine, reader, users_engine, owner, store, session)
     finally:
         for each in (engine, users_engine, owner):
             await each.dispose()

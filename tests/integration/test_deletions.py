@@ -95,7 +95,7 @@ async def test_a_record_that_is_published_before_its_user_is_deleted_goes_too(is
     # It was there, for a moment.
     record = await upload.go_on()
     with pytest.raises(UnknownRecord):
-        await find_record(isolated.engine, record.id, upload.user_id)
+        await find_record(isolated.reader, record.id, upload.user_id)
     await assert_all_is_swept(isolated, upload.user_id, upload.wire)
 
 
@@ -105,10 +105,10 @@ async def test_a_record_that_is_published_in_the_middle_of_a_deletion_goes_too(i
     deletion = Deleting(isolated, upload.credentials, user_is_marked)
     await deletion.start()
     record = await upload.go_on()
-    await find_record(isolated.engine, record.id, upload.user_id)
+    await find_record(isolated.reader, record.id, upload.user_id)
     await deletion.go_on()
     with pytest.raises(UnknownRecord):
-        await find_record(isolated.engine, record.id, upload.user_id)
+        await find_record(isolated.reader, record.id, upload.user_id)
     await assert_all_is_swept(isolated, upload.user_id, upload.wire)
 
 

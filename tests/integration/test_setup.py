@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.db import make_engine
+from common.db import Reader, make_engine
 from common.migrate import make_alembic_config, migrate
 from common.problems import type_of
 from deploy.local.stack import Stack
@@ -284,14 +284,15 @@ async def test_a_record_of_the_version_before_keeps_its_link_and_says_that_it_ha
                 {"id": record_id, "user": user.id},
             )
         await migrate(engine)
-        record, object_key = await find_record(engine, record_id, user.id)
-        assert (object_key, record.duration_seconds) == ("key", 1.0)
-        assert (record.peak_dbfs, record.rms_dbfs, record.truncated) == (None, None, False)
-        with pytest.raises(NoWaveform) as refusal:
-            await find_waveform(engine, record_id, user.id)
-        assert (refusal.value.status_code, type_of(refusal.value)) == (404, "/problems/no-waveform")
-        with pytest.raises(UnknownRecord):
-            await find_waveform(engine, record_id, uuid4())
+        async with aclosing(Reader(engine)) as reader:
+            record, object_key = await find_record(reader, record_id, user.id)
+            assert (object_key, record.duration_seconds) == ("key", 1.0)
+            assert (record.peak_dbfs, record.rms_dbfs, record.truncated) == (None, None, False)
+            with pytest.raises(NoWaveform) as refusal:
+                await find_waveform(reader, record_id, user.id)
+            assert (refusal.value.status_code, type_of(refusal.value)) == (404, "/problems/no-waveform")
+            with pytest.raises(UnknownRecord):
+                await find_waveform(reader, record_id, uuid4())
 
 
 async def test_a_row_that_is_ready_but_not_complete_is_refused_by_the_database(place: Isolated) -> None:

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from litestar import Litestar, Router
 from litestar.di import Provide
 
 from common.cors import make_cors
-from common.db import check_database, make_engine
+from common.db import Reader, check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import HostCheck
 from common.methods import with_options
@@ -38,12 +38,12 @@ def create_app(settings: Settings) -> Litestar:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         nonlocal backend
         engine = make_engine(settings.database_url, settings.database_password)
-        async with open_store(settings.store) as store:
+        async with aclosing(Reader(engine)) as reader, open_store(settings.store) as store:
             uploads = Uploads(engine, store, settings)
             sweeper = asyncio.create_task(
                 run_sweeper(engine, store, settings.lease_seconds, settings.sweep_seconds)
             )
-            backend = Backend(engine, store, uploads, settings)
+            backend = Backend(engine, reader, store, uploads, settings)
             try:
                 yield
             finally:

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.bodies import stream_body
 from common.credentials import parse_authorization, require_credentials
+from common.db import Reader
 from common.problems import InvalidCredentials, InvalidRequest
 from common.text import parse_uuid
 from records import openapi
@@ -59,6 +60,7 @@ class Backend(NamedTuple):
     """What the routes work with."""
 
     engine: AsyncEngine
+    reader: Reader
     store: ObjectStore
     uploads: Uploads
     settings: Settings
@@ -167,7 +169,7 @@ async def get_record(
     request: Request[Any, Any, Any], record_id: FromPath[UUID], backend: NamedDependency[Backend]
 ) -> RecordDocument:
     """One record of the user."""
-    record, _ = await find_record(backend.engine, record_id, await authenticate(request, backend))
+    record, _ = await find_record(backend.reader, record_id, await authenticate(request, backend))
     return describe(record, make_link(request, backend.settings, record))
 
 
@@ -231,7 +233,7 @@ async def get_record_audio(
 ) -> Response[Any]:
     """The MP3 behind a link, whole or a range of it; only the bytes of a GET are left to nginx."""
     is_attachment = read_download(request)
-    record, object_key = await find_record(backend.engine, *read_link(request))
+    record, object_key = await find_record(backend.reader, *read_link(request))
     mp3 = represent(record)
     selection = select_bytes(request.method, request.headers, mp3)
     headers = make_headers(selection, mp3)
@@ -272,7 +274,7 @@ async def get_record_waveform(
 ) -> Response[Any]:
     """The waveform of a record, for its user and for whoever has its link."""
     resolution = read_resolution(request)
-    record, stored = await find_waveform(backend.engine, record_id, await identify(request, backend.engine))
+    record, stored = await find_waveform(backend.reader, record_id, await identify(request, backend.engine))
     waveform = stored.coarsen(**resolution)
     document = WaveformDocument(
         version=2,

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import Credentials, narrow, wrong_credentials
-from common.db import DriverStatement, execute, fetch_row
+from common.db import DriverStatement, Reader, execute
 from common.tables import Record, User
 from records.audio import Waveform
 from records.problems import IdempotencyKeyInUse, NoWaveform, UnknownRecord
@@ -196,21 +196,21 @@ async def forget(engine: AsyncEngine, record_id: UUID) -> None:
     await execute(engine, delete(Record).where(Record.id == record_id, Record.state == "uploading"))
 
 
-async def find_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> tuple[Published, str]:
+async def find_record(reader: Reader, record_id: UUID, user_id: UUID) -> tuple[Published, str]:
     """The record and its object key: the one check of every download.
 
     Raises UnknownRecord where it is absent, not ready, or somebody else's.
     """
-    row = await _find(engine, FIND_RECORD, record_id, user_id)
+    row = await _find(reader, FIND_RECORD, record_id, user_id)
     return Published.of(row), row["object_key"]
 
 
-async def find_waveform(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> tuple[Published, Waveform]:
+async def find_waveform(reader: Reader, record_id: UUID, user_id: UUID) -> tuple[Published, Waveform]:
     """The record and its waveform.
 
     Raises UnknownRecord as `find_record` does, and NoWaveform for a record from before there were any.
     """
-    row = await _find(engine, FIND_WAVEFORM, record_id, user_id)
+    row = await _find(reader, FIND_WAVEFORM, record_id, user_id)
     if row["waveform"] is None:
         raise NoWaveform("The record was made before waveforms were; upload its WAV again to have one.")
     return Published.of(row), Waveform(row["waveform_samples_per_pixel"], row["waveform"])
@@ -243,8 +243,8 @@ async def delete_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> 
         raise _unknown()
 
 
-async def _find(engine: AsyncEngine, statement: DriverStatement, record_id: UUID, user_id: UUID) -> Any:
-    row = await fetch_row(engine, statement, {"record_id": record_id, "user_id": user_id})
+async def _find(reader: Reader, statement: DriverStatement, record_id: UUID, user_id: UUID) -> Any:
+    row = await reader.fetch_row(statement, {"record_id": record_id, "user_id": user_id})
     if not row:
         raise _unknown()
     return row
