@@ -1,5 +1,6 @@
 """The gateway by itself: its errors are problems too, it tells its health, and what is inside stays there."""
 
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -41,6 +42,26 @@ def test_the_gateway_can_be_asked_by_head(client: Client) -> None:
     assert request_id_of(response)
 
 
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match", "If-Unmodified-Since", "If-Modified-Since"])
+def test_a_condition_on_health_is_answered_in_our_words(client: Client, header: str) -> None:
+    response = client.http.get("/healthz", headers={header: formatdate(0, usegmt=True)})
+    if header in ("If-Match", "If-Unmodified-Since"):
+        assert_problem(response, 412, "precondition-failed")
+    else:
+        assert assert_json(response, 200) == {"status": "ok"}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_address_itself_leads_to_the_page(client: Client, method: str) -> None:
+    response = client.http.request(method, "/")
+    assert (response.status_code, response.headers["Content-Type"]) == (302, "text/html")
+    # Relative, so that it holds behind any name and port.
+    assert response.headers["Location"] == "/docs"
+    assert request_id_of(response)
+    page = client.http.request(method, "/", follow_redirects=True)
+    assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+
+
 # What nginx itself refuses
 
 
@@ -77,9 +98,21 @@ def test_a_body_that_is_too_large_is_a_problem(base_url: str, path: str) -> None
     assert_problem(ask(base_url, head), 413, "too-large", "65536")
 
 
-def test_headers_that_are_too_large_are_a_problem(client: Client) -> None:
-    response = client.http.get("/healthz", headers={"X-Header": "x" * 40_000})
-    assert_problem(response, 400, "invalid-request")
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param({"X-Header": "x" * 9000}, id="one line"),
+        pytest.param({f"X-{number}": "x" * 7000 for number in range(5)}, id="all lines"),
+    ],
+)
+def test_headers_that_are_too_large_are_a_problem(client: Client, headers: dict[str, str]) -> None:
+    response = client.http.get("/healthz", headers=headers)
+    assert_problem(response, 400, "invalid-request", "8 KiB or the whole over 32 KiB")
+
+
+def test_a_header_that_is_there_twice_and_may_be_there_once_is_a_problem(client: Client) -> None:
+    headers = [("If-None-Match", '"1"'), ("If-None-Match", '"2"')]
+    assert_problem(client.http.get("/record", headers=headers), 400, "invalid-request", "twice")
 
 
 @pytest.mark.parametrize(
@@ -145,10 +178,24 @@ def test_an_address_that_is_escaped_is_nowhere(client: Client, path: str) -> Non
     assert_problem(client.http.get(path), 404, "unknown-route")
 
 
-def test_a_405_of_the_gateway_says_what_is_allowed(client: Client) -> None:
-    answer = client.http.put("/healthz")
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/docs", "/docs/", "/docs/index.css", "/problems/busy", "/openapi/records.json"]
+)
+def test_what_can_be_read_only_says_so(client: Client, path: str) -> None:
+    for method in ("GET", "HEAD"):
+        assert client.http.request(method, path).status_code in (200, 302)
+    for method in ("PUT", "POST", "DELETE", "OPTIONS", "BREW"):
+        answer = client.http.request(method, path)
+        assert_problem(answer, 405, "method-not-allowed")
+        assert answer.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize("method", ["TRACE", "BREW"])
+@pytest.mark.parametrize("path", ["/nothing", "/users/x", "/records/x"])
+def test_no_method_is_named_where_nothing_is(client: Client, method: str, path: str) -> None:
+    answer = client.http.request(method, path)
     assert_problem(answer, 405, "method-not-allowed")
-    assert answer.headers["Allow"] == "GET, HEAD"
+    assert "Allow" not in answer.headers
 
 
 @pytest.mark.parametrize("path", ["/users", "/records", "/record", "/readyz/users"])
@@ -240,6 +287,7 @@ def test_the_bytes_of_a_record_are_reached_by_its_link_only(
         *("/metrics", "/users/metrics", "/records/metrics", "/readyz", "/readyz/", "/readyz/minio"),
         *("/healthz/", "/minio/health/live", "/minio/", "/_problem", "/@problem", "/problem", "/@store_away"),
         *("/nginx_status", "/stub_status", "/schema", "/schema/openapi.json", "/records/", "/record/"),
+        *("//record", "//healthz", "/users//me"),
         *("/record/../metrics", "/users/../readyz", "/users/..;/metrics", "/users%2f..%2fmetrics"),
     ],
 )

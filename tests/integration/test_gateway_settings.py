@@ -10,10 +10,15 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from miniopy_async.commonconfig import ENABLED, REPLACE, CopySource, Filter, Tags
+from miniopy_async.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
+from common.settings import load
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
+from records.settings import SetupSettings
+from records.storage import make_client, make_session
 from tests.integration.reading import until
 from tests.integration.sounds import LARGE, SMALL, wav_of
 from tests.stacks import temporary_stack
@@ -247,6 +252,57 @@ def test_after_a_restart_in_the_middle_the_players_next_range_works(
         rest = client.http.get(record["url"], headers=headers)
         assert (rest.status_code, len(rest.content)) == (206, record["size_bytes"] - half)
         assert client.http.get(record["url"]).content[:1024] == begun
+
+
+# The store's headers
+
+
+def tells(http: httpx.Client, url: str, **headers: str) -> list[tuple[str, str]]:
+    """All headers of a download but those that each has anew; one that is there twice is there twice."""
+    answer = http.get(url, headers=headers)
+    assert answer.status_code in (200, 206)
+    return sorted(pair for pair in answer.headers.multi_items() if pair[0] not in ("date", "x-request-id"))
+
+
+async def test_what_the_store_knows_of_an_object_does_not_get_into_an_answer(
+    chosen: Stack, ann: dict[str, Any], http: httpx.Client
+) -> None:
+    record = upload(chosen, ann)
+    ways = [{}, {"Range": "bytes=0-9"}, {"Range": "bytes=0-"}, {"If-Match": "*"}]
+    before = [tells(http, record["url"], **way) for way in ways]
+    bucket, key = "records", f"{ann['id']}/{record['id']}.mp3"
+    tags = Tags.new_object_tags()
+    tags["secret"] = "tag"
+    metadata: dict[str, str | list[str] | tuple[str]] = {
+        "Cache-Control": "public, max-age=999",
+        "Content-Disposition": "attachment; filename=metadata.html",
+        "Content-Encoding": "gzip",
+        "Content-Language": "xx",
+        "Content-Type": "text/html",
+    }
+    settings = load(SetupSettings, chosen.environment("setup"))
+    root = {"access_key": settings.minio_root_user, "secret_key": settings.minio_root_password}
+    async with make_session() as session:
+        owner = make_client(settings.store, session, **root)
+        rule = Rule(ENABLED, rule_filter=Filter(prefix=ann["id"]), expiration=Expiration(days=365))
+        await owner.set_bucket_lifecycle(bucket, LifecycleConfig([rule]))
+        await owner.copy_object(
+            bucket,
+            key,
+            CopySource(bucket, key),
+            metadata=metadata,
+            metadata_directive=REPLACE,
+            tags=tags,
+            tagging_directive=REPLACE,
+        )
+        until(lambda: not kept(chosen))
+        try:
+            # The other ways first, so that the store is asked for each.
+            after = [tells(http, record["url"], **way) for way in reversed(ways)][::-1]
+            assert tells(http, record["url"]) == before[0]
+        finally:
+            await owner.delete_bucket_lifecycle(bucket)
+    assert after == before
 
 
 # TLS in front

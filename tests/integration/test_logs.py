@@ -1,5 +1,6 @@
 """The logs tell what happened, under the id that the client saw, and nothing that opens a door."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -10,11 +11,28 @@ import pytest
 
 from deploy.client import Client
 from deploy.local.stack import Stack
+from tests.acceptance.wire import make_head, open_wire
 from tests.integration.reading import Log, until
 from tests.integration.sounds import LARGE, SMALL, wav_of
 
 PARTS = ["users", "records", "gateway"]
 REQUEST_ID = re.compile(r"[0-9a-f]{32}")
+
+
+MISPLACED = [
+    "/{token}",
+    "/users/{user}/{token}",
+    "/users/me/{token}",
+    "/record/{record}",
+    "/records/{odd}",
+    "/record&user={user}&id={record}",
+    "/record%3Fid={record}&user={user}",
+    "/record;id={record}",
+    "/{user}/{record}.mp3",
+    "/records/{record}%2Dx",
+    "/records/{record}/waveform/x",
+    "/readyz/{token}",
+]
 
 
 def folder_of(stack: Stack) -> Path:
@@ -66,7 +84,11 @@ def use_everything(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]
         headers={"Authorization": f"Bearer {user['token']}x", "Content-Type": "audio/wav"},
     )
     assert wrong.status_code == 401
-    # Somebody will put a token where it does not belong.
+    # Somebody will put a token, or an id, where it does not belong.
+    for path in MISPLACED:
+        ids = {"user": user["id"], "record": records[0]["id"], "odd": records[0]["id"].replace("-", "_")}
+        answer = client.http.get(path.format(token=user["token"], **ids))
+        assert answer.status_code == 404, path
     assert client.http.post(f"/records?token={user['token']}", content=b"").status_code >= 400
     assert client.http.get(f"/users?token={user['token']}").status_code == 405
     return user, records
@@ -79,13 +101,58 @@ def test_no_log_holds_a_token_a_link_or_a_presigned_address(stack: Stack, client
     texts = all_text(stack)
     assert {f"{part}.log" for part in PARTS} <= set(texts)
     secrets = [user["token"], "X-Amz-Signature", "X-Amz-Credential", "Bearer ", "Basic "]
-    secrets += [record["id"] for record in records]
+    # The last twelve digits betray it however it is written.
+    secrets += [secret[-12:] for secret in (user["token"], *(record["id"] for record in records))]
     leaks = {(name, secret) for name, text in texts.items() for secret in secrets if secret in text} | {
         (name, match[0])
         for name, text in texts.items()
         for match in re.finditer(r"[?&](?:id|user|token)=.*", text)
     }
     assert leaks == set()
+
+
+def test_no_log_holds_a_link_where_the_cache_fails(stack: Stack, client: Client) -> None:
+    user = client.create_user("Logged")
+    record = client.upload_stream(iter([wav_of(SMALL)]), user["token"])
+    gateway = Log(stack, "gateway")
+    # nginx's name for it, where it finds a folder instead of a file.
+    name = hashlib.md5(f"records/{user['id']}/{record['id']}.mp3".encode()).hexdigest()  # noqa: S324
+    cached = folder_of(stack).parent / "gateway" / "cache" / name[-1] / name[-3:-1] / name
+    cached.mkdir(parents=True)
+    assert client.http.get(record["url"]).status_code == 503
+    until(lambda: [line for line in gateway.text().splitlines() if '"/record"' in line])
+    assert record["id"] not in gateway.text()
+    assert "X-Amz" not in gateway.text()
+
+
+def test_the_gateway_logs_the_address_of_a_route_and_of_nothing_else(stack: Stack, client: Client) -> None:
+    base_url = str(client.http.base_url)
+    gateway = Log(stack, "gateway")
+    addresses = {
+        f"/records/{uuid4()}?x=1": "/records/*",
+        f"/records/{uuid4()}/waveform?user=x": "/records/*/waveform",
+        f"/records/{uuid4().hex.upper()}": "/records/*",
+        "/users/me/token?x": "/users/me/token",
+        "/docs/index.css": "/docs/*",
+        "/problems/busy": "/problems/*",
+        "/openapi/users.json": "/openapi/users.json",
+        "/readyz/users?x": "/readyz/users",
+        "/?x": "/",
+        f"/records/{uuid4()}x": "/*",
+        "/recordx": "/*",
+        "/record/": "/*",
+        "//record": "/*",
+        "/record#x": "/*",
+        "/record\xa0": "/*",
+        "nonsense": "/*",
+    }
+    for address in addresses:
+        with open_wire(base_url) as wire:
+            # A byte that is no UTF-8 may not make a line that is none either.
+            wire.send(make_head("GET", address, base_url).replace("\xa0".encode(), b"\xa0"))
+            wire.read_answer()
+    until(lambda: len(gateway.lines()) == len(addresses))
+    assert [line["path"] for line in gateway.lines()] == list(addresses.values())
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from records.download import Representation, Selection, make_headers, select_bytes
+from records.download import Representation, Selection, choose_way, make_headers, select_bytes
 from records.problems import PreconditionFailed, RangeNotSatisfiable
 
 ETAG = "ab" * 32
@@ -27,6 +27,11 @@ SELECTIONS = [
     ({"range": "bytes=-1"}, Selection(206, 999, 1)),
     ({"range": "bytes=-1000"}, Selection(206, 0, 1000)),
     ({"range": "bytes=-99999"}, Selection(206, 0, 1000)),
+    ({"range": f"bytes=990-{'9' * 30}"}, Selection(206, 990, 10)),
+    ({"range": f"bytes=-{'9' * 30}"}, Selection(206, 0, 1000)),
+    ({"range": f"bytes={'0' * 30}10-20"}, Selection(206, 10, 11)),
+    ({"range": "bytes=0-1,"}, Selection(206, 0, 2)),
+    ({"range": "bytes= ,\t,0-1 ,\t"}, Selection(206, 0, 2)),
     # Malformed, of another unit, or of several parts: the range is ignored.
     ({"range": "bytes=5-2"}, WHOLE),
     ({"range": "bytes=a-b"}, WHOLE),
@@ -34,11 +39,15 @@ SELECTIONS = [
     ({"range": "bytes=--5"}, WHOLE),
     ({"range": "seconds=0-1"}, WHOLE),
     ({"range": "bytes=0-1,5-6"}, WHOLE),
+    ({"range": "bytes=,"}, WHOLE),
+    ({"range": f"bytes={'9' * 30}-5"}, WHOLE),
+    ({"range": f"bytes=0-{'9' * 8000}"}, WHOLE),
     # If-Range.
     ({"range": "bytes=0-1", "if-range": f'"{ETAG}"'}, Selection(206, 0, 2)),
     ({"range": "bytes=0-1", "if-range": f'W/"{ETAG}"'}, WHOLE),
     ({"range": "bytes=0-1", "if-range": '"other"'}, WHOLE),
     ({"range": "bytes=0-1", "if-range": SAME}, Selection(206, 0, 2)),
+    ({"range": "bytes=0-1", "if-range": f'"{ETAG}" \t'}, Selection(206, 0, 2)),
     ({"range": "bytes=0-1", "if-range": LATER}, WHOLE),
     ({"range": "bytes=0-1", "if-range": EARLIER}, WHOLE),
     ({"range": "bytes=9999-", "if-range": '"other"'}, WHOLE),
@@ -87,7 +96,9 @@ def test_a_condition_that_fails_is_refused(headers: dict[str, str]) -> None:
         select_bytes("GET", headers, MP3)
 
 
-@pytest.mark.parametrize("span", ["bytes=1000-", "bytes=2000-", "bytes=1000-2000", "bytes=-0"])
+@pytest.mark.parametrize(
+    "span", ["bytes=1000-", "bytes=2000-", "bytes=1000-2000", f"bytes={'9' * 30}-", "bytes=-0"]
+)
 def test_a_range_outside_the_mp3_is_refused_with_its_size(span: str) -> None:
     with pytest.raises(RangeNotSatisfiable) as refused:
         select_bytes("GET", {"range": span}, MP3)
@@ -102,3 +113,28 @@ def test_a_head_ignores_ranges_but_not_conditions() -> None:
 def test_a_part_says_which_part_it_is() -> None:
     assert make_headers(Selection(206, 10, 11), MP3)["Content-Range"] == "bytes 10-20/1000"
     assert "Content-Range" not in make_headers(WHOLE, MP3)
+
+
+@pytest.mark.parametrize(
+    ("headers", "way", "span"),
+    [
+        ({}, "whole", ""),
+        ({"if-none-match": '"other"', "if-modified-since": EARLIER}, "whole", ""),
+        # The client's range, which is ignored, is kept from nginx.
+        ({"range": "bytes=5-2"}, "whole", ""),
+        ({"range": "bytes=0-1", "if-range": '"other"'}, "whole", ""),
+        ({"range": "bytes=10-20"}, "part", "10-20"),
+        ({"range": "bytes=-10"}, "part", "990-999"),
+        # All of it is kept in the cache, however it was asked for.
+        ({"range": "bytes=0-"}, "part", "0-"),
+        ({"range": "bytes=-1000"}, "part", "0-"),
+        # nginx would refuse these.
+        ({"range": f"bytes=0-{'9' * 19}"}, "direct", "0-999"),
+        ({"range": "bytes=0-1,"}, "direct", "0-1"),
+        ({"if-match": "*"}, "direct", ""),
+        ({"if-match": "*", "range": "bytes=0-1"}, "direct", "0-1"),
+        ({"if-unmodified-since": SAME, "range": "bytes=0-"}, "direct", "0-999"),
+    ],
+)
+def test_nginx_is_told_which_way_it_decides_alike(headers: dict[str, str], way: str, span: str) -> None:
+    assert choose_way(headers, select_bytes("GET", headers, MP3), MP3) == (way, span)

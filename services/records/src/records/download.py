@@ -17,10 +17,14 @@ from werkzeug.http import dump_options_header, http_date, parse_date, parse_etag
 from records.problems import PreconditionFailed, RangeNotSatisfiable
 
 # werkzeug's own reading of ranges answers 416 to a suffix longer than the MP3, and the whole to the suffix 0.
+# Elements of the list may be empty (RFC 9110 section 5.6.1). Numbers may have as many digits as Python reads.
 SINGLE_RANGE = re.compile(
-    r"bytes= *((?P<first>[0-9]{1,18})-(?P<last>[0-9]{0,18})|-(?P<suffix>[0-9]{1,18})) *",
+    r"bytes=[ \t,]*((?P<first>[0-9]{1,4300})-(?P<last>[0-9]{0,4300})|-(?P<suffix>[0-9]{1,4300}))[ \t,]*",
     re.IGNORECASE,
 )
+# What nginx reads in the same way: no comma, and numbers up to which it can count.
+NGINX_RANGE = re.compile(r"bytes= *([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18}) *", re.IGNORECASE)
+WHITE_SPACE = " \t"
 # What a record is asked for again and again is made of the same dates and names.
 KEPT = 1024
 MAX_STEM_BYTES = 200
@@ -85,14 +89,27 @@ def make_headers(selection: Selection, mp3: Representation) -> dict[str, str]:
     return headers
 
 
-def is_decided_alike(headers: Mapping[str, str], selection: Selection) -> bool:
-    """Whether nginx, which sees the same request, decides in the same way on what it has in its cache.
+def choose_way(headers: Mapping[str, str], selection: Selection, mp3: Representation) -> tuple[str, str]:
+    """How nginx, which sees the same request, is to send a selection: way and span for its location /_blob.
 
-    It has other ideas of preconditions, as it does not know our ETag then, and of ranges that may be ignored.
+    - `whole`: from its cache, without a look at the client's range.
+    - `part`: what the client's range says, cut from what is in its cache. Of what is not there it fetches the
+      span, and for `0-` everything, which it keeps.
+    - `direct`: the span (or all) past the cache, on which nginx would decide otherwise: it knows no ETag of
+      ours when it looks at If-Match and If-Unmodified-Since, and refuses some ranges.
+
+    In no way does nginx itself announce ranges: make_headers has done so.
     """
+    is_part = selection.status == 206  # noqa: PLR2004
+    last = selection.first + selection.length - 1
+    span = f"{selection.first}-{last}" if is_part else ""
     if "if-match" in headers or "if-unmodified-since" in headers:
-        return False
-    return selection.status == 206 or "range" not in headers  # noqa: PLR2004
+        return "direct", span
+    if not is_part:
+        return "whole", span
+    if not NGINX_RANGE.fullmatch(headers["range"]):
+        return "direct", span
+    return "part", span if selection.length < mp3.size_bytes else "0-"
 
 
 @lru_cache(KEPT)
@@ -143,4 +160,4 @@ def _is_known(headers: Mapping[str, str], mp3: Representation) -> bool:
 
 def _range_is_of_this(if_range: str | None, mp3: Representation) -> bool:
     # Only the strong tag counts, and only the date as it was given (section 13.1.5).
-    return if_range is None or if_range in (f'"{mp3.etag}"', make_date(mp3.last_modified))
+    return if_range is None or if_range.rstrip(WHITE_SPACE) in (f'"{mp3.etag}"', make_date(mp3.last_modified))

@@ -24,8 +24,7 @@ from common.text import parse_uuid
 from records import openapi
 from records.download import (
     Representation,
-    Selection,
-    is_decided_alike,
+    choose_way,
     make_date,
     make_disposition,
     make_headers,
@@ -241,13 +240,10 @@ async def get_record_audio(
         return Response(b"", status_code=304, headers=headers)
     disposition = make_disposition(record.title, is_attachment=is_attachment)
     if request.method == "GET" and backend.settings.downloads == "accel":
-        way = "cached" if is_decided_alike(request.headers, selection) else "direct"
-        if way == "direct" or selection.status != 206:  # noqa: PLR2004
-            # Here nginx says so itself.
-            del headers["Accept-Ranges"]
+        way, span = choose_way(request.headers, selection, mp3)
         # nginx would keep Content-Disposition where the store is away, and a browser save the error.
         headers["X-Blob-Disposition"] = disposition
-        headers["X-Accel-Redirect"] = await make_internal_link(backend.store, object_key, way, selection, mp3)
+        headers["X-Accel-Redirect"] = await make_internal_link(backend.store, object_key, way, span, mp3)
         return Response(b"", status_code=200, headers=headers, media_type=MP3_TYPE)
     headers |= {"Content-Disposition": disposition, "Content-Length": str(selection.length)}
     if request.method == "HEAD":
@@ -328,12 +324,9 @@ def read_resolution(request: Request[Any, Any, Any]) -> dict[str, int]:
 
 
 async def make_internal_link(
-    store: ObjectStore, object_key: str, way: str, selection: Selection, mp3: Representation
+    store: ObjectStore, object_key: str, way: str, span: str, mp3: Representation
 ) -> str:
     """Where nginx finds the bytes, and what it says of them: the gateway's location /_blob reads it."""
-    last = selection.first + selection.length - 1
-    is_part = selection.status == 206 and (selection.length < mp3.size_bytes or way == "direct")  # noqa: PLR2004
-    span = f"{selection.first}-{last}" if is_part else ""
     presigned = (await store.presign(object_key)).lstrip("/")
     return f"/_blob/{way}/{mp3.etag}/{quote(make_date(mp3.last_modified))}/{span}/{presigned}"
 
