@@ -1,5 +1,6 @@
 """Idempotency-Key of POST /records: an upload that is sent again is answered with the record of the first."""
 
+import json
 import select
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -178,10 +179,11 @@ def test_a_used_key_is_answered_before_the_audio_is_sent(
     assert_replayed(answer_before_the_audio(base_url, fields, *lines(FORM_TYPE), key_line), record)
     in_header = [*lines(FORM_TYPE | bearer(user)), key_line]
     assert_replayed(answer_before_the_audio(base_url, begin_form(Part("title", "x")), *in_header), record)
-    assert_reused(answer_before_the_audio(base_url, begin_form(), *in_header), "x")
+    other = begin_form(Part("title", "y"))
+    assert_reused(answer_before_the_audio(base_url, other, *in_header), '"x"')
 
 
-@pytest.mark.parametrize(("query", "is_same"), [("?title=x", True), ("", False), ("?title=y", False)])
+@pytest.mark.parametrize(("query", "is_same"), [("?title=x", True), ("", True), ("?title=y", False)])
 def test_a_used_key_of_a_bare_wav_is_answered_before_anything_of_it_is_sent(
     client: Client, user: dict[str, Any], base_url: str, query: str, is_same: bool
 ) -> None:
@@ -195,7 +197,7 @@ def test_a_used_key_of_a_bare_wav_is_answered_before_anything_of_it_is_sent(
     if is_same:
         assert_replayed(answer, record)
     else:
-        assert_reused(answer, '{"title":"x"}')
+        assert_reused(answer, '{"title":"x","bitrate_kbps":128}')
 
 
 def test_a_replayed_upload_never_breaks_the_next_request_of_its_client(
@@ -218,7 +220,7 @@ def test_a_replayed_upload_never_breaks_the_next_request_of_its_client(
     ("was", "now"),
     [
         pytest.param({"title": "a"}, {"title": "b"}, id="another title"),
-        pytest.param({"title": "a"}, {}, id="no title"),
+        pytest.param({"title": "a"}, {"title": ""}, id="an empty title"),
         pytest.param({}, {"title": "a"}, id="a title"),
         pytest.param({"bitrate_kbps": "64"}, {"bitrate_kbps": "128"}, id="another bitrate"),
         pytest.param({"bitrate_kbps": "64"}, {}, id="no bitrate"),
@@ -236,9 +238,39 @@ def test_a_key_with_other_options_is_refused_and_its_record_stays(
 ) -> None:
     key = make_key()
     record = assert_made(first(client, user, key, **was))
-    assert_reused(again(client, user, key, **now), f"{key!r} was used with the options")
+    shown = {"title": was.get("title"), "bitrate_kbps": int(was.get("bitrate_kbps", "128"))}
+    used_with = json.dumps(shown, separators=(",", ":"))
+    assert_reused(again(client, user, key, **now), f"{key!r} was used with {used_with};")
     assert_replayed(again(client, user, key, **was), record)
     assert list_ids(client, user) == [record["id"]]
+
+
+@pytest.mark.parametrize("again", [post_bare, post_form])
+@pytest.mark.parametrize("first", [post_bare, post_form])
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        pytest.param({"bitrate_kbps": "128"}, {}, id="the default bitrate, and none"),
+        pytest.param({}, {"bitrate_kbps": "128"}, id="no bitrate, and the default"),
+        pytest.param({"title": "a"}, {}, id="no title"),
+        pytest.param({"title": "a", "bitrate_kbps": "64"}, {"bitrate_kbps": "64"}, id="only the bitrate"),
+    ],
+)
+def test_options_that_come_to_the_same_are_the_same(
+    client: Client, user: dict[str, Any], first: Post, again: Post, was: dict[str, str], now: dict[str, str]
+) -> None:
+    key = make_key()
+    record = assert_made(first(client, user, key, **was))
+    assert_replayed(again(client, user, key, **now), record)
+
+
+def test_a_bitrate_is_compared_as_it_was_asked_for(client: Client, user: dict[str, Any]) -> None:
+    key = make_key()
+    record = assert_made(post_bare(client, user, key, bitrate_kbps="320"))
+    # At 8 kHz there is no more.
+    assert record["bitrate_kbps"] == 64
+    assert_replayed(post_form(client, user, key, bitrate_kbps="320"), record)
+    assert_reused(post_form(client, user, key, bitrate_kbps="64"), '"bitrate_kbps":320')
 
 
 @pytest.mark.parametrize(
@@ -269,13 +301,28 @@ def test_options_are_compared_wherever_they_stand_in_front_of_the_audio(
     assert_reused(post_parts(client, key, options[0], audio(), user_id(user), token(user)), "96")
 
 
-def test_a_title_behind_the_audio_is_not_read_again(client: Client, user: dict[str, Any]) -> None:
+def test_a_title_in_front_of_the_audio_is_compared_wherever_it_stood_before(
+    client: Client, user: dict[str, Any]
+) -> None:
     key = make_key()
-    parts = user_id(user), token(user), audio()
-    record = assert_made(post_parts(client, key, *parts, Part("title", "a")))
+    record = assert_made(post_parts(client, key, user_id(user), token(user), audio(), Part("title", "a")))
     assert record["title"] == "a"
-    assert_replayed(post_parts(client, key, *parts, Part("title", "a")), record)
-    assert_replayed(post_parts(client, key, *parts, Part("title", "b")), record)
+    assert_replayed(post_bare(client, user, key, title="a"), record)
+    assert_replayed(post_form(client, user, key, title="a"), record)
+    assert_reused(post_form(client, user, key, title="b"), '"title":"a"')
+
+
+@pytest.mark.parametrize("was", ["in front", "behind"])
+def test_a_title_behind_the_audio_is_not_compared(client: Client, user: dict[str, Any], was: str) -> None:
+    key, title = make_key(), Part("title", "a")
+    who = user_id(user), token(user)
+    record = assert_made(
+        post_parts(client, key, *who, *([title, audio()] if was == "in front" else [audio(), title]))
+    )
+    for other in ("a", "b"):
+        behind = Part("title", other)
+        assert_replayed(post_parts(client, key, *who, audio(), behind), record)
+        assert_replayed(post_parts(client, key, audio(), behind, *who), record)
 
 
 def test_an_option_that_cannot_be_had_is_refused_as_without_a_key(

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from sqlalchemy import text
 
@@ -258,6 +259,21 @@ async def test_who_deletes_the_account_during_an_upload_gets_503_for_it_and_noth
     assert_problem(link, 404, "unknown-record")
     assert await inside.objects(user_id) == []
     await assert_all_is_swept(inside, user_id, Wire())
+
+
+async def test_a_deletion_may_take_longer_than_other_statements(
+    inside: Isolated, base_url: str, user: dict[str, Any]
+) -> None:
+    """As one of very many records does: here it waits for a lock until another has waited too long."""
+    me = httpx.AsyncClient(base_url=base_url, auth=(user["id"], user["token"]), timeout=BOUND_SECONDS)
+    async with me, inside.owner.execution_options(isolation_level="READ COMMITTED").begin() as holding:
+        await holding.execute(text("SELECT FROM users WHERE id = :id FOR UPDATE"), {"id": user["id"]})
+        deletion = asyncio.create_task(me.delete("/users/me"))
+        async with asyncio.timeout(BOUND_SECONDS):
+            await inside.until_waiting(1)
+        assert_problem(await me.post("/users/me/token"), 503, "unavailable")
+        await holding.rollback()
+        assert (await deletion).status_code == 204
 
 
 async def test_the_objects_of_deleted_records_and_users_are_removed_by_the_next_sweep(

@@ -303,10 +303,35 @@ async def test_other_options_are_refused_before_the_audio_is_read_and_change_not
         await uploads.store_record(titled("b"), credentials, KEY)
     await uploads.close()
     assert refusal.value.status_code == 422
-    assert '{"title":"a"}' in refusal.value.detail
+    assert '{"title":"a","bitrate_kbps":128}' in refusal.value.detail
     (row,) = await isolated.rows(user_id)
-    assert (row.id, row.title, row.idempotency_options) == (record.id, "a", {"title": "a"})
+    assert (row.id, row.title, row.idempotency_options) == (record.id, "a", {"bitrate_kbps": 128})
     await isolated.assert_record_is_whole(user_id, wire)
+
+
+@pytest.mark.parametrize("options", ["{}", '{"title": "a"}'])
+async def test_a_record_whose_upload_was_noted_without_a_bitrate_had_the_default(
+    isolated: Isolated, options: str
+) -> None:
+    user_id, credentials = await isolated.make_user()
+    record = await store(isolated, credentials)
+    await isolated.query(
+        "UPDATE records SET idempotency_options = cast(:options AS jsonb) WHERE user_id = :id",
+        id=user_id,
+        options=options,
+    )
+    assert (await replay(isolated, credentials)).id == record.id
+    uploads = isolated.uploads(default_bitrate_kbps=64)
+    with pytest.raises(IdempotencyKeyReused):
+        await uploads.store_record(with_bitrate("128"), credentials, KEY)
+    assert (await uploads.store_record(with_bitrate("64"), credentials, KEY)).id == record.id
+    await uploads.close()
+
+
+async def with_bitrate(kbps: str) -> AsyncIterator[Field | bytes]:
+    yield Field("bitrate_kbps", kbps)
+    async for piece in unread():
+        yield piece
 
 
 async def test_a_replay_gives_its_place_back(isolated: Isolated) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from deploy.client import Client
 from deploy.local.stack import Stack
+from tests.acceptance.answers import assert_problem
 from tests.acceptance.wire import make_head, open_wire
 from tests.integration.reading import Log, until
 from tests.integration.sounds import LARGE, SMALL, wav_of
@@ -204,6 +205,18 @@ def test_the_id_that_the_client_saw_finds_the_lines_of_its_request(
     assert (line["method"], line["path"], line["status"]) == (method, path, status)
     (line,) = until(lambda: [each for each in gateway.lines() if each.get("request_id") == request_id])
     assert (line["method"], line["path"], line["status"]) == (method, path, status)
+
+
+def test_a_request_that_is_not_http_is_found_by_its_id_too(stack: Stack) -> None:
+    log = Log(stack, "records")
+    target = f"/records/{uuid4()}/waveform?user={uuid4()}"
+    with open_wire(stack.base_url) as wire:
+        wire.send(make_head("GET", target, stack.base_url, "X: a\x01b"))
+        answer = wire.read_answer()
+    assert_problem(answer, 400, "invalid-request")
+    (line,) = until(lambda: log.requests("/records/*/waveform"))
+    assert (line["method"], line["status"]) == ("GET", 400)
+    assert line["request_id"] == answer.headers["x-request-id"]
 
 
 def test_an_id_that_a_client_makes_up_is_not_taken(stack: Stack, client: Client) -> None:

@@ -12,6 +12,8 @@ from sqlalchemy import Row
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
+from tests.acceptance.answers import assert_problem
+from tests.acceptance.wire import make_head, open_wire
 from tests.integration.isolated import Isolated
 from tests.integration.reading import Log, until, until_awaited
 from tests.wavs import Wav, silence
@@ -119,3 +121,30 @@ async def test_a_client_that_vanishes_after_its_last_byte_leaves_a_whole_record_
         assert row.state == "ready"
         assert await inside.objects(row.user_id) == [row.object_key]
         assert await inside.open_uploads(row.object_key) == []
+
+
+async def test_an_upload_whose_chunks_break_off_in_nonsense_is_a_problem_and_leaves_nothing(
+    stack: Stack, inside: Isolated, user: dict[str, Any]
+) -> None:
+    # The gateway would not let it through.
+    service = f"http://{LOOPBACK}:{stack.ports.records}"
+    head = make_head(
+        "POST",
+        "/records",
+        service,
+        f"Authorization: Bearer {user['token']}",
+        "Content-Type: audio/wav",
+        "Transfer-Encoding: chunked",
+    )
+    with open_wire(service) as wire:
+        wire.send(head, b"2\r\nRI\r\n")
+        await until_awaited(partial(inside.rows, UUID(user["id"])))
+        wire.send(b"nonsense\r\n")
+        assert_problem(wire.read_answer(), 400, "invalid-request")
+        # The rest is not refused with a reset.
+        wire.send(long_wav())
+
+    async def is_forgotten() -> bool:
+        return not await inside.rows(UUID(user["id"]))
+
+    await until_awaited(is_forgotten)

@@ -31,11 +31,14 @@ def make_url_of(database_url: str, password: str = "") -> URL:
     return url.set(password=password) if password else url
 
 
-def make_engine(database_url: str, password: str = "") -> AsyncEngine:
+def make_engine(
+    database_url: str, password: str = "", statement_timeout_seconds: int = STATEMENT_TIMEOUT_SECONDS
+) -> AsyncEngine:
     """An engine on which every statement is its own transaction.
 
     What needs several in one says so (`transaction`), and none may be held while a body is read or an object
-    stored; AUTOCOMMIT without a reset on return is one round trip a statement instead of three.
+    stored; AUTOCOMMIT without a reset on return is one round trip a statement instead of three. A limit for
+    statements is one of asyncpg's connection, so what may take longer has an engine of its own.
     """
     engine = create_async_engine(
         make_url_of(database_url, password),
@@ -46,7 +49,7 @@ def make_engine(database_url: str, password: str = "") -> AsyncEngine:
         pool_reset_on_return=None,
         # Digests of tokens must not get into a log.
         hide_parameters=True,
-        connect_args={"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": STATEMENT_TIMEOUT_SECONDS},
+        connect_args={"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": statement_timeout_seconds},
     )
     event.listen(engine.sync_engine, "checkout", _refuse_dead)
     return engine

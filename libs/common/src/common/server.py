@@ -4,43 +4,75 @@ import os
 import sys
 from collections.abc import Callable
 from typing import TypeVar
+from urllib.parse import unquote
 from uuid import uuid4
 
 import msgspec
+import structlog
 import uvicorn
 from litestar import Litestar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from common.logs import RequestLog, configure_logs
+from common.logs import ID, REQUEST_ID, RequestLog, configure_logs
 from common.problems import InvalidRequest, type_of
 from common.settings import ServiceSettings, SettingsError, load
+
+log = structlog.get_logger()
 
 S = TypeVar("S", bound=ServiceSettings)
 
 # Longer than the gateway keeps its connections to us: the side that closes first must be the gateway.
 KEEP_ALIVE_SECONDS = 75
 GRACEFUL_SHUTDOWN_SECONDS = 30
+# How long a client may go on sending after a request that is not HTTP.
+LINGER_SECONDS = 10
 
 
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol, which answers a request that is not HTTP with a problem instead of plain text."""
 
+    _is_refused = False
+
+    def data_received(self, data: bytes) -> None:
+        """Discards what comes after a request that was refused."""
+        if not self._is_refused:
+            super().data_received(data)
+
     def send_400_response(self, msg: str) -> None:
-        """Writes the answer and closes the connection: where the next request begins is not known."""
+        """Answers, and reads on until the client closes: where the next request begins is not known.
+
+        To close while a body arrives would reset the connection, and the answer could get lost.
+        """
+        self._is_refused = True
+        if not getattr(self.cycle, "response_complete", True):
+            # It is the body of a request that is being served, whose handler hears that nothing more comes.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                self.transport.close()
+                return
+        given = dict(self.headers).get(b"x-request-id", b"")
+        request_id = given.decode() if REQUEST_ID.fullmatch(given) else uuid4().hex
+        path = unquote(self.url.partition(b"?")[0].decode("latin-1"))
+        # Without a path there is no method either.
+        method = self.parser.get_method().decode() if path else ""
+        status = InvalidRequest.status_code
+        log.info("request", method=method, path=ID.sub("*", path), status=status, request_id=request_id)
         problem = {
             "type": type_of(InvalidRequest),
             "title": InvalidRequest.title,
-            "status": InvalidRequest.status_code,
+            "status": status,
             "detail": msg,
-            "request_id": uuid4().hex,
+            "request_id": request_id,
         }
         body = msgspec.json.encode(problem)
         head = (
             "HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            f"Content-Length: {len(body)}\r\nX-Request-ID: {request_id}\r\nConnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.close()
+        self.flow.resume_reading()
+        self.timeout_keep_alive_task = self.loop.call_later(LINGER_SECONDS, self.timeout_keep_alive_handler)
 
 
 def serve(create_app: Callable[[S], Litestar], kind: type[S]) -> None:

@@ -59,7 +59,7 @@ class Record(Base):
     published_at: Mapped[datetime | None]
     # By which the upload is recognised when it is sent again; null without one, and a day after publishing.
     idempotency_key: Mapped[str | None]
-    # Once ready: what that upload asked for in front of its audio (records.uploads).
+    # Once ready, with a key: the bitrate_kbps that the upload asked for, of which the MP3 may have less.
     idempotency_options: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
     __table_args__ = (

@@ -106,7 +106,9 @@ POST_RECORD = describe(
         header(
             "Idempotency-Key",
             "1 to 255 visible characters, such as a UUID. An upload with a key that has made a record in the"
-            " last 24 hours is answered with that record, without its audio (`Idempotency-Replayed: true`).",
+            " last 24 hours is answered with that record, without its audio (`Idempotency-Replayed: true`)."
+            " `bitrate_kbps` (the default where none is given) must be the same, and a `title` in front of"
+            " the audio the record's, or it is 422; the audio, and a title behind it, are not compared.",
             pattern=f"^{IDEMPOTENCY_KEY}$",
         ),
     ],

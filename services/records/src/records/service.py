@@ -79,7 +79,7 @@ class Replayed(Published, frozen=True):
 
 
 class Earlier(NamedTuple):
-    """What a key of this user was used for: the record, and the options of its upload."""
+    """What a key of this user was used for: the record, and what else its upload asked for."""
 
     record: Replayed
     options: dict[str, Any]

@@ -15,7 +15,7 @@ import ctypes
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, get_args
+from typing import get_args
 from uuid import UUID
 
 import msgspec
@@ -104,8 +104,9 @@ class Uploads:
         """
         async with AsyncExitStack() as resources:
             resources.enter_context(self._counted())
-            converter = self._new_converter(self._settings.default_bitrate_kbps)
-            upload = _Upload(ObjectWriter(self._store), resources, converter, idempotency_key)
+            bitrate_kbps = self._settings.default_bitrate_kbps
+            converter = self._new_converter(bitrate_kbps)
+            upload = _Upload(ObjectWriter(self._store), resources, converter, bitrate_kbps, idempotency_key)
             resources.callback(upload.close)
             try:
                 return await self._receive(upload, body, credentials)
@@ -144,7 +145,7 @@ class Uploads:
             else:
                 await self._take_audio(upload, item)
             if upload.earlier and upload.has_audio:
-                return _replay(upload.earlier, upload)
+                return _replay(upload.earlier, upload, self._settings.default_bitrate_kbps)
         if not upload.reservation:
             raise InvalidCredentials("Send the fields user_id and token, or an Authorization header.")
         await self._write(upload, upload.converter.finish())
@@ -159,7 +160,7 @@ class Uploads:
                 "title": upload.title,
                 "waveform": waveform.peaks,
                 "waveform_samples_per_pixel": waveform.samples_per_pixel,
-                "idempotency_options": upload.options if upload.idempotency_key else None,
+                "idempotency_options": {BITRATE: upload.bitrate_kbps} if upload.idempotency_key else None,
             },
         )
         if not record:
@@ -169,13 +170,12 @@ class Uploads:
     async def _take_field(self, upload: "_Upload", field: Field) -> None:
         if field.name == "title":
             upload.title = normalise_text("title", field.value, 0, MAX_TITLE_LENGTH) or None
-            if upload.title and not upload.has_audio:
-                upload.options["title"] = upload.title
+            upload.title_is_in_front = not upload.has_audio
             return
         if field.name == BITRATE:
             # The audio has not begun: the reading of the form sees to that.
-            upload.options[BITRATE] = self._parse_bitrate(field.value)
-            upload.converter = self._new_converter(upload.options[BITRATE])
+            upload.bitrate_kbps = self._parse_bitrate(field.value)
+            upload.converter = self._new_converter(upload.bitrate_kbps)
             return
         if upload.reservation or upload.earlier:
             raise InvalidForm("The credentials are given twice; send them in the header or as form fields.")
@@ -284,11 +284,13 @@ class _Upload:
     # Its places in the queues and its lease keeper, let go when it ends.
     resources: AsyncExitStack
     converter: audio_package.Converter
+    # As asked for; the MP3 may have less.
+    bitrate_kbps: int
     idempotency_key: str | None
     credentials: dict[str, str] = field(default_factory=dict)
     title: str | None = None
-    # What is asked for in front of the audio: what an upload that is sent again is compared by.
-    options: dict[str, Any] = field(default_factory=dict)
+    # Whether there is a title, perhaps an empty one, in front of the audio.
+    title_is_in_front: bool = False
     has_audio: bool = False
     reservation: Reservation | None = None
     # Instead of a reservation: what the key was used for.
@@ -302,12 +304,19 @@ class _Upload:
         self.converter.close()
 
 
-def _replay(earlier: Earlier, upload: _Upload) -> Replayed:
-    """The record of the earlier upload; raises IdempotencyKeyReused where that asked for something else."""
-    if earlier.options != upload.options:
-        options = msgspec.json.encode(earlier.options).decode()
+def _replay(earlier: Earlier, upload: _Upload, default_bitrate_kbps: int) -> Replayed:
+    """The record of the earlier upload; raises IdempotencyKeyReused where that was another one.
+
+    A title behind the audio is not compared, since it is not read; one in front is, wherever it stood before.
+    """
+    record = earlier.record
+    # Uploads of the version before have noted no default.
+    bitrate_kbps = earlier.options.get(BITRATE, default_bitrate_kbps)
+    has_other_title = upload.title_is_in_front and upload.title != record.title
+    if has_other_title or upload.bitrate_kbps != bitrate_kbps:
+        options = msgspec.json.encode({"title": record.title, BITRATE: bitrate_kbps}).decode()
         raise IdempotencyKeyReused(
-            f"The Idempotency-Key {upload.idempotency_key!r} was used with the options {options};"
-            " send the same ones, or another key."
+            f"The Idempotency-Key {upload.idempotency_key!r} was used with {options};"
+            " send the same, or another key."
         )
-    return earlier.record
+    return record

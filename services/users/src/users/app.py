@@ -16,6 +16,7 @@ from common.openapi import make_openapi
 from common.problems import render
 from users.pages import make_pages
 from users.routes import get_user, post_token, post_user, remove_user
+from users.service import DELETION_TIMEOUT_SECONDS
 from users.settings import Settings
 
 # A name has at most 100 characters; the gateway has the same limit for /users.
@@ -26,13 +27,17 @@ def create_app(settings: Settings) -> Litestar:
     """The users service for these settings; nothing is opened before its lifespan begins."""
 
     engine: AsyncEngine
+    # Those who delete many records take no connection from the others either.
+    patient_engine: AsyncEngine
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        nonlocal engine
-        engine = make_engine(settings.database_url, settings.database_password)
+        nonlocal engine, patient_engine
+        database = settings.database_url, settings.database_password
+        engine, patient_engine = make_engine(*database), make_engine(*database, DELETION_TIMEOUT_SECONDS)
         yield
         await engine.dispose()
+        await patient_engine.dispose()
 
     async def check_postgres() -> None:
         await check_database(engine)
@@ -40,6 +45,9 @@ def create_app(settings: Settings) -> Litestar:
     # Not from app.state, of which Litestar makes a copy for every request.
     def provide_engine() -> AsyncEngine:
         return engine
+
+    def provide_patient_engine() -> AsyncEngine:
+        return patient_engine
 
     return Litestar(
         route_handlers=[
@@ -51,7 +59,10 @@ def create_app(settings: Settings) -> Litestar:
             make_pages(),
             *make_health_routes({"PostgreSQL": check_postgres}),
         ],
-        dependencies={"engine": Provide(provide_engine, sync_to_thread=False)},
+        dependencies={
+            "engine": Provide(provide_engine, sync_to_thread=False),
+            "patient_engine": Provide(provide_patient_engine, sync_to_thread=False),
+        },
         cors_config=make_cors(settings),
         lifespan=[lifespan],
         exception_handlers={Exception: render},

@@ -74,9 +74,9 @@ async def post_token(request: Request[Any, Any, Any], engine: NamedDependency[As
 
 
 @delete("/users/me", operation_class=openapi.REMOVE_USER)
-async def remove_user(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> None:
+async def remove_user(request: Request[Any, Any, Any], patient_engine: NamedDependency[AsyncEngine]) -> None:
     """Deletes the user and all records for good: their links are 404 from the answer on."""
-    await delete_user(engine, read_credentials(request))
+    await delete_user(patient_engine, read_credentials(request))
 
 
 def read_credentials(request: Request[Any, Any, Any]) -> Credentials:
