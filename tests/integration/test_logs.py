@@ -120,7 +120,8 @@ def test_no_log_holds_a_link_where_the_cache_fails(stack: Stack, client: Client)
     name = hashlib.md5(f"records/{user['id']}/{record['id']}.mp3".encode()).hexdigest()  # noqa: S324
     cached = folder_of(stack).parent / "gateway" / "cache" / name[-1] / name[-3:-1] / name
     cached.mkdir(parents=True)
-    assert client.http.get(record["url"]).status_code == 503
+    # It cannot be read, or once nginx knows what is in its cache, not be replaced.
+    assert client.http.get(record["url"]).status_code in (200, 503)
     until(lambda: [line for line in gateway.text().splitlines() if '"/record"' in line])
     assert record["id"] not in gateway.text()
     assert "X-Amz" not in gateway.text()
