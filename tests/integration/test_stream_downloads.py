@@ -28,6 +28,9 @@ from tests.stacks import temporary_stack
 OWN = {"server", "date", "connection", "x-request-id"}
 
 
+SITE = "https://player.example"
+
+
 class Service(NamedTuple):
     """A service that runs for itself."""
 
@@ -37,8 +40,8 @@ class Service(NamedTuple):
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """A stack whose store may go away."""
-    with temporary_stack() as stack:
+    """A stack whose store may go away, and which lets the scripts of one site in."""
+    with temporary_stack({"CORS_ORIGINS": SITE}) as stack:
         yield stack
 
 
@@ -302,6 +305,34 @@ def test_the_service_alone_answers_as_the_gateway_does(
         response.headers["x-request-id"] for response in (alone, through)
     ]
     assert problems[0] == problems[1]
+
+
+@pytest.mark.parametrize("origin", [SITE, "https://evil.example", f"{SITE}.evil.example", "null"])
+@pytest.mark.parametrize("kind", ["new", SMALL])
+def test_the_scripts_of_a_site_are_told_the_same_both_ways(
+    client: Client,
+    direct: httpx.Client,
+    records: dict[str, dict[str, Any]],
+    token: str,
+    kind: str,
+    origin: str,
+) -> None:
+    asked = [
+        *(all_asked[0] for all_asked in ASKED.values()),
+        ("GET", {"If-Match": "ETAG"}),
+        ("GET", {"Range": "bytes=5-2"}),
+        ("OPTIONS", {}),
+        ("OPTIONS", {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "range"}),
+    ]
+    for method, headers in asked:
+        record = records.get(kind) or client.upload_stream([wav_of(SMALL)], token)
+        question = Question(0, method, {**headers, "Origin": origin})
+        through = question.ask(str(client.http.base_url), record)
+        alone = question.ask(str(direct.base_url), record)
+        assert (alone.status_code, telling(alone)) == (through.status_code, telling(through)), question
+        assert through.headers.get_list("Vary") == ["Origin"], question
+        is_named = [name for name in through.headers if name.startswith("access-control-")]
+        assert bool(is_named) == (origin == SITE), question
 
 
 def test_what_has_been_played_is_played_while_the_store_is_away(
