@@ -19,6 +19,7 @@ from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from records.settings import SetupSettings
 from records.storage import make_client, make_session
+from tests.acceptance.forms import NOBODY
 from tests.integration.reading import until
 from tests.integration.sounds import LARGE, SMALL, wav_of
 from tests.stacks import temporary_stack
@@ -327,35 +328,68 @@ def test_a_trusted_proxy_says_which_scheme_the_link_has(
 # Scripts of other sites
 
 
+def cors_of(answer: httpx.Response) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name.startswith("access-control-")}
+
+
 def test_the_scripts_of_the_site_that_is_named_may_read_everything(
     chosen: Stack, ann: dict[str, Any], http: httpx.Client
 ) -> None:
     url = upload(chosen, ann)["url"]
     ways: list[dict[str, str]] = [{}, {"Range": "bytes=0-9"}, {"If-Match": "*"}, {"If-None-Match": "*"}]
-    for headers in ways:
-        answer = http.get(url, headers={"Origin": SITE, **headers})
-        assert answer.headers["Access-Control-Allow-Origin"] == SITE, headers
-        assert "Content-Range" in answer.headers["Access-Control-Expose-Headers"]
-        assert answer.headers["Vary"] == "Origin"
-    preflight = http.options(
-        url,
-        headers={
-            "Origin": SITE,
-            "Access-Control-Request-Method": "GET",
-            "Access-Control-Request-Headers": "Range, If-Range",
-        },
-    )
-    assert preflight.status_code == 204
-    assert preflight.headers["Access-Control-Allow-Origin"] == SITE
+    answers = [http.get(url, headers={"Origin": SITE, **headers}) for headers in ways]
+    answers += [http.get(path, headers={"Origin": SITE}) for path in ("/users/me", "/records", "/record")]
+    assert [answer.status_code for answer in answers] == [200, 206, 200, 304, 401, 401, 400]
+    for answer in answers:
+        cors = cors_of(answer)
+        assert "Content-Range" in cors.pop("access-control-expose-headers")
+        assert cors == {"access-control-allow-origin": SITE}
+        assert answer.headers.get_list("Vary") == ["Origin"]
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/users", {"POST", "OPTIONS"}),
+        ("/users/me", {"GET", "HEAD", "DELETE", "OPTIONS"}),
+        ("/records", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("/record?id=x", {"GET", "HEAD", "OPTIONS"}),
+        (f"/records/{NOBODY}", {"GET", "HEAD", "DELETE", "OPTIONS"}),
+    ],
+)
+def test_a_preflight_names_the_methods_of_its_address_to_the_site_that_is_named(
+    http: httpx.Client, path: str, methods: set[str]
+) -> None:
+    asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "Range, If-Range"}
+    answer = http.options(path, headers={"Origin": SITE, **asked})
+    assert (answer.status_code, answer.content) == (204, b"")
+    cors = cors_of(answer)
+    assert set(cors["access-control-allow-methods"].split(", ")) == methods
+    assert {"range", "if-range", "authorization"} <= set(cors["access-control-allow-headers"].split(", "))
+    assert cors["access-control-allow-origin"] == SITE
+    assert int(cors["access-control-max-age"]) > 0
+
+
+@pytest.mark.parametrize("origin", [None, "https://evil.example", f"{SITE}.evil.example", "null"])
 def test_the_scripts_of_other_sites_may_read_nothing(
-    chosen: Stack, ann: dict[str, Any], http: httpx.Client
+    chosen: Stack, ann: dict[str, Any], http: httpx.Client, origin: str | None
 ) -> None:
     url = upload(chosen, ann)["url"]
-    for origin in ("https://evil.example", f"{SITE}.evil.example", "null"):
-        answer = http.get(url, headers={"Origin": origin})
-        assert answer.status_code == 200
-        assert "Access-Control-Allow-Origin" not in answer.headers
-    asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"}
-    assert "Access-Control-Allow-Origin" not in http.options(url, headers=asked).headers
+    headers = {"Origin": origin} if origin else {}
+    preflight = headers | {"Access-Control-Request-Method": "PUT"}
+    answers = [
+        *(http.get(url, headers=headers), http.get(url, headers={**headers, "Range": "bytes=0-9"})),
+        *(http.get("/records", headers=headers), http.options(url, headers=headers)),
+        *(http.options(url, headers=preflight), http.options("/users", headers=preflight)),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 206, 401, 204, 204, 204]
+    for answer in answers:
+        assert cors_of(answer) == {}
+        # A cache may not give this answer to the site that is named.
+        assert answer.headers.get_list("Vary") == ["Origin"]
+
+
+def test_a_preflight_for_a_host_that_is_not_ours_is_refused(http: httpx.Client) -> None:
+    headers = {"Origin": SITE, "Access-Control-Request-Method": "GET", "Host": "evil.example"}
+    answer = http.options("/record", headers=headers)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (421, "application/problem+json")

@@ -1,6 +1,7 @@
 """Without nginx (DOWNLOADS=stream) a download is answered as it is by the gateway."""
 
 import hashlib
+import json
 import os
 import re
 import socket
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +21,10 @@ import pytest
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
+from tests.acceptance.answers import assert_problem
 from tests.acceptance.wire import make_head, open_wire
-from tests.integration.reading import until
+from tests.integration.isolated import open_inside
+from tests.integration.reading import BOUND_SECONDS, Log, until
 from tests.integration.sounds import LARGE, SMALL, wav_of
 from tests.stacks import temporary_stack
 
@@ -28,17 +32,21 @@ from tests.stacks import temporary_stack
 OWN = {"server", "date", "connection", "x-request-id"}
 
 
+SITE = "https://player.example"
+
+
 class Service(NamedTuple):
     """A service that runs for itself."""
 
     port: int
     process: psutil.Process
+    log: Path
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """A stack whose store may go away."""
-    with temporary_stack() as stack:
+    """A stack whose store may go away, and which lets the scripts of one site in."""
+    with temporary_stack({"CORS_ORIGINS": SITE}) as stack:
         yield stack
 
 
@@ -48,15 +56,16 @@ def base_url(stack: Stack) -> str:
 
 
 @pytest.fixture(scope="module")
-def service(stack: Stack) -> Iterator[Service]:
+def service(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A records service of its own, with no gateway in front of it."""
+    log = tmp_path_factory.mktemp("service") / "records.log"
     (port,) = free_ports(1)
     environment = {**os.environ, **stack.environment("records"), "DOWNLOADS": "stream", "PORT": str(port)}
     command = [sys.executable, "-m", "records"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+    with log.open("w") as output, subprocess.Popen(command, env=environment, stdout=output) as process:
         try:
             until(lambda: answers(port))
-            yield Service(port, psutil.Process(process.pid))
+            yield Service(port, psutil.Process(process.pid), log)
         finally:
             process.terminate()
             process.wait(60)
@@ -304,6 +313,34 @@ def test_the_service_alone_answers_as_the_gateway_does(
     assert problems[0] == problems[1]
 
 
+@pytest.mark.parametrize("origin", [SITE, "https://evil.example", f"{SITE}.evil.example", "null"])
+@pytest.mark.parametrize("kind", ["new", SMALL])
+def test_the_scripts_of_a_site_are_told_the_same_both_ways(
+    client: Client,
+    direct: httpx.Client,
+    records: dict[str, dict[str, Any]],
+    token: str,
+    kind: str,
+    origin: str,
+) -> None:
+    asked = [
+        *(all_asked[0] for all_asked in ASKED.values()),
+        ("GET", {"If-Match": "ETAG"}),
+        ("GET", {"Range": "bytes=5-2"}),
+        ("OPTIONS", {}),
+        ("OPTIONS", {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "range"}),
+    ]
+    for method, headers in asked:
+        record = records.get(kind) or client.upload_stream([wav_of(SMALL)], token)
+        question = Question(0, method, {**headers, "Origin": origin})
+        through = question.ask(str(client.http.base_url), record)
+        alone = question.ask(str(direct.base_url), record)
+        assert (alone.status_code, telling(alone)) == (through.status_code, telling(through)), question
+        assert through.headers.get_list("Vary") == ["Origin"], question
+        is_named = [name for name in through.headers if name.startswith("access-control-")]
+        assert bool(is_named) == (origin == SITE), question
+
+
 def test_what_has_been_played_is_played_while_the_store_is_away(
     stack: Stack, records: dict[str, dict[str, Any]]
 ) -> None:
@@ -335,6 +372,45 @@ def test_somebody_else_s_record_is_not_found_either_way(
     answers = [each.get(path) for each in (client.http, direct)]
     assert [answer.status_code for answer in answers] == [404, 404]
     assert answers[0].json()["type"] == answers[1].json()["type"] == "/problems/unknown-record"
+
+
+def find_line(log: Log, request_id: str) -> dict[str, Any] | None:
+    return next((line for line in log.lines() if line["request_id"] == request_id), None)
+
+
+async def test_an_mp3_that_the_store_has_lost_is_told_from_a_store_that_is_away(
+    stack: Stack, client: Client, service: Service, direct: httpx.Client, token: str
+) -> None:
+    record = client.upload_stream([wav_of(SMALL)], token)
+    async with open_inside(stack) as inside:
+        assert await inside.store.remove(f"{record['user_id']}/{record['id']}.mp3")
+    gateway = Log(stack, "gateway")
+    for question in (Question(503, "GET", headers) for headers in ({}, {"Range": "bytes=0-1"})):
+        through = question.ask(str(client.http.base_url), record)
+        alone = question.ask(str(direct.base_url), record)
+        for answer in (through, alone):
+            assert_problem(answer, 503, "unavailable", "does not have this MP3")
+        assert through.json()["detail"] == alone.json()["detail"]
+        assert telling(through) == telling(alone)
+        request_id = through.headers["X-Request-ID"]
+        line = until(partial(find_line, gateway, request_id))
+        assert line and line["upstream_status"].endswith("404")
+    said = [json.loads(line) for line in service.log.read_text().splitlines()]
+    assert [line["detail"] for line in said if line["event"] == "unavailable"] == [alone.json()["detail"]] * 2
+    assert record["id"] not in service.log.read_text()
+
+
+def test_a_store_that_hangs_is_away_for_the_service_alone_too(
+    stack: Stack, direct: httpx.Client, records: dict[str, dict[str, Any]]
+) -> None:
+    minio = psutil.Process(stack.pid("minio"))
+    minio.suspend()
+    try:
+        # The service's patience for an upload is longer than ours.
+        answer = direct.get(path_of(records[SMALL]), timeout=BOUND_SECONDS // 2)
+    finally:
+        minio.resume()
+    assert_problem(answer, 503, "unavailable", "does not answer")
 
 
 def connections_to_store(stack: Stack) -> dict[int, int]:

@@ -81,7 +81,7 @@ def create_app(settings: Settings) -> Litestar:
         ],
         # One: for several of them Litestar starts a group of tasks in every request.
         dependencies={"backend": Provide(provide_backend, sync_to_thread=False)},
-        cors_config=make_cors(settings),
+        before_send=make_cors(settings),
         lifespan=[lifespan],
         exception_handlers={Exception: render},
         request_max_body_size=settings.max_upload_bytes,

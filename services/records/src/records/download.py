@@ -98,7 +98,7 @@ def choose_way(headers: Mapping[str, str], selection: Selection, mp3: Representa
     - `direct`: the span (or all) past the cache, on which nginx would decide otherwise: it knows no ETag of
       ours when it looks at If-Match and If-Unmodified-Since, and refuses some ranges.
 
-    In no way does nginx itself announce ranges: make_headers has done so.
+    In no way does nginx itself announce ranges: the location says it as make_headers does.
     """
     is_part = selection.status == 206  # noqa: PLR2004
     last = selection.first + selection.length - 1

@@ -29,11 +29,15 @@ T = TypeVar("T")
 PART_BYTES = 5 * 1024**2  # S3's smallest part, but for the last.
 # Long enough for one part over a slow line; after it the store counts as away.
 REQUEST_TIMEOUT_SECONDS = 60
+# A listener waits for the first byte no longer than the gateway would.
+LISTENER_TIMEOUT_SECONDS = 10
 CONNECT_TIMEOUT_SECONDS = 5
 # A link of the gateway to the store is used at once; it must outlive the transfer's start only.
 PRESIGNED_LIFETIME = timedelta(minutes=5)
 PRESIGNED_KEPT, PRESIGNED_KEPT_SECONDS = 1024, 60
 READ_BYTES = 256 * 1024
+# In these words the gateway says it, too.
+LOST = "The object store does not have this MP3, which its operator should know"
 
 
 class StoredObject(NamedTuple):
@@ -49,7 +53,8 @@ def _translating() -> Iterator[None]:
     try:
         yield
     except (aiohttp.ClientError, MinioException, OSError) as error:
-        raise Unavailable("The object store does not answer") from error
+        is_lost = isinstance(error, S3Error) and error.code == "NoSuchKey"
+        raise Unavailable(LOST if is_lost else "The object store does not answer") from error
 
 
 def _translated(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
@@ -128,12 +133,16 @@ class ObjectStore:
         return presigned
 
     @_translated
-    async def open(self, key: str, first: int = 0, length: int = 0) -> AsyncGenerator[bytes, None]:
+    async def open(
+        self, key: str, first: int = 0, length: int = 0, timeout_seconds: int = REQUEST_TIMEOUT_SECONDS
+    ) -> AsyncGenerator[bytes, None]:
         """The `length` bytes (0: all) of an object from byte `first` on, in pieces; to be closed (`aclose`).
 
-        The store has answered by then.
+        The store has answered by then; after `timeout_seconds` without an answer it is away.
         """
-        pieces = _read(await self._client.get_object(self._bucket, key, first, length))
+        async with asyncio.timeout(timeout_seconds):
+            response = await self._client.get_object(self._bucket, key, first, length)
+        pieces = _read(response)
         # Or it could not be closed before its first piece.
         await anext(pieces)
         return pieces
@@ -270,13 +279,18 @@ def make_session() -> aiohttp.ClientSession:
 
 
 def make_client(settings: StoreSettings, session: aiohttp.ClientSession, **keys: Any) -> Minio:
-    """A client; the region is given, or every first call would ask for it."""
+    """A client; the region is given, or every first call would ask for it.
+
+    The bucket stands in the path, also where the library would put it into the host name: the gateway cannot.
+    """
     endpoint = urlsplit(settings.s3_endpoint)
     credentials = {"access_key": settings.s3_access_key, "secret_key": settings.s3_secret_key, **keys}
-    return Minio(
+    client = Minio(
         endpoint.netloc,
         secure=endpoint.scheme == "https",
         region=settings.s3_region,
         session=session,
         **credentials,
     )
+    client.disable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
+    return client

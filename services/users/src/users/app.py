@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> Litestar:
             "engine": Provide(provide_engine, sync_to_thread=False),
             "patient_engine": Provide(provide_patient_engine, sync_to_thread=False),
         },
-        cors_config=make_cors(settings),
+        before_send=make_cors(settings),
         lifespan=[lifespan],
         exception_handlers={Exception: render},
         request_max_body_size=MAX_BODY_BYTES,
