@@ -219,6 +219,25 @@ def test_headers_over_their_limit_are_refused_on_every_route(
     assert_untouched(client, place)
 
 
+@pytest.mark.parametrize(
+    "route", [route for route in TABLE if route not in (*HEALTH, "POST /records") and "/record?" not in route]
+)
+def test_a_parameter_that_is_not_known_is_refused_on_every_route_but_a_link_s(
+    client: Client, place: Place, route: str
+) -> None:
+    query = ("&" if "?" in route else "?") + "confirm=no"
+    # With a link's user there are no other credentials.
+    headers = {} if "?" in route else bearer(place.owner)
+    response = send(client, route + query, place, headers)
+    if response.request.method == "HEAD":
+        assert response.status_code == 400
+        assert response.headers["Content-Type"] == "application/problem+json"
+    else:
+        assert_problem(response, 400, "invalid-request", "'confirm'")
+    assert_untouched(client, place)
+    assert client.http.get("/users/me", headers=bearer(place.owner)).status_code == 200
+
+
 ALLOWED = {
     path: {route.split()[0] for route in TABLE if route.endswith(f" {path}")} | {"OPTIONS"}
     for path in dict.fromkeys(route.split()[1] for route in TABLE if route not in HEALTH)

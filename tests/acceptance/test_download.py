@@ -151,6 +151,14 @@ def test_the_link_needs_no_credentials_and_ignores_wrong_ones(
         ("Zo\u00eb", "filename=Zoe.mp3; filename*=UTF-8''Zo%C3%AB.mp3"),
         ("\u65e5\u672c", "filename=recording.mp3; filename*=UTF-8''%E6%97%A5%E6%9C%AC.mp3"),
         ("NUL", "filename=NUL_.mp3"),
+        ("CON .", "filename=CON_.mp3"),
+        # Letters of full width, of which ASCII makes what a file name may not have.
+        (
+            "..\uff0f..\uff0fetc\uff0fpasswd",
+            "filename=etcpasswd.mp3; filename*=UTF-8''%EF%BC%8F..%EF%BC%8Fetc%EF%BC%8Fpasswd.mp3",
+        ),
+        ("a\uff02\uff1ab", "filename=ab.mp3; filename*=UTF-8''a%EF%BC%82%EF%BC%9Ab.mp3"),
+        ("\uff23\uff2f\uff2e", "filename=CON_.mp3; filename*=UTF-8''%EF%BC%A3%EF%BC%AF%EF%BC%AE.mp3"),
     ],
 )
 def test_an_mp3_is_saved_under_its_title_as_every_system_takes_it(

@@ -285,6 +285,8 @@ def test_what_a_wav_says_of_itself_before_or_behind_its_audio_is_tagged_and_a_ti
         pytest.param("a\0b", "U+0000", id="NUL"),
         pytest.param("a\r\nb", "U+000D", id="line break"),
         pytest.param("a\u202eb", "U+202E", id="right-to-left override"),
+        pytest.param("a\uffff", "U+FFFF", id="a noncharacter"),
+        pytest.param("\u200b \ufeff", "can be seen", id="nothing that can be seen"),
     ],
 )
 def test_a_title_that_is_not_allowed_is_refused(

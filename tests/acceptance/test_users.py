@@ -57,6 +57,16 @@ def test_names_need_not_be_unique(client: Client) -> None:
         pytest.param("Ann  Lee", "Ann  Lee", id="blanks inside"),
         pytest.param("<b>\"'\\;--", "<b>\"'\\;--", id="what means something elsewhere"),
         pytest.param("\u05e9\u05dc\u05d5\u05dd", "\u05e9\u05dc\u05d5\u05dd", id="from right to left"),
+        *(
+            pytest.param(each, each, id=f"with what cannot be seen: {what}")
+            for what, each in {
+                "a family": "\U0001f469\u200d\U0001f469\u200d\U0001f467",
+                "a flag": "\U0001f1eb\U0001f1f7",
+                "a flag of tags": "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+                "a keycap": "1\ufe0f\u20e3",
+                "Persian": "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            }.items()
+        ),
     ],
 )
 def test_a_name_is_trimmed_and_composed_and_otherwise_kept(client: Client, given: str, kept: str) -> None:
@@ -77,6 +87,26 @@ def test_a_name_is_trimmed_and_composed_and_otherwise_kept(client: Client, given
         pytest.param("a\x7fb", "U+007F", id="delete"),
         pytest.param("a\x85b", "U+0085", id="next line"),
         pytest.param("a\u2028b", "U+2028", id="line separator"),
+        *(
+            pytest.param(each, f"U+{ord(each[-1]):04X}", id=f"a noncharacter, {ord(each[-1]):X}")
+            for each in ("\ufdd0", "a\ufdef", "a\ufffe", "a\uffff", "a\U0001fffe", "a\U0010ffff")
+        ),
+        *(
+            pytest.param(each, "can be seen", id=f"nothing that can be seen, {ord(each[0]):X}")
+            for each in (
+                *(
+                    "\u00ad",
+                    "\u034f",
+                    "\u115f\u1160",
+                    "\u180e",
+                    "\u200b",
+                    "\u200d \u200c",
+                    "\u2060",
+                    "\u2064",
+                ),
+                *("\u2800", "\u3164", "\ufe0f", "\ufeff", "\uffa0", "\U000e0061", "\U000e0100", "\U0001d173"),
+            )
+        ),
         pytest.param(17, "name", id="a number"),
         pytest.param(None, "name", id="null"),
         pytest.param(True, "name", id="a truth value"),

@@ -125,12 +125,19 @@ def make_disposition(title: str | None, *, is_attachment: bool) -> str:
     The name in ASCII is for clients that do not read the other one (RFC 8187).
     """
     kind = "attachment" if is_attachment else "inline"
-    stem = sanitize_filename(title or "", max_len=MAX_STEM_BYTES).strip(". ") or DEFAULT_STEM
-    ascii_stem = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().strip(". ")
-    names = {"filename": f"{ascii_stem or DEFAULT_STEM}.mp3"}
+    stem = _make_stem(title or "")
+    # Of letters of full width and the like this makes what a file name may not have.
+    ascii_stem = _make_stem(unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode())
+    names = {"filename": f"{ascii_stem}.mp3"}
     if ascii_stem != stem or "%" in stem:
         names["filename*"] = "UTF-8''" + quote(f"{stem}.mp3", safe="")
     return dump_options_header(kind, names)
+
+
+def _make_stem(text: str) -> str:
+    stem = sanitize_filename(text, max_len=MAX_STEM_BYTES).strip(". ")
+    # Without what stood around it, it may be a reserved name.
+    return sanitize_filename(stem) or DEFAULT_STEM
 
 
 def _read_date(value: str | None) -> datetime | None:

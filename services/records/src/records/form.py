@@ -9,6 +9,7 @@ from typing import NamedTuple
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from common.problems import InvalidRequest, UnsupportedMediaType
+from common.queries import refuse_others
 from records.problems import InvalidForm
 
 WAV_TYPES = {"audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"}
@@ -41,7 +42,8 @@ def read_upload(
     """
     kind, parameters = content_type
     if kind in WAV_TYPES:
-        return _read_bare(body, _read_query(query))
+        refuse_others(query, PARAMETERS)
+        return _read_bare(body, [Field(*parameter) for parameter in query])
     if kind == "multipart/form-data":
         if not parameters.get("boundary"):
             raise InvalidForm("The content type multipart/form-data has no boundary.")
@@ -52,18 +54,6 @@ def read_upload(
         f"The content type is {kind!r}; send multipart/form-data with user_id, token and audio,"
         " or a bare audio/wav with the credentials in a header."
     )
-
-
-def _read_query(query: Sequence[tuple[str, str]]) -> list[Field]:
-    seen: set[str] = set()
-    for name, _ in query:
-        if name not in PARAMETERS:
-            known = ", ".join(PARAMETERS)
-            raise InvalidRequest(f"The query parameter {name[:100]!r} is not known here; allowed: {known}.")
-        if name in seen:
-            raise InvalidRequest(f"The query parameter {name!r} is there twice.")
-        seen.add(name)
-    return [Field(*parameter) for parameter in query]
 
 
 async def _read_bare(body: AsyncIterator[bytes], fields: list[Field]) -> AsyncIterator[Field | bytes]:

@@ -62,7 +62,8 @@ BINARY = {"type": "string", "format": "binary"}
 TITLE = {
     "type": "string",
     "pattern": make_pattern(0, 200),
-    "description": "A name for the record: up to 200 characters after trimming; no control characters.",
+    "description": "A name for the record: up to 200 characters after trimming, where there are any at least"
+    " one of them visible; no control characters.",
 }
 # Visible ASCII.
 IDEMPOTENCY_KEY = "[!-~]{1,255}"

@@ -1,7 +1,6 @@
 """The HTTP face of the records service."""
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote
@@ -20,6 +19,7 @@ from common.bodies import stream_body
 from common.credentials import parse_authorization, require_credentials
 from common.db import Reader
 from common.problems import InvalidCredentials, InvalidRequest
+from common.queries import refuse_others
 from common.text import parse_uuid
 from records import openapi
 from records.download import (
@@ -168,6 +168,7 @@ async def get_record(
     request: Request[Any, Any, Any], record_id: FromPath[UUID], backend: NamedDependency[Backend]
 ) -> RecordDocument:
     """One record of the user."""
+    refuse_others(request.query_params.multi_items())
     record, _ = await find_record(backend.reader, record_id, await authenticate(request, backend))
     return describe(record, make_link(request, backend.settings, record))
 
@@ -177,6 +178,7 @@ async def remove_record(
     request: Request[Any, Any, Any], record_id: FromPath[UUID], backend: NamedDependency[Backend]
 ) -> None:
     """Deletes a record for good: its link is 404 from the answer on."""
+    refuse_others(request.query_params.multi_items())
     await delete_record(backend.engine, record_id, await authenticate(request, backend))
 
 
@@ -199,7 +201,7 @@ def make_cursor(last: Published) -> str:
 def read_page(request: Request[Any, Any, Any]) -> tuple[int, tuple[datetime, UUID] | None]:
     """How many records are asked for, and after which. Raises InvalidRequest where that makes no sense."""
     query = request.query_params
-    refuse_others(request, PAGE_PARAMETERS)
+    refuse_others(query.multi_items(), PAGE_PARAMETERS)
     limit = query.get("limit", str(DEFAULT_PAGE))
     if not COUNT.fullmatch(limit) or int(limit) > MAX_PAGE:
         raise InvalidRequest(f"The parameter 'limit' is a whole number from 1 to {MAX_PAGE}.")
@@ -211,13 +213,6 @@ def read_page(request: Request[Any, Any, Any]) -> tuple[int, tuple[datetime, UUI
             "The parameter 'cursor' is no next_cursor of an earlier page; leave it out for the first."
         )
     return int(limit), (EPOCH + timedelta(microseconds=int(cursor[1])), UUID(cursor[2]))
-
-
-def refuse_others(request: Request[Any, Any, Any], allowed: Sequence[str]) -> None:
-    """Raises InvalidRequest where the query has other parameters than these, or one of them twice."""
-    for name in request.query_params:
-        if name not in allowed or len(request.query_params.getall(name)) > 1:
-            raise InvalidRequest(f"The query has {name[:100]!r}; allowed, once each: {', '.join(allowed)}.")
 
 
 def make_link(request: Request[Any, Any, Any], settings: Settings, record: Published) -> str:
@@ -313,7 +308,7 @@ async def identify(request: Request[Any, Any, Any], engine: AsyncEngine) -> UUID
 def read_resolution(request: Request[Any, Any, Any]) -> dict[str, int]:
     """What Waveform.coarsen is asked for, from the query. Raises InvalidRequest where it makes no sense."""
     names = {"samples_per_pixel": "samples_per_pixel", "points": "max_pixels"}
-    refuse_others(request, (*names, "user"))
+    refuse_others(request.query_params.multi_items(), (*names, "user"))
     given = [(name, value) for name, value in request.query_params.multi_items() if name in names]
     if len(given) > 1:
         raise InvalidRequest("Give one of 'samples_per_pixel' and 'points'.")

@@ -22,8 +22,8 @@ NEW_USER: dict[str, Any] = {
                 "name": {
                     "type": "string",
                     "pattern": make_pattern(1, MAX_NAME_LENGTH),
-                    "description": f"1 to {MAX_NAME_LENGTH} characters after trimming; no control characters."
-                    " Names need not be unique.",
+                    "description": f"1 to {MAX_NAME_LENGTH} characters after trimming, at least one of them"
+                    " visible; no control characters. Names need not be unique.",
                 }
             },
         },

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.bodies import stream_body
 from common.credentials import Credentials, require_credentials
 from common.problems import InvalidRequest, UnsupportedMediaType
+from common.queries import refuse_others
 from users import openapi
 from users.service import create_user, delete_user, find_user, renew_token
 
@@ -56,6 +57,7 @@ class RenewedToken(msgspec.Struct, frozen=True):
 @post("/users", operation_class=openapi.POST_USER)
 async def post_user(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> CreatedUser:
     """Creates a user and issues its token."""
+    refuse_others(request.query_params.multi_items())
     user, token = await create_user(engine, (await read_new_user(request)).name)
     return CreatedUser(user.id, user.name, token, user.created_at)
 
@@ -63,6 +65,7 @@ async def post_user(request: Request[Any, Any, Any], engine: NamedDependency[Asy
 @route("/users/me", http_method=["GET", "HEAD"], operation_class=openapi.GET_USER)
 async def get_user(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> Profile:
     """The user whose credentials these are."""
+    refuse_others(request.query_params.multi_items())
     user = await find_user(engine, read_credentials(request))
     return Profile(user.id, user.name, user.created_at, user.record_count, int(user.total_bytes))
 
@@ -70,12 +73,14 @@ async def get_user(request: Request[Any, Any, Any], engine: NamedDependency[Asyn
 @post("/users/me/token", status_code=200, operation_class=openapi.POST_TOKEN)
 async def post_token(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> RenewedToken:
     """Issues a new token; the old one stops working at once."""
+    refuse_others(request.query_params.multi_items())
     return RenewedToken(*await renew_token(engine, read_credentials(request)))
 
 
 @delete("/users/me", operation_class=openapi.REMOVE_USER)
 async def remove_user(request: Request[Any, Any, Any], patient_engine: NamedDependency[AsyncEngine]) -> None:
     """Deletes the user and all records for good: their links are 404 from the answer on."""
+    refuse_others(request.query_params.multi_items())
     await delete_user(patient_engine, read_credentials(request))
 
 
