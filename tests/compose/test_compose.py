@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -162,6 +163,31 @@ def test_a_service_has_no_way_out(service: str) -> None:
     assert "00000000" not in [route.split()[1] for route in routes]
 
 
+def test_env_example_lists_every_variable_that_compose_reads() -> None:
+    read = set(re.findall(r"\$\{(\w+)", Path("docker-compose.yml").read_text()))
+    listed = set(re.findall(r"^#(\w+)=", Path(".env.example").read_text(), re.MULTILINE))
+    assert read
+    assert read <= listed
+
+
+def test_the_gateway_has_the_template_in_its_image_so_that_an_upgrade_brings_the_new_one() -> None:
+    (gateway,) = (one for one in containers() if one["Service"] == "gateway")
+    template = Path("deploy/gateway/waxwing.conf.template").read_text()
+    assert (
+        compose("exec", "-T", "gateway", "cat", "/etc/nginx/templates/waxwing.conf.template").stdout
+        == template
+    )
+    mounts = json.loads(
+        subprocess.run(
+            ["docker", "inspect", "-f", "{{json .Mounts}}", gateway["Name"]],  # noqa: S607
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    )
+    assert [mount["Destination"] for mount in mounts if mount["Type"] != "tmpfs"] == ["/var/cache/waxwing"]
+
+
 @pytest.mark.parametrize("service", LONG_RUNNING)
 def test_no_container_can_write_to_its_root_or_gain_privileges(service: str) -> None:
     writing = compose("exec", "-T", service, "touch", "/written", check=False)
@@ -178,9 +204,13 @@ def test_no_process_that_talks_to_clients_is_root(service: str) -> None:
     assert next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1] != "0"
 
 
-def test_default_secrets_are_refused_with_a_public_address_and_the_variable_is_named() -> None:
-    run = compose("run", "--rm", "--no-deps", "-e", "PUBLIC_URL=https://music.example", "set-up", check=False)
+@pytest.mark.parametrize(
+    "public", ["PUBLIC_URL=https://music.example", "ALLOWED_HOSTS=localhost, music.example"]
+)
+def test_default_secrets_are_refused_with_a_public_address_and_the_variable_is_named(public: str) -> None:
+    run = compose("run", "--rm", "--no-deps", "-e", public, "set-up", check=False)
     assert run.returncode != 0
+    assert "music.example" in run.stderr
     assert "POSTGRES_PASSWORD" in run.stderr
     assert "S3_SECRET_KEY" in run.stderr
 

@@ -17,7 +17,7 @@ from common.problems import Unavailable
 
 CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_SECONDS = 10
-# Of an engine, and of a Reader on it.
+# Of an engine, and of a Reader on it; PostgreSQL has 100 connections, for all instances.
 POOL_SIZE = 10
 # Classes of SQLSTATE that are about the server and not the statement: connection lost, read-only, login
 # refused, rolled back for another transaction (deadlock), out of resources (connections, disk), starting up
@@ -44,7 +44,7 @@ def make_engine(
         make_url_of(database_url, password),
         isolation_level="AUTOCOMMIT",
         pool_size=POOL_SIZE,
-        max_overflow=POOL_SIZE,
+        max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_SECONDS,
         pool_reset_on_return=None,
         # Digests of tokens must not get into a log.
@@ -106,7 +106,7 @@ class Reader:
     ) -> asyncpg.Record | None:
         """Returns the first row of a statement, or None. Raises Unavailable as `execute` does."""
         with _unavailable():
-            async with self._places:
+            async with asyncio.timeout(STATEMENT_TIMEOUT_SECONDS), self._places:
                 connection = await self._take()
                 try:
                     row = await connection.fetchrow(statement.sql, *statement.arguments(parameters))

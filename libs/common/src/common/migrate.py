@@ -15,7 +15,9 @@ LOGIN_ROLES = {"waxwing_users_login": "waxwing_users", "waxwing_records_login": 
 def make_alembic_config(connection: Connection) -> Config:
     """Alembic's configuration for a connection that is already open."""
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    # A lone % would be the beginning of a variable.
+    folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
+    config.set_main_option("script_location", folder)
     config.attributes["connection"] = connection
     return config
 

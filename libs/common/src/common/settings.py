@@ -10,6 +10,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+PublicUrl = Annotated[str, msgspec.Meta(pattern=r"^(https?://[^/?#\s]+/?)?$")]
 
 
 class SettingsError(Exception):
@@ -24,7 +25,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str
     # Kept apart from the URL, so that it can come from a file and needs no escaping.
     database_password: str = ""
-    public_url: Annotated[str, msgspec.Meta(pattern=r"^(https?://[^/?#\s]+/?)?$")] = ""
+    public_url: PublicUrl = ""
     # Host names, separated by commas, under which the gateway may be addressed.
     allowed_hosts: str = ""
     # Origins such as https://example.org, separated by commas, or *.

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from common.settings import PositiveInt, ServiceSettings, SettingsError
+from common.settings import PositiveInt, PublicUrl, ServiceSettings, SettingsError
 
 # Those of MPEG-1 Layer III. The lower versions of MPEG have fewer; LAME then takes the nearest.
 BitrateKbps = Literal[32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]
@@ -60,7 +60,8 @@ class SetupSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the set-up step needs: the owners' credentials, and those that it makes for the services."""
 
     store: StoreSettings
-    public_url: str = ""
+    public_url: PublicUrl = ""
+    allowed_hosts: str = ""
     # As the owner of the schema, with the owner's password.
     database_url: str
     postgres_password: str

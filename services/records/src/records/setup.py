@@ -30,16 +30,15 @@ LAPTOP_SECRET = "laptop-"  # noqa: S105
 
 
 def refuse_laptop_secrets(settings: SetupSettings) -> None:
-    """Raises SettingsError for a default secret of docker-compose.yml where PUBLIC_URL is not local."""
-    host = urlsplit(settings.public_url).hostname
-    if not host or is_loopback(host):
-        return
+    """Raises SettingsError for a default secret of docker-compose.yml where a host of ours is not local."""
+    names = [urlsplit(settings.public_url).hostname or "", *settings.allowed_hosts.split(",")]
+    far = [name.strip() for name in names if name.strip() and not is_loopback(name.strip().lower())]
     secrets = msgspec.structs.asdict(settings) | msgspec.structs.asdict(settings.store)
     defaults = [name.upper() for name, value in secrets.items() if str(value).startswith(LAPTOP_SECRET)]
-    if defaults:
+    if far and defaults:
         raise SettingsError(
-            f"PUBLIC_URL={settings.public_url} is not local, but {', '.join(defaults)} still has the default"
-            " that everybody can read in docker-compose.yml; choose a secret of your own"
+            f"{far[0]} (in PUBLIC_URL or ALLOWED_HOSTS) is not local, but {', '.join(defaults)} still has the"
+            " default that everybody can read in docker-compose.yml; choose a secret of your own"
         )
 
 
