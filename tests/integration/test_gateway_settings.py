@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from deploy.local.stack import Stack
 from records.settings import SetupSettings
 from records.storage import make_client, make_session
 from tests.acceptance.forms import NOBODY
-from tests.integration.reading import until
+from tests.acceptance.wire import make_head
+from tests.integration.reading import BOUND_SECONDS, until
 from tests.integration.sounds import LARGE, SMALL, wav_of
 from tests.stacks import temporary_stack
 from tests.wavs import Wav, silence
@@ -210,49 +211,74 @@ def test_ten_thousand_aborted_downloads_leave_no_connection_behind(
     assert len(http.get(record["url"]).content) == record["size_bytes"]
 
 
-def test_listeners_who_do_not_read_cost_the_service_nothing_and_the_others_play(
+def begin(stack: Stack, url: str, *lines: str) -> socket.socket:
+    """A listener who has asked, and can hold so little that most of the MP3 must wait for its reading."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(BOUND_SECONDS)
+    connection.connect((LOOPBACK, stack.ports.gateway))
+    connection.sendall(make_head("GET", url.removeprefix(stack.base_url), stack.base_url, *lines))
+    return connection
+
+
+def read_to_the_end(connection: socket.socket) -> Iterator[bytes]:
+    """What still comes, until the other side closes."""
+    with suppress(ConnectionResetError):
+        while piece := connection.recv(1 << 16):
+            yield piece
+
+
+def test_slow_listeners_cost_the_service_nothing_and_hear_all_while_the_others_play(
     chosen: Stack, ann: dict[str, Any], http: httpx.Client
 ) -> None:
     record = upload(chosen, ann, LARGE)
-    path = record["url"].removeprefix(chosen.base_url)
+    mp3 = http.get(record["url"]).content
     service = psutil.Process(chosen.pid("records"))
-    http.get(record["url"])
     before = service.memory_info().rss
-    slow = []
-    for _ in range(200):
-        connection = socket.socket()
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect((LOOPBACK, chosen.ports.gateway))
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        assert connection.recv(16).startswith(b"HTTP/1.1 200")
-        slow.append(connection)
-    try:
-        assert peers(chosen.pid("gateway"), chosen.ports.records) <= 64
+    with ExitStack() as open_ones:
+        slow = [
+            open_ones.enter_context(begin(chosen, record["url"], "Connection: close")) for _ in range(200)
+        ]
+        heard = [connection.recv(1024) for connection in slow]
         for _ in range(20):
-            assert len(http.get(record["url"]).content) == record["size_bytes"]
+            assert http.get(record["url"]).content == mp3
+            pieces = [connection.recv(1024) for connection in slow]
+            assert all(pieces)
+            heard = [begun + piece for begun, piece in zip(heard, pieces, strict=True)]
+        assert peers(chosen.pid("gateway"), chosen.ports.records) <= 64
         assert service.memory_info().rss - before < 10 * 2**20
-    finally:
-        for connection in slow:
-            connection.close()
+        # The rest of a few, or it would take long.
+        for begun, connection in list(zip(heard, slow, strict=True))[::50]:
+            answer = begun + b"".join(read_to_the_end(connection))
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert answer.partition(b"\r\n\r\n")[2] == mp3
 
 
 @pytest.mark.parametrize("part", ["gateway", "minio"])
 def test_after_a_restart_in_the_middle_the_players_next_range_works(
-    chosen: Stack, ann: dict[str, Any], part: str
+    chosen: Stack, ann: dict[str, Any], http: httpx.Client, part: str
 ) -> None:
     record = upload(chosen, ann, LARGE)
-    half = record["size_bytes"] // 2
+    whole = http.get(record["url"])
+    until(lambda: not kept(chosen))
+    # A part is not kept, so that its bytes come from the store while it is listened to.
+    with begin(chosen, record["url"], "Range: bytes=1-") as listener:
+        answer = listener.recv(1024)
+        chosen.stop_part(part)
+        try:
+            answer += b"".join(read_to_the_end(listener))
+        finally:
+            chosen.start_part(part)
+    head, _, begun = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 206")
+    # It was under way.
+    assert 0 < len(begun) < record["size_bytes"] - 1
     # Another stack's client would keep a connection that is no more.
-    with Client(chosen.base_url) as client, client.http.stream("GET", record["url"]) as response:
-        etag = response.headers["ETag"]
-        begun = next(response.iter_raw(1024))
-    chosen.stop_part(part)
-    chosen.start_part(part)
     with Client(chosen.base_url) as client:
-        headers = {"Range": f"bytes={half}-", "If-Range": etag}
+        headers = {"Range": f"bytes={1 + len(begun)}-", "If-Range": whole.headers["ETag"]}
         rest = client.http.get(record["url"], headers=headers)
-        assert (rest.status_code, len(rest.content)) == (206, record["size_bytes"] - half)
-        assert client.http.get(record["url"]).content[:1024] == begun
+        assert rest.status_code == 206
+        assert whole.content[:1] + begun + rest.content == whole.content
 
 
 # The store's headers

@@ -178,6 +178,7 @@ ASKED: dict[int, list[tuple[str, dict[str, str]]]] = {
         ("GET", {"If-None-Match": '"other"'}),
         ("GET", {"If-None-Match": '"other", W/"another"'}),
         ("GET", {"If-None-Match": '"other"', "If-Modified-Since": "DATE"}),
+        ("GET", {"If-None-Match": "BARE"}),
         ("GET", {"If-Modified-Since": EARLIER}),
         ("GET", {"If-Modified-Since": "yesterday"}),
         ("GET", {"If-Match": "*"}),
@@ -266,6 +267,7 @@ ASKED: dict[int, list[tuple[str, dict[str, str]]]] = {
         ("GET", {"If-Match": '"other"'}),
         ("HEAD", {"If-Match": '"other"'}),
         ("GET", {"If-Match": "W/ETAG"}),
+        ("GET", {"If-Match": "BARE"}),
         ("GET", {"If-Match": '"other"', "Range": "bytes=0-1"}),
         ("GET", {"If-Match": '"other"', "If-None-Match": "ETAG"}),
         ("GET", {"If-Match": '"other"', "If-Unmodified-Since": LATER}),
@@ -362,6 +364,26 @@ def test_the_bytes_are_those_that_were_stored(
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "audio/mpeg"
         assert hashlib.sha256(answer.content).hexdigest() == record["sha256"]
+
+
+@pytest.mark.parametrize(("name", "status"), [("If-None-Match", 304), ("If-Match", 200)])
+def test_two_lines_of_etags_are_one_list_for_the_service_alone(
+    direct: httpx.Client, records: dict[str, dict[str, Any]], name: str, status: int
+) -> None:
+    record = records[SMALL]
+    # The gateway refuses them.
+    answer = direct.get(path_of(record), headers=[(name, '"other"'), (name, f'"{record["sha256"]}"')])
+    assert answer.status_code == status
+    assert answer.headers["ETag"] == f'"{record["sha256"]}"'
+
+
+def test_two_lines_of_ranges_are_ignored_both_ways(
+    client: Client, direct: httpx.Client, records: dict[str, dict[str, Any]]
+) -> None:
+    headers = [("Range", "bytes=0-1"), ("Range", "bytes=5-6")]
+    answers = [each.get(path_of(records[SMALL]), headers=headers) for each in (client.http, direct)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert telling(answers[0]) == telling(answers[1])
 
 
 def test_somebody_else_s_record_is_not_found_either_way(

@@ -4,7 +4,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from records.download import Representation, Selection, choose_way, make_headers, select_bytes
+from records.download import (
+    Representation,
+    Selection,
+    choose_way,
+    join_lines,
+    make_headers,
+    select_bytes,
+)
 from records.problems import PreconditionFailed, RangeNotSatisfiable
 
 ETAG = "ab" * 32
@@ -56,6 +63,16 @@ SELECTIONS = [
     ({"if-none-match": f'W/"{ETAG}"'}, KNOWN),
     ({"if-none-match": f'"other", "{ETAG}"'}, KNOWN),
     ({"if-none-match": "*"}, KNOWN),
+    ({"if-none-match": "\t* "}, KNOWN),
+    ({"if-none-match": f'"a,b",, ,W/"c","{ETAG}" ,'}, KNOWN),
+    # What is no entity tag matches none.
+    ({"if-none-match": ETAG}, WHOLE),
+    ({"if-none-match": f'w/"{ETAG}"'}, WHOLE),
+    ({"if-none-match": f'x"{ETAG}"'}, WHOLE),
+    ({"if-none-match": f'"x"{ETAG}"'}, WHOLE),
+    ({"if-none-match": f'",{ETAG},"'}, WHOLE),
+    ({"if-none-match": '"*"'}, WHOLE),
+    ({"if-none-match": ""}, WHOLE),
     ({"if-none-match": '"other"'}, WHOLE),
     ({"if-none-match": '"other"', "if-modified-since": SAME}, WHOLE),
     ({"if-none-match": f'"{ETAG}"', "range": "bytes=0-1"}, KNOWN),
@@ -86,6 +103,8 @@ def test_a_get_is_answered_as_the_standard_says(headers: dict[str, str], selecti
     [
         {"if-match": '"other"'},
         {"if-match": f'W/"{ETAG}"'},
+        {"if-match": ETAG},
+        {"if-match": ""},
         {"if-match": '"other"', "if-none-match": f'"{ETAG}"'},
         {"if-unmodified-since": EARLIER},
         {"if-match": '"other"', "range": "bytes=9999-"},
@@ -103,6 +122,13 @@ def test_a_range_outside_the_mp3_is_refused_with_its_size(span: str) -> None:
     with pytest.raises(RangeNotSatisfiable) as refused:
         select_bytes("GET", {"range": span}, MP3)
     assert refused.value.headers == {"Content-Range": "bytes */1000"}
+
+
+def test_lines_of_one_name_are_one_list() -> None:
+    lines = [(b"if-none-match", b'"x"'), (b"range", b"bytes=0-1"), (b"if-none-match", f'"{ETAG}"'.encode())]
+    headers = join_lines(lines)
+    assert headers == {"if-none-match": f'"x", "{ETAG}"', "range": "bytes=0-1"}
+    assert select_bytes("GET", headers, MP3) == KNOWN
 
 
 def test_a_head_ignores_ranges_but_not_conditions() -> None:

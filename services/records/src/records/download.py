@@ -5,14 +5,14 @@ The decision is taken here for both ways of sending the bytes, since here are th
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
 from pathvalidate import sanitize_filename
-from werkzeug.http import dump_options_header, http_date, parse_date, parse_etags
+from werkzeug.http import dump_options_header, http_date, parse_date
 
 from records.problems import PreconditionFailed, RangeNotSatisfiable
 
@@ -24,6 +24,8 @@ SINGLE_RANGE = re.compile(
 )
 # What nginx reads in the same way: no comma, and numbers up to which it can count.
 NGINX_RANGE = re.compile(r"bytes= *([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18}) *", re.IGNORECASE)
+# One entity tag of a list, with its quotes (RFC 9110 section 8.8.3).
+TAG = re.compile(r'(?:^|,)[ \t]*(?P<weak>W/)?"(?P<tag>[^"]*)"[ \t]*(?=,|$)')
 WHITE_SPACE = " \t"
 # What a record is asked for again and again is made of the same dates and names.
 KEPT = 1024
@@ -45,6 +47,15 @@ class Selection(NamedTuple):
     status: int
     first: int
     length: int
+
+
+def join_lines(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Header lines by name; several of one name are one list (RFC 9110 section 5.3)."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in lines:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def select_bytes(method: str, headers: Mapping[str, str], mp3: Representation) -> Selection:
@@ -150,8 +161,7 @@ def _read_date(value: str | None) -> datetime | None:
 
 def _check_preconditions(headers: Mapping[str, str], mp3: Representation) -> None:
     if (if_match := headers.get("if-match")) is not None:
-        tags = parse_etags(if_match)
-        if not (tags.star_tag or tags.is_strong(mp3.etag)):
+        if not _names(if_match, mp3, is_weak_enough=False):
             raise PreconditionFailed('If-Match names another ETag; this record has "' + mp3.etag + '".')
     elif (since := _read_date(headers.get("if-unmodified-since"))) and mp3.last_modified > since:
         raise PreconditionFailed(f"The record is of {make_date(mp3.last_modified)}, later than asked for.")
@@ -159,10 +169,19 @@ def _check_preconditions(headers: Mapping[str, str], mp3: Representation) -> Non
 
 def _is_known(headers: Mapping[str, str], mp3: Representation) -> bool:
     if (if_none_match := headers.get("if-none-match")) is not None:
-        tags = parse_etags(if_none_match)
-        return tags.star_tag or tags.contains_weak(mp3.etag)
+        return _names(if_none_match, mp3, is_weak_enough=True)
     since = _read_date(headers.get("if-modified-since"))
     return since is not None and mp3.last_modified <= since
+
+
+def _names(condition: str, mp3: Representation, *, is_weak_enough: bool) -> bool:
+    """Whether a list of entity tags, or its star, names this one."""
+    if condition.strip(WHITE_SPACE) == "*":
+        return True
+    return any(
+        found["tag"] == mp3.etag and (is_weak_enough or not found["weak"])
+        for found in TAG.finditer(condition)
+    )
 
 
 def _range_is_of_this(if_range: str | None, mp3: Representation) -> bool:

@@ -25,6 +25,7 @@ from records import openapi
 from records.download import (
     Representation,
     choose_way,
+    join_lines,
     make_date,
     make_disposition,
     make_headers,
@@ -229,12 +230,13 @@ async def get_record_audio(
     is_attachment = read_download(request)
     record, object_key = await find_record(backend.reader, *read_link(request))
     mp3 = represent(record)
-    selection = select_bytes(request.method, request.headers, mp3)
+    asked = join_lines(request.scope["headers"])
+    selection = select_bytes(request.method, asked, mp3)
     if selection.status == 304:  # noqa: PLR2004
         return Response(b"", status_code=304, headers=make_headers(selection, mp3))
     disposition = make_disposition(record.title, is_attachment=is_attachment)
     if request.method == "GET" and backend.settings.downloads == "accel":
-        way, span = choose_way(request.headers, selection, mp3)
+        way, span = choose_way(asked, selection, mp3)
         link = await make_internal_link(backend.store, object_key, way, span, mp3)
         # The rest of make_headers the gateway says itself: nginx would keep it where the store is away, too.
         headers = {"X-Accel-Redirect": link, "X-Blob-Disposition": disposition}
@@ -280,7 +282,7 @@ async def get_record_waveform(
     etag = f"{record.sha256.hex()}-{waveform.samples_per_pixel}"
     representation = represent(record)._replace(etag=etag, size_bytes=len(content))
     # As for a HEAD: a range of a document so small is of no use, and may be ignored.
-    selection = select_bytes("HEAD", request.headers, representation)
+    selection = select_bytes("HEAD", join_lines(request.scope["headers"]), representation)
     headers = {**make_headers(selection, representation), "Accept-Ranges": "none"}
     if selection.status == 304:  # noqa: PLR2004
         return Response(b"", status_code=304, headers=headers)
