@@ -162,6 +162,12 @@ def test_a_field_that_is_not_known_is_named(client: Client, field: str) -> None:
         assert len(problem["detail"]) < 500
 
 
+def test_two_content_types_are_refused(client: Client) -> None:
+    headers = [*JSON.items(), *JSON.items()]
+    response = client.http.post("/users", content=b'{"name": "Ann"}', headers=headers)
+    assert_problem(response, 400, "invalid-request", "Content-Type")
+
+
 @pytest.mark.parametrize(
     "content_type",
     [
