@@ -218,7 +218,11 @@ def test_nothing_is_served_beside_users(client: Client, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example"]
+    "host",
+    [
+        *("evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example"),
+        *("[localhost]", "[zz]", "a'b.localhost"),
+    ],
 )
 def test_a_host_that_is_not_ours_is_refused_and_the_setting_named(client: Client, host: str) -> None:
     response = client.http.post("/users", json={"name": "Ann"}, headers={"Host": host})
