@@ -162,6 +162,12 @@ def test_a_field_that_is_not_known_is_named(client: Client, field: str) -> None:
         assert len(problem["detail"]) < 500
 
 
+def test_two_content_types_are_refused(client: Client) -> None:
+    headers = [*JSON.items(), *JSON.items()]
+    response = client.http.post("/users", content=b'{"name": "Ann"}', headers=headers)
+    assert_problem(response, 400, "invalid-request", "Content-Type")
+
+
 @pytest.mark.parametrize(
     "content_type",
     [
@@ -212,7 +218,11 @@ def test_nothing_is_served_beside_users(client: Client, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example"]
+    "host",
+    [
+        *("evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example"),
+        *("[localhost]", "[zz]", "a'b.localhost"),
+    ],
 )
 def test_a_host_that_is_not_ours_is_refused_and_the_setting_named(client: Client, host: str) -> None:
     response = client.http.post("/users", json={"name": "Ann"}, headers={"Host": host})

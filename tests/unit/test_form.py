@@ -93,10 +93,73 @@ async def test_a_malformed_form_is_refused_in_words(body: bytes, words: str) -> 
         await read([body])
 
 
+NAME = b'Content-Disposition: form-data; name="audio"'
+
+
+def make_part(headers: bytes) -> bytes:
+    return b"--XyZ\r\n" + headers + b"\r\n\r\nRIFF\r\n--XyZ--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        (NAME + b"\r\nContent-Transfer-Encoding: base64", "encoded as 'base64'"),
+        (NAME + b"\r\nContent-Transfer-Encoding: Quoted-Printable", "encoded as 'Quoted-Printable'"),
+        (NAME + b"\r\nContent-Transfer-Encoding: ", "encoded as ''"),
+        (NAME + b"\r\n" + NAME, "Content-Disposition twice"),
+        (NAME + b"\r\nContent-Type: audio/wav\r\ncontent-type: audio/wav", "Content-Type twice"),
+        (NAME + b"\r\nX: a\r\nx: b", "X twice"),
+        (NAME + b'; name="title"', "parameter 'name' twice"),
+        (NAME + b'; NAME="title"', "parameter 'name' twice"),
+        (NAME + b'; filename="a.wav"; filename="b.wav"', "parameter 'filename' twice"),
+        (NAME + b"\r\nContent-Type: audio/wav; a=b; a=b", "parameter 'a' twice"),
+        (NAME + b'; filename="a\0b.wav"', "control character"),
+        (NAME + b'; filename="a\x1bb.wav"', "control character"),
+        (NAME + b'; filename="a\x7fb.wav"', "control character"),
+        (NAME + b'; filename="a\rb.wav"', "control character"),
+        (NAME + b"\r\nX: a\0b", "control character"),
+        (NAME + b'; filename="a\r\nX-Header: b.wav"', "malformed"),
+        (NAME + b'; filename="a', "malformed"),
+        (NAME + b'; filename="a"b.wav"', "malformed"),
+        (NAME + b"; filename=a b.wav", "malformed"),
+        (NAME + b"; filename", "malformed"),
+    ],
+)
+async def test_a_part_that_programs_read_differently_is_refused(headers: bytes, words: str) -> None:
+    with pytest.raises(InvalidForm, match=words):
+        await read([make_part(headers)])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *(NAME + b"\r\nContent-Transfer-Encoding: " + each for each in (b"7bit", b"8BIT", b"binary\t")),
+        *(NAME + b"; filename=" + each for each in (b'"a; name=title"', b'"a\\"b\\\\.wav"', b"\xc3\xa9.wav")),
+        NAME + b";filename*=UTF-8''%C3%A9.wav ; filename=\"\" ;",
+        NAME + b';\r\n\tfilename="a.wav"\r\nContent-Type: audio/wav;rate=8000; channels="1"\r\nX: a; a; a',
+        b"content-disposition:form-data ; name=audio",
+    ],
+)
+async def test_a_part_may_be_written_in_every_way_that_is_clear(headers: bytes) -> None:
+    assert await read([make_part(headers)]) == ([], b"RIFF")
+
+
+@pytest.mark.parametrize(("length", "is_taken"), [(1, True), (70, True), (71, False)])
+async def test_a_boundary_has_1_to_70_characters(length: int, is_taken: bool) -> None:
+    boundary = "x" * length
+    form = USUAL.replace(BOUNDARY.encode(), boundary.encode())
+    reading = read([form], ("multipart/form-data", {"boundary": boundary}))
+    if is_taken:
+        assert (await reading)[0] == USUAL_FIELDS
+    else:
+        with pytest.raises(InvalidForm, match="1 to 70"):
+            await reading
+
+
 async def test_a_body_of_another_type_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedMediaType, match="'text/plain'"):
         await read([b""], ("text/plain", {}))
-    with pytest.raises(InvalidForm, match="no boundary"):
+    with pytest.raises(InvalidForm, match="needs a boundary"):
         await read([b""], ("multipart/form-data", {}))
 
 

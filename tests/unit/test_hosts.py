@@ -23,7 +23,7 @@ def check(*hosts: str) -> bool:
     async def next_app(scope: Any, _receive: Any, _send: Any) -> None:
         passed.append(scope)
 
-    scope = cast(Any, {"headers": [(b"host", host.encode()) for host in hosts]})
+    scope = cast(Any, {"headers": [(b"host", host.encode("latin-1")) for host in hosts]})
     asyncio.run(HostCheck(SETTINGS).handle(scope, cast(Any, None), cast(Any, None), next_app))
     return passed == [scope]
 
@@ -44,6 +44,8 @@ def check(*hosts: str) -> bool:
         "a.example",
         "b.example:80",
         "A.EXAMPLE",
+        "[::FFFF:10.1.2.3]",
+        "x-1.a.localhost",
     ],
 )
 def test_our_hosts_are_accepted_with_any_port(host: str) -> None:
@@ -67,6 +69,23 @@ def test_our_hosts_are_accepted_with_any_port(host: str) -> None:
         "localhost localhost",
         "[::1",
         "a.example,b.example",
+        "[localhost]",
+        "[a.example]",
+        "[zz]",
+        "[127.0.0.1]",
+        "[::1%lo]",
+        "[::1]x",
+        "[v1.a]",
+        "::1",
+        "<b>.localhost",
+        "a'b.localhost",
+        'a".localhost',
+        "a(b).localhost",
+        "a_b.localhost",
+        "a%20b.localhost",
+        "a\\b.localhost",
+        "\u00e9.localhost",
+        "localhost:\u00b9",
     ],
 )
 def test_every_other_host_is_refused_and_named(host: str) -> None:

@@ -1,7 +1,8 @@
 """Which Host headers are accepted: a link is made from it, so a forged one must not get into a link."""
 
-import ipaddress
+import re
 from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from litestar.middleware import ASGIMiddleware
@@ -11,6 +12,9 @@ from common.problems import UnknownHost
 from common.settings import ServiceSettings
 
 CACHED_HOSTS = 64
+# Nothing else gets into a link.
+HOST = re.compile(r"((?P<name>[A-Za-z0-9.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])(:(?P<port>[0-9]{0,5}))?")
+MAX_PORT = 65535
 
 
 class HostCheck(ASGIMiddleware):
@@ -41,12 +45,13 @@ class HostCheck(ASGIMiddleware):
 
 
 def _name_of(host: str) -> str:
-    try:
-        parts = urlsplit(f"//{host}")
-        _ = parts.port  # Reading it checks it.
-    except ValueError:
+    """The name or address, in small letters; empty where it is neither, or the port is none."""
+    found = HOST.fullmatch(host)
+    if not found or int(found["port"] or 0) > MAX_PORT:
         return ""
-    return parts.hostname or "" if parts.netloc == host and "@" not in host else ""
+    if found["name"]:
+        return found["name"].lower()
+    return found["address"].lower() if isinstance(_address_of(found["address"]), IPv6Address) else ""
 
 
 def is_loopback(name: str) -> bool:
@@ -55,8 +60,8 @@ def is_loopback(name: str) -> bool:
     return name == "localhost" or name.endswith(".localhost") or (address is not None and address.is_loopback)
 
 
-def _address_of(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _address_of(name: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ipaddress.ip_address(name)
+        return ip_address(name)
     except ValueError:
         return None

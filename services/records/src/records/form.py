@@ -3,6 +3,7 @@
 Litestar's own multipart reading writes files to disk before the handler runs, and limits them to 10 MB.
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,13 @@ PARAMETERS = ("title", BITRATE)
 FIELDS = (*CREDENTIAL_FIELDS, *PARAMETERS)
 AUDIO = "audio"
 MAX_FIELD_BYTES = 4 * 1024
+# RFC 2046 section 5.1.1.
+MAX_BOUNDARY_LENGTH = 70
+# What leaves a body as it is (RFC 2045 section 6.2); the others are not for HTTP (RFC 7578 section 4.7).
+IDENTITY_ENCODINGS = ("7bit", "8bit", "binary")
+HEADERS_WITH_PARAMETERS = ("Content-Disposition", "Content-Type")
+PARAMETER = re.compile(r""";[ \t]*(?P<name>[^\s;="]+)[ \t]*=[ \t]*("(\\.|[^"\\])*"|[^\s;"]+)[ \t]*""")
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # Three quarters of a second of CD sound: few enough steps, and little memory where many upload at once.
 WINDOW_BYTES = 128 * 1024
 
@@ -45,8 +53,10 @@ def read_upload(
         refuse_others(query, PARAMETERS)
         return _read_bare(body, [Field(*parameter) for parameter in query])
     if kind == "multipart/form-data":
-        if not parameters.get("boundary"):
-            raise InvalidForm("The content type multipart/form-data has no boundary.")
+        if not 1 <= len(parameters.get("boundary", "")) <= MAX_BOUNDARY_LENGTH:
+            raise InvalidForm(
+                f"A multipart/form-data needs a boundary of 1 to {MAX_BOUNDARY_LENGTH} characters."
+            )
         if query:
             raise InvalidRequest("A form has its fields in the body; the query must be empty.")
         return _read_form(body, parameters["boundary"])
@@ -99,6 +109,7 @@ class _Form:
     def take(self, event: MultipartSegment | bytes | None) -> Field | bytes | None:
         """Takes an event of the parser; returns a field or a window of audio once it is complete."""
         if isinstance(event, MultipartSegment):
+            _check_headers(event.headerlist)
             self._begin(event.name)
             return b"" if event.name == AUDIO else None
         if event is not None:
@@ -134,3 +145,28 @@ class _Form:
         data = bytes(self._data)
         self._data.clear()
         return data
+
+
+def _check_headers(headers: Sequence[tuple[str, str]]) -> None:
+    """Raises InvalidForm for headers of a part that another program could read in another way."""
+    for name in (names := [name for name, _ in headers]):
+        if names.count(name) > 1:
+            raise InvalidForm(f"A part of the form has the header {name[:100]} twice.")
+    for name, value in headers:
+        if CONTROL.search(value):
+            raise InvalidForm(f"The header {name[:100]} of a part has a control character.")
+        if name == "Content-Transfer-Encoding" and value.strip().lower() not in IDENTITY_ENCODINGS:
+            raise InvalidForm(f"A part of the form is encoded as {value[:100]!r}; send it as it is.")
+        if name in HEADERS_WITH_PARAMETERS:
+            _check_parameters(name, value)
+
+
+def _check_parameters(header: str, value: str) -> None:
+    _, semicolon, rest = value.partition(";")
+    parameters = semicolon + rest
+    if PARAMETER.sub("", parameters).strip() not in ("", ";"):
+        raise InvalidForm(f"The header {header} of a part is malformed: {value[:100]!r}.")
+    names = [found["name"].lower() for found in PARAMETER.finditer(parameters)]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidForm(f"The header {header} of a part has the parameter {name[:100]!r} twice.")

@@ -15,7 +15,7 @@ from litestar.params import FromPath
 from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.bodies import stream_body
+from common.bodies import read_content_type, stream_body
 from common.credentials import parse_authorization, require_credentials
 from common.db import Reader
 from common.problems import InvalidCredentials, InvalidRequest
@@ -117,8 +117,9 @@ async def post_record(
     """
     key = read_idempotency_key(request)
     credentials = parse_authorization(request.headers.get("authorization"))
-    body = read_upload(stream_body(request), request.content_type, read_query(request))
-    if request.content_type[0] in WAV_TYPES and not credentials:
+    content_type = read_content_type(request)
+    body = read_upload(stream_body(request), content_type, read_query(request))
+    if content_type[0] in WAV_TYPES and not credentials:
         raise InvalidCredentials("A bare WAV needs an Authorization header: Bearer TOKEN, or Basic.")
     record = await backend.uploads.store_record(body, credentials, key)
     url = make_link(request, backend.settings, record)

@@ -10,7 +10,7 @@ from litestar import Request, delete, post, route
 from litestar.di import NamedDependency
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.bodies import stream_body
+from common.bodies import read_content_type, stream_body
 from common.credentials import Credentials, require_credentials
 from common.problems import InvalidRequest, UnsupportedMediaType
 from common.queries import refuse_others
@@ -94,7 +94,7 @@ async def read_new_user(request: Request[Any, Any, Any]) -> NewUser:
 
     Raises UnsupportedMediaType for a body not announced as JSON, InvalidRequest for one that is no new user.
     """
-    kind, _ = request.content_type
+    kind, _ = read_content_type(request)
     if kind != "application/json":
         raise UnsupportedMediaType(f"The content type is {kind!r}; send the user as application/json.")
     try:
