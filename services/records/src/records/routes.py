@@ -12,7 +12,9 @@ from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
-from litestar.response import Stream
+from litestar.response.base import ASGIResponse
+from litestar.response.streaming import ASGIStreamingResponse
+from litestar.types import ASGIApp
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.bodies import read_content_type, stream_body
@@ -224,31 +226,30 @@ def make_link(request: Request[Any, Any, Any], settings: Settings, record: Publi
 
 
 @route("/record", http_method=["GET", "HEAD"], operation_class=openapi.GET_RECORD_AUDIO)
-async def get_record_audio(
-    request: Request[Any, Any, Any], backend: NamedDependency[Backend]
-) -> Response[Any]:
+async def get_record_audio(request: Request[Any, Any, Any], backend: NamedDependency[Backend]) -> ASGIApp:
     """The MP3 behind a link, whole or a range of it; only the bytes of a GET are left to nginx."""
+    # Every play comes by here, so these are the responses that Litestar would make of its own.
     is_attachment = read_download(request)
     record, object_key = await find_record(backend.reader, *read_link(request))
     mp3 = represent(record)
     asked = join_lines(request.scope["headers"])
     selection = select_bytes(request.method, asked, mp3)
     if selection.status == 304:  # noqa: PLR2004
-        return Response(b"", status_code=304, headers=make_headers(selection, mp3))
+        return ASGIResponse(status_code=304, headers=make_headers(selection, mp3))
     disposition = make_disposition(record.title, is_attachment=is_attachment)
     if request.method == "GET" and backend.settings.downloads == "accel":
         way, span = choose_way(asked, selection, mp3)
         link = await make_internal_link(backend.store, object_key, way, span, mp3)
         # The rest of make_headers the gateway says itself: nginx would keep it where the store is away, too.
         headers = {"X-Accel-Redirect": link, "X-Blob-Disposition": disposition}
-        return Response(b"", status_code=200, headers=headers, media_type=MP3_TYPE)
+        return ASGIResponse(headers=headers, media_type=MP3_TYPE)
     headers = make_headers(selection, mp3)
     headers |= {"Content-Disposition": disposition, "Content-Length": str(selection.length)}
     if request.method == "HEAD":
-        return Response(b"", status_code=selection.status, headers=headers, media_type=MP3_TYPE)
+        return ASGIResponse(status_code=selection.status, headers=headers, media_type=MP3_TYPE)
     pieces = await backend.store.open(object_key, selection.first, selection.length, LISTENER_TIMEOUT_SECONDS)
-    return Stream(
-        pieces,
+    return ASGIStreamingResponse(
+        iterator=pieces,
         status_code=selection.status,
         headers=headers,
         media_type=MP3_TYPE,
