@@ -46,13 +46,22 @@ def test_what_is_not_described_is_a_problem(client: Client, path: str) -> None:
     assert_problem(client.http.get(path), 404, "unknown-route")
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("/docs", "/docs/", "/docs/page.js", "/openapi/users.json", "/openapi/records.json"),
-        "/problems/unavailable",
-    ],
-)
+PAGES = [
+    *("/docs", "/docs/", "/docs/page.js", "/openapi/users.json", "/openapi/records.json"),
+    "/problems/unavailable",
+]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_says_which_methods_it_knows(client: Client, path: str) -> None:
+    options, put = client.http.options(path), client.http.put(path)
+    assert options.status_code == 204
+    assert_problem(put, 405, "method-not-allowed")
+    for answer in (options, put):
+        assert {*answer.headers["Allow"].split(", ")} == {"GET", "HEAD", "OPTIONS"}
+
+
+@pytest.mark.parametrize("path", PAGES)
 def test_a_head_is_answered_with_the_headers_of_the_get(client: Client, path: str) -> None:
     head, get = client.http.head(path), client.http.get(path)
     assert (head.status_code, head.content) == (200, b"")
