@@ -15,15 +15,19 @@ FOLDER = Path(__file__).parents[1] / "docs" / "openapi"
 REQUESTS = FOLDER / "requests.http"
 PREFACE = """\
 # Every operation once, for editors that send what stands in such a file (REST Client of VS Code, JetBrains).
-# Begin with the first, and fill in what it and the upload have answered. Made by `./just openapi`.
+# Send them from top to bottom, and fill in what they answer: the user's id and token, the record's id, and
+# the new token, which takes the place of the other. Made by `./just openapi`.
 @gateway = http://127.0.0.1:8080
 @user =
 @token =
 @record =
+@new_token =
 @wav = recording.wav
 """
 # What the parameters are that an operation cannot do without.
 VARIABLES = {"record_id": "record", "id": "record", "user": "user"}
+# Behind the renewal of the token, whose answer it needs.
+LAST = ("DELETE", "/users/me")
 
 
 def make_apps() -> dict[str, Litestar]:
@@ -53,9 +57,9 @@ def make_requests(documents: dict[str, dict[str, Any]]) -> str:
     ]
     operations.sort(
         key=lambda one: (
-            one[:2] == ("DELETE", "/users/me"),
-            one[0] == "DELETE",
+            one[:2] == LAST,
             one[1].endswith("/token"),
+            one[0] == "DELETE",
             one[0] != "POST",
         )
     )
@@ -69,7 +73,8 @@ def _write_request(method: str, path: str, operation: dict[str, Any]) -> str:
     address = "{{gateway}}" + path.format(**variables) + (query and f"?{query}")
     lines = ["", f"### {operation['summary']}", f"{method} {address}"]
     if operation["security"]:
-        lines.append("Authorization: Bearer {{token}}")
+        token = "new_token" if (method, path) == LAST else "token"
+        lines.append(f"Authorization: Bearer {{{{{token}}}}}")
     contents = operation.get("requestBody", {}).get("content", {})
     if "audio/wav" in contents:
         lines += ["Content-Type: audio/wav", "", "< {{wav}}"]

@@ -46,13 +46,22 @@ def test_what_is_not_described_is_a_problem(client: Client, path: str) -> None:
     assert_problem(client.http.get(path), 404, "unknown-route")
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("/docs", "/docs/", "/docs/page.js", "/openapi/users.json", "/openapi/records.json"),
-        "/problems/unavailable",
-    ],
-)
+PAGES = [
+    *("/docs", "/docs/", "/docs/page.js", "/openapi/users.json", "/openapi/records.json"),
+    "/problems/unavailable",
+]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_says_which_methods_it_knows(client: Client, path: str) -> None:
+    options, put = client.http.options(path), client.http.put(path)
+    assert options.status_code == 204
+    assert_problem(put, 405, "method-not-allowed")
+    for answer in (options, put):
+        assert {*answer.headers["Allow"].split(", ")} == {"GET", "HEAD", "OPTIONS"}
+
+
+@pytest.mark.parametrize("path", PAGES)
 def test_a_head_is_answered_with_the_headers_of_the_get(client: Client, path: str) -> None:
     head, get = client.http.head(path), client.http.get(path)
     assert (head.status_code, head.content) == (200, b"")
@@ -72,6 +81,36 @@ def test_the_page_consists_of_what_is_served_here(client: Client, path: str) -> 
         answer = client.http.get(part)
         assert answer.status_code == 200
         assert answer.headers["Content-Type"].split(";")[0] in ("text/css", "text/javascript")
+
+
+def send_request(client: httpx.Client, request: str, variables: dict[str, str]) -> httpx.Response:
+    """Sends one request of requests.http as an editor would; `< file` is the WAV."""
+    filled = re.sub(r"\{\{(\w+)\}\}", lambda name: variables[name[1]], request.strip())
+    head, _, body = filled.partition("\n\n")
+    first, *headers = head.splitlines()
+    method, address = first.split()
+    content = TINY_WAV if body.startswith("< ") else body.encode()
+    return client.request(
+        method, address, headers=dict(line.split(": ") for line in headers), content=content
+    )
+
+
+def test_the_requests_to_try_work_from_top_to_bottom(client: Client) -> None:
+    preface, *requests = (FOLDER / "requests.http").read_text(encoding="utf-8").split("\n### ")
+    variables = dict(re.findall("^@(\\w+) = ?(.*)$", preface, re.MULTILINE))
+    variables["gateway"] = str(client.http.base_url).rstrip("/")
+    for request in requests:
+        name, _, lines = request.partition("\n")
+        answer = send_request(client.http, lines, variables)
+        assert answer.is_success, (name, answer.text)
+        # What the preface says is to be filled in.
+        if name == "Create a user":
+            variables |= {"user": answer.json()["id"], "token": answer.json()["token"]}
+        elif name == "Upload a WAV":
+            variables["record"] = answer.json()["id"]
+        elif name == "Get a new token":
+            variables["new_token"] = answer.json()["token"]
+    assert len(requests) >= 10
 
 
 def ask_for_accounts(client: httpx.Client, user: dict[str, Any]) -> Iterator[tuple[str, httpx.Response]]:

@@ -118,6 +118,12 @@ def test_a_name_that_is_not_allowed_is_refused(client: Client, name: object, say
     assert_problem(post_name(client, name), 400, "invalid-request", says)
 
 
+def test_what_is_wrong_with_json_that_is_not_utf_8_is_said_in_our_words(client: Client) -> None:
+    response = client.http.post("/users", content=b'{"name": "Zo\xeb"}', headers=JSON)
+    problem = assert_problem(response, 400, "invalid-request")
+    assert problem["detail"] == 'The body is not UTF-8; send {"name": "Ann"}.'
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -12,7 +12,7 @@ from common.db import Reader, check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import HostCheck
 from common.methods import with_options
-from common.openapi import make_openapi
+from common.openapi import make_document, make_openapi
 from common.problems import render
 from records.routes import (
     Backend,
@@ -77,6 +77,7 @@ def create_app(settings: Settings) -> Litestar:
                 ),
                 middleware=[HostCheck(settings)],
             ),
+            *with_options(make_document("records")),
             *make_health_routes({"PostgreSQL": check_postgres, "object store": check_store}),
         ],
         # One: for several of them Litestar starts a group of tasks in every request.

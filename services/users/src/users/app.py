@@ -12,7 +12,7 @@ from common.db import check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import HostCheck
 from common.methods import with_options
-from common.openapi import make_openapi
+from common.openapi import make_document, make_openapi
 from common.problems import render
 from users.pages import make_pages
 from users.routes import get_user, post_token, post_user, remove_user
@@ -57,6 +57,7 @@ def create_app(settings: Settings) -> Litestar:
                 middleware=[HostCheck(settings)],
             ),
             make_pages(),
+            *with_options(make_document("users")),
             *make_health_routes({"PostgreSQL": check_postgres}),
         ],
         dependencies={

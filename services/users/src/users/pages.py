@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from litestar import MediaType, Request, Response, Router, route
-from litestar.datastructures import CacheControlHeader
 from litestar.params import FromPath
-from litestar.static_files import create_static_files_router
+from litestar.response import File
 
+from common.methods import with_options
 from common.problems import UnknownRoute
 
 HEADERS = {
@@ -34,25 +34,18 @@ def make_pages() -> Router:
     swagger_ui = find_spec("flask_swagger_ui")
     if not swagger_ui or not swagger_ui.origin:
         raise ModuleNotFoundError("flask_swagger_ui")
-    return Router(
-        "/",
-        route_handlers=[
-            create_static_files_router(
-                "/docs",
-                [Path(__file__).parent / "page", Path(swagger_ui.origin).parent / "dist"],
-                html_mode=True,
-                cache_control=CacheControlHeader(max_age=MAX_AGE_SECONDS),
-                after_request=_add_headers,
-            ),
-            get_problem,
-        ],
-        include_in_schema=False,
-    )
+    folders = Path(swagger_ui.origin).parent / "dist", Path(__file__).parent / "page"
+    files = {file.name: file for folder in folders for file in folder.iterdir()}
 
+    @route(["/docs", "/docs/{name:str}"], http_method=["GET", "HEAD"], sync_to_thread=False)
+    def get_page(request: Request[Any, Any, Any], name: FromPath[str] = "index.html") -> File:
+        """The page, and what it consists of."""
+        if name not in files:
+            raise UnknownRoute(f"Nothing is served at {request.url.path}.")
+        headers = {**HEADERS, "Cache-Control": f"max-age={MAX_AGE_SECONDS}"}
+        return File(files[name], filename=name, content_disposition_type="inline", headers=headers)
 
-def _add_headers(response: Any) -> Any:
-    response.headers.update(HEADERS)
-    return response
+    return Router("/", route_handlers=with_options(get_page, get_problem), include_in_schema=False)
 
 
 @route("/problems/{name:str}", http_method=["GET", "HEAD"], sync_to_thread=False)

@@ -102,8 +102,10 @@ async def read_new_user(request: Request[Any, Any, Any]) -> NewUser:
         user = msgspec.json.decode(body, type=NewUser)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"{str(error)[:MAX_REASON_LENGTH]}; send {EXAMPLE}.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         raise InvalidRequest(f"The body is not JSON: {error}; send {EXAMPLE}.") from None
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"The body is not UTF-8; send {EXAMPLE}.") from None
     # msgspec takes the last of them.
     if len(json.loads(body, object_pairs_hook=list)) > 1:
         raise InvalidRequest(f"The body has a field twice; send {EXAMPLE}.")
