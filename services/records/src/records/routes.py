@@ -225,7 +225,7 @@ def make_link(request: Request[Any, Any, Any], settings: Settings, record: Publi
 async def get_record_audio(
     request: Request[Any, Any, Any], backend: NamedDependency[Backend]
 ) -> Response[Any]:
-    """The MP3 behind a link, whole or a range of it; only the bytes of a GET are left to nginx."""
+    """The MP3 behind a link, whole or a range of it."""
     is_attachment = read_download(request)
     record, object_key = await find_record(backend.engine, *read_link(request))
     mp3 = represent(record)
@@ -235,6 +235,7 @@ async def get_record_audio(
         return Response(b"", status_code=304, headers=headers)
     disposition = make_disposition(record.title, is_attachment=is_attachment)
     if request.method == "GET" and backend.settings.downloads == "accel":
+        # Only the bytes are left to nginx.
         way = "cached" if is_decided_alike(request.headers, selection) else "direct"
         if way == "direct" or selection.status != 206:  # noqa: PLR2004
             # Here nginx says so itself.

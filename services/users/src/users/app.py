@@ -14,6 +14,7 @@ from common.hosts import HostCheck
 from common.methods import with_options
 from common.openapi import make_document, make_openapi
 from common.problems import render
+from users import openapi
 from users.pages import make_pages
 from users.routes import get_user, post_token, post_user, remove_user
 from users.service import DELETION_TIMEOUT_SECONDS
@@ -69,6 +70,6 @@ def create_app(settings: Settings) -> Litestar:
         exception_handlers={Exception: render},
         request_max_body_size=MAX_BODY_BYTES,
         tags=["users"],
-        openapi_config=make_openapi("users", "Accounts and their tokens"),
+        openapi_config=make_openapi("users", "Accounts and their tokens", openapi.ABOUT, openapi.FIELDS),
         logging_config=None,
     )
