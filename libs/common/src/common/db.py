@@ -29,7 +29,10 @@ def make_url_of(database_url: str, password: str = "") -> URL:
 
 
 def make_engine(
-    database_url: str, password: str = "", statement_timeout_seconds: int = STATEMENT_TIMEOUT_SECONDS
+    database_url: str,
+    password: str = "",
+    statement_timeout_seconds: int = STATEMENT_TIMEOUT_SECONDS,
+    pool_size: int = 10,
 ) -> AsyncEngine:
     """An engine on which every statement is its own transaction.
 
@@ -40,8 +43,8 @@ def make_engine(
     engine = create_async_engine(
         make_url_of(database_url, password),
         isolation_level="AUTOCOMMIT",
-        pool_size=10,
-        max_overflow=10,
+        pool_size=pool_size,
+        max_overflow=pool_size,
         pool_timeout=CONNECT_TIMEOUT_SECONDS,
         pool_reset_on_return=None,
         # Digests of tokens must not get into a log.

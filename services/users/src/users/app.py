@@ -35,7 +35,8 @@ def create_app(settings: Settings) -> Litestar:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         nonlocal engine, patient_engine
         database = settings.database_url, settings.database_password
-        engine, patient_engine = make_engine(*database), make_engine(*database, DELETION_TIMEOUT_SECONDS)
+        engine = make_engine(*database)
+        patient_engine = make_engine(*database, DELETION_TIMEOUT_SECONDS, pool_size=2)
         yield
         await engine.dispose()
         await patient_engine.dispose()
