@@ -2,18 +2,24 @@
 
 import argparse
 import json
+import os
 import re
 import shlex
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from string import Template
 from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from deploy.client import Client
 from tests.acceptance.answers import assert_problem
 from tests.wavs import Wav, music
+
+Run = Callable[[str, dict[str, str]], httpx.Response]
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 CURL_LINES = re.findall(r"^curl .*$", README, re.MULTILINE)
@@ -22,6 +28,31 @@ SHOWN_ANSWERS = {
     line: json.loads(answer)
     for line, answer in re.findall(r"^(curl .*)\n```\n```json\n(.*)\n```$", README, re.MULTILINE)
 }
+
+WAV = Wav().build(music(2))
+
+
+def has_curl() -> bool:
+    """Whether there is a curl here, and it is no older than its --json (7.82)."""
+    known = subprocess.run(["/bin/sh", "-c", "curl --help all"], capture_output=True, check=False).stdout
+    return b"--json" in known
+
+
+def send_by_curl(line: str, variables: dict[str, str], folder: Path) -> httpx.Response:
+    """Lets a shell do the line, in a folder with hello.wav."""
+    (folder / "hello.wav").write_bytes(WAV)
+    # As it is, but for what the user's own settings would add.
+    command = line.replace("curl ", "curl -q -sS -D headers ", 1)
+    environment = {"PATH": os.environ["PATH"], **variables}
+    shell = ["/bin/sh", "-c", command]
+    done = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    # The last ones: there may be a 100 (Continue) in front.
+    status, *headers = (folder / "headers").read_text().strip().split("\n\n")[-1].splitlines()
+    content = (folder / "hello.mp3").read_bytes() if "-o hello.mp3" in line else done.stdout
+    fields = dict(header.split(": ", 1) for header in headers)
+    return httpx.Response(int(status.split()[1]), headers=fields, content=content)
+
 
 # The options that README uses, and no others.
 curl = argparse.ArgumentParser("curl")
@@ -34,25 +65,40 @@ curl.add_argument("-o", dest="file")
 curl.add_argument("-u", dest="credentials")
 
 
-def run_curl(line: str, variables: dict[str, str], client: Client) -> httpx.Response:
+def send_without_curl(line: str, variables: dict[str, str], client: Client) -> httpx.Response:
     """Does what a shell and curl would do."""
     options = curl.parse_args(shlex.split(Template(line).substitute(variables))[1:])
     fields = dict(field.split("=", 1) for field in options.fields)
     files = {name: value for name, value in fields.items() if value.startswith("@")}
     request = client.http.build_request(
         options.method or ("POST" if options.json or fields else "GET"),
-        options.url.replace("http://127.0.0.1:8080", str(client.http.base_url).rstrip("/")),
+        options.url,
         headers=dict(header.split(": ", 1) for header in options.headers),
         json=options.json,
         data={name: value for name, value in fields.items() if name not in files},
-        files={name: (value[1:], Wav().build(music(2)), "audio/wav") for name, value in files.items()},
+        files={name: (value[1:], WAV, "audio/wav") for name, value in files.items()},
     )
     user_id, _, token = (options.credentials or "").partition(":")
-    answer = client.http.send(request, auth=(user_id, token) if user_id else None)
-    assert answer.is_success, answer.text
-    if line in SHOWN_ANSWERS:
-        assert shape_of(answer.json()) == shape_of(SHOWN_ANSWERS[line])
-    return answer
+    return client.http.send(request, auth=(user_id, token) if user_id else None)
+
+
+@pytest.fixture
+def run_curl(client: Client, tmp_path: Path) -> Run:
+    """Does a line, checks that it succeeds, and that its answer looks as README shows it."""
+    with_curl = has_curl()
+
+    def run(line: str, variables: dict[str, str]) -> httpx.Response:
+        here = line.replace("http://127.0.0.1:8080", str(client.http.base_url).rstrip("/"))
+        if with_curl:
+            answer = send_by_curl(here, variables, tmp_path)
+        else:
+            answer = send_without_curl(here, variables, client)
+        assert answer.is_success, answer.text
+        if line in SHOWN_ANSWERS:
+            assert shape_of(answer.json()) == shape_of(SHOWN_ANSWERS[line])
+        return answer
+
+    return run
 
 
 def shape_of(value: Any) -> Any:
@@ -62,29 +108,29 @@ def shape_of(value: Any) -> Any:
     return [shape_of(member) for member in value[:1]] if isinstance(value, list) else type(value)
 
 
-def test_the_curl_lines_do_what_is_shown(client: Client) -> None:
+def test_the_curl_lines_do_what_is_shown(client: Client, run_curl: Run) -> None:
     create, upload, listen, draw, send_again, show_all, show, remove, who_am_i, renew, leave = CURL_LINES
     assert [*SHOWN_ANSWERS] == [create, upload, draw, show_all, who_am_i, renew]
-    user = run_curl(create, {}, client).json()
+    user = run_curl(create, {}).json()
     variables = {"ID": user["id"], "TOKEN": user["token"], "KEY": str(uuid4())}
 
-    record = run_curl(upload, variables, client).json()
+    record = run_curl(upload, variables).json()
     variables |= {"RECORD": record["id"], "URL": record["url"]}
-    mp3 = run_curl(listen, variables, client)
+    mp3 = run_curl(listen, variables)
     assert mp3.headers["Content-Type"] == "audio/mpeg"
     assert len(mp3.content) == record["size_bytes"]
-    waveform = run_curl(draw, variables, client).json()
+    waveform = run_curl(draw, variables).json()
     assert waveform["length"] <= SHOWN_ANSWERS[draw]["length"]
 
-    first, again = (run_curl(send_again, variables, client) for _ in range(2))
+    first, again = (run_curl(send_again, variables) for _ in range(2))
     assert "Idempotency-Replayed" not in first.headers
     assert again.headers["Idempotency-Replayed"] == "true"
     assert first.json() == again.json() != record
-    assert run_curl(show_all, variables, client).json()["records"] == [first.json()]
-    assert run_curl(show, variables, client).json() == record
-    assert run_curl(remove, variables, client).status_code == 204
-    assert run_curl(who_am_i, variables, client).json()["total_bytes"] == first.json()["size_bytes"]
+    assert run_curl(show_all, variables).json()["records"] == [first.json()]
+    assert run_curl(show, variables).json() == record
+    assert run_curl(remove, variables).status_code == 204
+    assert run_curl(who_am_i, variables).json()["total_bytes"] == first.json()["size_bytes"]
 
-    variables |= {"TOKEN": run_curl(renew, variables, client).json()["token"]}
-    assert run_curl(leave, variables, client).status_code == 204
+    variables |= {"TOKEN": run_curl(renew, variables).json()["token"]}
+    assert run_curl(leave, variables).status_code == 204
     assert_problem(client.http.get(first.json()["url"]), 404, "unknown-record")

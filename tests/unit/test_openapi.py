@@ -7,12 +7,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from common.problems import Problem, type_of
 from deploy.openapi import FOLDER, REQUESTS, make_apps, make_documents, make_requests
+from records.settings import Settings
 from users.pages import PROBLEMS
 
 DOCUMENTS = make_documents()
@@ -76,6 +78,34 @@ def test_every_route_but_those_of_health_and_pages_is_in_a_document(name: str) -
         if method != "OPTIONS"
     }
     assert described == served
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_field_of_an_answer_is_described(name: str) -> None:
+    for kind, schema in DOCUMENTS[name]["components"]["schemas"].items():
+        for field, property_ in schema["properties"].items():
+            assert "description" in property_ or (kind, field) == ("Problem", "status"), (kind, field)
+
+
+def test_the_forms_of_a_link_and_a_digest_are_told() -> None:
+    record = DOCUMENTS["records"]["components"]["schemas"]["RecordDocument"]["properties"]
+    assert record["url"]["format"] == "uri"
+    assert re.search(record["sha256"]["pattern"], "0f" * 32)
+    assert not re.search(record["sha256"]["pattern"], "0F" * 32)
+
+
+def test_who_uploads_is_told_that_the_wav_is_not_kept_and_how_large_it_may_be() -> None:
+    defaults = {field.name: field.default for field in msgspec.structs.fields(Settings)}
+    document = DOCUMENTS["records"]
+    for text in (document["info"]["description"], document["paths"]["/records"]["post"]["description"]):
+        assert "**The original WAV is not kept.**" in text
+        assert f"{defaults['max_upload_bytes'] // 2**30} GiB" in text
+        assert f"{defaults['max_duration_seconds'] // 3600} hours" in text
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_is_about_the_api_and_not_about_what_it_is_made_of(name: str) -> None:
+    assert not re.search("nginx|Litestar|Python|MinIO", json.dumps(DOCUMENTS[name]))
 
 
 @pytest.mark.parametrize(("document", "content"), [*contents()])

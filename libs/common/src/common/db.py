@@ -32,7 +32,10 @@ def make_url_of(database_url: str, password: str = "") -> URL:
 
 
 def make_engine(
-    database_url: str, password: str = "", statement_timeout_seconds: int = STATEMENT_TIMEOUT_SECONDS
+    database_url: str,
+    password: str = "",
+    statement_timeout_seconds: int = STATEMENT_TIMEOUT_SECONDS,
+    pool_size: int = POOL_SIZE,
 ) -> AsyncEngine:
     """An engine on which every statement is its own transaction.
 
@@ -43,7 +46,7 @@ def make_engine(
     engine = create_async_engine(
         make_url_of(database_url, password),
         isolation_level="AUTOCOMMIT",
-        pool_size=POOL_SIZE,
+        pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_SECONDS,
         pool_reset_on_return=None,

@@ -89,17 +89,32 @@ PROBLEM_HEADERS = {
 }
 
 
+Fields = Mapping[str, Mapping[str, Json]]
+
+
 class _Document(OpenAPI):
+    def __init__(self, made: OpenAPI, fields: Fields) -> None:
+        super().__init__(**vars(made))
+        self._fields = fields
+
     def to_schema(self) -> Json:
         document = super().to_schema()
+        for name, fields in self._fields.items():
+            properties = document["components"]["schemas"][name]["properties"]
+            for field, ours in fields.items():
+                properties[field] |= ours
         for kind, components in COMPONENTS.items():
             document["components"].setdefault(kind, {}).update(components)
         return document
 
 
 class _Config(OpenAPIConfig):
+    def __init__(self, fields: Fields, **config: Any) -> None:
+        super().__init__(**config)
+        self._fields = fields
+
     def to_openapi_schema(self) -> OpenAPI:
-        return _Document(**vars(super().to_openapi_schema()))
+        return _Document(super().to_openapi_schema(), self._fields)
 
 
 def make_document(name: str) -> HTTPRouteHandler:
@@ -119,13 +134,14 @@ def _encode(app: Litestar) -> bytes:
     return msgspec.json.encode(app.openapi_schema.to_schema())
 
 
-def make_openapi(name: str, summary: str) -> OpenAPIConfig:
-    """What the document of the service `name` begins with."""
+def make_openapi(name: str, summary: str, about: str, fields: Fields) -> OpenAPIConfig:
+    """What the document of the service `name` begins with, and what its schemas' `fields` are."""
     return _Config(
+        fields,
         title=f"Waxwing {name}",
         version=VERSION,
         summary=summary,
-        description=DESCRIPTION,
+        description=about + DESCRIPTION,
         license=License(name="MIT", identifier="MIT"),
         path="/openapi",
         render_plugins=[JsonRenderPlugin()],
@@ -144,14 +160,14 @@ def describe(
     *,
     security: Sequence[Json] = (),
     parameters: Sequence[Json] = (),
-    body: Json | None = None,
     responses: Mapping[int, Json],
     problems: Iterable[type[Problem]] = (),
+    **more: Any,
 ) -> type[Operation]:
     """The `operation_class` of a handler.
 
-    `body` is the content of the request by media type. `responses` complete those that Litestar makes of the
-    handler's signature; of the problems, and those that every route has, each status becomes one response.
+    `responses` complete those that Litestar makes of the handler's signature; of the problems, and those that
+    every route has, each status becomes one response. `more` stands at the operation as it is.
     """
     all_problems = {*problems, *COMMON_PROBLEMS, *([InvalidCredentials] if security else [])}
 
@@ -161,8 +177,7 @@ def describe(
             operation |= {"summary": summary, "security": list(security)}
             if parameters:
                 operation["parameters"] = [*operation.get("parameters", []), *parameters]
-            if body:
-                operation["requestBody"] = {"required": True, "content": body}
+            operation |= more
             # What Litestar thinks of errors is of its own kind, not ours.
             made = operation["responses"]
             described = {

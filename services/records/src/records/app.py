@@ -14,6 +14,7 @@ from common.hosts import HostCheck
 from common.methods import with_options
 from common.openapi import make_document, make_openapi
 from common.problems import render
+from records import openapi
 from records.routes import (
     Backend,
     get_record,
@@ -87,6 +88,6 @@ def create_app(settings: Settings) -> Litestar:
         exception_handlers={Exception: render},
         request_max_body_size=settings.max_upload_bytes,
         tags=["records"],
-        openapi_config=make_openapi("records", "WAV in, MP3 link out"),
+        openapi_config=make_openapi("records", "WAV in, MP3 link out", openapi.ABOUT, openapi.FIELDS),
         logging_config=None,
     )

@@ -90,20 +90,79 @@ UPLOAD: Json = {
                 "token": {"type": "string", "description": "With `user_id`, instead of the header."},
                 "title": TITLE,
                 "bitrate_kbps": {**BITRATE, "description": BITRATE["description"] + " In front of `audio`."},
-                "audio": {**BINARY, "description": "The WAV."},
+                "audio": {**BINARY, "description": "The WAV. It is not kept."},
             },
         },
         "encoding": {"audio": {"contentType": "audio/wav"}},
     },
-    "audio/wav": {"schema": {**BINARY, "description": "The WAV itself; needs an Authorization header."}},
+    "audio/wav": {
+        "schema": {
+            **BINARY,
+            "description": "The WAV itself, which is not kept; needs an Authorization header.",
+        }
+    },
+}
+
+ONLY_BARE = "**For a bare WAV (`audio/wav`) only.** Of a form it is a field, and the query is empty."
+ACCEPTED = """\
+**The original WAV is not kept.** Only the MP3 is stored: keep your recordings.
+
+Every WAV is taken: RIFF, RIFX, RF64 and BW64; integer PCM of 1 to 64 bit, IEEE float of 32 and 64 bit, A-law,
+µ-law, IMA and Microsoft ADPCM; 1 to 32 channels, of which more than two are mixed down; 1 Hz to 768 kHz.
+Other codecs are refused by name. A body has up to 4 GiB and a recording lasts up to 24 hours, if the
+deployment has not set other limits (`MAX_UPLOAD_BYTES`, `MAX_DURATION_SECONDS`).
+"""
+ABOUT = f"{ACCEPTED}\n"
+LEVEL = (
+    "of what was encoded, in dB of full scale; null for digital silence, and where it was not measured yet."
+)
+FIELDS: dict[str, dict[str, Json]] = {
+    "RecordDocument": {
+        "id": {"description": "The record's id."},
+        "url": {"format": "uri", "description": "The link: who has it may listen, without a token."},
+        "user_id": {"description": "The id of the user who has uploaded it."},
+        "title": {"description": "As given, trimmed and in Unicode's form C; null without one."},
+        "duration_seconds": {"description": "How long it sounds, in seconds: exactly as long as the WAV."},
+        "sample_rate": {"description": "Of the MP3, in Hz: MP3's lowest not below the WAV's, or 48000."},
+        "channels": {"description": "Of the MP3: 1 or 2."},
+        "bitrate_kbps": {
+            "description": "Of the MP3, in kbit/s; below 32 kHz MP3 may have less than was asked for."
+        },
+        "peak_dbfs": {"description": f"Highest sample {LEVEL}"},
+        "rms_dbfs": {"description": f"Level {LEVEL} A full-scale square wave has 0."},
+        "truncated": {"description": "Whether the WAV ended before the audio that it announced."},
+        "size_bytes": {"description": "Of the MP3."},
+        "sha256": {
+            "pattern": "^[0-9a-f]{64}$",
+            "description": "Digest of the MP3, in hexadecimal; also its ETag.",
+        },
+        "created_at": {
+            "description": "When the upload began, in UTC. Lists are in this order, so a long upload appears"
+            " behind later, shorter ones."
+        },
+    },
+    "RecordPage": {
+        "records": {"description": "The newest first."},
+        "next_cursor": {"description": "The `cursor` of the next page; null on the last."},
+    },
+    "WaveformDocument": {
+        "version": {"description": "Of the format: 2."},
+        "channels": {"description": "Always 1: the channels of the WAV are averaged."},
+        "sample_rate": {"description": "Of what was measured, in Hz: that of the MP3."},
+        "samples_per_pixel": {"description": "How many samples of a channel one pixel stands for."},
+        "bits": {"description": "Of a value: 8, so it is from -128 to 127."},
+        "length": {"description": "How many pixels there are."},
+        "data": {"description": "Minimum and maximum of each pixel in turn: twice as many values as pixels."},
+    },
 }
 
 POST_RECORD = describe(
     "Upload a WAV",
+    description=f"Converts the WAV to MP3 while it arrives, and answers with the link.\n\n{ACCEPTED}",
     security=MAY_HAVE_CREDENTIALS,
     parameters=[
-        {**query("title", "Of a bare WAV; a form has it as a field."), "schema": TITLE},
-        {**query("bitrate_kbps", "Of a bare WAV; a form has it as a field."), "schema": BITRATE},
+        {**query("title", ONLY_BARE), "schema": TITLE},
+        {**query("bitrate_kbps", ONLY_BARE), "schema": BITRATE},
         header(
             "Idempotency-Key",
             "1 to 255 visible characters, such as a UUID. An upload with a key that has made a record in the"
@@ -113,7 +172,7 @@ POST_RECORD = describe(
             pattern=f"^{IDEMPOTENCY_KEY}$",
         ),
     ],
-    body=UPLOAD,
+    requestBody={"required": True, "content": UPLOAD},
     responses={201: answer("The record with its link.", "Location", "Idempotency-Replayed", example=RECORD)},
     problems=[
         *(InvalidForm, CredentialsTooLate, TooLarge, RecordingTooLong, UnsupportedMediaType),

@@ -227,7 +227,7 @@ def make_link(request: Request[Any, Any, Any], settings: Settings, record: Publi
 
 @route("/record", http_method=["GET", "HEAD"], operation_class=openapi.GET_RECORD_AUDIO)
 async def get_record_audio(request: Request[Any, Any, Any], backend: NamedDependency[Backend]) -> ASGIApp:
-    """The MP3 behind a link, whole or a range of it; only the bytes of a GET are left to nginx."""
+    """The MP3 behind a link, whole or a range of it."""
     # Every play comes by here, so these are the responses that Litestar would make of its own.
     is_attachment = read_download(request)
     record, object_key = await find_record(backend.reader, *read_link(request))
@@ -238,6 +238,7 @@ async def get_record_audio(request: Request[Any, Any, Any], backend: NamedDepend
         return ASGIResponse(status_code=304, headers=make_headers(selection, mp3))
     disposition = make_disposition(record.title, is_attachment=is_attachment)
     if request.method == "GET" and backend.settings.downloads == "accel":
+        # Only the bytes are left to nginx.
         way, span = choose_way(asked, selection, mp3)
         link = await make_internal_link(backend.store, object_key, way, span, mp3)
         # The rest of make_headers the gateway says itself: nginx would keep it where the store is away, too.

@@ -14,6 +14,7 @@ from common.hosts import HostCheck
 from common.methods import with_options
 from common.openapi import make_document, make_openapi
 from common.problems import render
+from users import openapi
 from users.pages import make_pages
 from users.routes import get_user, post_token, post_user, remove_user
 from users.service import DELETION_TIMEOUT_SECONDS
@@ -34,7 +35,8 @@ def create_app(settings: Settings) -> Litestar:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         nonlocal engine, patient_engine
         database = settings.database_url, settings.database_password
-        engine, patient_engine = make_engine(*database), make_engine(*database, DELETION_TIMEOUT_SECONDS)
+        engine = make_engine(*database)
+        patient_engine = make_engine(*database, DELETION_TIMEOUT_SECONDS, pool_size=2)
         yield
         await engine.dispose()
         await patient_engine.dispose()
@@ -69,6 +71,6 @@ def create_app(settings: Settings) -> Litestar:
         exception_handlers={Exception: render},
         request_max_body_size=MAX_BODY_BYTES,
         tags=["users"],
-        openapi_config=make_openapi("users", "Accounts and their tokens"),
+        openapi_config=make_openapi("users", "Accounts and their tokens", openapi.ABOUT, openapi.FIELDS),
         logging_config=None,
     )

@@ -31,9 +31,33 @@ NEW_USER: dict[str, Any] = {
     }
 }
 
+ABOUT = """\
+A user has an id and a token, which uploads, lists and deletes records. The token is shown once and cannot be
+had again, only renewed: keep it.
+
+"""
+ID, CREATED = {"description": "The user's id."}, {"description": "When the user was made, in UTC."}
+NAME = {"description": "As given, trimmed and in Unicode's form C."}
+FIELDS = {
+    "CreatedUser": {
+        "id": ID,
+        "name": NAME,
+        "token": {"description": "Who has it may do all that the user may; shown this once."},
+        "created_at": CREATED,
+    },
+    "Profile": {
+        "id": ID,
+        "name": NAME,
+        "created_at": CREATED,
+        "record_count": {"description": "How many records there are, without uploads under way."},
+        "total_bytes": {"description": "The bytes of their MP3s."},
+    },
+    "RenewedToken": {"id": ID, "token": {"description": "The new token; shown this once."}},
+}
+
 POST_USER = describe(
     "Create a user",
-    body=NEW_USER,
+    requestBody={"required": True, "content": NEW_USER},
     responses={
         201: answer(
             "The user, with the token, which is shown this once.",
