@@ -36,7 +36,7 @@ def create_app(settings: Settings) -> Litestar:
         nonlocal engine, patient_engine
         database = settings.database_url, settings.database_password
         engine = make_engine(*database)
-        patient_engine = make_engine(*database, DELETION_TIMEOUT_SECONDS, pool_size=2)
+        patient_engine = make_engine(*database, DELETION_TIMEOUT_SECONDS, pool_size=4)
         yield
         await engine.dispose()
         await patient_engine.dispose()
