@@ -24,9 +24,7 @@ class HostCheck(ASGIMiddleware):
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
-        self._allowed = {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
-        if settings.public_url:
-            self._allowed.add(urlsplit(settings.public_url).hostname or "")
+        self._allowed = own_names(settings.public_url, settings.allowed_hosts)
         self.is_ours = lru_cache(CACHED_HOSTS)(self._is_ours)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
@@ -42,6 +40,12 @@ class HostCheck(ASGIMiddleware):
     def _is_ours(self, host: str) -> bool:
         name = _name_of(host)
         return bool(name) and (name in self._allowed or is_loopback(name) or _address_of(name) is not None)
+
+
+def own_names(public_url: str, allowed_hosts: str) -> set[str]:
+    """The host names of the two settings, in small letters."""
+    names = (urlsplit(public_url).hostname or "", *allowed_hosts.lower().split(","))
+    return {name.strip() for name in names} - {""}
 
 
 def _name_of(host: str) -> str:

@@ -4,7 +4,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -58,6 +58,12 @@ def _to_json(event: structlog.typing.EventDict, default: Callable[[Any], Any]) -
     return msgspec.json.encode(event, enc_hook=default)
 
 
+def read_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The id that the gateway has given a request, or a new one."""
+    given = dict(headers).get(b"x-request-id", b"")
+    return given.decode() if REQUEST_ID.fullmatch(given) else uuid4().hex
+
+
 class RequestLog:
     """ASGI middleware: gives every request its id (the gateway's, where it made one) and logs a line for it.
 
@@ -75,8 +81,7 @@ class RequestLog:
         if scope["type"] != ScopeType.HTTP:
             await self.app(scope, receive, send)
             return
-        given = dict(scope["headers"]).get(b"x-request-id", b"")
-        request_id = given.decode() if REQUEST_ID.fullmatch(given) else uuid4().hex
+        request_id = read_request_id(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 

@@ -116,6 +116,17 @@ def type_of(problem: type[Problem] | Problem) -> str:
     return "/problems/" + re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
 
 
+def make_body(problem: Problem, request_id: str | None) -> dict[str, Any]:
+    """The members of a problem (RFC 9457 section 3.1), and the id of its request."""
+    return {
+        "type": type_of(problem),
+        "title": problem.title,
+        "status": problem.status_code,
+        "detail": problem.detail,
+        "request_id": request_id,
+    }
+
+
 def render(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
     """The exception handler of both services: every error becomes application/problem+json."""
     problem = _as_problem(request, error)
@@ -124,15 +135,8 @@ def render(request: Request[Any, Any, Any], error: Exception) -> Response[dict[s
     elif problem.status_code >= 500:  # noqa: PLR2004
         # The type alone: what the store or the driver says names keys and values.
         log.warning("unavailable", detail=problem.detail, cause=type(error.__cause__).__name__)
-    body = {
-        "type": type_of(problem),
-        "title": problem.title,
-        "status": problem.status_code,
-        "detail": problem.detail,
-        "request_id": request.scope["state"].get("request_id"),
-    }
     return Response(
-        body,
+        make_body(problem, request.scope["state"].get("request_id")),
         status_code=problem.status_code,
         media_type="application/problem+json",
         headers=problem.headers,

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import unquote
-from uuid import uuid4
 
 import msgspec
 import structlog
@@ -13,8 +12,8 @@ import uvicorn
 from litestar import Litestar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from common.logs import ID, REQUEST_ID, RequestLog, configure_logs
-from common.problems import InvalidRequest, type_of
+from common.logs import ID, RequestLog, configure_logs, read_request_id
+from common.problems import InvalidRequest, make_body
 from common.settings import ServiceSettings, SettingsError, load
 
 log = structlog.get_logger()
@@ -51,21 +50,13 @@ class Protocol(HttpToolsProtocol):
             if self.cycle.response_started:
                 self.transport.close()
                 return
-        given = dict(self.headers).get(b"x-request-id", b"")
-        request_id = given.decode() if REQUEST_ID.fullmatch(given) else uuid4().hex
+        problem, request_id = InvalidRequest(msg), read_request_id(self.headers)
         path = unquote(self.url.partition(b"?")[0].decode("latin-1"))
         # Without a path there is no method either.
         method = self.parser.get_method().decode() if path else ""
-        status = InvalidRequest.status_code
+        status = problem.status_code
         log.info("request", method=method, path=ID.sub("*", path), status=status, request_id=request_id)
-        problem = {
-            "type": type_of(InvalidRequest),
-            "title": InvalidRequest.title,
-            "status": status,
-            "detail": msg,
-            "request_id": request_id,
-        }
-        body = msgspec.json.encode(problem)
+        body = msgspec.json.encode(make_body(problem, request_id))
         head = (
             "HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n"
             f"Content-Length: {len(body)}\r\nX-Request-ID: {request_id}\r\nConnection: close\r\n\r\n"

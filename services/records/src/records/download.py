@@ -48,6 +48,11 @@ class Selection(NamedTuple):
     first: int
     length: int
 
+    @property
+    def span(self) -> str:
+        """The first and the last byte, as headers name them."""
+        return f"{self.first}-{self.first + self.length - 1}"
+
 
 def join_lines(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Header lines by name; several of one name are one list (RFC 9110 section 5.3)."""
@@ -95,8 +100,7 @@ def make_headers(selection: Selection, mp3: Representation) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
     }
     if selection.status == 206:  # noqa: PLR2004
-        last = selection.first + selection.length - 1
-        headers["Content-Range"] = f"bytes {selection.first}-{last}/{mp3.size_bytes}"
+        headers["Content-Range"] = f"bytes {selection.span}/{mp3.size_bytes}"
     return headers
 
 
@@ -112,8 +116,7 @@ def choose_way(headers: Mapping[str, str], selection: Selection, mp3: Representa
     In no way does nginx itself announce ranges: the location says it as make_headers does.
     """
     is_part = selection.status == 206  # noqa: PLR2004
-    last = selection.first + selection.length - 1
-    span = f"{selection.first}-{last}" if is_part else ""
+    span = selection.span if is_part else ""
     if "if-match" in headers or "if-unmodified-since" in headers:
         return "direct", span
     if not is_part:

@@ -16,7 +16,7 @@ from miniopy_async.credentials.providers import StaticProvider
 from miniopy_async.minioadmin import MinioAdmin
 
 from common.db import make_engine
-from common.hosts import is_loopback
+from common.hosts import is_loopback, own_names
 from common.logs import configure_logs
 from common.migrate import make_login_roles, migrate
 from common.settings import SettingsError, load
@@ -31,14 +31,13 @@ LAPTOP_SECRET = "laptop-"  # noqa: S105
 
 def refuse_laptop_secrets(settings: SetupSettings) -> None:
     """Raises SettingsError for a default secret of docker-compose.yml where a host of ours is not local."""
-    names = [urlsplit(settings.public_url).hostname or "", *settings.allowed_hosts.split(",")]
-    far = [name.strip() for name in names if name.strip() and not is_loopback(name.strip().lower())]
+    far = [name for name in own_names(settings.public_url, settings.allowed_hosts) if not is_loopback(name)]
     secrets = msgspec.structs.asdict(settings) | msgspec.structs.asdict(settings.store)
     defaults = [name.upper() for name, value in secrets.items() if str(value).startswith(LAPTOP_SECRET)]
     if far and defaults:
         raise SettingsError(
-            f"{far[0]} (in PUBLIC_URL or ALLOWED_HOSTS) is not local, but {', '.join(defaults)} still has the"
-            " default that everybody can read in docker-compose.yml; choose a secret of your own"
+            f"{min(far)} (in PUBLIC_URL or ALLOWED_HOSTS) is not local, but {', '.join(defaults)} still has"
+            " the default that everybody can read in docker-compose.yml; choose a secret of your own"
         )
 
 
