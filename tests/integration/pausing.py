@@ -40,13 +40,15 @@ def reserved(call: Call) -> bool:
 
 
 def publishing(call: Call) -> bool:
-    return (
-        call.what.startswith("UPDATE records SET state") and "published_at" in call.what and not call.is_done
-    )
+    return _is_publishing(call) and not call.is_done
 
 
 def published(call: Call) -> bool:
-    return call.what.startswith("UPDATE records SET state") and "published_at" in call.what and call.is_done
+    return _is_publishing(call) and call.is_done
+
+
+def _is_publishing(call: Call) -> bool:
+    return call.what.startswith("UPDATE records SET") and "published_at" in call.what
 
 
 def removing(call: Call) -> bool:

@@ -48,6 +48,8 @@ def test_levels_and_waveform_are_those_of_the_whole_recording(kind: str, channel
     assert levels.rms_dbfs == pytest.approx(20 * np.log10(np.sqrt(np.mean(exact**2)) / 32768), abs=0.0051)
     assert levels.waveform.samples_per_pixel == SAMPLES_PER_PIXEL
     assert levels.waveform.values() == expected_waveform(samples, SAMPLES_PER_PIXEL)
+    for window_frames in (1, 777, len(samples)):
+        assert measure(samples, window_frames) == levels
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -114,8 +116,6 @@ def test_a_long_recording_has_the_finest_waveform_that_fits(frames: int, factor:
 def test_a_pixel_may_be_longer_than_all_that_is_measured_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("records.audio.levels.MAX_PIXELS", 16)
     samples = np.resize(noise(1_000_003, 1), (3_000_001, 1))
-    monkeypatch.setattr("records.audio.levels._CHUNK_FRAMES", 256)
-    monkeypatch.setattr("records.audio.levels._CHUNK_PIXELS", 2)
     waveform = measure(samples).waveform
     assert (waveform.samples_per_pixel, waveform.length) == (262_144, 12)
     assert waveform.values() == expected_waveform(samples, 262_144)

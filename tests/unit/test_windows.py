@@ -59,10 +59,18 @@ def test_every_width_becomes_the_same_16_bit_samples(
 
 @pytest.mark.parametrize("piece_bytes", [1, 7, 4096, 1 << 20])
 def test_windows_are_the_same_however_the_audio_arrives(piece_bytes: int) -> None:
+    audio = bytes(3 * 2 * (2 * 21_845 + 3)) + b"\1"
+    windows = windowed(audio, integers(2, 3), piece_bytes)
+    assert [len(window) for window in windows] == [4 * 21_845, 4 * 21_845, 12]
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 7, 4096, 1 << 20])
+def test_plain_audio_is_handed_on_in_whole_frames_as_it_arrives(piece_bytes: int) -> None:
     audio = np.arange(2 * 2 * WINDOW_FRAMES + 6, dtype="<i2").tobytes() + b"\1"
     windows = windowed(audio, integers(2), piece_bytes)
-    assert [len(window) for window in windows] == [4 * WINDOW_FRAMES, 4 * WINDOW_FRAMES, 12]
     assert b"".join(windows) == audio[:-1]
+    assert {len(window) % 4 for window in windows} == {0}
+    assert max(len(window) for window in windows) == min(4 * WINDOW_FRAMES, -(-piece_bytes // 4) * 4)
 
 
 def test_mono_and_stereo_keep_their_channels() -> None:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import msgspec
-from sqlalchemy import Select, Update
+from sqlalchemy import Select, Update, Uuid, bindparam, or_
 
 from common.problems import InvalidCredentials
 from common.tables import User
@@ -20,6 +20,11 @@ class Credentials(msgspec.Struct, frozen=True):
 
     token_digest: bytes
     user_id: UUID | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of a statement that is narrowed."""
+        return {"by_token_digest": self.token_digest, "by_user_id": self.user_id}
 
 
 def make_token() -> str:
@@ -69,10 +74,14 @@ def require_credentials(header: str | None) -> Credentials:
     return credentials
 
 
-def narrow(users: SomeSelect, credentials: Credentials) -> SomeSelect:
-    """Narrows a statement about users to the one who has the credentials."""
-    users = users.where(User.token_digest == credentials.token_digest, User.deleted_at.is_(None))
-    return users.where(User.id == credentials.user_id) if credentials.user_id else users
+def narrow(users: SomeSelect) -> SomeSelect:
+    """Narrows a statement about users to the one who has the credentials that are its parameters."""
+    user_id = bindparam("by_user_id", type_=Uuid())
+    return users.where(
+        User.token_digest == bindparam("by_token_digest"),
+        User.deleted_at.is_(None),
+        or_(user_id.is_(None), User.id == user_id),
+    )
 
 
 def wrong_credentials() -> InvalidCredentials:

@@ -70,15 +70,11 @@ async def _read_bare(body: AsyncIterator[bytes], fields: list[Field]) -> AsyncIt
     for field in fields:
         yield field
     yield b""
-    window = bytearray()
+    window = _Window()
     async for chunk in body:
-        window += chunk
-        if len(window) >= WINDOW_BYTES:
-            # Emptied first: while it is converted, there is one copy of it.
-            piece = bytes(window)
-            window.clear()
+        if piece := window.add(chunk):
             yield piece
-    yield bytes(window)
+    yield window.take()
 
 
 async def _read_form(body: AsyncIterator[bytes], boundary: str) -> AsyncIterator[Field | bytes]:
@@ -98,13 +94,36 @@ async def _read_form(body: AsyncIterator[bytes], boundary: str) -> AsyncIterator
         raise InvalidForm("The form has no field 'audio'; send the WAV as that file.")
 
 
+class _Window:
+    """Gathers pieces until they are worth a step."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def add(self, piece: bytes) -> bytes | None:
+        """Returns the next window once it is complete: a large piece as it came, without a copy."""
+        if not self._data and len(piece) >= WINDOW_BYTES:
+            return piece
+        self._data += piece
+        return self.take() if len(self) >= WINDOW_BYTES else None
+
+    def take(self) -> bytes:
+        """Returns what has been gathered. It is emptied: while that is converted, there is one copy of it."""
+        data = bytes(self._data)
+        self._data.clear()
+        return data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+
 class _Form:
     """What has been seen of the form, and the segment that is being read."""
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
         self._name = ""
-        self._data = bytearray()
+        self._window = _Window()
 
     def take(self, event: MultipartSegment | bytes | None) -> Field | bytes | None:
         """Takes an event of the parser; returns a field or a window of audio once it is complete."""
@@ -113,13 +132,10 @@ class _Form:
             self._begin(event.name)
             return b"" if event.name == AUDIO else None
         if event is not None:
-            self._data += event
-            if self._name != AUDIO:
-                if len(self._data) > MAX_FIELD_BYTES:
-                    raise InvalidForm(f"The field {self._name!r} is longer than {MAX_FIELD_BYTES} bytes.")
-                return None
-            return self._flush() if len(self._data) >= WINDOW_BYTES else None
-        data = self._flush()
+            if self._name != AUDIO and len(self._window) + len(event) > MAX_FIELD_BYTES:
+                raise InvalidForm(f"The field {self._name!r} is longer than {MAX_FIELD_BYTES} bytes.")
+            return self._window.add(event)
+        data = self._window.take()
         if self._name == AUDIO:
             return data
         try:
@@ -140,11 +156,6 @@ class _Form:
             )
         self.seen.add(name)
         self._name = name
-
-    def _flush(self) -> bytes:
-        data = bytes(self._data)
-        self._data.clear()
-        return data
 
 
 def _check_headers(headers: Sequence[tuple[str, str]]) -> None:

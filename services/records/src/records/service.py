@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Self
 from uuid import UUID, uuid4
 
 import msgspec
-from sqlalchemy import String, Uuid, and_, bindparam, delete, func, literal, select, tuple_, update
+from sqlalchemy import Interval, String, Uuid, and_, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -30,8 +30,9 @@ PUBLISHED = (
     Record.sha256,
     Record.created_at,
 )
+RECORD_ID = bindparam("record_id", type_=Uuid())
 IS_PUBLISHED = (
-    Record.id == bindparam("record_id"),
+    Record.id == RECORD_ID,
     Record.user_id == bindparam("user_id"),
     Record.state == "ready",
 )
@@ -42,6 +43,36 @@ FIND_WAVEFORM = DriverStatement(
 )
 # An upload may have begun while its user was being deleted, too late for that to see its row.
 IS_OF_SOMEBODY = select(User.id).where(User.id == Record.user_id, User.deleted_at.is_(None)).exists()
+KEY = bindparam("key", type_=String())
+LEASE_UNTIL = func.now() + bindparam("lease", type_=Interval())
+# No row where no user has the credentials, or where the user's key is taken.
+RESERVE = (
+    insert(Record)
+    .from_select(
+        ["id", "user_id", "lease_until", "object_key", "idempotency_key"],
+        narrow(select(RECORD_ID, User.id, LEASE_UNTIL, func.concat(User.id, "/", RECORD_ID, ".mp3"), KEY)),
+    )
+    .on_conflict_do_nothing()
+    .returning(Record.id, Record.object_key)
+)
+# A row of nulls where the user has the credentials, and the key is free.
+FIND_EARLIER = narrow(
+    select(*PUBLISHED, Record.state, Record.idempotency_options)
+    .select_from(User)
+    .outerjoin(
+        Record, and_(Record.user_id == User.id, Record.idempotency_key == KEY, Record.state != "deleting")
+    )
+)
+FIND_USER = narrow(select(User.id))
+IS_UPLOADING = (Record.id == RECORD_ID, Record.state == "uploading")
+RENEW_LEASE = update(Record).where(*IS_UPLOADING).values(lease_until=LEASE_UNTIL).returning(Record.id)
+# What the record is comes as further parameters, named as its columns.
+PUBLISH = (
+    update(Record)
+    .where(*IS_UPLOADING, IS_OF_SOMEBODY)
+    .values(state="ready", lease_until=None, published_at=func.now())
+    .returning(*PUBLISHED)
+)
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -93,60 +124,27 @@ async def reserve(
     Returns the Earlier upload where the user's key has made a record already.
     Raises InvalidCredentials where no user has them, IdempotencyKeyInUse while that upload is under way.
     """
+    whose = {**credentials.parameters, "key": idempotency_key}
     while True:
-        reservation = await _insert(engine, credentials, lease_seconds, idempotency_key)
-        if reservation:
-            return reservation
+        values = {"record_id": uuid4(), "lease": timedelta(seconds=lease_seconds), **whose}
+        if rows := await execute(engine, RESERVE, values):
+            return Reservation(rows[0].id, rows[0].object_key)
         if not idempotency_key:
             raise wrong_credentials()
-        if earlier := await _find_earlier(engine, credentials, idempotency_key):
-            return earlier
+        rows = await execute(engine, FIND_EARLIER, whose)
+        if not rows:
+            raise wrong_credentials()
+        (row,) = rows
+        if row.state == "uploading":
+            raise IdempotencyKeyInUse(idempotency_key)
+        if row.state:
+            return Earlier(Replayed.of(row._mapping), row.idempotency_options)
         # Between the two statements the upload that had the key has failed, and the key is free.
-
-
-async def _insert(
-    engine: AsyncEngine, credentials: Credentials, lease_seconds: int, idempotency_key: str | None
-) -> Reservation | None:
-    """None where no user has the credentials, or where the user's key is taken."""
-    record_id = uuid4()
-    user = narrow(
-        select(
-            literal(record_id, Uuid),
-            User.id,
-            func.now() + timedelta(seconds=lease_seconds),
-            func.concat(User.id, "/", literal(record_id, Uuid), ".mp3"),
-            literal(idempotency_key, String),
-        ),
-        credentials,
-    )
-    rows = await execute(
-        engine,
-        insert(Record)
-        .from_select(["id", "user_id", "lease_until", "object_key", "idempotency_key"], user)
-        .on_conflict_do_nothing()
-        .returning(Record.id, Record.object_key),
-    )
-    return Reservation(rows[0].id, rows[0].object_key) if rows else None
-
-
-async def _find_earlier(engine: AsyncEngine, credentials: Credentials, key: str) -> Earlier | None:
-    """What the key was used for; None where it is free. Raises what `reserve` does."""
-    has_key = and_(Record.user_id == User.id, Record.idempotency_key == key, Record.state != "deleting")
-    user = select(*PUBLISHED, Record.state, Record.idempotency_options).select_from(User)
-    rows = await execute(engine, narrow(user.outerjoin(Record, has_key), credentials))
-    if not rows:
-        raise wrong_credentials()
-    (row,) = rows
-    if row.state == "uploading":
-        raise IdempotencyKeyInUse(key)
-    if row.state is None:
-        return None
-    return Earlier(Replayed.of(row._mapping), row.idempotency_options)
 
 
 async def find_user(engine: AsyncEngine, credentials: Credentials) -> UUID:
     """The id of the user who has the credentials. Raises InvalidCredentials where nobody has."""
-    rows = await execute(engine, narrow(select(User.id), credentials))
+    rows = await execute(engine, FIND_USER, credentials.parameters)
     if not rows:
         raise wrong_credentials()
     return UUID(str(rows[0].id))
@@ -154,25 +152,13 @@ async def find_user(engine: AsyncEngine, credentials: Credentials) -> UUID:
 
 async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) -> bool:
     """Renews the lease; False where the upload has been given up meanwhile."""
-    rows = await execute(
-        engine,
-        update(Record)
-        .where(Record.id == record_id, Record.state == "uploading")
-        .values(lease_until=func.now() + timedelta(seconds=lease_seconds))
-        .returning(Record.id),
-    )
-    return bool(rows)
+    values = {"record_id": record_id, "lease": timedelta(seconds=lease_seconds)}
+    return bool(await execute(engine, RENEW_LEASE, values))
 
 
 async def publish(engine: AsyncEngine, record_id: UUID, values: dict[str, Any]) -> Published | None:
     """Makes the row `ready`; None where the upload has been given up meanwhile."""
-    rows = await execute(
-        engine,
-        update(Record)
-        .where(Record.id == record_id, Record.state == "uploading", IS_OF_SOMEBODY)
-        .values(state="ready", lease_until=None, published_at=func.now(), **values)
-        .returning(*PUBLISHED),
-    )
+    rows = await execute(engine, PUBLISH, {"record_id": record_id, **values})
     return Published.of(rows[0]._mapping) if rows else None
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 from cachetools import TTLCache
+from fastcrc import crc64
 from miniopy_async.api import Minio
 from miniopy_async.datatypes import Part
 from miniopy_async.error import MinioException, S3Error
@@ -177,7 +178,7 @@ class ObjectWriter:
         self._key = ""
         # The first part, and what is to follow the parts that have been sent.
         self._buffer = bytearray()
-        self._digest = hashlib.sha256()
+        self._checksum = 0
         self._size_bytes = 0
         self._upload_id = ""
         self.has_touched_store = False
@@ -195,7 +196,7 @@ class ObjectWriter:
     async def write(self, data: bytes) -> None:
         """Takes the next bytes behind the head; waits for the store where it is slower than its client."""
         self._buffer += data
-        self._digest.update(data)
+        self._checksum = crc64.xz(data, self._checksum)
         self._size_bytes += len(data)
         while self._key and len(self._buffer) >= 2 * PART_BYTES:
             if self._sending:
@@ -248,17 +249,17 @@ class ObjectWriter:
 
         Raises Unavailable where the object is not what was sent.
         """
-        stored, behind_head = hashlib.sha256(), hashlib.sha256()
-        start = b""
+        digest = hashlib.sha256()
+        start, checksum = b"", 0
         with _translating():
             async for piece in await self._store.open(self._key):
+                digest.update(piece)
                 missing = len(head) - len(start)
-                stored.update(piece)
-                behind_head.update(piece[missing:])
                 start += piece[:missing]
-        if (start, behind_head.digest()) != (head, self._digest.digest()):
+                checksum = crc64.xz(piece[missing:], checksum)
+        if (start, checksum) != (head, self._checksum):
             raise Unavailable("The object store did not keep what it was sent")
-        return stored.digest()
+        return digest.digest()
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, func, insert, select, true, update
+from sqlalchemy import Row, bindparam, func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import Credentials, digest, make_token, narrow, wrong_credentials
@@ -15,6 +15,26 @@ MAX_NAME_LENGTH = 100
 # Of a statement of a deletion, which takes about 30 µs a record.
 DELETION_TIMEOUT_SECONDS = 300
 INSERT_USER = insert(User).returning(User.id, User.name, User.created_at)
+SUMS = (
+    select(
+        func.count().label("record_count"), func.coalesce(func.sum(Record.size_bytes), 0).label("total_bytes")
+    )
+    .where(Record.user_id == User.id, Record.state == "ready")
+    .subquery()
+    .lateral()
+)
+FIND_USER = narrow(select(User.id, User.name, User.created_at, *SUMS.c).join(SUMS, true()))
+RENEW_TOKEN = narrow(update(User)).returning(User.id)
+# Locks the row: uploads that begin from here on wait for the end, and cannot be published any more
+# (records.service); those that began before are seen by the second statement.
+DELETE_USER = (
+    narrow(update(User)).values(name="", token_digest=None, deleted_at=func.now()).returning(User.id)
+)
+DELETE_RECORDS = (
+    update(Record)
+    .where(Record.user_id == bindparam("of_user_id"), Record.state != "deleting")
+    .values(state="deleting")
+)
 
 
 async def create_user(engine: AsyncEngine, name: str) -> tuple[Row[Any], str]:
@@ -37,17 +57,7 @@ async def find_user(engine: AsyncEngine, credentials: Credentials) -> Row[Any]:
 
     Raises InvalidCredentials where nobody has the credentials.
     """
-    ready = (
-        select(func.count(), func.coalesce(func.sum(Record.size_bytes), 0))
-        .where(Record.user_id == User.id, Record.state == "ready")
-        .subquery()
-        .lateral()
-    )
-    count, total = ready.c
-    profile = select(
-        User.id, User.name, User.created_at, count.label("record_count"), total.label("total_bytes")
-    ).join(ready, true())
-    rows = await execute(engine, narrow(profile, credentials))
+    rows = await execute(engine, FIND_USER, credentials.parameters)
     if not rows:
         raise wrong_credentials()
     return rows[0]
@@ -59,9 +69,7 @@ async def renew_token(engine: AsyncEngine, credentials: Credentials) -> tuple[UU
     Raises InvalidCredentials where nobody has the credentials.
     """
     token = make_token()
-    rows = await execute(
-        engine, narrow(update(User), credentials).values(token_digest=digest(token)).returning(User.id)
-    )
+    rows = await execute(engine, RENEW_TOKEN, {**credentials.parameters, "token_digest": digest(token)})
     if not rows:
         raise wrong_credentials()
     return rows[0].id, token
@@ -74,14 +82,7 @@ async def delete_user(engine: AsyncEngine, credentials: Credentials) -> None:
     Raises InvalidCredentials where nobody has the credentials.
     """
     async with transaction(engine) as connection:
-        # Locks the row: uploads that begin from here on wait for the end, and cannot be published any more
-        # (records.service); those that began before are seen by the second statement.
-        gone = narrow(update(User), credentials).values(name="", token_digest=None, deleted_at=func.now())
-        user_id = await connection.scalar(gone.returning(User.id))
+        user_id = await connection.scalar(DELETE_USER, credentials.parameters)
         if user_id is None:
             raise wrong_credentials()
-        await connection.execute(
-            update(Record)
-            .where(Record.user_id == user_id, Record.state != "deleting")
-            .values(state="deleting")
-        )
+        await connection.execute(DELETE_RECORDS, {"of_user_id": user_id})

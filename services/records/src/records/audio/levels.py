@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 SAMPLES_PER_PIXEL = 128
 MAX_PIXELS = 16_384
 
-# What is measured at once: each of numpy's calls has a price of its own, so they are few and long.
-_CHUNK_FRAMES = 65_536
-_CHUNK_PIXELS = _CHUNK_FRAMES // SAMPLES_PER_PIXEL
 _FULL_SCALE = 32_768
 _SAMPLE_BYTES = 2
 _STEREO = 2
@@ -61,46 +58,41 @@ class Levels:
 class Meter:
     """Measures one recording in bounded memory, whatever its length, and however it is cut.
 
+    Each of numpy's calls has a price of its own, so it is best fed with long pieces.
     The waveform has fewer than MAX_PIXELS, at the smallest 128 * 2**n samples a pixel that allow it.
     """
 
     def __init__(self, channels: int) -> None:
         self._channels = channels
-        self._chunk_bytes = _CHUNK_FRAMES * channels * _SAMPLE_BYTES
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        self._pixel_bytes = SAMPLES_PER_PIXEL * channels * _SAMPLE_BYTES
+        # Less than a pixel.
+        self._held = b""
         self._samples = 0
         self._peak = 0
         self._sum_of_squares = 0.0
         # Pixels of SAMPLES_PER_PIXEL that came last, and those before, each of `_factor` times as much.
         self._fresh: list[NDArray[np.int8]] = []
+        self._fresh_pixels = 0
         self._pixels: NDArray[np.int8] = np.empty((0, 2), dtype=np.int8)
         self._factor = 1
 
     def feed(self, pcm: bytes) -> None:
         """Takes the next 16-bit PCM, of whole frames."""
-        self._held.append(pcm)
-        self._held_bytes += len(pcm)
-        if self._held_bytes >= self._chunk_bytes:
-            self._measure_held(self._held_bytes // self._chunk_bytes * self._chunk_bytes)
+        pcm = self._held + pcm
+        whole = len(pcm) - len(pcm) % self._pixel_bytes
+        if whole:
+            self._measure(np.frombuffer(pcm, "<i2", whole // _SAMPLE_BYTES))
+        self._held = pcm[whole:]
 
     def finish(self) -> Levels:
         """Returns the levels; nothing can be fed afterwards, and something must have been before."""
-        if self._held_bytes:
-            self._measure_held(self._held_bytes)
-        if self._fresh:
-            self._settle()
+        if self._held:
+            self._measure(np.frombuffer(self._held, "<i2"))
+        if self._fresh_pixels:
+            self._settle(self._fresh_pixels)
         rms = math.sqrt(self._sum_of_squares / self._samples)
         waveform = Waveform(SAMPLES_PER_PIXEL * self._factor, self._pixels.tobytes())
         return Levels(_dbfs(self._peak), _dbfs(rms), waveform)
-
-    def _measure_held(self, size_bytes: int) -> None:
-        """Measures so much of what is held, and holds the rest."""
-        pcm = b"".join(self._held)
-        for start in range(0, size_bytes, self._chunk_bytes):
-            self._measure(np.frombuffer(pcm[start : start + self._chunk_bytes], dtype="<i2"))
-        self._held = [pcm[size_bytes:]]
-        self._held_bytes = len(pcm) - size_bytes
 
     def _measure(self, samples: NDArray[np.int16]) -> None:
         self._samples += len(samples)
@@ -111,15 +103,16 @@ class Meter:
         pixels = _merge(added, added, SAMPLES_PER_PIXEL)
         # Averaging and then taking the upper byte, both towards zero, as audiowaveform does.
         self._fresh.append(np.trunc(pixels / (256 * self._channels)).astype(np.int8))
+        self._fresh_pixels += len(pixels)
         # So many that they make whole pixels, whatever the factor: both are powers of two.
-        if len(self._fresh) * _CHUNK_PIXELS == max(self._factor, MAX_PIXELS // 2):
-            self._settle()
+        while self._fresh_pixels >= (count := max(self._factor, MAX_PIXELS // 2)):
+            self._settle(count)
 
-    def _settle(self) -> None:
-        """Moves the fresh pixels to the others, and halves the resolution when these are full."""
+    def _settle(self, count: int) -> None:
+        """Moves so many of the fresh pixels to the others, and halves the resolution when these are full."""
         fresh = np.concatenate(self._fresh)
-        self._fresh.clear()
-        self._pixels = np.concatenate([self._pixels, _merge_pixels(fresh, self._factor)])
+        self._fresh, self._fresh_pixels = [fresh[count:]], len(fresh) - count
+        self._pixels = np.concatenate([self._pixels, _merge_pixels(fresh[:count], self._factor)])
         if len(self._pixels) == MAX_PIXELS:
             self._pixels = _merge_pixels(self._pixels, 2)
             self._factor *= 2

@@ -26,13 +26,13 @@ from .mp3 import samples_per_frame
 # A recording is cut where so much waits; less would not pay for the lead-in.
 _CUT_SECONDS = 1.5
 # How far ahead of its encoder a long recording is cut. Parts become twice as long, as they take turns.
-_AHEAD_SECONDS = 13.0
+_AHEAD_SECONDS = 26.0
 # One job of a thread: short, so that recordings take turns, and long, so that handing it over costs nothing.
 _LONGEST_JOB_SECONDS = 2.0
 _SHORTEST_JOB_SECONDS = 0.1
 _SWITCH_SECONDS = 0.0005
 # What may wait: of all recordings together, for every thread, and of any one, whatever the others have.
-_WAITING_BYTES_PER_THREAD = 5 * 1024**2 // 2
+_WAITING_BYTES_PER_THREAD = 5 * 1024**2
 WAITING_BYTES_ALONE = 256 * 1024
 
 

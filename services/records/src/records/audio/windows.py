@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     from pydub import AudioSegment
 
 # A second or so of sound, at most.
-WINDOW_FRAMES = 32_768
+WINDOW_FRAMES = 65_536
 # So many bytes of the source are decoded at once, at most: blocks of ADPCM side by side, of PCM one window.
 _BATCH_BYTES = 128 * 1024
 
@@ -46,8 +46,6 @@ class Windows:
         self._last_frame = frames
         self._max_duration_seconds = max_duration_seconds
         self._is_adpcm = source.codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM)
-        blocks = _BATCH_BYTES // source.block_bytes
-        self._batch_bytes = (blocks if self._is_adpcm else min(blocks, WINDOW_FRAMES)) * source.block_bytes
         self._held = bytearray()
         self._matrix = downmix_matrix(source) if source.channels > _MAX_OUTPUT_CHANNELS else None
         self._resampler = (
@@ -63,21 +61,18 @@ class Windows:
             and self._matrix is None
             and self._resampler is None
         )
+        blocks = WINDOW_FRAMES if self.is_plain else min(WINDOW_FRAMES, _BATCH_BYTES // source.block_bytes)
+        self._batch_bytes = blocks * source.block_bytes
 
     def feed(self, audio: memoryview) -> Iterator[AudioSegment]:
         """Yields the windows that `audio`, of any length, completes; raises TooLong over the limit."""
-        if self._held:
-            missing = self._batch_bytes - len(self._held)
-            self._held += audio[:missing]
+        while batch_bytes := self._next_batch(len(self._held) + len(audio)):
+            missing = batch_bytes - len(self._held)
+            batch = b"".join((self._held, audio[:missing])) if self._held else audio[:missing]
+            self._held.clear()
             audio = audio[missing:]
-            if len(self._held) < self._batch_bytes:
-                return
-            yield from self._convert(self._held)
-            self._held = bytearray()
-        whole = len(audio) - len(audio) % self._batch_bytes
-        for start in range(0, whole, self._batch_bytes):
-            yield from self._convert(audio[start : start + self._batch_bytes])
-        self._held += audio[whole:]
+            yield from self._convert(batch)
+        self._held += audio
 
     def finish(self) -> Iterator[AudioSegment]:
         """Yields the last windows, if there are any; a frame that was cut short is dropped."""
@@ -89,7 +84,14 @@ class Windows:
             for samples in self._resampler.finish():
                 yield from self._cut(samples)
 
-    def _convert(self, audio: bytearray | memoryview) -> Iterator[AudioSegment]:
+    def _next_batch(self, size_bytes: int) -> int:
+        """Returns how many of the bytes that are there are converted next; 0: they must be more."""
+        if size_bytes >= self._batch_bytes:
+            return self._batch_bytes
+        # Nothing is gained by waiting for more of what is only handed on.
+        return size_bytes - size_bytes % self._source.block_bytes if self.is_plain else 0
+
+    def _convert(self, audio: bytes | bytearray | memoryview) -> Iterator[AudioSegment]:
         if self.is_plain:
             self._count(len(audio) // self._source.block_bytes)
             yield self._segment(bytes(audio))
