@@ -85,20 +85,20 @@ wrk.headers["Content-Type"] = "application/json"
 """
 
 
-def run_wrk(url: str, seconds: int, *options: str) -> tuple[float, float]:
-    """Requests and bytes per second with one thread and eight connections, as wrk counts them."""
-    done = subprocess.run(
-        [str(shutil.which("wrk")), "-t1", "-c8", f"-d{seconds}s", *options, url],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=seconds + 60,
-    )
-    requests = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    transfer = re.search(r"Transfer/sec:\s+([\d.]+)([KMG]?)B", done.stdout)
-    if not requests or not transfer:
-        raise RuntimeError(done.stdout)
-    return float(requests[1]), float(transfer[1]) * 1024 ** " KMG".index(transfer[2] or " ")
+def run_wrk(url: str, seconds: int, *options: str) -> str:
+    """What wrk says of one thread and eight connections."""
+    command = [str(shutil.which("wrk")), "-t1", "-c8", f"-d{seconds}s", *options, url]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60)
+    return done.stdout
+
+
+def rate(url: str, seconds: int, *options: str) -> float:
+    """Requests per second, as wrk counts them."""
+    said = run_wrk(url, seconds, *options)
+    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    if not found:
+        raise RuntimeError(said)
+    return float(found[1])
 
 
 @contextmanager
@@ -142,9 +142,7 @@ def measure_downloads(stack: Stack, token: str, seconds: int) -> list[Row]:
             for record in records:
                 path = asyncio.run(presign(stack, f"{record['user_id']}/{record['id']}.mp3"))
                 # In turn, for the machine is not always as fast.
-                turns = [
-                    (run_wrk(direct + path, seconds)[0], run_wrk(record["url"], seconds)[0]) for _ in range(3)
-                ]
+                turns = [(rate(direct + path, seconds), rate(record["url"], seconds)) for _ in range(3)]
                 unchecked, checked = (max(rates) for rates in zip(*turns, strict=True))
                 rows.append(
                     (
@@ -154,10 +152,10 @@ def measure_downloads(stack: Stack, token: str, seconds: int) -> list[Row]:
                     )
                 )
         record = records[0]
-        known, _ = run_wrk(record["url"], seconds, "-H", f'If-None-Match: "{record["sha256"]}"')
-        absent, _ = run_wrk(f"{stack.base_url}/record?id={record['user_id']}&user={record['id']}", seconds)
+        known = rate(record["url"], seconds, "-H", f'If-None-Match: "{record["sha256"]}"')
+        absent = rate(f"{stack.base_url}/record?id={record['user_id']}&user={record['id']}", seconds)
         service = f"http://{LOOPBACK}:{stack.ports.records}/record?{urlsplit(record['url']).query}"
-        alone, _ = run_wrk(service, seconds, "-H", f'If-None-Match: "{record["sha256"]}"')
+        alone = rate(service, seconds, "-H", f'If-None-Match: "{record["sha256"]}"')
     rows.append(("the check alone: 304 through the gateway", f"{known:.0f} /s", f"404: {absent:.0f} /s"))
     rows.append(("the check alone: 304 of the service itself", f"{alone:.0f} /s", "without nginx"))
     return rows
@@ -184,13 +182,13 @@ def measure_cold(stack: Stack, records: list[dict[str, Any]]) -> list[Row]:
             keys = [f"{record['user_id']}/{record['id']}.mp3" for record in some]
             unchecked.append(fetch_all([direct + asyncio.run(presign(stack, key)) for key in keys]))
             checked.append(fetch_all([record["url"] for record in some]))
-    rate = [count / min(seconds) for seconds in (checked, unchecked)]
+    rates = [count / min(seconds) for seconds in (checked, unchecked)]
     size = records[0]["size_bytes"] / 1e6
     return [
         (
             f"download of {size:.2f} MB, not cached / nginx → MinIO direct",
-            f"{rate[0] / rate[1]:.2f}",
-            f"{rate[0]:.0f} /s / {rate[1]:.0f} /s, {count} records in each of 4 turns",
+            f"{rates[0] / rates[1]:.2f}",
+            f"{rates[0]:.0f} /s / {rates[1]:.0f} /s, {count} records in each of 4 turns",
         )
     ]
 
@@ -263,11 +261,10 @@ def latency(url: str, seconds: int, script: str = "") -> tuple[float, float, flo
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as lua:
         lua.write(script + PERCENTILES)
         lua.flush()
-        command = [str(shutil.which("wrk")), "-t1", "-c8", f"-d{seconds}s", "-s", lua.name, url]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60)
-    found = re.search(r"percentiles ([\d.]+) ([\d.]+) ([\d.]+)", done.stdout)
+        said = run_wrk(url, seconds, "-s", lua.name)
+    found = re.search(r"percentiles ([\d.]+) ([\d.]+) ([\d.]+)", said)
     if not found:
-        raise RuntimeError(done.stdout)
+        raise RuntimeError(said)
     return float(found[1]), float(found[2]), float(found[3])
 
 
@@ -305,7 +302,7 @@ def measure_users(stack: Stack, seconds: int) -> list[Row]:
             text=True,
             timeout=seconds + 60,
         )
-        posts, _ = run_wrk(f"{stack.base_url}/users", seconds, "-s", str(lua))
+        posts = rate(f"{stack.base_url}/users", seconds, "-s", str(lua))
     found = re.search(r"tps = ([\d.]+)", inserts.stdout)
     if not found:
         raise RuntimeError(inserts.stdout)
