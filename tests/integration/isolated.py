@@ -153,12 +153,9 @@ class Isolated:
         return engine, ObjectStore(client, self.settings.store.s3_bucket)
 
     def uploads(self, wire: Wire | None = None, **settings: int) -> Uploads:
-        """The uploads of a service of its own; `settings` differ from the defaults.
-
-        With one thread less audio waits for LAME, and more of the MP3 is on its way.
-        """
+        """The uploads of a service of its own; `settings` differ from the defaults."""
         engine, store = self.watched(wire or Wire())
-        changed = {**msgspec.structs.asdict(self.settings), "encoder_threads": 1, **settings}
+        changed = {**msgspec.structs.asdict(self.settings), "encoder_threads": 2, **settings}
         return Uploads(engine, store, Settings(**changed))
 
     async def make_user(self) -> tuple[UUID, Credentials]:

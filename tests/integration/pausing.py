@@ -48,7 +48,7 @@ def published(call: Call) -> bool:
 
 
 def _is_publishing(call: Call) -> bool:
-    return call.what.startswith("UPDATE records SET") and "published_at" in call.what
+    return call.what.startswith("UPDATE records SET state") and "published_at" in call.what
 
 
 def removing(call: Call) -> bool:

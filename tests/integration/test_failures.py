@@ -69,10 +69,12 @@ class Trial:
         else:
             raise ConnectionResetError("the connection is gone")
 
-    async def run(self, body: AsyncIterator[Field | bytes]) -> tuple[UUID, Published | BaseException]:
+    async def run(
+        self, body: AsyncIterator[Field | bytes], encoder_threads: int = 2
+    ) -> tuple[UUID, Published | BaseException]:
         """Returns the user, and what came out."""
         user_id, credentials = await self._isolated.make_user()
-        uploads = self._isolated.uploads(self.wire)
+        uploads = self._isolated.uploads(self.wire, encoder_threads=encoder_threads)
         self._task = asyncio.create_task(uploads.store_record(body, credentials))
         async with asyncio.timeout(BOUND_SECONDS):
             (outcome,) = await asyncio.gather(self._task, return_exceptions=True)
@@ -93,14 +95,17 @@ async def vanishing(kind: str, wire: Wire) -> AsyncIterator[Field | bytes]:
     raise ClientVanishedError
 
 
-def body_of(kind: str, vanishes: bool, wire: Wire) -> AsyncIterator[Field | bytes]:
-    return vanishing(kind, wire) if vanishes else pieces(kind)
+async def run(trial: Trial, kind: str, vanishes: bool) -> tuple[UUID, Published | BaseException]:
+    """Makes the upload; where its client vanishes, so much is encoded by then that parts are out."""
+    if vanishes:
+        return await trial.run(vanishing(kind, trial.wire), encoder_threads=1)
+    return await trial.run(pieces(kind))
 
 
 async def count_calls(isolated: Isolated, kind: str, vanishes: bool, first: Trouble) -> dict[str, int]:
     """How many calls such an upload makes to each part."""
     trial = Trial(isolated, first)
-    await trial.run(body_of(kind, vanishes, trial.wire))
+    await run(trial, kind, vanishes)
     return {part: sum(call.part == part for call in trial.wire.calls) for part in ("postgres", "minio")}
 
 
@@ -126,7 +131,7 @@ async def test_an_upload_that_goes_wrong_at_any_call_is_a_whole_record_or_nothin
     for part, count in calls.items():
         for number in range(1, count + 1):
             trial = Trial(isolated, Trouble(how, part, number, is_done, stays_away))
-            user_id, outcome = await trial.run(body_of(kind, vanishes, trial.wire))
+            user_id, outcome = await run(trial, kind, vanishes)
             assert trial.struck, f"call {number} to {part} was never made: {outcome!r}, {trial.wire.calls}"
             await check(isolated, trial, user_id, outcome, expected)
 
@@ -161,7 +166,7 @@ async def test_an_upload_that_fails_while_all_is_well_leaves_nothing_at_once(
     isolated: Isolated, kind: str
 ) -> None:
     trial = Trial(isolated, UNTROUBLED)
-    user_id, outcome = await trial.run(vanishing(kind, trial.wire))
+    user_id, outcome = await run(trial, kind, vanishes=True)
     assert isinstance(outcome, ClientVanishedError)
     assert await isolated.objects(user_id) == []
     rows = await isolated.rows(user_id)

@@ -52,6 +52,21 @@ def test_levels_and_waveform_are_those_of_the_whole_recording(kind: str, channel
         assert measure(samples, window_frames) == levels
 
 
+def test_a_level_between_two_hundredths_does_not_depend_on_the_cuts() -> None:
+    random = np.random.default_rng(seed=0)
+    samples = (random.integers(-32768, 32768, (131_072, 1), dtype=np.int16) * 0.62).astype(np.int16)
+    squares = samples.astype(np.int64) ** 2
+    # Silences what is too much, largest first, until the power is that at which -9.05 and -9.06 meet.
+    while (excess := squares.sum() - 10**-0.9055 * 32768**2 * len(squares)) > 0:
+        index = np.where(squares <= excess, squares, 0).argmax()
+        if not squares[index]:
+            break
+        samples[index] = squares[index] = 0
+    found = {measure(samples, window_frames).rms_dbfs for window_frames in (128, 777, 4096, 32768, 131_072)}
+    assert len(found) == 1
+    assert found < {-9.05, -9.06}
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_digital_silence_has_no_level_and_a_flat_waveform(channels: int) -> None:
     levels = measure(np.zeros((1000, channels), dtype=np.int16))

@@ -98,7 +98,8 @@ class Meter:
         self._samples += len(samples)
         self._peak = max(self._peak, int(samples.max()), -int(samples.min()))
         floats = samples.astype(np.float32)
-        self._sum_of_squares += float(np.square(floats, out=floats).sum())
+        # Exact in 64 bits, so it does not matter how the recording is cut.
+        self._sum_of_squares += float(np.square(floats, out=floats).sum(dtype=np.float64))
         added = _add_channels(samples) if self._channels == _STEREO else samples.astype(np.int32)
         pixels = _merge(added, added, SAMPLES_PER_PIXEL)
         # Averaging and then taking the upper byte, both towards zero, as audiowaveform does.

@@ -21,10 +21,12 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Couldn't find ffmpeg or avconv", category=RuntimeWarning)
     from pydub import AudioSegment
 
-# A second or so of sound, at most.
+# One and a half seconds of CD sound, at most.
 WINDOW_FRAMES = 65_536
 # So many bytes of the source are decoded at once, at most: blocks of ADPCM side by side, of PCM one window.
 _BATCH_BYTES = 128 * 1024
+# What needs no work is handed on as it comes, but in pieces that are worth a step.
+_LEAST_PLAIN_BYTES = 32 * 1024
 
 _SAMPLE_BYTES = 2
 _MAX_OUTPUT_CHANNELS = 2
@@ -65,7 +67,7 @@ class Windows:
         self._batch_bytes = blocks * source.block_bytes
 
     def feed(self, audio: memoryview) -> Iterator[AudioSegment]:
-        """Yields the windows that `audio`, of any length, completes; raises TooLong over the limit."""
+        """Yields the windows for which `audio`, of any length, suffices; raises TooLong over the limit."""
         while batch_bytes := self._next_batch(len(self._held) + len(audio)):
             missing = batch_bytes - len(self._held)
             batch = b"".join((self._held, audio[:missing])) if self._held else audio[:missing]
@@ -88,8 +90,9 @@ class Windows:
         """Returns how many of the bytes that are there are converted next; 0: they must be more."""
         if size_bytes >= self._batch_bytes:
             return self._batch_bytes
-        # Nothing is gained by waiting for more of what is only handed on.
-        return size_bytes - size_bytes % self._source.block_bytes if self.is_plain else 0
+        if self.is_plain and size_bytes >= _LEAST_PLAIN_BYTES:
+            return size_bytes - size_bytes % self._source.block_bytes
+        return 0
 
     def _convert(self, audio: bytes | bytearray | memoryview) -> Iterator[AudioSegment]:
         if self.is_plain:
