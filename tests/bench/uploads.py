@@ -55,6 +55,11 @@ class Process:
         lines = (self._folder / "status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
+    def idle_mib(self) -> float:
+        """What it has once the memory of the uploads before has been given back."""
+        time.sleep(2 * QUIET_SECONDS)
+        return self.memory_mib("VmRSS")
+
 
 class Uploader:
     """Sends a file to POST /records over a bare connection, so that the client costs next to nothing."""
@@ -202,7 +207,7 @@ def measure_upload(stack: Stack, uploader: Uploader, seconds: int, turns: int, f
     """One recording at a time, in turn with ffmpeg, pydub and bare LAME."""
     wav = make_wav(seconds, folder)
     records = Process(stack.pid("records"))
-    idle_mib = records.memory_mib("VmRSS")
+    idle_mib = records.idle_mib()
     took = Turns()
     latencies: list[float] = []
     records.forget_peak()
@@ -259,7 +264,7 @@ def measure_crowd(stack: Stack, uploader: Uploader, count: int, turns: int, fold
     threads = psutil.cpu_count() or 1
     bare: list[float] = []
     took: list[float] = []
-    idle_mib = records.memory_mib("VmRSS")
+    idle_mib = records.idle_mib()
     records.forget_peak()
     with ThreadPoolExecutor(count) as pool:
         for _ in range(turns):
@@ -316,11 +321,10 @@ def measure_memory_after(
     """What many recordings of 10 min leave behind in memory; and the records."""
     wav = make_wav(600, folder)
     process = Process(stack.pid("records"))
-    idle_mib = process.memory_mib("VmRSS")
+    idle_mib = process.idle_mib()
     with ThreadPoolExecutor(4) as pool:
         records = [record for record, _, _ in pool.map(lambda _: uploader.upload(wav), range(count))]
-    time.sleep(2 * QUIET_SECONDS)
-    after_mib = process.memory_mib("VmRSS")
+    after_mib = process.idle_mib()
     wav.unlink()
     row = (
         f"memory of records after {count} x 10 min, over idle",
