@@ -73,6 +73,9 @@ PUBLISH = (
     .values(state="ready", lease_until=None, published_at=func.now())
     .returning(*PUBLISHED)
 )
+GIVE_UP = update(Record).where(*IS_UPLOADING).values(state="deleting", lease_until=None)
+FIND_STATE = select(Record.state).where(Record.id == RECORD_ID)
+FORGET = delete(Record).where(*IS_UPLOADING)
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -167,19 +170,14 @@ async def give_up(engine: AsyncEngine, record_id: UUID) -> bool:
 
     That happens where the answer to `publish` was lost: the record then stays, complete but never announced.
     """
-    await execute(
-        engine,
-        update(Record)
-        .where(Record.id == record_id, Record.state == "uploading")
-        .values(state="deleting", lease_until=None),
-    )
-    rows = await execute(engine, select(Record.state).where(Record.id == record_id))
+    await execute(engine, GIVE_UP, {"record_id": record_id})
+    rows = await execute(engine, FIND_STATE, {"record_id": record_id})
     return not rows or rows[0].state != "ready"
 
 
 async def forget(engine: AsyncEngine, record_id: UUID) -> None:
     """Removes the row of an upload for which the store was never touched."""
-    await execute(engine, delete(Record).where(Record.id == record_id, Record.state == "uploading"))
+    await execute(engine, FORGET, {"record_id": record_id})
 
 
 async def find_record(reader: Reader, record_id: UUID, user_id: UUID) -> tuple[Published, str]:
