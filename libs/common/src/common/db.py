@@ -109,7 +109,13 @@ class Reader:
     ) -> asyncpg.Record | None:
         """Returns the first row of a statement, or None. Raises Unavailable as `execute` does."""
         with _unavailable():
-            async with asyncio.timeout(STATEMENT_TIMEOUT_SECONDS), self._places:
+            # A timeout of its own takes as long as all else here, and the statement's is the connection's.
+            if self._places.locked():
+                async with asyncio.timeout(STATEMENT_TIMEOUT_SECONDS):
+                    await self._places.acquire()
+            else:
+                await self._places.acquire()
+            try:
                 connection = await self._take()
                 try:
                     row = await connection.fetchrow(statement.sql, *statement.arguments(parameters))
@@ -119,6 +125,8 @@ class Reader:
                     raise
                 self._idle.append(connection)
                 return row
+            finally:
+                self._places.release()
 
     async def _take(self) -> asyncpg.Connection:
         while self._idle:
