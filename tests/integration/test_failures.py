@@ -17,6 +17,7 @@ from common.credentials import Credentials, digest
 from common.problems import InvalidCredentials, Problem, Unavailable
 from records.form import Field
 from records.service import Published, delete_record
+from records.setup import make_admin
 from tests.integration.isolated import Call, Isolated, Wire
 from tests.integration.sounds import LARGE, SMALL, pieces
 
@@ -188,6 +189,24 @@ async def test_an_upload_that_is_cancelled_over_and_over_cleans_up_by_itself(iso
     assert row.state == "deleting"
     assert await isolated.objects(user_id) == []
     assert await isolated.open_uploads(row.object_key) == []
+
+
+@pytest.mark.parametrize("kind", [SMALL, LARGE])
+async def test_a_store_that_is_full_says_so_and_nothing_is_left(isolated: Isolated, kind: str) -> None:
+    user_id, credentials = await isolated.make_user()
+    wire = Wire()
+    uploads = isolated.uploads(wire)
+    bucket = isolated.settings.store.s3_bucket
+    admin = make_admin(isolated.setup, isolated.session)
+    await admin.bucket_quota_set(bucket, 1)
+    try:
+        with pytest.raises(Unavailable, match=r"The object store refuses, with \w+QuotaExceeded"):
+            await uploads.store_record(pieces(kind), credentials)
+    finally:
+        await admin.bucket_quota_clear(bucket)
+    await uploads.close()
+    await isolated.settle(user_id)
+    await isolated.assert_nothing_is_left(user_id, wire)
 
 
 @pytest.mark.parametrize(

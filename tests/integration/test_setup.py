@@ -1,6 +1,9 @@
 """The set-up step: it may run at any time, and gives each service what it needs and no more."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -89,6 +92,27 @@ async def test_two_at_once_make_a_new_place_between_them(stack: Stack, place: Is
         assert await make_client(store, place.session).bucket_exists("twins")
         user, _ = await create_user(engine, "Ann")
         assert user.name == "Ann"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("POSTGRES_PASSWORD", "wrong", "password authentication failed"),
+        ("DATABASE_URL", "postgresql://postgres@127.0.0.1:1/waxwing", "Connect"),
+        ("MINIO_ROOT_PASSWORD", "wrong-wrong", "AccessDenied"),
+        ("S3_ENDPOINT", "http://127.0.0.1:1", "127.0.0.1"),
+    ],
+)
+def test_what_keeps_it_from_its_work_it_says_in_a_line(
+    stack: Stack, setting: str, value: str, says: str
+) -> None:
+    environment = {**os.environ, **stack.environment("setup"), setting: value}
+    command = [sys.executable, "-m", "records.setup"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("waxwing: the set-up failed: ")
+    assert says in line
 
 
 async def test_a_password_that_changes_is_renewed(place: Isolated) -> None:

@@ -10,10 +10,14 @@ import sys
 import tempfile
 from urllib.parse import urlsplit
 
+import aiohttp
+import asyncpg
 import msgspec
 import structlog
 from miniopy_async.credentials.providers import StaticProvider
+from miniopy_async.error import MinioAdminException, MinioException
 from miniopy_async.minioadmin import MinioAdmin
+from sqlalchemy.exc import SQLAlchemyError
 
 from common.db import make_engine
 from common.hosts import is_loopback, own_names
@@ -62,12 +66,16 @@ async def set_up(settings: SetupSettings) -> None:
         if not await client.bucket_exists(settings.store.s3_bucket):
             await client.make_bucket(settings.store.s3_bucket)
         if settings.minio_root_user:
-            endpoint = urlsplit(settings.store.s3_endpoint)
-            provider = StaticProvider(settings.minio_root_user, settings.minio_root_password)
-            secure = endpoint.scheme == "https"
-            admin = MinioAdmin(endpoint.netloc, provider, settings.store.s3_region, secure, session=session)
-            await make_bucket_key(admin, settings)
+            await make_bucket_key(make_admin(settings, session), settings)
     log.info("bucket is there", key="made" if settings.minio_root_user else "given")
+
+
+def make_admin(settings: SetupSettings, session: aiohttp.ClientSession) -> MinioAdmin:
+    """MinIO's administration, for its root user."""
+    endpoint = urlsplit(settings.store.s3_endpoint)
+    provider = StaticProvider(settings.minio_root_user, settings.minio_root_password)
+    secure = endpoint.scheme == "https"
+    return MinioAdmin(endpoint.netloc, provider, settings.store.s3_region, secure, session=session)
 
 
 async def make_bucket_key(admin: MinioAdmin, settings: SetupSettings) -> None:
@@ -109,3 +117,11 @@ if __name__ == "__main__":
         asyncio.run(set_up(settings))
     except SettingsError as error:
         sys.exit(f"waxwing: wrong setting: {error}")
+    except (
+        *(asyncpg.PostgresError, SQLAlchemyError),
+        *(aiohttp.ClientError, MinioException, MinioAdminException),
+        OSError,
+    ) as error:
+        # SQLAlchemy's has the statement below.
+        reason, _, _ = str(error).partition("\n")
+        sys.exit(f"waxwing: the set-up failed: {type(error).__name__}: {reason}")

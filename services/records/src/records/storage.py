@@ -53,9 +53,11 @@ def _translating() -> Iterator[None]:
     """Whatever the store does not do is Unavailable to our callers: it is never the client's fault."""
     try:
         yield
+    except S3Error as error:
+        is_lost = error.code == "NoSuchKey"
+        raise Unavailable(LOST if is_lost else f"The object store refuses, with {error.code}") from error
     except (aiohttp.ClientError, MinioException, OSError) as error:
-        is_lost = isinstance(error, S3Error) and error.code == "NoSuchKey"
-        raise Unavailable(LOST if is_lost else "The object store does not answer") from error
+        raise Unavailable("The object store does not answer") from error
 
 
 def _translated(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
