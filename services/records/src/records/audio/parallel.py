@@ -31,8 +31,8 @@ _AHEAD_SECONDS = 26.0
 _LONGEST_JOB_SECONDS = 2.0
 _SHORTEST_JOB_SECONDS = 0.1
 _SWITCH_SECONDS = 0.0005
-# What may wait: of all recordings together, for every thread, and of any one, whatever the others have. That is
-# several of the shortest jobs, or there would be nothing to wait for.
+# What may wait: of all recordings together, for every thread, and of any one, whatever the others have. The
+# latter is several of the shortest jobs, or it would wait for none.
 _WAITING_BYTES_PER_THREAD = 5 * 1024**2
 WAITING_BYTES_ALONE = 256 * 1024
 
