@@ -162,7 +162,7 @@ async def _read(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]
         yield b""
         async for piece in response.content.iter_chunked(READ_BYTES):
             yield piece
-            # Where neither the store nor a listener makes it wait, it would not hear that the latter has left.
+            # Where neither the store nor the listener makes it wait, it hears only here that the latter left.
             await asyncio.sleep(0)
     finally:
         # At the end the connection has gone back already; for a listener who left, the rest is not read.
