@@ -8,6 +8,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from records.service import find_record, find_user
 from sqlalchemy import text
 
 from common.db import execute
@@ -15,7 +16,6 @@ from common.problems import InvalidCredentials, Unavailable
 from deploy.client import Client
 from deploy.local.stack import Stack
 from records.problems import UnknownRecord, UploadInterrupted
-from records.service import find_record, find_user
 from tests.acceptance.answers import assert_problem
 from tests.acceptance.wire import make_head, open_wire
 from tests.integration.isolated import Call, Isolated, Wire

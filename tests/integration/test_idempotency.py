@@ -10,6 +10,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from records.service import Published, Replayed
 from sqlalchemy import text
 
 from common.credentials import Credentials
@@ -19,7 +20,6 @@ from deploy.client import Client
 from deploy.local.stack import Stack
 from records.form import Field
 from records.problems import IdempotencyKeyInUse, IdempotencyKeyReused
-from records.service import Published, Replayed
 from tests.acceptance.answers import assert_json, assert_problem
 from tests.acceptance.forms import TINY_WAV, WAV_TYPE, bearer
 from tests.acceptance.wire import make_head, open_wire
