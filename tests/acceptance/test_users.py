@@ -92,7 +92,7 @@ def test_a_name_is_trimmed_and_composed_and_otherwise_kept(client: Client, given
             for each in ("\ufdd0", "a\ufdef", "a\ufffe", "a\uffff", "a\U0001fffe", "a\U0010ffff")
         ),
         *(
-            pytest.param(each, "can be seen", id=f"nothing that can be seen, {ord(each[0]):X}")
+            pytest.param(each, "no visible character", id=f"invisible characters only, {ord(each[0]):X}")
             for each in (
                 *(
                     "\u00ad",
@@ -121,7 +121,7 @@ def test_a_name_that_is_not_allowed_is_refused(client: Client, name: object, say
 def test_what_is_wrong_with_json_that_is_not_utf_8_is_said_in_our_words(client: Client) -> None:
     response = client.http.post("/users", content=b'{"name": "Zo\xeb"}', headers=JSON)
     problem = assert_problem(response, 400, "invalid-request")
-    assert problem["detail"] == 'The body is not UTF-8; send {"name": "Ann"}.'
+    assert problem["detail"] == 'The body is not UTF-8. Send a body such as {"name": "Ann"}.'
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ NEW_USER: dict[str, Any] = {
 
 ABOUT = """\
 A user has an id and a token. The token gives the right to upload, list and delete records. The service shows
-it only once, so keep it. A lost token cannot be recovered, because a new one can only be had with the old one.
+it only once, so keep it. A lost token cannot be recovered: getting a new token takes the old one.
 
 """
 ID, CREATED = {"description": "The user's id."}, {"description": "When the user was created, in UTC."}
