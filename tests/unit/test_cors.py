@@ -48,11 +48,11 @@ async def test_each_origin_in_the_setting_is_allowed_by_name(origin: str | None,
 async def test_a_service_s_own_headers_are_listed_with_those_of_http() -> None:
     headers = await get_response_headers(A, A, "OPTIONS")
     assert headers["access-control-expose-headers"] == (
-        "Accept-Ranges, Content-Disposition, Content-Range, ETag, Idempotency-Replayed, Location, Retry-After,"
-        " X-Request-ID"
+        "Accept-Ranges, Content-Disposition, Content-Range, ETag, Idempotency-Replayed, Location,"
+        " Retry-After, X-Request-ID"
     )
     assert headers["access-control-allow-headers"] == (
-        "authorization, content-type, idempotency-key, if-match, if-modified-since, if-none-match, if-range,"
-        " if-unmodified-since, range"
+        "authorization, content-type, idempotency-key, if-match, if-modified-since, if-none-match,"
+        " if-range, if-unmodified-since, range"
     )
     assert headers["access-control-allow-methods"] == "GET"

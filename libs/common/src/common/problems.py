@@ -27,6 +27,7 @@ class Problem(HTTPException):
     internal host, a bucket or an object key.
     """
 
+    # Keep identical to the titles in problems.md and waxwing.conf.template.
     title: ClassVar[str]
     # Headers of the response, for the OpenAPI document.
     header_names: ClassVar[tuple[str, ...]] = ()
@@ -58,14 +59,14 @@ class UnknownRoute(Problem):
     """Nothing is served at this path."""
 
     status_code = 404
-    title = "There is nothing at this address"
+    title = "Nothing is served at this path"
 
 
 class MethodNotAllowed(Problem):
     """The path exists, but not with this method."""
 
     status_code = 405
-    title = "This address does not know the method"
+    title = "The path does not support the method"
 
 
 class TooLarge(Problem):
@@ -86,7 +87,7 @@ class UnknownHost(Problem):
     """The Host header is not an allowed host, so a link made from it could be forged."""
 
     status_code = 421
-    title = "The host is not one of ours"
+    title = "The host is not allowed"
 
 
 class ClientGone(Problem):
@@ -100,7 +101,7 @@ class InternalError(Problem):
     """The service has a fault. The log holds it with the request id."""
 
     status_code = 500
-    title = "Something went wrong on our side"
+    title = "The service has a fault"
 
 
 class Unavailable(Problem):

@@ -33,7 +33,5 @@ def reject_unknown_parameters(query: Iterable[tuple[str, str]], allowed: Sequenc
     names = [name for name, _ in query]
     for name in names:
         if name not in allowed or names.count(name) > 1:
-            rule = (
-                f"Allowed, once each: {', '.join(allowed)}." if allowed else "This URL takes no parameters."
-            )
-            raise InvalidRequest(f"The query parameter {name[:100]!r} is unknown or there twice. {rule}")
+            rule = f"allowed, once each: {', '.join(allowed)}" if allowed else "no parameter is allowed here"
+            raise InvalidRequest(f"The query has {name[:100]!r}; {rule}.")

@@ -133,7 +133,7 @@ def normalise_text(what: str, text: str, shortest: int, longest: int) -> str:
             f"The {what} contains U+{ord(found[0]):04X}. Remove control characters and noncharacters."
         )
     if trimmed and not VISIBLE.search(trimmed):
-        raise InvalidRequest(f"The {what} has no visible character. Send at least one.")
+        raise InvalidRequest(f"The {what} has no character that can be seen. Send at least one.")
     return trimmed
 
 
