@@ -108,7 +108,7 @@ def choose_way(headers: Mapping[str, str], selection: Selection, mp3: Representa
     """How nginx, which sees the same request, is to send a selection: way and span for its location /_blob.
 
     - `whole`: from its cache, without a look at the client's range.
-    - `part`: what the client's range says, cut from what is in its cache. Of what is not there it fetches the
+    - `range`: what the client's range says, cut from what is in its cache. Of what is not there it fetches the
       span, and for `0-` everything, which it keeps.
     - `direct`: the span (or all) past the cache, on which nginx would decide otherwise: it knows no ETag of
       ours when it looks at If-Match and If-Unmodified-Since, and refuses some ranges.
@@ -123,7 +123,7 @@ def choose_way(headers: Mapping[str, str], selection: Selection, mp3: Representa
         return "whole", span
     if not NGINX_RANGE.fullmatch(headers["range"]):
         return "direct", span
-    return "part", span if selection.length < mp3.size_bytes else "0-"
+    return "range", span if selection.length < mp3.size_bytes else "0-"
 
 
 @lru_cache(KEPT)
