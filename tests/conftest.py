@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from deploy.client import Client
 from deploy.local.stack import Stack
-from tests import coverage
+from tests import documented_responses
 from tests.stacks import temporary_stack
 
 # No clocks, and nothing is left on the disk.
@@ -22,7 +22,7 @@ settings.load_profile("unhurried")
 def pytest_configure(config: pytest.Config) -> None:
     # Not in the processes that share the tests of one run among them.
     if not hasattr(config, "workerinput"):
-        coverage.forget()
+        documented_responses.forget()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.local.ports import Ports
 from deploy.local.stack import Stack
-from tests import coverage
+from tests import documented_responses
 
 
 @contextmanager
@@ -21,5 +21,5 @@ def temporary_stack(
         try:
             yield stack
         finally:
-            coverage.keep(stack)
+            documented_responses.keep(stack)
             stack.stop()

@@ -11,8 +11,8 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 
 from deploy.client import Client
-from tests.acceptance.answers import assert_json, assert_problem
-from tests.acceptance.forms import TINY_WAV, WAV_TYPE, basic, bearer
+from tests.response_checks import assert_json, assert_problem
+from tests.upload_requests import TINY_WAV, WAV_TYPE, basic, bearer
 
 FOLDER = Path(__file__).parents[2] / "docs" / "openapi"
 SERVICES = ["users", "records"]

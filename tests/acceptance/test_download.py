@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from deploy.client import Client
-from tests import judge, wavs
-from tests.acceptance.answers import assert_json, assert_problem, request_id_of
-from tests.acceptance.forms import FORM_TYPE, TINY_WAV, WAV_TYPE, audio, bearer, make_form, token, user_id
+from tests import decoding, wavs
+from tests.response_checks import assert_json, assert_problem, request_id_of
+from tests.upload_requests import FORM_TYPE, TINY_WAV, WAV_TYPE, audio, bearer, make_form, token, user_id
 from tests.wavs import Wav
 
 PART_BYTES = 5 << 20
@@ -90,7 +90,7 @@ def test_the_link_gives_the_mp3_as_it_was_announced(client: Client, published: P
     assert_mp3(response, 200, published.mp3)
     assert hashlib.sha256(response.content).hexdigest() == published.record["sha256"]
     assert len(response.content) == published.record["size_bytes"]
-    decoded = judge.decode(response.content)
+    decoded = decoding.decode(response.content)
     assert decoded.seconds == pytest.approx(published.record["duration_seconds"], abs=1e-9)
     assert (decoded.rate, decoded.channels) == (44100, 2)
 
@@ -384,12 +384,12 @@ def test_twelve_minutes_are_downloaded_byte_for_byte_as_hashed(
 
 def test_twelve_minutes_have_the_right_length_and_sound(long_published: Published) -> None:
     assert long_published.record["duration_seconds"] == 720
-    heard = judge.decode(long_published.mp3)
+    heard = decoding.decode(long_published.mp3)
     assert heard.seconds == 720
     # The last minute as well as the first, so that nothing is missing or doubled between.
     start = 660 * 44100
-    last = judge.Decoded(heard.samples[start : start + 60 * 44100], 44100)
-    comparison = judge.compare(judge.Decoded(wavs.music(60), 44100), last)
+    last = decoding.Decoded(heard.samples[start : start + 60 * 44100], 44100)
+    comparison = decoding.compare(decoding.Decoded(wavs.music(60), 44100), last)
     assert comparison.lag == 0
     assert comparison.correlation > 0.99
 

@@ -8,18 +8,18 @@ import httpx
 import pytest
 
 from deploy.client import Client
-from tests.acceptance.answers import PROBLEM, assert_json, assert_problem, request_id_of
-from tests.acceptance.forms import NOBODY, TINY_WAV
-from tests.acceptance.wire import make_head, open_wire
+from tests.raw_connection import make_request_head, open_raw_connection
+from tests.response_checks import PROBLEM, assert_json, assert_problem, request_id_of
+from tests.upload_requests import NOBODY, TINY_WAV
 
 LARGE_BODY = b"x" * 3_000_000
 
 
 def ask(base_url: str, *pieces: bytes) -> httpx.Response:
     """Sends bytes as they are and reads the answer."""
-    with open_wire(base_url) as wire:
+    with open_raw_connection(base_url) as wire:
         wire.send(*pieces)
-        return wire.read_answer()
+        return wire.read_response()
 
 
 # Health
@@ -96,7 +96,9 @@ def test_an_address_of_four_kilobytes_is_read(client: Client, path: str) -> None
 
 @pytest.mark.parametrize("path", ["/users", "/nothing"])
 def test_a_body_that_is_too_large_is_a_problem(base_url: str, path: str) -> None:
-    head = make_head("POST", path, base_url, "Content-Type: application/json", "Content-Length: 70000")
+    head = make_request_head(
+        "POST", path, base_url, "Content-Type: application/json", "Content-Length: 70000"
+    )
     assert_problem(ask(base_url, head), 413, "too-large", "65536")
 
 
@@ -172,15 +174,15 @@ CONTROL_CHARACTER = "X: a\x01b"
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_control_character_in_a_header_is_a_problem(base_url: str, method: str) -> None:
-    with open_wire(base_url) as wire:
-        wire.send(make_head(method, "/record", base_url, CONTROL_CHARACTER))
-        answer = wire.read_answer(method)
+    with open_raw_connection(base_url) as wire:
+        wire.send(make_request_head(method, "/record", base_url, CONTROL_CHARACTER))
+        answer = wire.read_response(method)
         assert (answer.status_code, answer.headers["Content-Type"]) == (400, PROBLEM)
         if method == "GET":
             assert_problem(answer, 400, "invalid-request")
         # The connection to the service is not used again, but the client's is.
-        wire.send(make_head("GET", "/record", base_url))
-        assert_problem(wire.read_answer(), 400, "invalid-request", "'id'")
+        wire.send(make_request_head("GET", "/record", base_url))
+        assert_problem(wire.read_response(), 400, "invalid-request", "'id'")
 
 
 @pytest.mark.parametrize("framing", [f"Content-Length: {len(LARGE_BODY)}", "Transfer-Encoding: chunked"])
@@ -188,7 +190,7 @@ def test_a_malformed_request_is_answered_while_its_body_arrives(base_url: str, f
     body = LARGE_BODY
     if "chunked" in framing:
         body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(LARGE_BODY), LARGE_BODY)
-    head = make_head("POST", "/records", base_url, CONTROL_CHARACTER, framing)
+    head = make_request_head("POST", "/records", base_url, CONTROL_CHARACTER, framing)
     for _ in range(10):
         assert_problem(ask(base_url, head, body), 400, "invalid-request")
 
@@ -233,7 +235,7 @@ def test_a_method_that_nobody_knows_is_a_problem(client: Client, path: str) -> N
 
 @pytest.mark.parametrize(("method", "target"), [("TRACE", "/users"), ("CONNECT", "localhost:80")])
 def test_a_method_that_nginx_refuses_is_a_problem(base_url: str, method: str, target: str) -> None:
-    assert_problem(ask(base_url, make_head(method, target, base_url)), 405, "method-not-allowed")
+    assert_problem(ask(base_url, make_request_head(method, target, base_url)), 405, "method-not-allowed")
 
 
 def test_a_version_of_http_that_nginx_does_not_speak_is_a_problem(base_url: str) -> None:
@@ -244,7 +246,7 @@ def test_a_version_of_http_that_nginx_does_not_speak_is_a_problem(base_url: str)
 
 
 def test_a_transfer_coding_that_nginx_does_not_know_is_a_problem(base_url: str) -> None:
-    response = ask(base_url, make_head("POST", "/users", base_url, "Transfer-Encoding: gzip"))
+    response = ask(base_url, make_request_head("POST", "/users", base_url, "Transfer-Encoding: gzip"))
     assert response.status_code == 501
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.json()["request_id"] == request_id_of(response)
@@ -305,7 +307,7 @@ def test_the_bytes_of_a_record_are_reached_by_its_link_only(
     base_url: str, record: dict[str, Any], path: str
 ) -> None:
     # As near as somebody outside can guess to where the bytes lie for nginx.
-    response = ask(base_url, make_head("GET", path.format(**record), base_url))
+    response = ask(base_url, make_request_head("GET", path.format(**record), base_url))
     assert_problem(response, 404, "unknown-route")
 
 
@@ -320,18 +322,18 @@ def test_the_bytes_of_a_record_are_reached_by_its_link_only(
     ],
 )
 def test_what_is_for_the_inside_is_not_reached_from_outside(base_url: str, path: str) -> None:
-    assert_problem(ask(base_url, make_head("GET", path, base_url)), 404, "unknown-route")
+    assert_problem(ask(base_url, make_request_head("GET", path, base_url)), 404, "unknown-route")
 
 
 def test_a_smuggled_request_is_not_answered(base_url: str) -> None:
-    inner = make_head("GET", "/metrics", base_url)
+    inner = make_request_head("GET", "/metrics", base_url)
     host = urlsplit(base_url).netloc
     request = (
         f"POST /users HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(inner) + 5}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     ).encode()
-    with open_wire(base_url) as wire:
+    with open_raw_connection(base_url) as wire:
         wire.send(request + inner)
-        response = wire.read_answer()
+        response = wire.read_response()
         assert_problem(response, 400, "invalid-request")
         assert response.headers["Connection"] == "close"

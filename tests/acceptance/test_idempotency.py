@@ -12,19 +12,19 @@ import httpx
 import pytest
 
 from deploy.client import Client
-from tests.acceptance.answers import assert_json, assert_problem
-from tests.acceptance.forms import (
+from tests.raw_connection import make_request_head, open_raw_connection
+from tests.response_checks import assert_json, assert_problem
+from tests.upload_requests import (
     FORM_TYPE,
     TINY_WAV,
     WAV_TYPE,
-    Part,
+    FormPart,
     audio,
     bearer,
     make_form,
     token,
     user_id,
 )
-from tests.acceptance.wire import make_head, open_wire
 from tests.wavs import Wav, noise
 
 GIB = 1 << 30
@@ -50,11 +50,11 @@ def post_form(
     client: Client, user: dict[str, Any], key: str, wav: bytes = TINY_WAV, **fields: str
 ) -> httpx.Response:
     """A form with the credentials in front, and then the other fields."""
-    options = [Part(name, value) for name, value in fields.items()]
+    options = [FormPart(name, value) for name, value in fields.items()]
     return post_parts(client, key, user_id(user), token(user), *options, audio(wav))
 
 
-def post_parts(client: Client, key: str, *parts: Part) -> httpx.Response:
+def post_parts(client: Client, key: str, *parts: FormPart) -> httpx.Response:
     headers = {**FORM_TYPE, "Idempotency-Key": key}
     return client.http.post("/records", content=make_form(*parts), headers=headers)
 
@@ -153,13 +153,13 @@ def test_a_deleted_record_frees_its_key(client: Client, user: dict[str, Any]) ->
 
 def answer_before_the_audio(base_url: str, fields: bytes, *headers: str) -> httpx.Response:
     """Announces 1 GiB, sends the fields and the beginning of an audio, and reads the answer."""
-    head = make_head("POST", "/records", base_url, *headers, f"Content-Length: {GIB}")
-    with open_wire(base_url) as wire:
+    head = make_request_head("POST", "/records", base_url, *headers, f"Content-Length: {GIB}")
+    with open_raw_connection(base_url) as wire:
         wire.send(head, fields, Wav().header(GIB - MIB)[:20])
-        return wire.read_answer("POST")
+        return wire.read_response("POST")
 
 
-def begin_form(*fields: Part) -> bytes:
+def begin_form(*fields: FormPart) -> bytes:
     """A form up to where the bytes of the audio would be."""
     form = make_form(*fields, audio(b""))
     return form[: form.index(b"\r\n\r\n", form.index(b"recording.wav")) + 4]
@@ -175,11 +175,11 @@ def test_a_used_key_is_answered_before_the_audio_is_sent(
     key = make_key()
     record = assert_made(post_bare(client, user, key, title="x"))
     key_line = f"Idempotency-Key: {key}"
-    fields = begin_form(user_id(user), token(user), Part("title", "x"))
+    fields = begin_form(user_id(user), token(user), FormPart("title", "x"))
     assert_replayed(answer_before_the_audio(base_url, fields, *lines(FORM_TYPE), key_line), record)
     in_header = [*lines(FORM_TYPE | bearer(user)), key_line]
-    assert_replayed(answer_before_the_audio(base_url, begin_form(Part("title", "x")), *in_header), record)
-    other = begin_form(Part("title", "y"))
+    assert_replayed(answer_before_the_audio(base_url, begin_form(FormPart("title", "x")), *in_header), record)
+    other = begin_form(FormPart("title", "y"))
     assert_reused(answer_before_the_audio(base_url, other, *in_header), '"x"')
 
 
@@ -190,10 +190,10 @@ def test_a_used_key_of_a_bare_wav_is_answered_before_anything_of_it_is_sent(
     key = make_key()
     record = assert_made(post_bare(client, user, key, title="x"))
     headers = WAV_TYPE | bearer(user) | {"Idempotency-Key": key, "Content-Length": str(GIB)}
-    head = make_head("POST", f"/records{query}", base_url, *lines(headers), "Expect: 100-continue")
-    with open_wire(base_url) as wire:
+    head = make_request_head("POST", f"/records{query}", base_url, *lines(headers), "Expect: 100-continue")
+    with open_raw_connection(base_url) as wire:
         wire.send(head)
-        answer = wire.read_answer("POST")
+        answer = wire.read_response("POST")
     if is_same:
         assert_replayed(answer, record)
     else:
@@ -293,7 +293,7 @@ def test_options_are_compared_wherever_they_stand_in_front_of_the_audio(
     client: Client, user: dict[str, Any]
 ) -> None:
     key = make_key()
-    options = [Part("title", "a"), Part("bitrate_kbps", "96")]
+    options = [FormPart("title", "a"), FormPart("bitrate_kbps", "96")]
     record = assert_made(post_parts(client, key, *options, user_id(user), token(user), audio()))
     behind = user_id(user), token(user), *reversed(options), audio()
     assert_replayed(post_parts(client, key, *behind), record)
@@ -305,7 +305,7 @@ def test_a_title_in_front_of_the_audio_is_compared_wherever_it_stood_before(
     client: Client, user: dict[str, Any]
 ) -> None:
     key = make_key()
-    record = assert_made(post_parts(client, key, user_id(user), token(user), audio(), Part("title", "a")))
+    record = assert_made(post_parts(client, key, user_id(user), token(user), audio(), FormPart("title", "a")))
     assert record["title"] == "a"
     assert_replayed(post_bare(client, user, key, title="a"), record)
     assert_replayed(post_form(client, user, key, title="a"), record)
@@ -314,13 +314,13 @@ def test_a_title_in_front_of_the_audio_is_compared_wherever_it_stood_before(
 
 @pytest.mark.parametrize("was", ["in front", "behind"])
 def test_a_title_behind_the_audio_is_not_compared(client: Client, user: dict[str, Any], was: str) -> None:
-    key, title = make_key(), Part("title", "a")
+    key, title = make_key(), FormPart("title", "a")
     who = user_id(user), token(user)
     record = assert_made(
         post_parts(client, key, *who, *([title, audio()] if was == "in front" else [audio(), title]))
     )
     for other in ("a", "b"):
-        behind = Part("title", other)
+        behind = FormPart("title", other)
         assert_replayed(post_parts(client, key, *who, audio(), behind), record)
         assert_replayed(post_parts(client, key, audio(), behind, *who), record)
 
@@ -340,7 +340,7 @@ def test_an_option_that_cannot_be_had_is_refused_as_without_a_key(
         "/records", content=make_form(token(user), user_id(user), audio()), headers=headers
     )
     assert_problem(both, 400, "invalid-form", "twice")
-    no_audio = client.http.post("/records", content=make_form(Part("title", "")), headers=headers)
+    no_audio = client.http.post("/records", content=make_form(FormPart("title", "")), headers=headers)
     assert_problem(no_audio, 400, "invalid-form", "'audio'")
     assert list_ids(client, user) == [record["id"]]
 
@@ -354,17 +354,17 @@ def test_of_two_uploads_at_once_one_is_refused_until_the_other_is_done(
     key = make_key()
     headers = WAV_TYPE | bearer(user) | {"Idempotency-Key": key, "Content-Length": str(len(TINY_WAV))}
     with ExitStack() as stack:
-        wires = [stack.enter_context(open_wire(base_url)) for _ in range(2)]
+        wires = [stack.enter_context(open_raw_connection(base_url)) for _ in range(2)]
         for wire in wires:
-            wire.send(make_head("POST", "/records", base_url, *lines(headers)), TINY_WAV[:100])
+            wire.send(make_request_head("POST", "/records", base_url, *lines(headers)), TINY_WAV[:100])
         answered, _, _ = select.select([wire.connection for wire in wires], [], [], TIMEOUT_SECONDS)
         (refused,) = [wire for wire in wires if wire.connection in answered]
         (taken,) = [wire for wire in wires if wire is not refused]
-        assert_in_use(refused.read_answer("POST"), key)
+        assert_in_use(refused.read_response("POST"), key)
         # Whatever its options: they are compared once there is a record.
         assert_in_use(post_form(client, user, key, title="x"), key)
         taken.send(TINY_WAV[100:])
-        record = assert_made(taken.read_answer("POST"))
+        record = assert_made(taken.read_response("POST"))
     assert_replayed(post_bare(client, user, key), record)
     assert list_ids(client, user) == [record["id"]]
 
@@ -412,7 +412,7 @@ def fail_with_a_cut_form(client: Client, user: dict[str, Any], key: str) -> None
 
 
 def fail_with_a_field_behind_the_audio(client: Client, user: dict[str, Any], key: str) -> None:
-    parts = user_id(user), token(user), audio(), Part("title", "a\0")
+    parts = user_id(user), token(user), audio(), FormPart("title", "a\0")
     assert_problem(post_parts(client, key, *parts), 400, "invalid-request")
 
 
@@ -467,8 +467,10 @@ def test_what_is_no_key_is_refused_by_name_before_the_audio_is_sent(
     client: Client, user: dict[str, Any], base_url: str, keys: list[bytes], is_bare: bool
 ) -> None:
     kind = WAV_TYPE if is_bare else FORM_TYPE
-    head = make_head("POST", "/records", base_url, *lines(kind | bearer(user)), f"Content-Length: {GIB}")
-    with open_wire(base_url) as wire:
+    head = make_request_head(
+        "POST", "/records", base_url, *lines(kind | bearer(user)), f"Content-Length: {GIB}"
+    )
+    with open_raw_connection(base_url) as wire:
         wire.send(head[:-2] + b"".join(b"Idempotency-Key: " + key + b"\r\n" for key in keys) + b"\r\n")
-        assert_problem(wire.read_answer("POST"), 400, "invalid-request", "Idempotency-Key")
+        assert_problem(wire.read_response("POST"), 400, "invalid-request", "Idempotency-Key")
     assert list_ids(client, user) == []

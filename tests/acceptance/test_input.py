@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from deploy.client import Client
-from tests.acceptance.answers import assert_problem
-from tests.acceptance.forms import (
+from tests.response_checks import assert_problem
+from tests.upload_requests import (
     FORM_TYPE,
     TINY_WAV,
     WAV_TYPE,
-    Part,
+    FormPart,
     audio,
     bearer,
     encode_basic,
@@ -57,7 +57,7 @@ def name(client: Client, _: User, value: bytes) -> httpx.Response:
 
 def field(which: str) -> Way:
     def send(client: Client, user: User, value: bytes) -> httpx.Response:
-        given = Part(which, value)
+        given = FormPart(which, value)
         if which in ("title", "bitrate_kbps"):
             body = make_form(given, audio())
             return client.http.post("/records", content=body, headers={**FORM_TYPE, **bearer(user)})

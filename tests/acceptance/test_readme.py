@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from deploy.client import Client
-from tests.acceptance.answers import assert_problem
+from tests.response_checks import assert_problem
 from tests.wavs import Wav, music
 
 Run = Callable[[str, dict[str, str]], httpx.Response]

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from deploy.client import Client
-from tests.acceptance.answers import assert_json, assert_problem
-from tests.acceptance.forms import NOBODY, TINY_WAV, basic, bearer
+from tests.response_checks import assert_json, assert_problem
+from tests.upload_requests import NOBODY, TINY_WAV, basic, bearer
 
 Record = dict[str, Any]
 # One more than a page has where no limit is given.

@@ -14,7 +14,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from deploy.client import Client
-from tests.acceptance.forms import TINY_WAV
+from tests.upload_requests import TINY_WAV
 
 FOLDER = Path(__file__).parents[2] / "docs" / "openapi"
 UUID = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")

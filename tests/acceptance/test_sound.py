@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from deploy.client import Client
-from tests import judge, wavs
-from tests.acceptance.answers import assert_json
-from tests.acceptance.forms import FORM_TYPE, WAV_TYPE, audio, bearer, make_form, token, user_id
-from tests.judge import Decoded
+from tests import decoding, wavs
+from tests.decoding import Decoded
+from tests.response_checks import assert_json
+from tests.upload_requests import FORM_TYPE, WAV_TYPE, audio, bearer, make_form, token, user_id
 from tests.wavs import UNKNOWN_SIZE, Sound, Wav
 
 SECONDS = 4
@@ -45,7 +45,7 @@ def speech(rate: int) -> Sound:
 @cache
 def music(rate: int) -> Sound:
     """Real music in stereo at a rate."""
-    return judge.resample(Decoded(wavs.music(SECONDS), 44100), rate).samples.clip(-1, 1)
+    return decoding.resample(Decoded(wavs.music(SECONDS), 44100), rate).samples.clip(-1, 1)
 
 
 def upload(client: Client, user: dict[str, Any], wav: bytes) -> tuple[dict[str, Any], Decoded]:
@@ -54,14 +54,14 @@ def upload(client: Client, user: dict[str, Any], wav: bytes) -> tuple[dict[str, 
     record = assert_json(client.http.post("/records", content=form, headers=FORM_TYPE), 201)
     mp3 = client.http.get(record["url"])
     assert (mp3.status_code, mp3.headers["Content-Type"]) == (200, "audio/mpeg")
-    return record, judge.decode(mp3.content)
+    return record, decoding.decode(mp3.content)
 
 
 def assert_same(
     source: Sound, rate: int, record: dict[str, Any], heard: Decoded, *, correlation: float
 ) -> None:
     """Checks length, shape and level of what is heard against its source of one or two channels."""
-    comparison = judge.compare(Decoded(source, rate), heard)
+    comparison = decoding.compare(Decoded(source, rate), heard)
     assert record["duration_seconds"] == pytest.approx(len(source) / rate, abs=1e-9)
     assert (record["sample_rate"], record["channels"]) == (heard.rate, heard.channels)
     # What the codec adds in front and behind is left out by whoever reads the Info frame.
@@ -120,7 +120,7 @@ def test_music_of_every_rate_sounds_as_its_source(
 def test_music_in_every_codec_sounds_as_its_source(client: Client, user: dict[str, Any], codec: str) -> None:
     wav = wavs.encoded(music(44100), codec)
     record, heard = upload(client, user, wav)
-    assert_same(judge.decode(wav, "wav").samples, 44100, record, heard, correlation=0.97)
+    assert_same(decoding.decode(wav, "wav").samples, 44100, record, heard, correlation=0.97)
 
 
 @pytest.mark.parametrize("bits", [8, 16, 24, 32])
@@ -207,7 +207,7 @@ def test_a_recording_that_is_piped_sounds_as_its_source(client: Client, user: di
     pieces = (wav[start : start + 777] for start in range(0, len(wav), 777))
     response = client.http.post("/records", content=pieces, headers={**WAV_TYPE, **bearer(user)})
     record = assert_json(response, 201)
-    heard = judge.decode(client.download(record["url"]))
+    heard = decoding.decode(client.download(record["url"]))
     assert_same(source, 44100, record, heard, correlation=0.99)
 
 
@@ -217,7 +217,7 @@ def test_a_real_recording_sounds_as_its_source(client: Client, user: dict[str, A
     assert package is not None
     assert package.origin is not None
     wav = (Path(package.origin).parent / "examples" / "data" / f"{name}.wav").read_bytes()
-    source = judge.decode(wav, "wav")
+    source = decoding.decode(wav, "wav")
     record, heard = upload(client, user, wav)
     assert_same(source.samples, source.rate, record, heard, correlation=0.97)
 

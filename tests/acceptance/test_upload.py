@@ -15,15 +15,16 @@ from mutagen.id3 import ID3
 from mutagen.mp3 import MPEGInfo
 
 from deploy.client import Client
-from tests import judge, wavs
-from tests.acceptance.answers import assert_json, assert_problem
-from tests.acceptance.forms import (
+from tests import decoding, wavs
+from tests.raw_connection import make_request_head, open_raw_connection
+from tests.response_checks import assert_json, assert_problem
+from tests.upload_requests import (
     BOUNDARY,
     FORM_TYPE,
     NOBODY,
     TINY_WAV,
     WAV_TYPE,
-    Part,
+    FormPart,
     audio,
     basic,
     bearer,
@@ -31,7 +32,6 @@ from tests.acceptance.forms import (
     token,
     user_id,
 )
-from tests.acceptance.wire import make_head, open_wire
 from tests.wavs import Wav
 
 MIB = 1 << 20
@@ -41,7 +41,7 @@ CHALLENGE = 'Bearer realm="waxwing"'
 Credentials = Callable[[dict[str, Any]], dict[str, str]]
 
 
-def post_form(client: Client, *parts: Part, headers: dict[str, str] | None = None) -> httpx.Response:
+def post_form(client: Client, *parts: FormPart, headers: dict[str, str] | None = None) -> httpx.Response:
     return client.http.post("/records", content=make_form(*parts), headers={**FORM_TYPE, **(headers or {})})
 
 
@@ -77,7 +77,7 @@ def test_a_form_is_answered_with_the_record_and_its_link(
     client: Client, user: dict[str, Any], base_url: str
 ) -> None:
     wav = Wav(channels=2, rate=44100).build(wavs.music(seconds=2))
-    response = post_form(client, user_id(user), token(user), Part("title", "A walk"), audio(wav))
+    response = post_form(client, user_id(user), token(user), FormPart("title", "A walk"), audio(wav))
     record = assert_json(response, 201)
     mp3 = client.download(record["url"])
     UUID(record["id"], version=4)
@@ -101,7 +101,7 @@ def test_a_form_is_answered_with_the_record_and_its_link(
     assert isinstance(record["duration_seconds"], float)
     assert -40 < record["rms_dbfs"] < record["peak_dbfs"] <= 0
     assert response.headers["Location"] == record["url"]
-    assert judge.decode(mp3).seconds == 2
+    assert decoding.decode(mp3).seconds == 2
 
 
 def test_the_answer_tells_what_the_mp3_is_and_not_what_was_asked_for(
@@ -124,7 +124,7 @@ def test_the_answer_tells_what_the_mp3_is_and_not_what_was_asked_for(
     ],
 )
 def test_the_fields_of_a_form_may_come_in_any_order(
-    client: Client, user: dict[str, Any], order: tuple[Callable[[dict[str, Any]], Part] | None, ...]
+    client: Client, user: dict[str, Any], order: tuple[Callable[[dict[str, Any]], FormPart] | None, ...]
 ) -> None:
     response = post_form(client, *(part(user) if part else audio() for part in order))
     assert_record(client, user, response)
@@ -189,9 +189,9 @@ def test_uploading_the_same_wav_twice_makes_two_records(client: Client, user: di
 def test_a_title_is_kept_from_a_field_and_from_the_query(
     client: Client, user: dict[str, Any], given: str, kept: str | None
 ) -> None:
-    field = post_form(client, Part("title", given), user_id(user), token(user), audio())
+    field = post_form(client, FormPart("title", given), user_id(user), token(user), audio())
     query = post_wav(client, user, title=given)
-    behind = post_form(client, user_id(user), token(user), audio(), Part("title", given))
+    behind = post_form(client, user_id(user), token(user), audio(), FormPart("title", given))
     for response in (field, query, behind):
         assert assert_record(client, user, response)["title"] == kept
 
@@ -199,12 +199,12 @@ def test_a_title_is_kept_from_a_field_and_from_the_query(
 def test_the_title_stands_in_the_mp3_wherever_it_stood_in_the_form(
     client: Client, user: dict[str, Any]
 ) -> None:
-    before = post_form(client, Part("title", "A w\u00e4lk \U0001f3b5"), audio(), headers=bearer(user))
-    behind = post_form(client, audio(), Part("title", "A w\u00e4lk \U0001f3b5"), headers=bearer(user))
+    before = post_form(client, FormPart("title", "A w\u00e4lk \U0001f3b5"), audio(), headers=bearer(user))
+    behind = post_form(client, audio(), FormPart("title", "A w\u00e4lk \U0001f3b5"), headers=bearer(user))
     for response in (before, behind):
         mp3 = client.download(assert_record(client, user, response)["url"])
         assert ID3(BytesIO(mp3)).getall("TIT2")[0].text == ["A w\u00e4lk \U0001f3b5"]
-        assert judge.decode(mp3).seconds == 0.1
+        assert decoding.decode(mp3).seconds == 0.1
 
 
 def test_an_mp3_of_which_nothing_is_said_has_no_tags(client: Client, user: dict[str, Any]) -> None:
@@ -230,7 +230,7 @@ def test_the_bitrate_is_what_was_asked_for_or_the_nearest_that_exists_and_the_an
     client: Client, user: dict[str, Any], rate: int, given: int, kept: int
 ) -> None:
     wav = Wav(rate=rate).build(wavs.noise(1, rate))
-    field = post_form(client, Part("bitrate_kbps", str(given)), audio(wav), headers=bearer(user))
+    field = post_form(client, FormPart("bitrate_kbps", str(given)), audio(wav), headers=bearer(user))
     for response in (field, post_wav(client, user, wav, bitrate_kbps=str(given))):
         record = assert_json(response, 201)
         assert (record["bitrate_kbps"], record["sample_rate"], record["channels"]) == (kept, rate, 2)
@@ -252,13 +252,13 @@ def test_without_a_bitrate_it_is_128(client: Client, user: dict[str, Any]) -> No
 def test_a_bitrate_that_cannot_be_had_is_refused_with_those_that_can(
     client: Client, user: dict[str, Any], given: str
 ) -> None:
-    field = post_form(client, Part("bitrate_kbps", given), audio(), headers=bearer(user))
+    field = post_form(client, FormPart("bitrate_kbps", given), audio(), headers=bearer(user))
     for response in (field, post_wav(client, user, bitrate_kbps=given)):
         assert_problem(response, 400, "invalid-form", ", ".join(map(str, ALLOWED_KBPS)))
 
 
 def test_a_bitrate_behind_the_audio_is_refused_with_the_way_out(client: Client, user: dict[str, Any]) -> None:
-    response = post_form(client, audio(), Part("bitrate_kbps", "64"), headers=bearer(user))
+    response = post_form(client, audio(), FormPart("bitrate_kbps", "64"), headers=bearer(user))
     assert_problem(response, 400, "invalid-form", "put the field in front of it")
 
 
@@ -292,7 +292,7 @@ def test_what_a_wav_says_of_itself_before_or_behind_its_audio_is_tagged_and_a_ti
 def test_a_title_that_is_not_allowed_is_refused(
     client: Client, user: dict[str, Any], title: str, says: str
 ) -> None:
-    field = post_form(client, user_id(user), token(user), Part("title", title), audio())
+    field = post_form(client, user_id(user), token(user), FormPart("title", title), audio())
     for response in (field, post_wav(client, user, title=title)):
         assert_problem(response, 400, "invalid-request", says)
 
@@ -319,7 +319,7 @@ def test_a_title_that_is_not_allowed_is_refused(
     ],
 )
 def test_the_name_of_the_file_does_not_matter(client: Client, user: dict[str, Any], filename: str) -> None:
-    parts = user_id(user), token(user), Part("audio", TINY_WAV, filename)
+    parts = user_id(user), token(user), FormPart("audio", TINY_WAV, filename)
     assert_record(client, user, post_form(client, *parts))
 
 
@@ -347,10 +347,10 @@ def test_the_end_of_a_form_may_be_cut_anywhere_by_the_network(client: Client, us
 
 def test_a_form_may_arrive_byte_by_byte(client: Client, user: dict[str, Any], base_url: str) -> None:
     body = make_form(user_id(user), token(user), audio())
-    head = make_head("POST", "/records", base_url, *lines(FORM_TYPE), f"Content-Length: {len(body)}")
-    with open_wire(base_url) as wire:
+    head = make_request_head("POST", "/records", base_url, *lines(FORM_TYPE), f"Content-Length: {len(body)}")
+    with open_raw_connection(base_url) as wire:
         wire.send(head, *(body[at : at + 1] for at in range(len(body))))
-        assert_record(client, user, wire.read_answer("POST"))
+        assert_record(client, user, wire.read_response("POST"))
 
 
 @pytest.mark.parametrize("epilogue", [b"", b"\r\n", b"Nobody reads this.", b"x" * MIB])
@@ -395,7 +395,7 @@ def lines(headers: dict[str, str]) -> list[str]:
 def test_a_form_without_credentials_is_refused(
     client: Client,
     user: dict[str, Any],
-    parts: tuple[Callable[[dict[str, Any]], Part], ...],
+    parts: tuple[Callable[[dict[str, Any]], FormPart], ...],
     audio_first: bool,
 ) -> None:
     fields = [part(user) for part in parts]
@@ -518,10 +518,10 @@ def test_a_query_parameter_that_is_there_twice_is_refused(client: Client, user: 
 
 def begin_upload(base_url: str, fields: bytes, *headers: str) -> httpx.Response:
     """Announces 1 GiB, sends the fields and a little audio, and reads the answer with the body incomplete."""
-    head = make_head("POST", "/records", base_url, *headers, f"Content-Length: {GIB}")
-    with open_wire(base_url) as wire:
+    head = make_request_head("POST", "/records", base_url, *headers, f"Content-Length: {GIB}")
+    with open_raw_connection(base_url) as wire:
         wire.send(head, fields, Wav().header(GIB - MIB), bytes(4096))
-        return wire.read_answer("POST")
+        return wire.read_response("POST")
 
 
 def test_wrong_credentials_in_fields_are_refused_before_the_audio_is_read(
@@ -562,27 +562,29 @@ def test_a_content_type_that_is_not_read_is_refused_before_the_body_is_sent(
 
 def test_a_body_larger_than_the_limit_is_refused_at_once(base_url: str, user: dict[str, Any]) -> None:
     size = 4 * GIB + 1
-    head = make_head("POST", "/records", base_url, *lines(WAV_TYPE | bearer(user)), f"Content-Length: {size}")
-    with open_wire(base_url) as wire:
+    head = make_request_head(
+        "POST", "/records", base_url, *lines(WAV_TYPE | bearer(user)), f"Content-Length: {size}"
+    )
+    with open_raw_connection(base_url) as wire:
         wire.send(head)
-        assert_problem(wire.read_answer("POST"), 413, "too-large", str(4 * GIB))
+        assert_problem(wire.read_response("POST"), 413, "too-large", str(4 * GIB))
 
 
 def test_a_body_of_the_limit_is_not_refused_for_its_size(base_url: str) -> None:
-    head = make_head("POST", "/records", base_url, *lines(WAV_TYPE), f"Content-Length: {4 * GIB}")
-    with open_wire(base_url) as wire:
+    head = make_request_head("POST", "/records", base_url, *lines(WAV_TYPE), f"Content-Length: {4 * GIB}")
+    with open_raw_connection(base_url) as wire:
         wire.send(head)
-        assert_wrong_credentials(wire.read_answer("POST"), "Authorization")
+        assert_wrong_credentials(wire.read_response("POST"), "Authorization")
 
 
 def test_a_client_that_asks_first_is_refused_before_it_sends_anything(
     base_url: str, user: dict[str, Any]
 ) -> None:
     expecting = f"Authorization: Bearer {uuid4()}", "Expect: 100-continue", f"Content-Length: {GIB}"
-    head = make_head("POST", "/records", base_url, *lines(WAV_TYPE), *expecting)
-    with open_wire(base_url) as wire:
+    head = make_request_head("POST", "/records", base_url, *lines(WAV_TYPE), *expecting)
+    with open_raw_connection(base_url) as wire:
         wire.send(head)
-        assert_wrong_credentials(wire.read_answer("POST"), "There is no user")
+        assert_wrong_credentials(wire.read_response("POST"), "There is no user")
 
 
 def test_a_refused_upload_never_breaks_the_next_request_of_its_client(
@@ -599,8 +601,8 @@ def test_a_refused_upload_never_breaks_the_next_request_of_its_client(
 # What is no form
 
 
-def field(name: str, body: str | bytes = "x", filename: str | None = None) -> Part:
-    return Part(name, body, filename)
+def field(name: str, body: str | bytes = "x", filename: str | None = None) -> FormPart:
+    return FormPart(name, body, filename)
 
 
 @pytest.mark.parametrize(
@@ -626,7 +628,7 @@ def field(name: str, body: str | bytes = "x", filename: str | None = None) -> Pa
     ],
 )
 def test_a_form_with_wrong_fields_is_refused(
-    client: Client, user: dict[str, Any], parts: tuple[Part, ...], says: str
+    client: Client, user: dict[str, Any], parts: tuple[FormPart, ...], says: str
 ) -> None:
     response = post_form(client, *parts, headers=bearer(user))
     assert_problem(response, 400, "invalid-form", says)
@@ -643,7 +645,7 @@ def test_a_credential_that_is_there_twice_is_refused(client: Client, user: dict[
 def test_a_field_of_five_kilobytes_is_refused_before_it_is_complete(
     base_url: str, user: dict[str, Any]
 ) -> None:
-    start = make_form(Part("token", "x" * 100_000))[:90_000]
+    start = make_form(FormPart("token", "x" * 100_000))[:90_000]
     assert_problem(begin_upload(base_url, start, *lines(FORM_TYPE)), 400, "invalid-form", "'token'")
 
 
@@ -683,8 +685,8 @@ def one_part(headers: bytes) -> bytes:
         pytest.param(one_part(HEADERS + b"X-Header: " + b"x" * 100_000 + b"\r\n"), id="a header of 100 kB"),
         pytest.param(one_part(HEADERS + b"X-Header: " + b"\xff\xfe\r\n"), id="a header that is not UTF-8"),
         pytest.param(FORM.replace(b"\r\n", b"\n"), id="bare line feeds"),
-        pytest.param(make_form(Part("audio", TINY_WAV, "a\0b.wav")), id="NUL in the name of the file"),
-        pytest.param(make_form(Part("audio", TINY_WAV, "a\r\nX-Header: b.wav")), id="two lines in it"),
+        pytest.param(make_form(FormPart("audio", TINY_WAV, "a\0b.wav")), id="NUL in the name of the file"),
+        pytest.param(make_form(FormPart("audio", TINY_WAV, "a\r\nX-Header: b.wav")), id="two lines in it"),
         pytest.param(one_part(HEADERS + HEADERS), id="a header twice"),
         pytest.param(one_part(HEADERS + b"Content-Transfer-Encoding: base64\r\n"), id="base64"),
     ],
@@ -835,8 +837,10 @@ def test_a_host_that_is_not_ours_is_refused_before_the_body_is_read(
     base_url: str, user: dict[str, Any]
 ) -> None:
     port = urlsplit(base_url).port
-    head = make_head("POST", "/records", f"http://evil.example:{port}", *lines(WAV_TYPE | bearer(user)))
+    head = make_request_head(
+        "POST", "/records", f"http://evil.example:{port}", *lines(WAV_TYPE | bearer(user))
+    )
     head = head[:-2] + f"Content-Length: {GIB}\r\n\r\n".encode()
-    with open_wire(base_url) as wire:
+    with open_raw_connection(base_url) as wire:
         wire.send(head, Wav().header(GIB - 44), bytes(4096))
-        assert_problem(wire.read_answer("POST"), 421, "unknown-host", "evil.example")
+        assert_problem(wire.read_response("POST"), 421, "unknown-host", "evil.example")

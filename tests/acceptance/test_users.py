@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from deploy.client import Client
-from tests.acceptance.answers import assert_json, assert_problem, request_id_of
-from tests.acceptance.forms import TINY_WAV, WAV_TYPE, basic, bearer
+from tests.response_checks import assert_json, assert_problem, request_id_of
+from tests.upload_requests import TINY_WAV, WAV_TYPE, basic, bearer
 
 JSON = {"Content-Type": "application/json"}
 LIMIT_BYTES = 64 * 1024

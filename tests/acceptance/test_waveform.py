@@ -10,8 +10,8 @@ import pytest
 
 from deploy.client import Client
 from tests import wavs
-from tests.acceptance.answers import assert_json, assert_problem
-from tests.acceptance.forms import NOBODY, TINY_WAV, basic, bearer
+from tests.response_checks import assert_json, assert_problem
+from tests.upload_requests import NOBODY, TINY_WAV, basic, bearer
 from tests.wavs import Sound, Wav
 
 

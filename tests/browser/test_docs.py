@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Error, FilePayload, Locator, Page
 
 from deploy.client import Client
-from tests.acceptance.forms import TINY_WAV
+from tests.upload_requests import TINY_WAV
 
 FILE: FilePayload = {"name": "hello.wav", "mimeType": "audio/wav", "buffer": TINY_WAV}
 

@@ -14,7 +14,7 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 TINY_WAV = Wav(channels=1, rate=8000).build(sine(seconds=0.1, rate=8000, channels=1))
 
 
-class Part(NamedTuple):
+class FormPart(NamedTuple):
     """One part of a form: a field, or with a file name a file."""
 
     name: str
@@ -29,25 +29,25 @@ class Part(NamedTuple):
         return head.encode() + body
 
 
-def make_form(*parts: Part, boundary: str = BOUNDARY) -> bytes:
+def make_form(*parts: FormPart, boundary: str = BOUNDARY) -> bytes:
     """A whole multipart body (RFC 7578)."""
     begun = b"".join(f"--{boundary}\r\n".encode() + part.write() + b"\r\n" for part in parts)
     return begun + f"--{boundary}--\r\n".encode()
 
 
-def audio(wav: bytes = TINY_WAV) -> Part:
+def audio(wav: bytes = TINY_WAV) -> FormPart:
     """The file of an upload."""
-    return Part("audio", wav, "recording.wav")
+    return FormPart("audio", wav, "recording.wav")
 
 
-def user_id(user: dict[str, Any]) -> Part:
+def user_id(user: dict[str, Any]) -> FormPart:
     """The field that says who uploads."""
-    return Part("user_id", user["id"])
+    return FormPart("user_id", user["id"])
 
 
-def token(user: dict[str, Any]) -> Part:
+def token(user: dict[str, Any]) -> FormPart:
     """The field that proves it."""
-    return Part("token", user["token"])
+    return FormPart("token", user["token"])
 
 
 def bearer(user: dict[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ import httpx
 TIMEOUT_SECONDS = 30
 
 
-class Wire:
+class RawConnection:
     """Sends any bytes and reads answers."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -24,7 +24,7 @@ class Wire:
         for piece in pieces:
             self.connection.sendall(piece)
 
-    def read_answer(self, method: str = "GET") -> httpx.Response:
+    def read_response(self, method: str = "GET") -> httpx.Response:
         """The next answer, as httpx would show it."""
         answer = HTTPResponse(self.connection, method=method)
         answer.begin()
@@ -32,7 +32,7 @@ class Wire:
 
 
 @contextmanager
-def open_wire(base_url: str) -> Iterator[Wire]:
+def open_raw_connection(base_url: str) -> Iterator[RawConnection]:
     """A new connection to where `base_url` points."""
     parts = urlsplit(base_url)
     port = parts.port or {"http": 80, "https": 443}[parts.scheme]
@@ -40,12 +40,12 @@ def open_wire(base_url: str) -> Iterator[Wire]:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if parts.scheme == "https":
             with ssl.create_default_context().wrap_socket(connection, server_hostname=parts.hostname) as tls:
-                yield Wire(tls)
+                yield RawConnection(tls)
         else:
-            yield Wire(connection)
+            yield RawConnection(connection)
 
 
-def make_head(method: str, target: str, base_url: str, *lines: str) -> bytes:
+def make_request_head(method: str, target: str, base_url: str, *lines: str) -> bytes:
     """The head of a request to `base_url`, with further header lines."""
     return "\r\n".join(
         [f"{method} {target} HTTP/1.1", f"Host: {urlsplit(base_url).netloc}", *lines, "", ""]
