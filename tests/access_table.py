@@ -16,7 +16,7 @@ User = dict[str, Any]
 # rotated: the owner with a token that was renewed since.
 # deleted: the owner after deleting the account; the record is deleted, too.
 # nobody: without credentials. malformed: with an Authorization header that cannot be read.
-# A link needs no credentials. A waveform takes credentials or the user of a link; both at once are refused (400).
+# A link needs no credentials. A waveform takes credentials or the user of a link; both are refused (400).
 HEAD, *ROWS = """
                                              owner  other  wrong  rotated  deleted  nobody  malformed
 POST   /users                                  201    201    201      201      201     201        201
