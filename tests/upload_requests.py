@@ -1,4 +1,4 @@
-"""Bodies of uploads: multipart forms written byte by byte, and the headers that credentials may come in."""
+"""Bodies and headers of uploads: multipart forms written byte by byte, bare WAVs, and credentials."""
 
 from base64 import b64encode
 from typing import Any, NamedTuple
@@ -8,21 +8,21 @@ from tests.wavs import Wav, sine
 BOUNDARY = "waxwing-test-boundary"
 FORM_TYPE = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 WAV_TYPE = {"Content-Type": "audio/wav"}
-# An id, or a token, that nobody has; always the same, so that a test has one name.
+# An id, or a token, that nobody has. It is constant, so that the name of a test is the same in every run.
 NOBODY = "00000000-0000-4000-8000-000000000000"
-# A tenth of a second, 8 kHz, mono: the smallest that is worth hearing.
+# 0.1 seconds, 8 kHz, mono.
 TINY_WAV = Wav(channels=1, rate=8000).build(sine(seconds=0.1, rate=8000, channels=1))
 
 
 class FormPart(NamedTuple):
-    """One part of a form: a field, or with a file name a file."""
+    """One form part: a form field, or with a file name the audio."""
 
     name: str
     body: str | bytes
     filename: str | None = None
 
     def write(self) -> bytes:
-        """The part as it stands between two boundaries."""
+        """Returns the form part as it stands between two boundaries."""
         file = f'; filename="{self.filename}"\r\nContent-Type: audio/wav' if self.filename else ""
         head = f'Content-Disposition: form-data; name="{self.name}"{file}\r\n\r\n'
         body = self.body.encode() if isinstance(self.body, str) else self.body
@@ -30,36 +30,42 @@ class FormPart(NamedTuple):
 
 
 def make_form(*parts: FormPart, boundary: str = BOUNDARY) -> bytes:
-    """A whole multipart body (RFC 7578)."""
+    """Returns a whole multipart body (RFC 7578)."""
     begun = b"".join(f"--{boundary}\r\n".encode() + part.write() + b"\r\n" for part in parts)
     return begun + f"--{boundary}--\r\n".encode()
 
 
+def begin_form(*fields: FormPart) -> bytes:
+    """Returns a form with these fields and an audio part, cut where the first byte of audio would be."""
+    form = make_form(*fields, audio(b""))
+    return form[: form.index(b"\r\n\r\n", form.index(b"recording.wav")) + 4]
+
+
 def audio(wav: bytes = TINY_WAV) -> FormPart:
-    """The file of an upload."""
+    """The form part with the WAV."""
     return FormPart("audio", wav, "recording.wav")
 
 
 def user_id(user: dict[str, Any]) -> FormPart:
-    """The field that says who uploads."""
+    """The form field with the user's id."""
     return FormPart("user_id", user["id"])
 
 
 def token(user: dict[str, Any]) -> FormPart:
-    """The field that proves it."""
+    """The form field with the user's token."""
     return FormPart("token", user["token"])
 
 
 def bearer(user: dict[str, Any]) -> dict[str, str]:
-    """RFC 6750."""
+    """The Authorization header with the token (RFC 6750)."""
     return {"Authorization": f"Bearer {user['token']}"}
 
 
 def basic(user: dict[str, Any]) -> dict[str, str]:
-    """RFC 7617, as `curl -u ID:TOKEN` sends it."""
+    """The Authorization header with id and token (RFC 7617), as `curl -u ID:TOKEN` sends it."""
     return encode_basic(user["id"].encode(), user["token"].encode())
 
 
 def encode_basic(user_id: bytes, token: bytes) -> dict[str, str]:
-    """The same of any bytes."""
+    """The Authorization header of `basic`, for any bytes."""
     return {"Authorization": "Basic " + b64encode(user_id + b":" + token).decode()}
