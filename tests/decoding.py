@@ -1,4 +1,4 @@
-"""Decodes MP3s and WAVs with FFmpeg's libraries (PyAV), which the services do not use, and compares sounds."""
+"""Decodes MP3s and WAVs with FFmpeg's libraries (PyAV), which the services do not use; compares sounds."""
 
 import io
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ def _floats(frame: av.AudioFrame) -> Samples:
 
 
 def _lag(source: Samples, decoded: Samples, rate: int) -> int:
-    """Finds the lag at which the first ten seconds of the sum of all channels match best (cross-correlation)."""
+    """Finds the lag at which the first ten seconds match best, by cross-correlation of all channels' sums."""
     ours, theirs = (sound[: 10 * rate].sum(axis=1) for sound in (source, decoded))
     size = 1 << (len(ours) + len(theirs)).bit_length()
     product = np.fft.rfft(theirs, size) * np.conj(np.fft.rfft(ours, size))

@@ -12,7 +12,7 @@ INTERNALS = re.compile(r"Traceback|<html|<\?xml|X-Amz|\.py|[0-9a-f]{12}\.mp3")
 
 
 def assert_problem(response: httpx.Response, status: int, name: str, *says: str) -> dict[str, Any]:
-    """Checks that a response is the problem `name`, whose detail contains each of `says`; returns the problem."""
+    """Checks that a response is the problem `name` with `says` in its detail, and returns the problem."""
     assert (response.status_code, response.headers["Content-Type"]) == (status, PROBLEM), response.content[
         :500
     ]
