@@ -37,7 +37,7 @@ def post_bare(
 def post_form(
     client: Client, user: dict[str, Any], key: str, wav: bytes = TINY_WAV, **fields: str
 ) -> httpx.Response:
-    """A form with the credentials in front, and then the other fields."""
+    """Uploads a form: first the credentials, then the options, then the audio."""
     options = [FormPart(name, value) for name, value in fields.items()]
     return post_parts(client, key, user_id(user), token(user), *options, audio(wav))
 
@@ -48,25 +48,27 @@ def post_parts(client: Client, key: str, *parts: FormPart) -> httpx.Response:
 
 
 def assert_made(response: httpx.Response) -> dict[str, Any]:
-    """Checks that an upload has made a record of its own."""
+    """Checks that an upload made a new record, and returns it."""
     assert "Idempotency-Replayed" not in response.headers
     return assert_json(response, 201)
 
 
 def assert_replayed(response: httpx.Response, record: dict[str, Any]) -> None:
-    """Checks that an upload was answered as the one that has made the record was."""
+    """Checks that an upload got the response of the upload that made this record."""
     assert assert_json(response, 201) == record
     assert response.headers["Location"] == record["url"]
     assert response.headers.get_list("Idempotency-Replayed") == ["true"]
 
 
 def assert_in_use(response: httpx.Response, key: str) -> None:
+    """Checks that an upload was refused because another one with its key is running."""
     assert_problem(response, 409, "idempotency-key-in-use", key)
     assert response.headers["Retry-After"] == "5"
 
 
-def assert_reused(response: httpx.Response, says: str) -> None:
-    assert_problem(response, 422, "idempotency-key-reused", says)
+def assert_reused(response: httpx.Response, *says: str) -> None:
+    """Checks that an upload was refused because its options are not those of the record."""
+    assert_problem(response, 422, "idempotency-key-reused", *says)
 
 
 def list_ids(client: Client, user: dict[str, Any]) -> list[str]:

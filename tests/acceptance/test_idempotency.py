@@ -43,7 +43,7 @@ from tests.wavs import Wav, noise
 
 @pytest.mark.parametrize("again", [post_bare, post_form])
 @pytest.mark.parametrize("first", [post_bare, post_form])
-def test_an_upload_that_is_sent_again_is_answered_with_the_record_of_the_first(
+def test_an_upload_that_is_sent_again_gets_the_record_of_the_first(
     client: Client, user: dict[str, Any], first: Post, again: Post
 ) -> None:
     key = make_key()
@@ -54,7 +54,7 @@ def test_an_upload_that_is_sent_again_is_answered_with_the_record_of_the_first(
     assert client.download(record["url"])
 
 
-def test_credentials_behind_the_audio_are_as_good_with_a_key(client: Client, user: dict[str, Any]) -> None:
+def test_credentials_may_stand_behind_the_audio_with_a_key_too(client: Client, user: dict[str, Any]) -> None:
     key = make_key()
     parts = audio(), user_id(user), token(user)
     record = assert_made(post_parts(client, key, *parts))
@@ -63,7 +63,7 @@ def test_credentials_behind_the_audio_are_as_good_with_a_key(client: Client, use
     assert list_ids(client, user) == [record["id"]]
 
 
-def test_a_key_is_one_user_s_own(client: Client, user: dict[str, Any]) -> None:
+def test_two_users_can_use_the_same_key(client: Client, user: dict[str, Any]) -> None:
     key = make_key()
     other = client.create_user("Other")
     record, another = (assert_made(post_bare(client, each, key)) for each in (user, other))
@@ -72,7 +72,7 @@ def test_a_key_is_one_user_s_own(client: Client, user: dict[str, Any]) -> None:
     assert_replayed(post_bare(client, other, key), another)
 
 
-def test_two_keys_make_two_records_and_no_key_makes_another(client: Client, user: dict[str, Any]) -> None:
+def test_other_keys_and_no_key_make_other_records(client: Client, user: dict[str, Any]) -> None:
     made = [assert_made(post_bare(client, user, make_key())) for _ in range(2)]
     made += [
         assert_made(client.http.post("/records", content=TINY_WAV, headers={**WAV_TYPE, **bearer(user)}))
@@ -81,7 +81,7 @@ def test_two_keys_make_two_records_and_no_key_makes_another(client: Client, user
     assert sorted(list_ids(client, user)) == sorted(record["id"] for record in made)
 
 
-def test_a_used_key_without_its_user_s_token_says_nothing(client: Client, user: dict[str, Any]) -> None:
+def test_a_used_key_does_not_replace_the_token(client: Client, user: dict[str, Any]) -> None:
     key = make_key()
     assert_made(post_bare(client, user, key))
     for wrong in (user | {"token": str(uuid4())}, user | {"token": client.create_user("Other")["token"]}):
@@ -99,30 +99,34 @@ def test_a_deleted_record_frees_its_key(client: Client, user: dict[str, Any]) ->
     assert list_ids(client, user) == [another["id"]]
 
 
-def answer_before_the_audio(base_url: str, fields: bytes, *headers: str) -> httpx.Response:
-    """Announces 1 GiB, sends the fields and the beginning of an audio, and reads the answer."""
+def get_response_before_the_audio(base_url: str, fields: bytes, *headers: str) -> httpx.Response:
+    """Announces 1 GiB, sends the fields and the first bytes of a WAV, and reads the response."""
     head = make_request_head("POST", "/records", base_url, *headers, f"Content-Length: {GIB}")
-    with open_raw_connection(base_url) as wire:
-        wire.send(head, fields, Wav().header(GIB - MIB)[:20])
-        return wire.read_response("POST")
+    with open_raw_connection(base_url) as connection:
+        connection.send(head, fields, Wav().header(GIB - MIB)[:20])
+        return connection.read_response("POST")
 
 
-def test_a_used_key_is_answered_before_the_audio_is_sent(
+def test_a_used_key_gets_its_response_before_the_audio_is_sent(
     client: Client, user: dict[str, Any], base_url: str
 ) -> None:
     key = make_key()
     record = assert_made(post_bare(client, user, key, title="x"))
     key_line = f"Idempotency-Key: {key}"
     fields = begin_form(user_id(user), token(user), FormPart("title", "x"))
-    assert_replayed(answer_before_the_audio(base_url, fields, *header_lines(FORM_TYPE), key_line), record)
+    assert_replayed(
+        get_response_before_the_audio(base_url, fields, *header_lines(FORM_TYPE), key_line), record
+    )
     in_header = [*header_lines(FORM_TYPE | bearer(user)), key_line]
-    assert_replayed(answer_before_the_audio(base_url, begin_form(FormPart("title", "x")), *in_header), record)
+    assert_replayed(
+        get_response_before_the_audio(base_url, begin_form(FormPart("title", "x")), *in_header), record
+    )
     other = begin_form(FormPart("title", "y"))
-    assert_reused(answer_before_the_audio(base_url, other, *in_header), '"x"')
+    assert_reused(get_response_before_the_audio(base_url, other, *in_header), '"x"')
 
 
 @pytest.mark.parametrize(("query", "is_same"), [("?title=x", True), ("", True), ("?title=y", False)])
-def test_a_used_key_of_a_bare_wav_is_answered_before_anything_of_it_is_sent(
+def test_a_used_key_of_a_bare_wav_gets_its_response_before_the_body_is_sent(
     client: Client, user: dict[str, Any], base_url: str, query: str, is_same: bool
 ) -> None:
     key = make_key()
@@ -131,13 +135,13 @@ def test_a_used_key_of_a_bare_wav_is_answered_before_anything_of_it_is_sent(
     head = make_request_head(
         "POST", f"/records{query}", base_url, *header_lines(headers), "Expect: 100-continue"
     )
-    with open_raw_connection(base_url) as wire:
-        wire.send(head)
-        answer = wire.read_response("POST")
+    with open_raw_connection(base_url) as connection:
+        connection.send(head)
+        response = connection.read_response("POST")
     if is_same:
-        assert_replayed(answer, record)
+        assert_replayed(response, record)
     else:
-        assert_reused(answer, '{"title":"x","bitrate_kbps":128}')
+        assert_reused(response, '{"title":"x","bitrate_kbps":128}')
 
 
 def test_a_replayed_upload_never_breaks_the_next_request_of_its_client(
@@ -151,44 +155,46 @@ def test_a_replayed_upload_never_breaks_the_next_request_of_its_client(
         assert assert_json(client.http.get("/healthz"), 200) == {"status": "ok"}
 
 
-def test_of_two_uploads_at_once_one_is_refused_until_the_other_is_done(
+def test_a_key_is_refused_while_another_upload_with_it_runs(
     client: Client, user: dict[str, Any], base_url: str
 ) -> None:
     key = make_key()
     headers = WAV_TYPE | bearer(user) | {"Idempotency-Key": key, "Content-Length": str(len(TINY_WAV))}
     with ExitStack() as stack:
-        wires = [stack.enter_context(open_raw_connection(base_url)) for _ in range(2)]
-        for wire in wires:
-            wire.send(make_request_head("POST", "/records", base_url, *header_lines(headers)), TINY_WAV[:100])
-        answered, _, _ = select.select([wire.connection for wire in wires], [], [], TIMEOUT_SECONDS)
-        (refused,) = [wire for wire in wires if wire.connection in answered]
-        (taken,) = [wire for wire in wires if wire is not refused]
+        connections = [stack.enter_context(open_raw_connection(base_url)) for _ in range(2)]
+        for each in connections:
+            each.send(make_request_head("POST", "/records", base_url, *header_lines(headers)), TINY_WAV[:100])
+        readable, _, _ = select.select([each.connection for each in connections], [], [], TIMEOUT_SECONDS)
+        (refused,) = [each for each in connections if each.connection in readable]
+        (accepted,) = [each for each in connections if each is not refused]
         assert_in_use(refused.read_response("POST"), key)
-        # Whatever its options: they are compared once there is a record.
+        # Other options change nothing: the service compares options only with those of a record.
         assert_in_use(post_form(client, user, key, title="x"), key)
-        taken.send(TINY_WAV[100:])
-        record = assert_made(taken.read_response("POST"))
+        accepted.send(TINY_WAV[100:])
+        record = assert_made(accepted.read_response("POST"))
     assert_replayed(post_bare(client, user, key), record)
     assert list_ids(client, user) == [record["id"]]
 
 
 @pytest.mark.parametrize("post", [post_bare, post_form])
-def test_many_at_once_make_one_record(client: Client, user: dict[str, Any], post: Post) -> None:
+def test_many_uploads_at_once_with_one_key_make_one_record(
+    client: Client, user: dict[str, Any], post: Post
+) -> None:
     for _ in range(5):
         key = make_key()
         before = list_ids(client, user)
         with ThreadPoolExecutor(8) as threads:
-            answers = list(threads.map(lambda _, key=key: post(client, user, key), range(8)))
+            responses = list(threads.map(lambda _, key=key: post(client, user, key), range(8)))
         (record,) = [
-            assert_made(answer)
-            for answer in answers
-            if answer.status_code == 201 and "Idempotency-Replayed" not in answer.headers
+            assert_made(response)
+            for response in responses
+            if response.status_code == 201 and "Idempotency-Replayed" not in response.headers
         ]
-        for answer in answers:
-            if answer.status_code == 409:
-                assert_in_use(answer, key)
-            elif "Idempotency-Replayed" in answer.headers:
-                assert_replayed(answer, record)
+        for response in responses:
+            if response.status_code == 409:
+                assert_in_use(response, key)
+            elif "Idempotency-Replayed" in response.headers:
+                assert_replayed(response, record)
         assert list_ids(client, user) == [record["id"], *before]
 
 
@@ -226,7 +232,7 @@ def fail_with_a_field_behind_the_audio(client: Client, user: dict[str, Any], key
         fail_with_a_field_behind_the_audio,
     ],
 )
-def test_a_first_try_that_failed_frees_its_key_also_for_other_options(
+def test_an_upload_that_failed_frees_its_key_even_for_other_options(
     client: Client, user: dict[str, Any], fail: Callable[[Client, dict[str, Any], str], None]
 ) -> None:
     key = make_key()
@@ -260,14 +266,14 @@ def test_a_key_is_up_to_255_visible_characters(client: Client, user: dict[str, A
     ],
 )
 @pytest.mark.parametrize("is_bare", [False, True])
-def test_what_is_no_key_is_refused_by_name_before_the_audio_is_sent(
+def test_a_malformed_key_is_refused_before_the_audio_is_sent(
     client: Client, user: dict[str, Any], base_url: str, keys: list[bytes], is_bare: bool
 ) -> None:
     kind = WAV_TYPE if is_bare else FORM_TYPE
     head = make_request_head(
         "POST", "/records", base_url, *header_lines(kind | bearer(user)), f"Content-Length: {GIB}"
     )
-    with open_raw_connection(base_url) as wire:
-        wire.send(head[:-2] + b"".join(b"Idempotency-Key: " + key + b"\r\n" for key in keys) + b"\r\n")
-        assert_problem(wire.read_response("POST"), 400, "invalid-request", "Idempotency-Key")
+    with open_raw_connection(base_url) as connection:
+        connection.send(head[:-2] + b"".join(b"Idempotency-Key: " + key + b"\r\n" for key in keys) + b"\r\n")
+        assert_problem(connection.read_response("POST"), 400, "invalid-request", "Idempotency-Key")
     assert list_ids(client, user) == []

@@ -35,7 +35,7 @@ from tests.upload_requests import FORM_TYPE, FormPart, audio, bearer, make_form,
         pytest.param({"title": "64"}, {"bitrate_kbps": "64"}, id="a bitrate for a title"),
     ],
 )
-def test_a_key_with_other_options_is_refused_and_its_record_stays(
+def test_a_used_key_with_other_options_is_refused_and_its_record_stays(
     client: Client,
     user: dict[str, Any],
     first: Post,
@@ -47,7 +47,7 @@ def test_a_key_with_other_options_is_refused_and_its_record_stays(
     record = assert_made(first(client, user, key, **was))
     shown = {"title": was.get("title"), "bitrate_kbps": int(was.get("bitrate_kbps", "128"))}
     used_with = json.dumps(shown, separators=(",", ":"))
-    assert_reused(again(client, user, key, **now), f"{key!r} was used with {used_with};")
+    assert_reused(again(client, user, key, **now), key, used_with)
     assert_replayed(again(client, user, key, **was), record)
     assert list_ids(client, user) == [record["id"]]
 
@@ -63,7 +63,7 @@ def test_a_key_with_other_options_is_refused_and_its_record_stays(
         pytest.param({"title": "a", "bitrate_kbps": "64"}, {"bitrate_kbps": "64"}, id="only the bitrate"),
     ],
 )
-def test_options_that_come_to_the_same_are_the_same(
+def test_an_option_that_is_left_out_equals_its_default_or_the_first_title(
     client: Client, user: dict[str, Any], first: Post, again: Post, was: dict[str, str], now: dict[str, str]
 ) -> None:
     key = make_key()
@@ -71,10 +71,10 @@ def test_options_that_come_to_the_same_are_the_same(
     assert_replayed(again(client, user, key, **now), record)
 
 
-def test_a_bitrate_is_compared_as_it_was_asked_for(client: Client, user: dict[str, Any]) -> None:
+def test_the_requested_bitrate_is_compared_not_the_one_used(client: Client, user: dict[str, Any]) -> None:
     key = make_key()
     record = assert_made(post_bare(client, user, key, bitrate_kbps="320"))
-    # At 8 kHz there is no more.
+    # An MP3 of 8 kHz has no higher bitrate.
     assert record["bitrate_kbps"] == 64
     assert_replayed(post_form(client, user, key, bitrate_kbps="320"), record)
     assert_reused(post_form(client, user, key, bitrate_kbps="64"), '"bitrate_kbps":320')
@@ -88,7 +88,7 @@ def test_a_bitrate_is_compared_as_it_was_asked_for(client: Client, user: dict[st
         pytest.param("", " ", id="none"),
     ],
 )
-def test_titles_that_become_the_same_are_the_same(
+def test_titles_are_compared_after_trimming_and_composing(
     client: Client, user: dict[str, Any], was: str, now: str
 ) -> None:
     key = make_key()
@@ -96,9 +96,7 @@ def test_titles_that_become_the_same_are_the_same(
     assert_replayed(post_form(client, user, key, title=now), record)
 
 
-def test_options_are_compared_wherever_they_stand_in_front_of_the_audio(
-    client: Client, user: dict[str, Any]
-) -> None:
+def test_options_are_compared_anywhere_in_front_of_the_audio(client: Client, user: dict[str, Any]) -> None:
     key = make_key()
     options = [FormPart("title", "a"), FormPart("bitrate_kbps", "96")]
     record = assert_made(post_parts(client, key, *options, user_id(user), token(user), audio()))
@@ -108,7 +106,7 @@ def test_options_are_compared_wherever_they_stand_in_front_of_the_audio(
     assert_reused(post_parts(client, key, options[0], audio(), user_id(user), token(user)), "96")
 
 
-def test_a_title_in_front_of_the_audio_is_compared_wherever_it_stood_before(
+def test_a_title_in_front_of_the_audio_is_compared_with_one_that_stood_behind(
     client: Client, user: dict[str, Any]
 ) -> None:
     key = make_key()
@@ -132,7 +130,7 @@ def test_a_title_behind_the_audio_is_not_compared(client: Client, user: dict[str
         assert_replayed(post_parts(client, key, audio(), behind, *who), record)
 
 
-def test_an_option_that_cannot_be_had_is_refused_as_without_a_key(
+def test_a_request_that_is_invalid_without_a_key_is_invalid_with_a_used_one(
     client: Client, user: dict[str, Any]
 ) -> None:
     key = make_key()
