@@ -136,7 +136,7 @@ def test_an_unknown_bitrate_is_refused_and_the_allowed_ones_are_named(
 
 def test_a_bitrate_behind_the_audio_is_refused(client: Client, user: dict[str, Any]) -> None:
     response = post_form(client, audio(), FormPart("bitrate_kbps", "64"), headers=bearer(user))
-    assert_problem(response, 400, "invalid-form", "put the field in front of it")
+    assert_problem(response, 400, "invalid-form", "'bitrate_kbps' in front of 'audio'")
 
 
 def test_a_query_parameter_that_is_sent_twice_is_refused(client: Client, user: dict[str, Any]) -> None:

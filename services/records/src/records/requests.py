@@ -110,7 +110,7 @@ def read_listener(request: Request[Any, Any, Any]) -> Credentials | UUID:
 
 def read_resolution(request: Request[Any, Any, Any]) -> dict[str, int]:
     """Returns the keyword argument for Waveform.coarsen, or none."""
-    parameters = request.query_params.multi_items()
+    parameters = list(request.query_params.multi_items())
     refuse_others(parameters, (*RESOLUTIONS, "user"))
     given = [(name, value) for name, value in parameters if name in RESOLUTIONS]
     if len(given) > 1:
