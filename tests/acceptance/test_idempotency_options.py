@@ -63,7 +63,7 @@ def test_a_used_key_with_other_options_is_refused_and_its_record_stays(
         pytest.param({"title": "a", "bitrate_kbps": "64"}, {"bitrate_kbps": "64"}, id="only the bitrate"),
     ],
 )
-def test_an_option_that_is_left_out_equals_its_default_or_the_first_title(
+def test_an_omitted_title_is_not_compared_and_an_omitted_bitrate_is_128(
     client: Client, user: dict[str, Any], first: Post, again: Post, was: dict[str, str], now: dict[str, str]
 ) -> None:
     key = make_key()
