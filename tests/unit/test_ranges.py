@@ -1,12 +1,14 @@
 """Ranges of a download, as RFC 9110 section 14 defines them, and the download modes, without any server."""
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from records.conditions import Representation
 from records.problems import RangeNotSatisfiable
-from records.ranges import ByteRange, choose_download_mode, select_range
+from records.ranges import ByteRange, DownloadMode, choose_download_mode, select_range
 
 ETAG = "ab" * 32
 MP3 = Representation(ETAG, datetime(2026, 11, 21, 12, 0, tzinfo=UTC), 1000)
@@ -96,3 +98,11 @@ def test_nginx_sends_in_a_mode_in_which_it_decides_as_the_service_does(
     headers: dict[str, str], mode: str, fetched: str
 ) -> None:
     assert choose_download_mode(headers, select_range(headers, MP3), MP3) == (mode, fetched)
+
+
+def test_the_table_in_the_docs_and_the_gateway_know_exactly_these_download_modes() -> None:
+    root = Path(__file__).parents[2]
+    table = re.findall(r"^\| `(\w+)` \|", (root / "docs/downloads.md").read_text(), re.MULTILINE)
+    template = (root / "deploy/gateway/waxwing.conf.template").read_text()
+    (gateway,) = re.findall(r"/_blob/\(\?<blob_mode>([a-z|]+)\)/", template)
+    assert table == gateway.split("|") == list(DownloadMode)
