@@ -92,7 +92,7 @@ def test_a_name_is_trimmed_and_composed_and_otherwise_kept(client: Client, given
             for each in ("\ufdd0", "a\ufdef", "a\ufffe", "a\uffff", "a\U0001fffe", "a\U0010ffff")
         ),
         *(
-            pytest.param(each, "can be seen", id=f"only invisible characters, {ord(each[0]):X}")
+            pytest.param(each, "can be seen", id=f"invisible characters only, {ord(each[0]):X}")
             for each in (
                 *(
                     "\u00ad",
