@@ -19,7 +19,7 @@ async def get_response_headers(cors_origins: str, origin: str | None, method: st
     }
     scope = {"method": method, "headers": [(b"origin", origin.encode())] if origin else []}
     settings = ServiceSettings(database_url="", cors_origins=cors_origins)
-    hooks: list[Any] = [*make_cors_hooks(settings, ["Idempotency-Replayed"], ["idempotency-key"])]
+    hooks: list[Any] = [*make_cors_hooks(settings, ["Idempotency-Replayed"])]
     for hook in hooks:
         await hook(message, scope)
     return {name.decode().lower(): value.decode() for name, value in message["headers"]}

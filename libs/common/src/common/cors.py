@@ -13,9 +13,10 @@ RESPONSE_HEADERS = (
     *("Accept-Ranges", "Content-Disposition", "Content-Range", "ETag", "Location", "Retry-After"),
     "X-Request-ID",
 )
+# Some clients send Idempotency-Key with every POST, whether the service reads it or not.
 REQUEST_HEADERS = (
-    *("authorization", "content-type", "if-match", "if-modified-since", "if-none-match", "if-range"),
-    *("if-unmodified-since", "range"),
+    *("authorization", "content-type", "idempotency-key", "if-match", "if-modified-since"),
+    *("if-none-match", "if-range", "if-unmodified-since", "range"),
 )
 MAX_AGE_SECONDS = "600"
 
@@ -23,17 +24,16 @@ MAX_AGE_SECONDS = "600"
 def make_cors_hooks(
     settings: ServiceSettings,
     response_headers: Iterable[str] = (),
-    request_headers: Iterable[str] = (),
 ) -> list[BeforeMessageSendHookHandler]:
     """Returns the hook that adds CORS headers to every response, problems too; none if CORS is off.
 
-    Scripts may read `response_headers` and send `request_headers`, besides the headers of HTTP itself.
+    Scripts may read `response_headers` besides the headers of HTTP itself.
     Litestar's own CORS middleware is not used: it answers an OPTIONS from another origin with 400 in plain
     text, before the host check, and sends no Vary to an origin that is not allowed.
     """
     origins = {origin.strip().encode() for origin in settings.cors_origins.split(",") if origin.strip()}
     exposed = ", ".join(sorted({*RESPONSE_HEADERS, *response_headers}, key=str.lower))
-    allowed = ", ".join(sorted({*REQUEST_HEADERS, *request_headers}))
+    allowed = ", ".join(REQUEST_HEADERS)
 
     async def add_cors_headers(message: Message, scope: Scope) -> None:
         if message["type"] != "http.response.start":

@@ -69,9 +69,7 @@ def create_app(settings: Settings) -> Litestar:
         ],
         # Keep one dependency: with several, Litestar starts a task group per request.
         dependencies={"service": Provide(provide_service, sync_to_thread=False)},
-        before_send=make_cors_hooks(
-            settings, openapi.EXPOSED_RESPONSE_HEADERS, openapi.ALLOWED_REQUEST_HEADERS
-        ),
+        before_send=make_cors_hooks(settings, openapi.EXPOSED_RESPONSE_HEADERS),
         lifespan=[lifespan],
         exception_handlers={Exception: render_problem},
         request_max_body_size=settings.max_upload_bytes,

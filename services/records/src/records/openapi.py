@@ -81,9 +81,8 @@ HEADERS = {
     "Content-Range": describe_header("Which bytes of how many the response holds."),
     "Content-Disposition": describe_header("Whether to play or to save the MP3, and its file name."),
 }
-# For scripts of other sites, besides the headers that both services have.
+# Scripts of other sites may read this header too.
 EXPOSED_RESPONSE_HEADERS = ("Idempotency-Replayed",)
-ALLOWED_REQUEST_HEADERS = ("idempotency-key",)
 VALIDATORS = ("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges")
 NOT_MODIFIED = describe_response("The client has the current version.", *VALIDATORS)
 BINARY = {"type": "string", "format": "binary"}
