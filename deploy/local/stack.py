@@ -296,7 +296,7 @@ class Stack:
 
     def _set_up(self) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "records.setup"],
+            [sys.executable, "-m", "deploy.setup"],
             cwd=ROOT,
             env=self.environment("setup"),
             stdout=subprocess.PIPE,

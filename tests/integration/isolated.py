@@ -24,8 +24,8 @@ from common.db import make_engine
 from common.row_reader import RowReader
 from common.settings import load
 from deploy.local.stack import Stack
-from records.settings import Settings, SetupSettings
-from records.setup import set_up
+from deploy.setup import SetupSettings, set_up
+from records.settings import Settings
 from records.storage import ObjectStore, make_client, make_session
 from records.sweeper import sweep
 from records.uploads import Uploads

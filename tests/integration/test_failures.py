@@ -16,8 +16,8 @@ from records.service import Published, delete_record
 
 from common.credentials import Credentials, digest
 from common.problems import InvalidCredentials, Problem, Unavailable
+from deploy.setup import make_admin
 from records.form import Field
-from records.setup import make_admin
 from tests.integration.isolated import Call, Isolated, Wire
 from tests.integration.sounds import LARGE, SMALL, pieces
 

@@ -18,7 +18,7 @@ from common.settings import load
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
-from records.settings import SetupSettings
+from deploy.setup import SetupSettings
 from records.storage import make_client, make_session
 from tests.integration.reading import BOUND_SECONDS, until
 from tests.integration.sounds import LARGE, SMALL, wav_of

@@ -24,8 +24,9 @@ from common.migrate import make_alembic_config, migrate
 from common.problems import type_of
 from common.row_reader import RowReader
 from deploy.local.stack import Stack
+from deploy.local.supervision import ROOT
+from deploy.setup import set_up
 from records.problems import NoWaveform, UnknownRecord
-from records.setup import set_up
 from records.storage import make_client
 from tests.integration.isolated import Isolated, open_isolated
 from tests.integration.sounds import SMALL, pieces
@@ -108,8 +109,8 @@ def test_what_keeps_it_from_its_work_it_says_in_a_line(
     stack: Stack, setting: str, value: str, says: str
 ) -> None:
     environment = {**os.environ, **stack.environment("setup"), setting: value}
-    command = [sys.executable, "-m", "records.setup"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "deploy.setup"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("waxwing: the set-up failed: ")

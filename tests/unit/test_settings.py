@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from common.settings import ServiceSettings, SettingsError, load
-from records.settings import Settings, SetupSettings
+from deploy.setup import SetupSettings
+from records.settings import Settings
 from users.settings import Settings as UsersSettings
 
 REQUIRED = {

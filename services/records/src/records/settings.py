@@ -1,11 +1,11 @@
-"""The settings of the records service, and of the set-up step that runs before it."""
+"""The settings of the records service."""
 
 import os
 from typing import Annotated, Literal
 
 import msgspec
 
-from common.settings import PositiveInt, PublicUrl, ServiceSettings, SettingsError
+from common.settings import PositiveInt, ServiceSettings, SettingsError
 
 # The bitrates of MPEG-1 Layer III. The lower versions of MPEG have fewer; there LAME takes the nearest.
 BitrateKbps = Literal[32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]
@@ -55,19 +55,3 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
                 f"DEFAULT_BITRATE_KBPS: {self.default_bitrate_kbps} is not between MIN_BITRATE_KBPS"
                 f" ({self.min_bitrate_kbps}) and MAX_BITRATE_KBPS ({self.max_bitrate_kbps})"
             )
-
-
-class SetupSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the set-up step needs: the owners' credentials, and those that it makes for the services."""
-
-    store: StoreSettings
-    public_url: PublicUrl = ""
-    allowed_hosts: str = ""
-    # As the owner of the schema, with the owner's password.
-    database_url: str
-    postgres_password: str
-    users_database_password: str
-    records_database_password: str
-    # MinIO's root credentials, to make the bucket and its key; without them both must exist.
-    minio_root_user: str = ""
-    minio_root_password: str = ""

@@ -1,4 +1,4 @@
-"""`python -m records.setup` makes what the services need, and may run again at any time.
+"""`python -m deploy.setup` makes what the services need, and may run again at any time.
 
 It needs the owners' credentials of PostgreSQL and MinIO; the services themselves never hold these.
 """
@@ -23,14 +23,30 @@ from common.db import make_engine
 from common.hosts import configured_hosts, is_loopback
 from common.logs import configure_logs
 from common.migrate import make_login_roles, migrate
-from common.settings import SettingsError, load
-from records.settings import SetupSettings
+from common.settings import PublicUrl, SettingsError, load
+from records.settings import StoreSettings
 from records.storage import make_client, make_session
 
 log = structlog.get_logger()
 
 # How every default secret in docker-compose.yml begins.
 LAPTOP_SECRET = "laptop-"  # noqa: S105
+
+
+class SetupSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The owners' credentials, and the credentials that the set-up creates for the services."""
+
+    store: StoreSettings
+    public_url: PublicUrl = ""
+    allowed_hosts: str = ""
+    # The URL names the owner of the schema, and the password belongs to that owner.
+    database_url: str
+    postgres_password: str
+    users_database_password: str
+    records_database_password: str
+    # MinIO's root creates the bucket and its key. Without root credentials both must exist already.
+    minio_root_user: str = ""
+    minio_root_password: str = ""
 
 
 def refuse_laptop_secrets(settings: SetupSettings) -> None:
