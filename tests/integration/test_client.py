@@ -18,7 +18,7 @@ from deploy.client import Client, make_tune
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
-from tests.integration.isolated import Isolated
+from tests.integration.records_service import RecordsService
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -59,7 +59,7 @@ def test_it_finds_the_stack_of_waxwing_folder_from_anywhere(stack: Stack, tmp_pa
 
 
 async def test_upload_takes_a_file_of_the_caller_s_folder_a_title_and_a_bitrate(
-    stack: Stack, inside: Isolated, tmp_path: Path
+    stack: Stack, running_service: RecordsService, tmp_path: Path
 ) -> None:
     with Client(stack.base_url) as client:
         user = client.create_user("Ada")
@@ -67,7 +67,7 @@ async def test_upload_takes_a_file_of_the_caller_s_folder_a_title_and_a_bitrate(
     arguments = ["upload", "tune.wav", user["id"], user["token"], "--title", "A tune", "--bitrate", "192"]
     done = just(tmp_path, *arguments, BASE_URL=stack.base_url)
     assert done.returncode == 0, done.stderr
-    (row,) = await inside.rows(UUID(user["id"]))
+    (row,) = await running_service.rows(UUID(user["id"]))
     assert (row.title, row.bitrate_kbps) == ("A tune", 192)
 
 
@@ -118,12 +118,12 @@ async def upload_by(address: str, folder: Path, *arguments: str) -> subprocess.C
 
 
 async def test_an_upload_that_broke_off_or_came_too_early_is_sent_again_and_makes_one_record(
-    stack: Stack, inside: Isolated, tmp_path: Path, upload_line: list[str]
+    stack: Stack, running_service: RecordsService, tmp_path: Path, upload_line: list[str]
 ) -> None:
     async with open_way(stack, "answer lost", "busy") as address:
         done = await upload_by(address, tmp_path, *upload_line)
     assert done.returncode == 0, done.stderr
-    (row,) = await inside.rows(UUID(upload_line[2]))
+    (row,) = await running_service.rows(UUID(upload_line[2]))
     assert done.stdout == f"{address}/record?id={row.id}&user={row.user_id}\n"
     for pause in (1, 0):
         assert done.stderr.count(f"; trying again in {pause} s with --key {row.idempotency_key}\n") == 1
@@ -133,7 +133,7 @@ async def test_an_upload_that_broke_off_or_came_too_early_is_sent_again_and_make
 
 
 async def test_it_is_tried_three_times_and_not_again_where_that_cannot_help(
-    stack: Stack, inside: Isolated, tmp_path: Path, upload_line: list[str]
+    stack: Stack, running_service: RecordsService, tmp_path: Path, upload_line: list[str]
 ) -> None:
     async with open_way(stack, "busy", "busy", "busy") as address:
         refused = await upload_by(address, tmp_path, *upload_line)
@@ -144,7 +144,7 @@ async def test_it_is_tried_three_times_and_not_again_where_that_cannot_help(
     for answer, tries in ((refused, 3), (wrong, 1)):
         assert answer.returncode == 1
         assert answer.stderr.count("trying again") == tries - 1
-    assert await inside.rows(UUID(upload_line[2])) == []
+    assert await running_service.rows(UUID(upload_line[2])) == []
 
 
 def test_without_a_stack_it_says_how_to_start_one(tmp_path: Path) -> None:

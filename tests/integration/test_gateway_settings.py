@@ -20,8 +20,8 @@ from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from records.settings import SetupSettings
 from records.storage import make_client, make_session
-from tests.integration.reading import BOUND_SECONDS, until
-from tests.integration.sounds import LARGE, SMALL, wav_of
+from tests.integration.recordings import LARGE, SMALL, make_wav
+from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
 from tests.raw_connection import make_request_head
 from tests.stacks import temporary_stack
 from tests.upload_requests import NOBODY
@@ -58,7 +58,7 @@ def ann(chosen: Stack) -> dict[str, Any]:
 
 def upload(stack: Stack, user: dict[str, Any], kind: str = SMALL) -> dict[str, Any]:
     with Client(stack.base_url) as client:
-        return client.upload_stream([wav_of(kind)], user["token"])
+        return client.upload_stream([make_wav(kind)], user["token"])
 
 
 def kept(stack: Stack) -> list[Path]:
@@ -135,7 +135,7 @@ def test_who_has_waited_long_enough_for_another_listener_hears_the_range(
                 for _ in range(3)
             ]
             # Each has a connection of its own, so none waits for another any more.
-            until(lambda: peers(gateway, chosen.ports.minio) >= before + 3)
+            wait_until(lambda: peers(gateway, chosen.ports.minio) >= before + 3)
             minio.resume()
             answers = [each.result() for each in asked]
     finally:
@@ -149,7 +149,7 @@ def test_one_mp3_is_kept_once_however_often_it_is_asked_for(
     chosen: Stack, ann: dict[str, Any], http: httpx.Client
 ) -> None:
     url = upload(chosen, ann)["url"]
-    until(lambda: not kept(chosen))
+    wait_until(lambda: not kept(chosen))
     answers = [http.get(url, headers={"Range": "bytes=0-"}) for _ in range(5)]
     assert [answer.status_code for answer in answers] == [206] * 5
     assert len(kept(chosen)) == 1
@@ -159,7 +159,7 @@ def test_a_part_of_what_is_not_in_the_cache_does_not_fetch_the_rest(
     chosen: Stack, ann: dict[str, Any], http: httpx.Client
 ) -> None:
     record = upload(chosen, ann, LARGE)
-    until(lambda: not kept(chosen))
+    wait_until(lambda: not kept(chosen))
     part = http.get(record["url"], headers={"Range": "bytes=-100"})
     assert (part.status_code, len(part.content)) == (206, 100)
     assert kept(chosen) == []
@@ -172,7 +172,7 @@ def test_a_deleted_record_is_refused_at_once_and_leaves_the_cache(
     assert http.get(record["url"]).status_code == 200
     assert http.delete(f"/records/{record['id']}", auth=(ann["id"], ann["token"])).status_code == 204
     assert http.get(record["url"]).status_code == 404
-    until(lambda: not kept(chosen))
+    wait_until(lambda: not kept(chosen))
 
 
 def test_two_hundred_listeners_of_a_new_record_all_hear_it(chosen: Stack, ann: dict[str, Any]) -> None:
@@ -207,7 +207,9 @@ def test_ten_thousand_aborted_downloads_leave_no_connection_behind(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(abort, range(10_000)))
     # As many stay open for the next request as the gateway keeps, two workers of 32 each.
-    until(lambda: peers(gateway, chosen.ports.minio) <= 64 and peers(gateway, chosen.ports.records) <= 64)
+    wait_until(
+        lambda: peers(gateway, chosen.ports.minio) <= 64 and peers(gateway, chosen.ports.records) <= 64
+    )
     assert peers(records, chosen.ports.minio) <= 10
     assert len(http.get(record["url"]).content) == record["size_bytes"]
 
@@ -216,7 +218,7 @@ def begin(stack: Stack, url: str, *lines: str) -> socket.socket:
     """A listener who has asked, and can hold so little that most of the MP3 must wait for its reading."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.settimeout(BOUND_SECONDS)
+    connection.settimeout(MAX_WAIT_SECONDS)
     connection.connect((LOOPBACK, stack.ports.gateway))
     connection.sendall(make_request_head("GET", url.removeprefix(stack.base_url), stack.base_url, *lines))
     return connection
@@ -333,7 +335,7 @@ async def test_what_the_store_knows_of_an_object_does_not_get_into_an_answer(
             tags=tags,
             tagging_directive=REPLACE,
         )
-        until(lambda: not kept(chosen))
+        wait_until(lambda: not kept(chosen))
         try:
             # The other ways first, so that the store is asked for each.
             after = [tells(http, record["url"], **way) for way in reversed(ways)][::-1]
@@ -356,7 +358,7 @@ def test_a_trusted_proxy_says_which_scheme_the_link_has(
         "X-Forwarded-Proto": forwarded,
         "Host": "[2001:db8::1]:8443",
     }
-    answer = http.post("/records", content=wav_of(SMALL), headers=headers)
+    answer = http.post("/records", content=make_wav(SMALL), headers=headers)
     record = answer.json()
     link = f"{scheme}://[2001:db8::1]:8443/record?id={record['id']}&user={ann['id']}"
     assert (record["url"], answer.headers["Location"]) == (link, link)

@@ -60,7 +60,7 @@ def modes_around(folder: Path) -> dict[Path, int]:
     return {path: stat.S_IMODE(path.stat().st_mode) for path in (*folders, *programs, *binaries)}
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not so within {seconds} seconds"
@@ -127,7 +127,7 @@ def foreground(folder: Path) -> Iterator[subprocess.Popen[str]]:
         ) as process,
     ):
         try:
-            until(lambda: process.poll() is not None or "psql" in output.read_text(), 120)
+            wait_until(lambda: process.poll() is not None or "psql" in output.read_text(), 120)
             assert process.poll() is None, output.read_text()
             yield process
         finally:
@@ -319,7 +319,7 @@ def test_a_part_can_be_taken_away_and_brought_back_on_its_port(stack: Stack) -> 
     stack.start_part("postgres")
     assert stack.ports.postgres == port
     os.kill(stack.pid("records"), signal.SIGKILL)
-    until(lambda: stack.pid("records") == 0)
+    wait_until(lambda: stack.pid("records") == 0)
     stack.start_part("records")
     assert health(stack) == 200
 
@@ -383,7 +383,7 @@ def test_a_stack_in_the_background_is_stopped_by_down_and_wiped_by_reset(tmp_pat
     processes = everything_of(folder)
     sockets = json.loads((folder / "supervisor.json").read_text())
     os.kill(Stack(folder).pid("users"), signal.SIGKILL)
-    until(lambda: all(is_gone(each) for each in processes))
+    wait_until(lambda: all(is_gone(each) for each in processes))
     started = run(folder, "up", "-d", ports=Ports.free())
     assert started.returncode == 0, started.stderr
     assert not Path(sockets).parent.exists()

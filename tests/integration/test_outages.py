@@ -14,9 +14,10 @@ import pytest_asyncio
 
 from deploy.client import Client
 from deploy.local.stack import Stack
-from tests.integration.isolated import Isolated, open_inside
-from tests.integration.reading import Log, until, until_awaited
-from tests.integration.sounds import LARGE, SMALL, wav_of
+from tests.integration.new_log_lines import NewLogLines
+from tests.integration.recordings import LARGE, SMALL, make_wav
+from tests.integration.records_service import RecordsService, open_running_service
+from tests.integration.waiting import wait_until, wait_until_async
 from tests.stacks import temporary_stack
 
 PROBLEM = "application/problem+json"
@@ -45,7 +46,7 @@ def ann(http: Client) -> dict[str, Any]:
 
 @pytest.fixture
 def record(http: Client, ann: dict[str, Any]) -> dict[str, Any]:
-    return http.upload_stream(iter([wav_of(SMALL)]), ann["token"])
+    return http.upload_stream(iter([make_wav(SMALL)]), ann["token"])
 
 
 def test_while_postgres_is_restarted_a_link_is_503_and_never_anything_else(
@@ -70,14 +71,14 @@ def test_while_postgres_is_restarted_a_link_is_503_and_never_anything_else(
 
 
 @pytest_asyncio.fixture
-async def look(fragile: Stack) -> AsyncIterator[Isolated]:
-    async with open_inside(fragile) as look:
+async def look(fragile: Stack) -> AsyncIterator[RecordsService]:
+    async with open_running_service(fragile) as look:
         yield look
 
 
 def upload(http: Client, token: str) -> httpx.Response:
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "audio/wav"}
-    return http.http.post("/records", content=wav_of(SMALL), headers=headers)
+    return http.http.post("/records", content=make_wav(SMALL), headers=headers)
 
 
 def calls(http: Client, token: str, url: str) -> dict[str, httpx.Response]:
@@ -127,7 +128,7 @@ def assert_is_unavailable(what: str, answer: httpx.Response) -> None:
 def test_without_a_part_every_call_that_needs_it_is_503_and_comes_back_by_itself(
     fragile: Stack, http: Client, ann: dict[str, Any], record: dict[str, Any], part: str
 ) -> None:
-    logs = [Log(fragile, "users"), Log(fragile, "records")]
+    logs = [NewLogLines(fragile, "users"), NewLogLines(fragile, "records")]
     pids = {name: fragile.pid(name) for name in ("users", "records", "gateway")}
     seen: set[int] = set()
     fragile.stop_part(part)
@@ -146,7 +147,7 @@ def test_without_a_part_every_call_that_needs_it_is_503_and_comes_back_by_itself
         seen.update(answer.status_code for answer in answers.values())
         return {what: answer.status_code for what, answer in answers.items()} == WELL
 
-    until(is_well)
+    wait_until(is_well)
     # While it starts PostgreSQL refuses connections in words of its own: they mean the same.
     assert seen <= {200, 201, 503}
     assert pids == {name: fragile.pid(name) for name in pids}
@@ -158,11 +159,11 @@ def test_without_a_part_every_call_that_needs_it_is_503_and_comes_back_by_itself
 @pytest.mark.parametrize("kind", [SMALL, LARGE])
 @pytest.mark.parametrize("part", ["postgres", "minio"])
 async def test_an_upload_under_way_when_a_part_goes_away_is_503_and_leaves_nothing_once_it_is_back(
-    fragile: Stack, http: Client, look: Isolated, ann: dict[str, Any], part: str, kind: str
+    fragile: Stack, http: Client, look: RecordsService, ann: dict[str, Any], part: str, kind: str
 ) -> None:
-    log = Log(fragile, "records")
+    log = NewLogLines(fragile, "records")
     half_is_sent, is_gone = Event(), Event()
-    wav = wav_of(kind)
+    wav = make_wav(kind)
 
     def body() -> Iterator[bytes]:
         yield wav[: -len(wav) // 20]
@@ -179,9 +180,9 @@ async def test_an_upload_under_way_when_a_part_goes_away_is_503_and_leaves_nothi
         answering = threads.submit(post)
         try:
             assert half_is_sent.wait(60)
-            (row,) = await until_awaited(partial(look.rows, user_id))
+            (row,) = await wait_until_async(partial(look.rows, user_id))
             if kind == LARGE:
-                await until_awaited(partial(look.open_uploads, row.object_key))
+                await wait_until_async(partial(look.multipart_uploads, row.object_key))
             fragile.stop_part(part)
         finally:
             is_gone.set()
@@ -191,18 +192,18 @@ async def test_an_upload_under_way_when_a_part_goes_away_is_503_and_leaves_nothi
     assert_is_unavailable("POST /records", answer)
     assert "unexpected error" not in log.text()
     for service in ("users", "records"):
-        until(partial(is_ready, http, service))
+        wait_until(partial(is_ready, http, service))
     await look.engine.dispose()
     await look.owner.dispose()
     assert "ready" not in [each.state for each in await look.rows(user_id)]
     await look.settle(user_id)
     assert await look.rows(user_id) == []
     assert await look.objects(user_id) == []
-    assert await look.open_uploads(row.object_key) == []
+    assert await look.multipart_uploads(row.object_key) == []
 
 
 async def test_an_object_that_was_lost_is_a_503_and_never_a_404_or_a_piece_of_xml(
-    fragile: Stack, http: Client, look: Isolated, ann: dict[str, Any], record: dict[str, Any]
+    fragile: Stack, http: Client, look: RecordsService, ann: dict[str, Any], record: dict[str, Any]
 ) -> None:
     (key,) = await look.objects(UUID(ann["id"]))
     assert await look.store.remove(key)
@@ -216,7 +217,7 @@ async def test_an_object_that_was_lost_is_a_503_and_never_a_404_or_a_piece_of_xm
 def test_a_restart_of_everything_keeps_records_and_tokens(
     fragile: Stack, http: Client, ann: dict[str, Any], record: dict[str, Any]
 ) -> None:
-    large = http.upload_stream(iter([wav_of(LARGE)]), ann["token"])
+    large = http.upload_stream(iter([make_wav(LARGE)]), ann["token"])
     before = {each["url"]: http.download(each["url"]) for each in (record, large)}
     fragile.stop()
     with pytest.raises(httpx.TransportError):

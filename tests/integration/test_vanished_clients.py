@@ -12,8 +12,9 @@ from sqlalchemy import Row
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
-from tests.integration.isolated import Isolated
-from tests.integration.reading import Log, until, until_awaited
+from tests.integration.new_log_lines import NewLogLines
+from tests.integration.records_service import RecordsService
+from tests.integration.waiting import wait_until, wait_until_async
 from tests.raw_connection import make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
 from tests.wavs import Wav, silence
@@ -55,7 +56,7 @@ def vanish(connection: socket.socket, politely: bool) -> None:
     connection.close()
 
 
-def has_ended(gateway: Log, log: Log, attempts: int, certain: int) -> bool:
+def has_ended(gateway: NewLogLines, log: NewLogLines, attempts: int, certain: int) -> bool:
     """Whether the gateway and the service have both ended the latest upload.
 
     A client that is gone before the gateway has spoken to the service is none of the service's: only those
@@ -65,18 +66,18 @@ def has_ended(gateway: Log, log: Log, attempts: int, certain: int) -> bool:
     return len(at_gateway) == attempts and len(log.requests("/records")) >= certain
 
 
-async def is_gone(inside: Isolated, user_id: UUID, key: str) -> bool:
+async def is_gone(running_service: RecordsService, user_id: UUID, key: str) -> bool:
     """Whether nothing is left of an upload but perhaps a tombstone."""
-    if any(row.state != "deleting" for row in await inside.rows(user_id)):
+    if any(row.state != "deleting" for row in await running_service.rows(user_id)):
         return False
-    return not await inside.objects(user_id) and not await inside.open_uploads(key)
+    return not await running_service.objects(user_id) and not await running_service.multipart_uploads(key)
 
 
 @pytest.mark.parametrize("shape", ["bare", "form"])
 async def test_a_client_that_vanishes_anywhere_leaves_nothing_and_is_logged_as_499(
-    stack: Stack, inside: Isolated, client: Client, shape: str
+    stack: Stack, running_service: RecordsService, client: Client, shape: str
 ) -> None:
-    log, gateway = Log(stack, "records"), Log(stack, "gateway")
+    log, gateway = NewLogLines(stack, "records"), NewLogLines(stack, "gateway")
     keys: dict[UUID, str] = {}
     for attempt, place in enumerate(PLACES):
         user = client.create_user("Vanishing")
@@ -85,15 +86,15 @@ async def test_a_client_that_vanishes_anywhere_leaves_nothing_and_is_logged_as_4
         connection = socket.create_connection((LOOPBACK, stack.ports.gateway))
         connection.sendall(head + body[:place])
         if shape == "bare" or place >= ROW_IS_THERE:
-            (row,) = await until_awaited(partial(inside.rows, user_id))
+            (row,) = await wait_until_async(partial(running_service.rows, user_id))
             keys[user_id] = row.object_key
         if place >= PART_IS_OUT:
-            await until_awaited(partial(inside.open_uploads, keys[user_id]))
+            await wait_until_async(partial(running_service.multipart_uploads, keys[user_id]))
         vanish(connection, politely=attempt % 2 == 0)
-        until(partial(has_ended, gateway, log, attempt + 1, len(keys)))
+        wait_until(partial(has_ended, gateway, log, attempt + 1, len(keys)))
     # The log may have counted some of the others, so that the latest has not ended yet.
     for user_id, key in keys.items():
-        await until_awaited(partial(is_gone, inside, user_id, key))
+        await wait_until_async(partial(is_gone, running_service, user_id, key))
     assert {line["status"] for line in log.requests("/records")} == {499}
     assert not [line for line in log.lines() if line["level"] in {"error", "critical"}], log.text()
     assert "unexpected error" not in log.text()
@@ -101,30 +102,30 @@ async def test_a_client_that_vanishes_anywhere_leaves_nothing_and_is_logged_as_4
 
 
 async def test_a_client_that_vanishes_after_its_last_byte_leaves_a_whole_record_or_none(
-    stack: Stack, inside: Isolated, client: Client
+    stack: Stack, running_service: RecordsService, client: Client
 ) -> None:
-    log = Log(stack, "records")
+    log = NewLogLines(stack, "records")
     user = client.create_user("Vanishing")
     head, body = make_request("bare", user["id"], user["token"])
     with socket.create_connection((LOOPBACK, stack.ports.gateway)) as connection:
         connection.sendall(head + body)
-    until(lambda: log.requests("/records"))
+    wait_until(lambda: log.requests("/records"))
     assert [line for line in log.lines() if line["level"] in {"error", "critical"}] == []
 
     async def find_ended() -> list[Row[Any]]:
-        return [row for row in await inside.rows(UUID(user["id"])) if row.state != "uploading"]
+        return [row for row in await running_service.rows(UUID(user["id"])) if row.state != "uploading"]
 
-    (row,) = await until_awaited(find_ended)
+    (row,) = await wait_until_async(find_ended)
     if row.state == "deleting":
-        await until_awaited(partial(is_gone, inside, row.user_id, row.object_key))
+        await wait_until_async(partial(is_gone, running_service, row.user_id, row.object_key))
     else:
         assert row.state == "ready"
-        assert await inside.objects(row.user_id) == [row.object_key]
-        assert await inside.open_uploads(row.object_key) == []
+        assert await running_service.objects(row.user_id) == [row.object_key]
+        assert await running_service.multipart_uploads(row.object_key) == []
 
 
 async def test_an_upload_whose_chunks_break_off_in_nonsense_is_a_problem_and_leaves_nothing(
-    stack: Stack, inside: Isolated, user: dict[str, Any]
+    stack: Stack, running_service: RecordsService, user: dict[str, Any]
 ) -> None:
     # The gateway would not let it through.
     service = f"http://{LOOPBACK}:{stack.ports.records}"
@@ -136,15 +137,15 @@ async def test_an_upload_whose_chunks_break_off_in_nonsense_is_a_problem_and_lea
         "Content-Type: audio/wav",
         "Transfer-Encoding: chunked",
     )
-    with open_raw_connection(service) as wire:
-        wire.send(head, b"2\r\nRI\r\n")
-        await until_awaited(partial(inside.rows, UUID(user["id"])))
-        wire.send(b"nonsense\r\n")
-        assert_problem(wire.read_response(), 400, "invalid-request")
+    with open_raw_connection(service) as connection:
+        connection.send(head, b"2\r\nRI\r\n")
+        await wait_until_async(partial(running_service.rows, UUID(user["id"])))
+        connection.send(b"nonsense\r\n")
+        assert_problem(connection.read_response(), 400, "invalid-request")
         # The rest is not refused with a reset.
-        wire.send(long_wav())
+        connection.send(long_wav())
 
     async def is_forgotten() -> bool:
-        return not await inside.rows(UUID(user["id"]))
+        return not await running_service.rows(UUID(user["id"]))
 
-    await until_awaited(is_forgotten)
+    await wait_until_async(is_forgotten)

@@ -19,9 +19,10 @@ from deploy.client import Client
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
 from tests.download_requests import DOWNLOAD_REQUESTS, REQUESTS_BY_STATUS, DownloadRequest, link_path
-from tests.integration.isolated import open_inside
-from tests.integration.reading import BOUND_SECONDS, Log, until
-from tests.integration.sounds import LARGE, SMALL, wav_of
+from tests.integration.new_log_lines import NewLogLines
+from tests.integration.recordings import LARGE, SMALL, make_wav
+from tests.integration.records_service import open_running_service
+from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
 from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
 
@@ -61,7 +62,7 @@ def service(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     command = [sys.executable, "-m", "records"]
     with log.open("w") as output, subprocess.Popen(command, env=environment, stdout=output) as process:
         try:
-            until(lambda: answers(port))
+            wait_until(lambda: answers(port))
             yield Service(port, psutil.Process(process.pid), log)
         finally:
             process.terminate()
@@ -91,7 +92,7 @@ def token(stack: Stack) -> str:
 def records(stack: Stack, token: str) -> dict[str, dict[str, Any]]:
     """One record of each kind, which the gateway has in its cache."""
     with Client(stack.base_url) as client:
-        records = {kind: client.upload_stream(iter([wav_of(kind)]), token) for kind in (SMALL, LARGE)}
+        records = {kind: client.upload_stream(iter([make_wav(kind)]), token) for kind in (SMALL, LARGE)}
         for record in records.values():
             assert client.http.get(link_path(record)).status_code == 200
         return records
@@ -113,7 +114,7 @@ def test_the_service_alone_answers_as_the_gateway_does(
     download: DownloadRequest,
 ) -> None:
     # A new record is not in the gateway's cache.
-    record = records.get(kind) or client.upload_stream([wav_of(SMALL)], token)
+    record = records.get(kind) or client.upload_stream([make_wav(SMALL)], token)
     through = download.send(str(client.http.base_url), record)
     alone = download.send(str(direct.base_url), record)
     assert (through.status_code, alone.status_code) == (download.status, download.status)
@@ -146,7 +147,7 @@ def test_the_scripts_of_a_site_are_told_the_same_both_ways(
         ("OPTIONS", {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "range"}),
     ]
     for method, headers in asked:
-        record = records.get(kind) or client.upload_stream([wav_of(SMALL)], token)
+        record = records.get(kind) or client.upload_stream([make_wav(SMALL)], token)
         download = DownloadRequest(0, method, {**headers, "Origin": origin})
         through = download.send(str(client.http.base_url), record)
         alone = download.send(str(direct.base_url), record)
@@ -209,17 +210,17 @@ def test_somebody_else_s_record_is_not_found_either_way(
     assert answers[0].json()["type"] == answers[1].json()["type"] == "/problems/unknown-record"
 
 
-def find_line(log: Log, request_id: str) -> dict[str, Any] | None:
+def find_line(log: NewLogLines, request_id: str) -> dict[str, Any] | None:
     return next((line for line in log.lines() if line["request_id"] == request_id), None)
 
 
 async def test_an_mp3_that_the_store_has_lost_is_told_from_a_store_that_is_away(
     stack: Stack, client: Client, service: Service, direct: httpx.Client, token: str
 ) -> None:
-    record = client.upload_stream([wav_of(SMALL)], token)
-    async with open_inside(stack) as inside:
-        assert await inside.store.remove(f"{record['user_id']}/{record['id']}.mp3")
-    gateway = Log(stack, "gateway")
+    record = client.upload_stream([make_wav(SMALL)], token)
+    async with open_running_service(stack) as running_service:
+        assert await running_service.store.remove(f"{record['user_id']}/{record['id']}.mp3")
+    gateway = NewLogLines(stack, "gateway")
     for download in (DownloadRequest(503, "GET", headers) for headers in ({}, {"Range": "bytes=0-1"})):
         through = download.send(str(client.http.base_url), record)
         alone = download.send(str(direct.base_url), record)
@@ -228,7 +229,7 @@ async def test_an_mp3_that_the_store_has_lost_is_told_from_a_store_that_is_away(
         assert through.json()["detail"] == alone.json()["detail"]
         assert telling(through) == telling(alone)
         request_id = through.headers["X-Request-ID"]
-        line = until(partial(find_line, gateway, request_id))
+        line = wait_until(partial(find_line, gateway, request_id))
         assert line and line["upstream_status"].endswith("404")
     said = [json.loads(line) for line in service.log.read_text().splitlines()]
     assert [line["detail"] for line in said if line["event"] == "unavailable"] == [alone.json()["detail"]] * 2
@@ -242,7 +243,7 @@ def test_a_store_that_hangs_is_away_for_the_service_alone_too(
     minio.suspend()
     try:
         # The service's patience for an upload is longer than ours.
-        answer = direct.get(link_path(records[SMALL]), timeout=BOUND_SECONDS // 2)
+        answer = direct.get(link_path(records[SMALL]), timeout=MAX_WAIT_SECONDS // 2)
     finally:
         minio.resume()
     assert_problem(answer, 503, "unavailable", "does not answer")
@@ -280,7 +281,7 @@ def test_of_what_a_listener_leaves_nothing_more_is_read_from_the_store(
         left |= now
         for connection in leaving:
             connection.close()
-        until(lambda: not read_connections(stack))
+        wait_until(lambda: not read_connections(stack))
     answer = direct.get(path)
     assert answer.status_code == 200
     assert len(answer.content) == records[LARGE]["size_bytes"]
