@@ -140,7 +140,7 @@ class RecordsService:
         for key in watcher.object_keys():
             assert await self.multipart_uploads(key) == [], key
 
-    async def assert_record_is_whole(self, user_id: UUID, watcher: CallWatcher) -> None:
+    async def assert_record_is_complete(self, user_id: UUID, watcher: CallWatcher) -> None:
         """Checks: one ready row, one object with the digest of the row, no open multipart upload."""
         (row,) = await self.rows(user_id)
         assert row.state == "ready"

@@ -106,7 +106,7 @@ async def test_while_an_upload_is_under_way_its_key_is_in_use_and_then_answered(
     await uploads.close()
     assert_made(record)
     assert (await replay(isolated_service, credentials)).id == record.id
-    await isolated_service.assert_record_is_whole(user_id, watcher)
+    await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
 async def test_of_many_first_uploads_at_once_exactly_one_makes_a_record(
@@ -142,7 +142,7 @@ async def test_a_key_that_is_freed_while_it_is_looked_up_is_taken(isolated_servi
     said = [call.request.split()[0] for call in watcher.calls if call.process == "postgres"]
     assert said == ["INSERT", "SELECT", "INSERT", "UPDATE"]
     await isolated_service.settle(user_id)
-    await isolated_service.assert_record_is_whole(user_id, watcher)
+    await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
 async def test_a_token_that_is_renewed_while_its_key_is_looked_up_is_refused(
@@ -186,7 +186,7 @@ async def test_an_upload_that_goes_wrong_at_any_call_can_be_sent_again_with_its_
         outcomes.append(type(record))
         assert (await replay(isolated_service, credentials)).id == record.id
         await isolated_service.settle(user_id)
-        await isolated_service.assert_record_is_whole(user_id, watcher)
+        await isolated_service.assert_record_is_complete(user_id, watcher)
     # Where only the answer to the last statement was lost, there is a record, which is announced now.
     assert outcomes == [Published] * (len(outcomes) - is_done) + [Replayed] * is_done
     assert len(outcomes) >= 3
@@ -229,7 +229,7 @@ async def test_a_key_is_free_once_the_sweeper_has_taken_the_upload_of_a_process_
         await gone
     assert (await replay(isolated_service, credentials)).id == record.id
     await isolated_service.settle(user_id)
-    await isolated_service.assert_record_is_whole(user_id, watcher)
+    await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
 async def age_keys(isolated_service: RecordsService, user_id: UUID, hours: float) -> None:
@@ -316,7 +316,7 @@ async def test_other_options_are_refused_before_the_audio_is_read_and_change_not
     assert '{"title":"a","bitrate_kbps":128}' in refusal.value.detail
     (row,) = await isolated_service.rows(user_id)
     assert (row.id, row.title, row.idempotency_options) == (record.id, "a", {"bitrate_kbps": 128})
-    await isolated_service.assert_record_is_whole(user_id, watcher)
+    await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
 @pytest.mark.parametrize("options", ["{}", '{"title": "a"}'])

@@ -77,7 +77,7 @@ async def test_a_record_that_is_published_before_the_sweep_stays(
     record = await upload.resume()
     assert record.user_id == upload.user_id
     await isolated_service.settle(upload.user_id)
-    await isolated_service.assert_record_is_whole(upload.user_id, upload.watcher)
+    await isolated_service.assert_record_is_complete(upload.user_id, upload.watcher)
 
 
 @pytest.mark.parametrize(
@@ -217,4 +217,4 @@ async def test_a_living_upload_and_a_ready_record_are_not_swept(isolated_service
     record = await upload.resume()
     await isolated_service.sweep()
     assert [row.id for row in await isolated_service.rows(upload.user_id)] == [record.id]
-    await isolated_service.assert_record_is_whole(upload.user_id, upload.watcher)
+    await isolated_service.assert_record_is_complete(upload.user_id, upload.watcher)

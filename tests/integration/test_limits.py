@@ -110,7 +110,7 @@ async def test_credentials_behind_the_audio_are_as_good_as_those_before_it(
     held.released.set()
     await task
     await uploads.close()
-    await isolated_service.assert_record_is_whole(user_id, watcher)
+    await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
 async def test_a_long_upload_whose_credentials_come_last_is_held_and_then_stored_in_parts(
@@ -133,7 +133,7 @@ async def test_a_long_upload_whose_credentials_come_last_is_held_and_then_stored
     assert calls_before == [0]
     assert record.duration_seconds == 1760
     assert sum("partNumber" in call.request for call in watcher.calls) == 3
-    await isolated_service.assert_record_is_whole(user_id, watcher)
+    await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
 async def test_one_upload_too_many_that_has_no_credentials_yet_is_refused_and_leaves_nothing(
