@@ -53,7 +53,7 @@ def walk(mp3: bytes) -> list[Frame]:
 
 
 def assert_valid(frames: list[Frame]) -> None:
-    """Checks that all MP3 frames have one format, and that main data do not overlap and end within their slot."""
+    """Checks that all MP3 frames have one format, and that their main data do not overlap or end too late."""
     kinds = {(frame.sample_rate, frame.bitrate_kbps, frame.channels) for frame in frames}
     assert len(kinds) == 1
     end = 0

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import aiohttp
 
-from records.form import Field
-from records.service import Published
+from records.form import FormItem
+from records.uploads import Published, Replayed
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import MAX_WAIT_SECONDS
 from tests.integration.watched_calls import Call, CallWatcher
@@ -48,7 +48,7 @@ class Trial:
         """The calls that went wrong."""
         self._service = service
         self._failure = failure
-        self._task: asyncio.Task[Published] | None = None
+        self._task: asyncio.Task[Published | Replayed] | None = None
 
     async def _watch(self, call: Call) -> None:
         if not self._failure.strikes(call):
@@ -65,8 +65,8 @@ class Trial:
             raise ConnectionResetError("the connection is gone")
 
     async def run(
-        self, body: AsyncIterator[Field | bytes], encoder_threads: int = 2
-    ) -> tuple[UUID, Published | BaseException]:
+        self, body: AsyncIterator[FormItem], encoder_threads: int = 2
+    ) -> tuple[UUID, Published | Replayed | BaseException]:
         """Uploads `body` as a new user; returns the user's id, and the record or what was raised."""
         user_id, credentials = await self._service.make_user()
         uploads = self._service.uploads(self.watcher, encoder_threads=encoder_threads)

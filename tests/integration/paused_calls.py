@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from common.credentials import Credentials
+from records.documents import RecordDocument
 from records.problems import UploadInterrupted
-from records.service import Published
 from tests.integration.recordings import wav_pieces
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import MAX_WAIT_SECONDS
@@ -94,12 +94,12 @@ class PausedUpload:
         self._task = asyncio.create_task(self.uploads.store_record(wav_pieces(self._kind), self.credentials))
         await self.pause.reached()
 
-    async def resume(self) -> Published:
+    async def resume(self) -> RecordDocument:
         """Lets the upload go on and returns its record."""
         self.pause.release()
         try:
             async with asyncio.timeout(MAX_WAIT_SECONDS):
-                return await self._task
+                return (await self._task).record
         finally:
             await self.uploads.close()
 

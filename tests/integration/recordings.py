@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from functools import cache
 
-from records.form import Field
+from records.form import AudioBegins, FormItem
 from tests.wavs import Wav, silence, sine
 
 SMALL, LARGE = "one PUT", "a multipart upload"
@@ -19,8 +19,9 @@ def make_wav(kind: str) -> bytes:
     return Wav(bits=8, channels=1, rate=8000).build(silence(1760.0, rate=8000, channels=1))
 
 
-async def wav_pieces(kind: str, count: int = 4) -> AsyncIterator[Field | bytes]:
-    """Yields a whole upload in `count` pieces."""
+async def wav_pieces(kind: str, count: int = 4) -> AsyncIterator[FormItem]:
+    """Yields the start of the audio and then a whole WAV in `count` pieces."""
+    yield AudioBegins()
     wav = make_wav(kind)
     size = -(-len(wav) // count)
     for start in range(0, len(wav), size):

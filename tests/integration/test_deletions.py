@@ -15,7 +15,7 @@ from common.problems import InvalidCredentials, Unavailable
 from deploy.client import Client
 from deploy.local.stack import Stack
 from records.problems import UnknownRecord, UploadInterrupted
-from records.service import find_record, find_user
+from records.sql import find_record, find_user
 from tests.integration.paused_calls import (
     PausedDeletion,
     PausedUpload,

@@ -17,9 +17,9 @@ from common.db import transaction
 from common.problems import InvalidCredentials, Unavailable
 from deploy.client import Client
 from deploy.local.stack import Stack
-from records.form import Field
+from records.form import AudioBegins, FormField, FormItem
 from records.problems import IdempotencyKeyInUse, IdempotencyKeyReused
-from records.service import Published, Replayed
+from records.uploads import Published, Replayed
 from tests.integration.paused_calls import Pause, before_publish, first_call_to_minio
 from tests.integration.recordings import LARGE, SMALL, wav_pieces
 from tests.integration.records_service import RecordsService
@@ -37,10 +37,10 @@ def looking_up(call: Call) -> bool:
     return "LEFT OUTER JOIN" in call.request and not call.is_done
 
 
-async def unread() -> AsyncIterator[Field | bytes]:
+async def unread() -> AsyncIterator[FormItem]:
     """A body of which nothing but the beginning of its audio may be read."""
-    yield b""
-    pytest.fail("the audio was read")
+    yield AudioBegins()
+    pytest.fail("the service read the audio")
 
 
 async def store(
@@ -48,7 +48,7 @@ async def store(
     credentials: Credentials,
     watcher: CallWatcher | None = None,
     key: str | None = KEY,
-) -> Published:
+) -> Published | Replayed:
     """Uploads to a service of its own."""
     uploads = isolated_service.uploads(watcher)
     try:
@@ -72,8 +72,8 @@ async def replay(isolated_service: RecordsService, credentials: Credentials) -> 
     return record
 
 
-def assert_made(record: Published) -> None:
-    assert not isinstance(record, Replayed)
+def assert_made(outcome: Published | Replayed) -> None:
+    assert isinstance(outcome, Published)
 
 
 async def test_an_upload_with_a_new_key_asks_no_more_of_postgres_than_one_without(
@@ -102,10 +102,10 @@ async def test_while_an_upload_is_under_way_its_key_is_in_use_and_then_answered(
         await uploads.store_record(unread(), credentials, KEY)
     assert (refusal.value.status_code, refusal.value.headers) == (409, {"Retry-After": "5"})
     pause.release()
-    record = await first
+    made = await first
     await uploads.close()
-    assert_made(record)
-    assert (await replay(isolated_service, credentials)).id == record.id
+    assert_made(made)
+    assert (await replay(isolated_service, credentials)).record.id == made.record.id
     await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
@@ -121,7 +121,7 @@ async def test_of_many_first_uploads_at_once_exactly_one_makes_a_record(
         assert kinds[Published] == 1
         assert kinds.keys() <= {Published, Replayed, IdempotencyKeyInUse}
         (row,) = await isolated_service.rows(user_id)
-        assert {outcome.id for outcome in outcomes if isinstance(outcome, Published)} == {row.id}
+        assert {outcome.record.id for outcome in outcomes if isinstance(outcome, Published)} == {row.id}
 
 
 async def test_a_key_that_is_freed_while_it_is_looked_up_is_taken(isolated_service: RecordsService) -> None:
@@ -137,8 +137,8 @@ async def test_a_key_that_is_freed_while_it_is_looked_up_is_taken(isolated_servi
     with pytest.raises(asyncio.CancelledError):
         await first
     looking.release()
-    record = await second
-    assert_made(record)
+    made = await second
+    assert_made(made)
     said = [call.request.split()[0] for call in watcher.calls if call.process == "postgres"]
     assert said == ["INSERT", "SELECT", "INSERT", "UPDATE"]
     await isolated_service.settle(user_id)
@@ -167,7 +167,7 @@ async def test_an_upload_that_goes_wrong_at_any_call_can_be_sent_again_with_its_
     counted = CallWatcher()
     _, credentials = await isolated_service.make_user()
     await store(isolated_service, credentials, counted)
-    outcomes: list[type[Published]] = []
+    outcomes: list[type[Published | Replayed]] = []
     for strike in range(len(counted.calls)):
         user_id, credentials = await isolated_service.make_user()
         watcher = CallWatcher()
@@ -182,9 +182,9 @@ async def test_an_upload_that_goes_wrong_at_any_call_can_be_sent_again_with_its_
         # A reservation whose answer was lost is the sweeper's: nobody knows its row.
         await isolated_service.expire(user_id)
         await isolated_service.sweep()
-        record = await store(isolated_service, credentials)
-        outcomes.append(type(record))
-        assert (await replay(isolated_service, credentials)).id == record.id
+        made = await store(isolated_service, credentials)
+        outcomes.append(type(made))
+        assert (await replay(isolated_service, credentials)).record.id == made.record.id
         await isolated_service.settle(user_id)
         await isolated_service.assert_record_is_complete(user_id, watcher)
     # Where only the answer to the last statement was lost, there is a record, which is announced now.
@@ -221,13 +221,13 @@ async def test_a_key_is_free_once_the_sweeper_has_taken_the_upload_of_a_process_
     await isolated_service.sweep()
     # The tombstone is still there, and has the key no more.
     assert [row.state for row in await isolated_service.rows(user_id)] == ["deleting"]
-    record = await store(isolated_service, credentials)
-    assert_made(record)
+    made = await store(isolated_service, credentials)
+    assert_made(made)
     # It was only paused, and wakes: it is refused, and takes nothing from the other.
     pause.release()
     with pytest.raises(Unavailable):
         await gone
-    assert (await replay(isolated_service, credentials)).id == record.id
+    assert (await replay(isolated_service, credentials)).record.id == made.record.id
     await isolated_service.settle(user_id)
     await isolated_service.assert_record_is_complete(user_id, watcher)
 
@@ -243,17 +243,17 @@ async def age_keys(isolated_service: RecordsService, user_id: UUID, hours: float
 
 async def test_a_key_is_kept_for_24_hours_and_then_forgotten(isolated_service: RecordsService) -> None:
     user_id, credentials = await isolated_service.make_user()
-    record = await store(isolated_service, credentials)
+    made = await store(isolated_service, credentials)
     await age_keys(isolated_service, user_id, 23.9)
     await isolated_service.sweep()
-    assert (await replay(isolated_service, credentials)).id == record.id
+    assert (await replay(isolated_service, credentials)).record.id == made.record.id
     await age_keys(isolated_service, user_id, 0.2)
     await isolated_service.sweep()
     (row,) = await isolated_service.rows(user_id)
     assert (row.state, row.idempotency_key, row.idempotency_options) == ("ready", None, None)
     another = await store(isolated_service, credentials)
     assert_made(another)
-    assert {row.id for row in await isolated_service.rows(user_id)} == {record.id, another.id}
+    assert {row.id for row in await isolated_service.rows(user_id)} == {made.record.id, another.record.id}
 
 
 async def test_the_key_of_an_upload_that_takes_more_than_24_hours_is_kept(
@@ -270,9 +270,9 @@ async def test_the_key_of_an_upload_that_takes_more_than_24_hours_is_kept(
     with pytest.raises(IdempotencyKeyInUse):
         await store(isolated_service, credentials)
     pause.release()
-    record = await first
+    made = await first
     await isolated_service.sweep()
-    assert (await replay(isolated_service, credentials)).id == record.id
+    assert (await replay(isolated_service, credentials)).record.id == made.record.id
 
 
 async def test_old_keys_are_forgotten_also_while_the_store_is_away(isolated_service: RecordsService) -> None:
@@ -280,8 +280,8 @@ async def test_old_keys_are_forgotten_also_while_the_store_is_away(isolated_serv
     await store(isolated_service, credentials)
     await age_keys(isolated_service, user_id, 25)
     other_id, other = await isolated_service.make_user()
-    record = await store(isolated_service, other)
-    await isolated_service.query("UPDATE records SET state = 'deleting' WHERE id = :id", id=record.id)
+    made = await store(isolated_service, other)
+    await isolated_service.query("UPDATE records SET state = 'deleting' WHERE id = :id", id=made.record.id)
 
     async def watch(call: Call) -> None:
         if call.process == "minio":
@@ -303,19 +303,24 @@ async def test_other_options_are_refused_before_the_audio_is_read_and_change_not
     watcher = CallWatcher()
     uploads = isolated_service.uploads(watcher)
 
-    async def titled(title: str) -> AsyncIterator[Field | bytes]:
-        yield Field("title", title)
+    async def titled(title: str) -> AsyncIterator[FormItem]:
+        yield FormField("title", title)
         async for piece in unread() if title == "b" else wav_pieces(SMALL):
             yield piece
 
-    record = await uploads.store_record(titled("a"), credentials, KEY)
+    made = await uploads.store_record(titled("a"), credentials, KEY)
     with pytest.raises(IdempotencyKeyReused) as refusal:
         await uploads.store_record(titled("b"), credentials, KEY)
     await uploads.close()
     assert refusal.value.status_code == 422
     assert '{"title":"a","bitrate_kbps":128}' in refusal.value.detail
     (row,) = await isolated_service.rows(user_id)
-    assert (row.id, row.title, row.idempotency_options) == (record.id, "a", {"bitrate_kbps": 128})
+    assert (row.id, row.title, row.requested_bitrate_kbps, row.idempotency_options) == (
+        made.record.id,
+        "a",
+        128,
+        {"bitrate_kbps": 128},
+    )
     await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
@@ -324,22 +329,23 @@ async def test_a_record_whose_upload_was_noted_without_a_bitrate_had_the_default
     isolated_service: RecordsService, options: str
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
-    record = await store(isolated_service, credentials)
+    made = await store(isolated_service, credentials)
     await isolated_service.query(
-        "UPDATE records SET idempotency_options = cast(:options AS jsonb) WHERE user_id = :id",
+        "UPDATE records SET idempotency_options = cast(:options AS jsonb), requested_bitrate_kbps = NULL"
+        " WHERE user_id = :id",
         id=user_id,
         options=options,
     )
-    assert (await replay(isolated_service, credentials)).id == record.id
+    assert (await replay(isolated_service, credentials)).record.id == made.record.id
     uploads = isolated_service.uploads(default_bitrate_kbps=64)
     with pytest.raises(IdempotencyKeyReused):
         await uploads.store_record(with_bitrate("128"), credentials, KEY)
-    assert (await uploads.store_record(with_bitrate("64"), credentials, KEY)).id == record.id
+    assert (await uploads.store_record(with_bitrate("64"), credentials, KEY)).record.id == made.record.id
     await uploads.close()
 
 
-async def with_bitrate(kbps: str) -> AsyncIterator[Field | bytes]:
-    yield Field("bitrate_kbps", kbps)
+async def with_bitrate(kbps: str) -> AsyncIterator[FormItem]:
+    yield FormField("bitrate_kbps", kbps)
     async for piece in unread():
         yield piece
 
@@ -349,7 +355,7 @@ async def test_a_replay_gives_its_place_back(isolated_service: RecordsService) -
     uploads = isolated_service.uploads(max_uploads=1)
     first = await uploads.store_record(wav_pieces(SMALL), credentials, KEY)
     for _ in range(3):
-        assert (await uploads.store_record(unread(), credentials, KEY)).id == first.id
+        assert (await uploads.store_record(unread(), credentials, KEY)).record.id == first.record.id
     await uploads.close()
 
 

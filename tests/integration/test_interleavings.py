@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from common.problems import Unavailable
-from records.form import Field
+from records.form import FormItem
 from records.problems import UploadInterrupted
 from tests.integration.paused_calls import (
     Pause,
@@ -119,16 +119,17 @@ async def test_an_uploader_that_finds_its_lease_lost_stops_before_it_stores_anyt
         if swept.is_set() and "SET lease_until" in call.request and call.is_done:
             learned.set()
 
-    async def body() -> AsyncIterator[Field | bytes]:
-        windows = [window async for window in wav_pieces(LARGE)]
-        yield windows[0]
+    async def body() -> AsyncIterator[FormItem]:
+        items = [item async for item in wav_pieces(LARGE)]
+        for item in items[:2]:
+            yield item
         await isolated_service.expire(user_id)
         swept.set()
         await isolated_service.sweep()
         async with asyncio.timeout(MAX_WAIT_SECONDS):
             await learned.wait()
-        for window in windows[1:]:
-            yield window
+        for item in items[2:]:
+            yield item
 
     watcher = CallWatcher(watch)
     # A lease of no length is renewed all the time.
@@ -157,17 +158,19 @@ async def test_a_lease_is_renewed_while_the_client_sends_nothing_also_after_rene
             if call.is_done:
                 renewed.set()
 
-    async def body() -> AsyncIterator[Field | bytes]:
+    async def body() -> AsyncIterator[FormItem]:
         async with asyncio.timeout(MAX_WAIT_SECONDS):
             await renewed.wait()
-        async for window in wav_pieces(SMALL):
-            yield window
+        async for item in wav_pieces(SMALL):
+            yield item
 
     uploads = isolated_service.uploads(CallWatcher(watch), lease_seconds=1)
-    record = await uploads.store_record(body(), credentials)
+    published = await uploads.store_record(body(), credentials)
     await uploads.close()
     assert renewals == 2
-    assert [row.id for row in await isolated_service.rows(user_id) if row.state == "ready"] == [record.id]
+    assert [row.id for row in await isolated_service.rows(user_id) if row.state == "ready"] == [
+        published.record.id
+    ]
 
 
 def keys_were_not_stored(watcher: CallWatcher) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from common.credentials import Credentials
 from common.problems import InvalidCredentials, type_of
-from records.form import Field
+from records.form import AudioBegins, FormField, FormItem
 from records.problems import Busy, CredentialsTooLate, InvalidForm, RecordingTooLong
 from records.uploads import Uploads
 from tests.integration.recordings import LARGE, SMALL, make_wav, wav_pieces
@@ -26,8 +26,9 @@ class Held:
         self.reached = asyncio.Event()
         self.released = asyncio.Event()
 
-    async def __call__(self, *last: Field) -> AsyncIterator[Field | bytes]:
+    async def __call__(self, *last: FormField) -> AsyncIterator[FormItem]:
         wav = make_wav(SMALL)
+        yield AudioBegins()
         yield wav[:1000]
         self.reached.set()
         await self.released.wait()
@@ -36,13 +37,13 @@ class Held:
             yield field
 
 
-async def unread() -> AsyncIterator[Field | bytes]:
+async def unread() -> AsyncIterator[FormItem]:
     pytest.fail("the body was read")
     yield b""
 
 
 async def hold(
-    uploads: Uploads, credentials: Credentials | None, *last: Field
+    uploads: Uploads, credentials: Credentials | None, *last: FormField
 ) -> tuple[Held, "asyncio.Task[object]"]:
     held = Held()
     task: asyncio.Task[object] = asyncio.create_task(uploads.store_record(held(*last), credentials))
@@ -51,11 +52,11 @@ async def hold(
     return held, task
 
 
-async def make_fields(isolated_service: RecordsService) -> tuple[UUID, tuple[Field, Field]]:
+async def make_fields(isolated_service: RecordsService) -> tuple[UUID, tuple[FormField, FormField]]:
     """A user and its credentials as fields of a form."""
 
     user, token = await create_user(isolated_service.owner, "Late")
-    return user.id, (Field("user_id", str(user.id)), Field("token", token))
+    return user.id, (FormField("user_id", str(user.id)), FormField("token", token))
 
 
 async def test_one_upload_too_many_is_refused_before_its_body_is_read_and_fits_once_another_is_done(
@@ -95,7 +96,7 @@ async def test_an_upload_that_fails_or_is_cancelled_gives_its_place_back(
         held.released.set()
         with pytest.raises(InvalidCredentials):
             await task
-    assert (await uploads.store_record(wav_pieces(SMALL), credentials)).size_bytes > 0
+    assert (await uploads.store_record(wav_pieces(SMALL), credentials)).record.size_bytes > 0
     await uploads.close()
 
 
@@ -121,17 +122,17 @@ async def test_a_long_upload_whose_credentials_come_last_is_held_and_then_stored
     uploads = isolated_service.uploads(watcher)
     calls_before: list[int] = []
 
-    async def body() -> AsyncIterator[Field | bytes]:
+    async def body() -> AsyncIterator[FormItem]:
         async for piece in wav_pieces(LARGE):
             yield piece
         calls_before.append(len(watcher.calls))
         for field in fields:
             yield field
 
-    record = await uploads.store_record(body(), None)
+    published = await uploads.store_record(body(), None)
     await uploads.close()
     assert calls_before == [0]
-    assert record.duration_seconds == 1760
+    assert published.record.duration_seconds == 1760
     assert sum("partNumber" in call.request for call in watcher.calls) == 3
     await isolated_service.assert_record_is_complete(user_id, watcher)
 
@@ -165,7 +166,7 @@ async def test_audio_too_long_to_wait_for_its_credentials_is_refused_with_the_wa
     watcher = CallWatcher()
     uploads = isolated_service.uploads(watcher, max_held_bytes=100_000)
 
-    async def body() -> AsyncIterator[Field | bytes]:
+    async def body() -> AsyncIterator[FormItem]:
         async for piece in wav_pieces(LARGE):
             yield piece
         for field in fields:
@@ -176,7 +177,7 @@ async def test_audio_too_long_to_wait_for_its_credentials_is_refused_with_the_wa
     await uploads.close()
     assert refusal.value.status_code == 400
     assert "100000 bytes" in refusal.value.detail
-    assert "put the fields user_id and token in front of the audio" in refusal.value.detail
+    assert "Put the fields user_id and token in front of the audio" in refusal.value.detail
     assert watcher.calls == []
 
 
@@ -187,8 +188,9 @@ async def test_a_recording_that_lasts_too_long_is_refused_and_leaves_nothing(
     watcher = CallWatcher()
     uploads = isolated_service.uploads(watcher, max_duration_seconds=3600)
 
-    async def body() -> AsyncIterator[Field | bytes]:
-        # At 1 Hz a byte is a second.
+    async def body() -> AsyncIterator[FormItem]:
+        yield AudioBegins()
+        # At 1 Hz, each byte is a second.
         yield Wav(rate=1, bits=8, channels=1).header(3601) + bytes(3601)
 
     with pytest.raises(RecordingTooLong) as refusal:
@@ -208,7 +210,7 @@ async def test_credentials_that_are_given_twice_are_refused_and_leave_nothing(
     watcher = CallWatcher()
     uploads = isolated_service.uploads(watcher)
 
-    async def body() -> AsyncIterator[Field | bytes]:
+    async def body() -> AsyncIterator[FormItem]:
         yield fields[0]
         async for piece in wav_pieces(SMALL):
             yield piece

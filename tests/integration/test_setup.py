@@ -23,8 +23,8 @@ from common.migrate import make_alembic_config, migrate
 from common.problems import type_of
 from deploy.local.stack import Stack
 from records.problems import NoWaveform, UnknownRecord
-from records.service import find_record, find_waveform
 from records.setup import set_up
+from records.sql import find_record, find_waveform
 from records.storage import make_client
 from tests.integration.recordings import SMALL, wav_pieces
 from tests.integration.records_service import RecordsService, open_isolated_service

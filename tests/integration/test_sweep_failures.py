@@ -9,7 +9,7 @@ import pytest
 
 from common.credentials import Credentials
 from common.problems import Unavailable
-from records.service import delete_record
+from records.sql import delete_record
 from tests.integration.failing_calls import Failure, Trial
 from tests.integration.recordings import SMALL, wav_pieces
 from tests.integration.records_service import RecordsService
@@ -49,10 +49,10 @@ async def make_record(isolated_service: RecordsService) -> tuple[tuple[UUID, Cre
     """Makes a user with a record; returns the user, the record's id and its object key."""
     user_id, credentials = await isolated_service.make_user()
     uploads = isolated_service.uploads()
-    record = await uploads.store_record(wav_pieces(SMALL), credentials)
+    published = await uploads.store_record(wav_pieces(SMALL), credentials)
     await uploads.close()
     (key,) = await isolated_service.objects(user_id)
-    return (user_id, credentials), record.id, key
+    return (user_id, credentials), published.record.id, key
 
 
 @pytest.mark.parametrize("leave", [leave_an_abandoned_upload, leave_a_deleted_record, leave_a_deleted_user])

@@ -15,9 +15,9 @@ import pytest_asyncio
 
 from common.credentials import Credentials, digest
 from common.problems import InvalidCredentials, Problem, Unavailable
-from records.form import Field
-from records.service import Published
+from records.form import FormItem
 from records.setup import make_admin
+from records.uploads import Published, Replayed
 from tests.integration.failing_calls import NO_FAILURE, Failure, Trial
 from tests.integration.recordings import LARGE, SMALL, wav_pieces
 from tests.integration.records_service import RecordsService
@@ -29,7 +29,7 @@ class ClientVanishedError(Exception):
     """What the body raises when its client has closed the connection."""
 
 
-async def vanishing(kind: str, watcher: CallWatcher) -> AsyncIterator[Field | bytes]:
+async def vanishing(kind: str, watcher: CallWatcher) -> AsyncIterator[FormItem]:
     """Yields an upload whose client vanishes just before the end, while no call is under way.
 
     The service would cancel a call that is under way; then nothing could go wrong after its effect.
@@ -42,7 +42,7 @@ async def vanishing(kind: str, watcher: CallWatcher) -> AsyncIterator[Field | by
     raise ClientVanishedError
 
 
-async def run(trial: Trial, kind: str, vanishes: bool) -> tuple[UUID, Published | BaseException]:
+async def run(trial: Trial, kind: str, vanishes: bool) -> tuple[UUID, Published | Replayed | BaseException]:
     """Runs the trial. If its client vanishes, two upload parts of a large recording are sent by then."""
     if vanishes:
         return await trial.run(vanishing(kind, trial.watcher), encoder_threads=1)
@@ -107,7 +107,7 @@ async def check(
     isolated_service: RecordsService,
     trial: Trial,
     user_id: UUID,
-    outcome: Published | BaseException,
+    outcome: Published | Replayed | BaseException,
     expected: tuple[type[BaseException], ...],
 ) -> None:
     """Checks that the outcome is true, and still true after the sweeper has done all its work."""
@@ -226,7 +226,7 @@ async def test_the_first_upload_part_is_sent_after_all_audio_and_the_object_is_r
     has_all_audio = False
     upload_parts: dict[str, bool] = {}
 
-    async def body() -> AsyncIterator[Field | bytes]:
+    async def body() -> AsyncIterator[FormItem]:
         nonlocal has_all_audio
         async for piece in wav_pieces(LARGE):
             yield piece
@@ -238,15 +238,15 @@ async def test_the_first_upload_part_is_sent_after_all_audio_and_the_object_is_r
 
     watcher = CallWatcher(watch)
     uploads = isolated_service.uploads(watcher)
-    record = await uploads.store_record(body(), credentials)
+    published = await uploads.store_record(body(), credentials)
     await uploads.close()
     assert sorted(upload_parts) == ["1", "2", "3"]
     assert upload_parts["1"]
     assert [call.request for call in watcher.calls if call.process == "minio"][-1].startswith("GET")
     (key,) = await isolated_service.objects(user_id)
     mp3 = b"".join([piece async for piece in await isolated_service.store.open(key)])
-    assert len(mp3) == record.size_bytes
-    assert hashlib.sha256(mp3).digest() == record.sha256
+    assert len(mp3) == published.record.size_bytes
+    assert hashlib.sha256(mp3).hexdigest() == published.record.sha256
     assert b"Info" in mp3[:100]
 
 
@@ -327,19 +327,19 @@ async def test_after_postgres_has_closed_a_connection_one_upload_fails_and_the_n
     uploads = isolated_service.uploads(watcher)
     with pytest.raises(Unavailable):
         await uploads.store_record(wav_pieces(SMALL), credentials)
-    record = await uploads.store_record(wav_pieces(SMALL), credentials)
+    published = await uploads.store_record(wav_pieces(SMALL), credentials)
     await uploads.close()
     assert killed
-    assert [row.id for row in await isolated_service.rows(user_id)] == [record.id]
+    assert [row.id for row in await isolated_service.rows(user_id)] == [published.record.id]
 
 
 async def test_wrong_credentials_are_refused_before_the_audio_is_read_and_leave_nothing(
     isolated_service: RecordsService,
 ) -> None:
     user_id, _ = await isolated_service.make_user()
-    read: list[Field | bytes] = []
+    read: list[FormItem] = []
 
-    async def body() -> AsyncIterator[Field | bytes]:
+    async def body() -> AsyncIterator[FormItem]:
         async for piece in wav_pieces(SMALL):
             read.append(piece)
             yield piece
