@@ -27,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
         documented_responses.forget()
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Chooses one process per core, and none beside pytest's own for a single test file."""
     paths = {Path(argument.partition("::")[0]) for argument in config.args}

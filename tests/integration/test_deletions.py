@@ -1,4 +1,4 @@
-"""A user is deleted, whatever is under way: from then on nothing is heard, and soon nothing is left."""
+"""Deleting a user works whatever is under way: its links stop working at once, and soon nothing is left."""
 
 import asyncio
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from tests.raw_connection import make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
 
 
-async def test_what_postgres_rolls_back_for_another_may_be_tried_again(
+async def test_a_statement_that_postgres_rolls_back_in_a_deadlock_is_unavailable(
     isolated_service: RecordsService,
 ) -> None:
     deadlock = text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'deadlock_detected'; END $$")
@@ -49,11 +49,8 @@ async def assert_all_is_swept(isolated_service: RecordsService, user_id: UUID, w
     await isolated_service.assert_nothing_is_left(user_id, watcher)
 
 
-# An upload is under way
-
-
 @pytest.mark.parametrize(
-    ("kind", "stopped_at"),
+    ("kind", "pauses_at"),
     [
         (SMALL, after_reservation),
         (SMALL, first_call_to_minio),
@@ -63,10 +60,10 @@ async def assert_all_is_swept(isolated_service: RecordsService, user_id: UUID, w
         (LARGE, before_publish),
     ],
 )
-async def test_the_upload_of_a_user_who_is_deleted_meanwhile_is_refused_and_leaves_nothing(
-    isolated_service: RecordsService, kind: str, stopped_at: Callable[[Call], bool]
+async def test_an_upload_whose_user_is_deleted_meanwhile_is_refused_and_leaves_nothing(
+    isolated_service: RecordsService, kind: str, pauses_at: Callable[[Call], bool]
 ) -> None:
-    upload = PausedUpload(isolated_service, kind, stopped_at)
+    upload = PausedUpload(isolated_service, kind, pauses_at)
     await upload.start()
     await isolated_service.delete_user(upload.credentials)
     await upload.assert_interrupted()
@@ -76,36 +73,36 @@ async def test_the_upload_of_a_user_who_is_deleted_meanwhile_is_refused_and_leav
 
 
 @pytest.mark.parametrize(
-    ("kind", "stopped_at"),
+    ("kind", "pauses_at"),
     [(SMALL, first_call_to_minio), (LARGE, before_second_upload_part), (LARGE, before_publish)],
 )
-async def test_an_upload_that_wakes_after_its_user_was_deleted_and_swept_leaves_nothing(
-    isolated_service: RecordsService, kind: str, stopped_at: Callable[[Call], bool]
+async def test_an_upload_that_resumes_after_its_user_was_deleted_and_swept_leaves_nothing(
+    isolated_service: RecordsService, kind: str, pauses_at: Callable[[Call], bool]
 ) -> None:
-    upload = PausedUpload(isolated_service, kind, stopped_at)
+    upload = PausedUpload(isolated_service, kind, pauses_at)
     await upload.start()
     await isolated_service.delete_user(upload.credentials)
     await isolated_service.sweep()
-    # The store refuses the rest of a large object, whose open upload is gone.
+    # MinIO refuses the rest of a large object, because the sweeper has aborted its multipart upload.
     with pytest.raises(Unavailable):
         await upload.resume()
     await assert_all_is_swept(isolated_service, upload.user_id, upload.watcher)
 
 
-async def test_a_record_that_is_published_before_its_user_is_deleted_goes_too(
+async def test_a_record_that_is_published_just_before_its_user_is_deleted_is_deleted_too(
     isolated_service: RecordsService,
 ) -> None:
     upload = PausedUpload(isolated_service, SMALL, after_publish)
     await upload.start()
     await isolated_service.delete_user(upload.credentials)
-    # It was there, for a moment.
+    # The record existed for a moment.
     record = await upload.resume()
     with pytest.raises(UnknownRecord):
         await find_record(isolated_service.reader, record.id, upload.user_id)
     await assert_all_is_swept(isolated_service, upload.user_id, upload.watcher)
 
 
-async def test_a_record_that_is_published_in_the_middle_of_a_deletion_goes_too(
+async def test_a_record_that_is_published_during_the_deletion_of_its_user_is_deleted_too(
     isolated_service: RecordsService,
 ) -> None:
     upload = PausedUpload(isolated_service, SMALL, before_publish)
@@ -120,7 +117,7 @@ async def test_a_record_that_is_published_in_the_middle_of_a_deletion_goes_too(
     await assert_all_is_swept(isolated_service, upload.user_id, upload.watcher)
 
 
-async def test_an_upload_that_would_publish_at_the_end_of_a_deletion_waits_and_is_refused(
+async def test_an_upload_that_publishes_while_a_deletion_commits_waits_and_is_refused(
     isolated_service: RecordsService,
 ) -> None:
     upload = PausedUpload(isolated_service, SMALL, before_publish)
@@ -135,13 +132,13 @@ async def test_an_upload_that_would_publish_at_the_end_of_a_deletion_waits_and_i
     await assert_all_is_swept(isolated_service, upload.user_id, upload.watcher)
 
 
-@pytest.mark.parametrize("stopped_at", [after_user_is_marked, before_commit])
+@pytest.mark.parametrize("pauses_at", [after_user_is_marked, before_commit])
 @pytest.mark.parametrize("kind", [SMALL, LARGE])
-async def test_an_upload_that_begins_while_its_user_is_being_deleted_is_refused_and_leaves_nothing(
-    isolated_service: RecordsService, kind: str, stopped_at: Callable[[Call], bool]
+async def test_an_upload_that_begins_during_the_deletion_of_its_user_is_refused_and_leaves_nothing(
+    isolated_service: RecordsService, kind: str, pauses_at: Callable[[Call], bool]
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
-    deletion = PausedDeletion(isolated_service, credentials, stopped_at)
+    deletion = PausedDeletion(isolated_service, credentials, pauses_at)
     await deletion.start()
     watcher = CallWatcher()
     uploads = isolated_service.uploads(watcher)
@@ -149,7 +146,7 @@ async def test_an_upload_that_begins_while_its_user_is_being_deleted_is_refused_
     async with asyncio.timeout(MAX_WAIT_SECONDS):
         await isolated_service.wait_for_locked_statements(1)
         await deletion.resume()
-        # Its row came too late for the deletion to see it, so it is refused at its end.
+        # The deletion may have scanned before this row existed, so the publishing statement refuses it.
         with pytest.raises(UploadInterrupted):
             await upload
     await uploads.close()
@@ -157,14 +154,14 @@ async def test_an_upload_that_begins_while_its_user_is_being_deleted_is_refused_
     await assert_all_is_swept(isolated_service, user_id, watcher)
 
 
-async def test_a_deletion_that_finds_an_upload_beginning_waits_and_ends_it(
+async def test_a_deletion_waits_for_an_upload_that_just_begins_and_ends_it(
     isolated_service: RecordsService,
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
     async with isolated_service.owner.execution_options(
         isolation_level="READ COMMITTED"
     ).begin() as beginning:
-        # What the first statement of an upload holds until it is committed.
+        # The first statement of an upload holds the same locks until its commit.
         statement = (
             "INSERT INTO records (id, user_id, lease_until, object_key)"
             " VALUES (gen_random_uuid(), :user, now() + interval '1 hour', 'begun')"
@@ -178,7 +175,7 @@ async def test_a_deletion_that_finds_an_upload_beginning_waits_and_ends_it(
     await isolated_service.settle(user_id)
 
 
-async def test_two_deletions_at_once_wait_for_each_other_and_one_finds_nobody(
+async def test_the_second_of_two_deletions_at_once_waits_and_finds_no_user(
     isolated_service: RecordsService,
 ) -> None:
     _, credentials = await isolated_service.make_user()
@@ -192,21 +189,18 @@ async def test_two_deletions_at_once_wait_for_each_other_and_one_finds_nobody(
             await second
 
 
-# The deletion itself fails
-
-
 @pytest.mark.parametrize("is_done", [False, True], ids=["before its effect", "after its effect"])
 @pytest.mark.parametrize("how", ["fails", "is killed by PostgreSQL"])
-async def test_a_deletion_that_goes_wrong_at_any_statement_is_whole_or_has_not_been(
+async def test_a_deletion_that_fails_at_any_statement_is_complete_or_without_effect(
     isolated_service: RecordsService, how: str, is_done: bool
 ) -> None:
     outcomes = [await delete_in_trouble(isolated_service, how, number, is_done) for number in (1, 2, 3, 4)]
-    # The user, the records, and the commit, from whose effect on it has been; there is no fourth.
+    # 1: the user, 2: the records, 3: the commit, whose effect completes the deletion. A fourth is never made.
     assert outcomes == [False, False, is_done, True]
 
 
 async def delete_in_trouble(isolated_service: RecordsService, how: str, number: int, is_done: bool) -> bool:
-    """Deletes a user with two records; returns whether all are deleted, and checks that else none is."""
+    """Deletes a user with two records. Returns whether all are deleted; otherwise checks that none is."""
     user_id, credentials = await isolated_service.make_user()
     uploads = isolated_service.uploads()
     for _ in range(2):
@@ -232,7 +226,7 @@ async def delete_in_trouble(isolated_service: RecordsService, how: str, number: 
     if states == ["ready", "ready"]:
         assert isinstance(outcome, Unavailable)
         assert await find_user(isolated_service.engine, credentials) == user_id
-        # A second try succeeds.
+        # The second attempt succeeds.
         await isolated_service.delete_user(credentials)
         states = [row.state for row in await isolated_service.rows(user_id)]
         was_deleted = False
@@ -245,10 +239,7 @@ async def delete_in_trouble(isolated_service: RecordsService, how: str, number: 
     return was_deleted
 
 
-# Over HTTP
-
-
-async def test_who_deletes_the_account_during_an_upload_gets_503_for_it_and_nothing_is_left(
+async def test_an_upload_during_which_its_user_deletes_the_account_is_answered_with_503_and_leaves_nothing(
     stack: Stack, running_service: RecordsService, client: Client, user: dict[str, Any]
 ) -> None:
     user_id, wav = UUID(user["id"]), make_wav(SMALL)
@@ -279,7 +270,7 @@ async def test_who_deletes_the_account_during_an_upload_gets_503_for_it_and_noth
 async def test_a_deletion_may_take_longer_than_other_statements(
     running_service: RecordsService, base_url: str, user: dict[str, Any]
 ) -> None:
-    """As one of very many records does: here it waits for a lock until another has waited too long."""
+    """Deleting very many records is slow. Here it waits for a lock until another statement times out."""
     me = httpx.AsyncClient(base_url=base_url, auth=(user["id"], user["token"]), timeout=MAX_WAIT_SECONDS)
     async with (
         me,
@@ -294,7 +285,7 @@ async def test_a_deletion_may_take_longer_than_other_statements(
         assert (await deletion).status_code == 204
 
 
-async def test_the_objects_of_deleted_records_and_users_are_removed_by_the_next_sweep(
+async def test_the_next_sweep_removes_the_objects_of_deleted_records_and_users(
     running_service: RecordsService, client: Client, user: dict[str, Any]
 ) -> None:
     user_id, headers = UUID(user["id"]), {"Authorization": f"Bearer {user['token']}"}

@@ -1,4 +1,4 @@
-"""A key whatever fails, and whoever else uses it at the same moment: one record, and no key that is lost."""
+"""Idempotency keys under failures and concurrency: a key makes one record and is never lost."""
 
 import asyncio
 from collections import Counter
@@ -33,12 +33,12 @@ KEY = "the key"
 
 
 def looking_up(call: Call) -> bool:
-    """The statement that asks what a key was used for."""
+    """Whether the statement asks for what the key was used."""
     return "LEFT OUTER JOIN" in call.request and not call.is_done
 
 
 async def unread() -> AsyncIterator[FormItem]:
-    """A body of which nothing but the beginning of its audio may be read."""
+    """Yields that the audio begins, and fails if the service reads on."""
     yield AudioBegins()
     pytest.fail("the service read the audio")
 
@@ -49,7 +49,7 @@ async def store(
     watcher: CallWatcher | None = None,
     key: str | None = KEY,
 ) -> Published | Replayed:
-    """Uploads to a service of its own."""
+    """Uploads to a new service."""
     uploads = isolated_service.uploads(watcher)
     try:
         async with asyncio.timeout(MAX_WAIT_SECONDS):
@@ -59,7 +59,7 @@ async def store(
 
 
 async def replay(isolated_service: RecordsService, credentials: Credentials) -> Replayed:
-    """Sends the upload again and checks that only PostgreSQL was asked, and no audio read."""
+    """Sends the upload again. Checks that the service makes two statements and reads no audio."""
     watcher = CallWatcher()
     uploads = isolated_service.uploads(watcher)
     record = await uploads.store_record(unread(), credentials, KEY)
@@ -76,7 +76,7 @@ def assert_made(outcome: Published | Replayed) -> None:
     assert isinstance(outcome, Published)
 
 
-async def test_an_upload_with_a_new_key_asks_no_more_of_postgres_than_one_without(
+async def test_an_upload_with_a_new_key_makes_as_many_statements_as_one_without_a_key(
     isolated_service: RecordsService,
 ) -> None:
     calls = []
@@ -89,7 +89,7 @@ async def test_an_upload_with_a_new_key_asks_no_more_of_postgres_than_one_withou
 
 
 @pytest.mark.parametrize("kind", [SMALL, LARGE])
-async def test_while_an_upload_is_under_way_its_key_is_in_use_and_then_answered(
+async def test_a_key_is_in_use_during_its_upload_and_replayed_afterwards(
     isolated_service: RecordsService, kind: str
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
@@ -109,7 +109,7 @@ async def test_while_an_upload_is_under_way_its_key_is_in_use_and_then_answered(
     await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
-async def test_of_many_first_uploads_at_once_exactly_one_makes_a_record(
+async def test_of_many_simultaneous_uploads_with_one_key_exactly_one_makes_a_record(
     isolated_service: RecordsService,
 ) -> None:
     for _ in range(5):
@@ -124,7 +124,9 @@ async def test_of_many_first_uploads_at_once_exactly_one_makes_a_record(
         assert {outcome.record.id for outcome in outcomes if isinstance(outcome, Published)} == {row.id}
 
 
-async def test_a_key_that_is_freed_while_it_is_looked_up_is_taken(isolated_service: RecordsService) -> None:
+async def test_an_upload_takes_a_key_that_becomes_free_during_its_lookup(
+    isolated_service: RecordsService,
+) -> None:
     user_id, credentials = await isolated_service.make_user()
     holding = Pause(before_publish)
     first = asyncio.create_task(store(isolated_service, credentials, CallWatcher(holding.watch)))
@@ -145,7 +147,7 @@ async def test_a_key_that_is_freed_while_it_is_looked_up_is_taken(isolated_servi
     await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
-async def test_a_token_that_is_renewed_while_its_key_is_looked_up_is_refused(
+async def test_a_token_that_is_renewed_during_the_lookup_of_a_key_is_refused(
     isolated_service: RecordsService,
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
@@ -179,7 +181,7 @@ async def test_an_upload_that_goes_wrong_at_any_call_can_be_sent_again_with_its_
         watcher.watch = watch
         with pytest.raises(Unavailable):
             await store(isolated_service, credentials, watcher)
-        # A reservation whose answer was lost is the sweeper's: nobody knows its row.
+        # If the response to the reservation is lost, only the sweeper can find the row.
         await isolated_service.expire(user_id)
         await isolated_service.sweep()
         made = await store(isolated_service, credentials)
@@ -187,12 +189,12 @@ async def test_an_upload_that_goes_wrong_at_any_call_can_be_sent_again_with_its_
         assert (await replay(isolated_service, credentials)).record.id == made.record.id
         await isolated_service.settle(user_id)
         await isolated_service.assert_record_is_complete(user_id, watcher)
-    # Where only the answer to the last statement was lost, there is a record, which is announced now.
+    # If only the response to the last statement was lost, the record exists and is replayed.
     assert outcomes == [Published] * (len(outcomes) - is_done) + [Replayed] * is_done
     assert len(outcomes) >= 3
 
 
-async def test_the_sweeper_leaves_what_is_locked_to_its_next_round(isolated_service: RecordsService) -> None:
+async def test_the_sweeper_skips_locked_rows_until_its_next_round(isolated_service: RecordsService) -> None:
     user_id, credentials = await isolated_service.make_user()
     await store(isolated_service, credentials)
     await isolated_service.query(
@@ -207,7 +209,7 @@ async def test_the_sweeper_leaves_what_is_locked_to_its_next_round(isolated_serv
     assert [row.idempotency_key for row in await isolated_service.query(keys, id=user_id)] == [None]
 
 
-async def test_a_key_is_free_once_the_sweeper_has_taken_the_upload_of_a_process_that_is_gone(
+async def test_a_key_is_free_after_the_sweeper_has_given_up_the_upload_of_a_dead_process(
     isolated_service: RecordsService,
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
@@ -219,11 +221,11 @@ async def test_a_key_is_free_once_the_sweeper_has_taken_the_upload_of_a_process_
         await store(isolated_service, credentials)
     await isolated_service.expire(user_id)
     await isolated_service.sweep()
-    # The tombstone is still there, and has the key no more.
+    # The tombstone is still there, but without the key.
     assert [row.state for row in await isolated_service.rows(user_id)] == ["deleting"]
     made = await store(isolated_service, credentials)
     assert_made(made)
-    # It was only paused, and wakes: it is refused, and takes nothing from the other.
+    # The first upload was only paused. When it resumes it is refused, and the second keeps its record.
     pause.release()
     with pytest.raises(Unavailable):
         await gone
@@ -256,7 +258,7 @@ async def test_a_key_is_kept_for_24_hours_and_then_forgotten(isolated_service: R
     assert {row.id for row in await isolated_service.rows(user_id)} == {made.record.id, another.record.id}
 
 
-async def test_the_key_of_an_upload_that_takes_more_than_24_hours_is_kept(
+async def test_an_upload_that_takes_more_than_24_hours_keeps_its_key(
     isolated_service: RecordsService,
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
@@ -275,7 +277,7 @@ async def test_the_key_of_an_upload_that_takes_more_than_24_hours_is_kept(
     assert (await replay(isolated_service, credentials)).record.id == made.record.id
 
 
-async def test_old_keys_are_forgotten_also_while_the_store_is_away(isolated_service: RecordsService) -> None:
+async def test_the_sweeper_forgets_old_keys_while_minio_is_away(isolated_service: RecordsService) -> None:
     user_id, credentials = await isolated_service.make_user()
     await store(isolated_service, credentials)
     await age_keys(isolated_service, user_id, 25)
@@ -288,7 +290,7 @@ async def test_old_keys_are_forgotten_also_while_the_store_is_away(isolated_serv
             raise ConnectionResetError
 
     watcher = CallWatcher(watch)
-    # It is given up where there are other tombstones too.
+    # The sweep fails if other tests have left tombstones.
     with suppress(Unavailable):
         await isolated_service.sweep(watcher)
     assert any(call.process == "minio" for call in watcher.calls)
@@ -296,7 +298,7 @@ async def test_old_keys_are_forgotten_also_while_the_store_is_away(isolated_serv
     await isolated_service.settle(other_id)
 
 
-async def test_other_options_are_refused_before_the_audio_is_read_and_change_nothing(
+async def test_a_key_with_other_options_is_refused_before_the_audio_is_read_and_changes_nothing(
     isolated_service: RecordsService,
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
@@ -325,7 +327,7 @@ async def test_other_options_are_refused_before_the_audio_is_read_and_change_not
 
 
 @pytest.mark.parametrize("options", ["{}", '{"title": "a"}'])
-async def test_a_record_whose_upload_was_noted_without_a_bitrate_had_the_default(
+async def test_an_upload_without_a_noted_bitrate_counts_as_one_with_the_default(
     isolated_service: RecordsService, options: str
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
@@ -350,16 +352,13 @@ async def with_bitrate(kbps: str) -> AsyncIterator[FormItem]:
         yield piece
 
 
-async def test_a_replay_gives_its_place_back(isolated_service: RecordsService) -> None:
+async def test_a_replay_releases_its_slot(isolated_service: RecordsService) -> None:
     _, credentials = await isolated_service.make_user()
     uploads = isolated_service.uploads(max_uploads=1)
     first = await uploads.store_record(wav_pieces(SMALL), credentials, KEY)
     for _ in range(3):
         assert (await uploads.store_record(unread(), credentials, KEY)).record.id == first.record.id
     await uploads.close()
-
-
-# A client that vanishes, through all parts
 
 
 def send(client: Client, user: dict[str, Any]) -> httpx.Response:

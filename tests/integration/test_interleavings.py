@@ -1,4 +1,4 @@
-"""An upload and the sweeper meet: whichever comes first, nothing acknowledged is lost and no ghost stays."""
+"""Uploads and sweeps interleave: no acknowledged record is lost, and no object is left without a record."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -27,7 +27,7 @@ BOTH_KINDS = pytest.mark.parametrize("kind", [SMALL, LARGE])
 
 
 @BOTH_KINDS
-async def test_an_upload_that_is_swept_before_it_publishes_is_refused_and_leaves_nothing(
+async def test_an_upload_whose_object_is_swept_before_publishing_is_refused_and_leaves_nothing(
     isolated_service: RecordsService, kind: str
 ) -> None:
     upload = PausedUpload(isolated_service, kind, before_publish)
@@ -47,7 +47,7 @@ async def test_an_upload_that_is_swept_before_it_publishes_is_refused_and_leaves
 
 
 @BOTH_KINDS
-async def test_an_upload_cannot_publish_between_the_two_halves_of_a_sweep(
+async def test_an_upload_cannot_publish_after_the_sweeper_has_given_it_up(
     isolated_service: RecordsService, kind: str
 ) -> None:
     upload = PausedUpload(isolated_service, kind, before_publish)
@@ -64,12 +64,12 @@ async def test_an_upload_cannot_publish_between_the_two_halves_of_a_sweep(
 
 
 @BOTH_KINDS
-async def test_a_record_that_is_published_before_the_sweep_stays(
+async def test_a_record_that_is_published_before_the_sweep_is_kept(
     isolated_service: RecordsService, kind: str
 ) -> None:
     upload = PausedUpload(isolated_service, kind, after_publish)
     await upload.start()
-    # Its uploader does not know yet; and a lease that were still there would have run out.
+    # The uploader has no response yet, and any lease that is left ends now.
     await isolated_service.query(
         "UPDATE records SET lease_until = now() - interval '1 second' WHERE user_id = :id", id=upload.user_id
     )
@@ -81,7 +81,7 @@ async def test_a_record_that_is_published_before_the_sweep_stays(
 
 
 @pytest.mark.parametrize(
-    ("kind", "stopped_at"),
+    ("kind", "pauses_at"),
     [
         (SMALL, first_call_to_minio),
         (LARGE, first_call_to_minio),
@@ -89,19 +89,21 @@ async def test_a_record_that_is_published_before_the_sweep_stays(
         (LARGE, before_completion),
     ],
 )
-@pytest.mark.parametrize("looks", [1, 3], ids=["while its tombstone stands", "after its tombstone went"])
-async def test_a_paused_uploader_that_wakes_after_the_sweep_leaves_nothing(
-    isolated_service: RecordsService, kind: str, stopped_at: Callable[[Call], bool], looks: int
+@pytest.mark.parametrize(
+    "sweeps", [1, 3], ids=["while its tombstone is there", "after its tombstone is removed"]
+)
+async def test_an_upload_that_resumes_after_the_sweep_leaves_nothing(
+    isolated_service: RecordsService, kind: str, pauses_at: Callable[[Call], bool], sweeps: int
 ) -> None:
-    upload = PausedUpload(isolated_service, kind, stopped_at)
+    upload = PausedUpload(isolated_service, kind, pauses_at)
     await upload.start()
     await isolated_service.expire(upload.user_id)
-    for _ in range(looks):
+    for _ in range(sweeps):
         await isolated_service.sweep()
         await isolated_service.age(upload.user_id)
-    assert len(await isolated_service.rows(upload.user_id)) == (1 if looks == 1 else 0)
+    assert len(await isolated_service.rows(upload.user_id)) == (1 if sweeps == 1 else 0)
     before = len(upload.watcher.calls)
-    # Where the sweep took the open upload away, the store refuses the rest of it.
+    # If the sweeper has aborted the multipart upload, MinIO refuses the rest.
     with pytest.raises(Unavailable):
         await upload.resume()
     assert len(upload.watcher.calls) > before
@@ -109,7 +111,7 @@ async def test_a_paused_uploader_that_wakes_after_the_sweep_leaves_nothing(
     await isolated_service.assert_nothing_is_left(upload.user_id, upload.watcher)
 
 
-async def test_an_uploader_that_finds_its_lease_lost_stops_before_it_stores_anything(
+async def test_an_upload_that_learns_of_its_lost_lease_stops_before_it_stores_anything(
     isolated_service: RecordsService,
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
@@ -132,17 +134,17 @@ async def test_an_uploader_that_finds_its_lease_lost_stops_before_it_stores_anyt
             yield item
 
     watcher = CallWatcher(watch)
-    # A lease of no length is renewed all the time.
+    # A lease of zero seconds is renewed continuously.
     uploads = isolated_service.uploads(watcher, lease_seconds=0)
     with pytest.raises(UploadInterrupted):
         await uploads.store_record(body(), credentials)
     await uploads.close()
-    assert keys_were_not_stored(watcher)
+    assert stored_nothing(watcher)
     await isolated_service.settle(user_id)
     await isolated_service.assert_nothing_is_left(user_id, watcher)
 
 
-async def test_a_lease_is_renewed_while_the_client_sends_nothing_also_after_renewals_that_failed(
+async def test_a_lease_is_renewed_while_the_client_sends_nothing_even_after_failed_renewals(
     isolated_service: RecordsService,
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
@@ -173,11 +175,11 @@ async def test_a_lease_is_renewed_while_the_client_sends_nothing_also_after_rene
     ]
 
 
-def keys_were_not_stored(watcher: CallWatcher) -> bool:
+def stored_nothing(watcher: CallWatcher) -> bool:
     return not any(call.request.startswith("PUT") for call in watcher.calls)
 
 
-async def test_a_late_put_of_a_process_that_is_gone_is_caught_by_the_second_look(
+async def test_the_second_sweep_removes_the_late_put_of_a_dead_process(
     isolated_service: RecordsService,
 ) -> None:
     upload = PausedUpload(isolated_service, SMALL, first_call_to_minio)
@@ -191,7 +193,7 @@ async def test_a_late_put_of_a_process_that_is_gone_is_caught_by_the_second_look
     await isolated_service.sweep()
     assert await isolated_service.objects(upload.user_id) == []
     assert upload_id not in await isolated_service.multipart_uploads(row.object_key)
-    # Something was found, so the two looks begin anew.
+    # The sweeper found something, so two more sweeps must find nothing before the tombstone goes.
     (tombstone,) = await isolated_service.rows(upload.user_id)
     assert (tombstone.state, tombstone.gone_since) == ("deleting", None)
     await upload.assert_interrupted()
@@ -199,7 +201,7 @@ async def test_a_late_put_of_a_process_that_is_gone_is_caught_by_the_second_look
     await isolated_service.assert_nothing_is_left(upload.user_id, upload.watcher)
 
 
-async def test_a_tombstone_stays_until_the_longest_put_and_a_lease_have_passed(
+async def test_a_tombstone_stays_for_a_lease_and_the_longest_put(
     isolated_service: RecordsService,
 ) -> None:
     upload = PausedUpload(isolated_service, SMALL, first_call_to_minio)
@@ -213,7 +215,9 @@ async def test_a_tombstone_stays_until_the_longest_put_and_a_lease_have_passed(
     await upload.assert_interrupted()
 
 
-async def test_a_living_upload_and_a_ready_record_are_not_swept(isolated_service: RecordsService) -> None:
+async def test_the_sweeper_spares_uploads_with_a_lease_and_ready_records(
+    isolated_service: RecordsService,
+) -> None:
     upload = PausedUpload(isolated_service, SMALL, before_publish)
     await upload.start()
     await isolated_service.sweep()

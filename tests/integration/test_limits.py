@@ -1,4 +1,4 @@
-"""What one instance takes at once, and what it says when that is reached."""
+"""The limits of one instance, and the responses when they are reached."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from users.service import create_user
 
 
 class Held:
-    """The body of an upload that waits in its middle until it is let go."""
+    """The body of an upload that pauses in its middle until `released` is set."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
@@ -38,7 +38,7 @@ class Held:
 
 
 async def unread() -> AsyncIterator[FormItem]:
-    pytest.fail("the body was read")
+    pytest.fail("the service read the body")
     yield b""
 
 
@@ -53,13 +53,12 @@ async def hold(
 
 
 async def make_fields(isolated_service: RecordsService) -> tuple[UUID, tuple[FormField, FormField]]:
-    """A user and its credentials as fields of a form."""
-
+    """Makes a user; returns its id, and its credentials as form fields."""
     user, token = await create_user(isolated_service.owner, "Late")
     return user.id, (FormField("user_id", str(user.id)), FormField("token", token))
 
 
-async def test_one_upload_too_many_is_refused_before_its_body_is_read_and_fits_once_another_is_done(
+async def test_one_upload_too_many_is_refused_before_its_body_is_read_until_another_is_done(
     isolated_service: RecordsService,
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
@@ -71,7 +70,7 @@ async def test_one_upload_too_many_is_refused_before_its_body_is_read_and_fits_o
         await uploads.store_record(unread(), credentials)
     assert refusal.value.status_code == 503
     assert refusal.value.headers == {"Retry-After": "5"}
-    # At once: neither the credentials were looked up nor a row made.
+    # The refusal comes at once: the service has made no statement.
     assert len(watcher.calls) == calls
     under_way[0][0].released.set()
     await under_way[0][1]
@@ -82,7 +81,7 @@ async def test_one_upload_too_many_is_refused_before_its_body_is_read_and_fits_o
     assert [row.state for row in await isolated_service.rows(user_id)] == ["ready"] * 3
 
 
-async def test_an_upload_that_fails_or_is_cancelled_gives_its_place_back(
+async def test_an_upload_that_fails_or_is_cancelled_releases_its_slot(
     isolated_service: RecordsService,
 ) -> None:
     _, credentials = await isolated_service.make_user()
@@ -100,7 +99,7 @@ async def test_an_upload_that_fails_or_is_cancelled_gives_its_place_back(
     await uploads.close()
 
 
-async def test_credentials_behind_the_audio_are_as_good_as_those_before_it(
+async def test_credentials_may_come_after_the_audio(
     isolated_service: RecordsService,
 ) -> None:
     user_id, fields = await make_fields(isolated_service)
@@ -114,7 +113,7 @@ async def test_credentials_behind_the_audio_are_as_good_as_those_before_it(
     await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
-async def test_a_long_upload_whose_credentials_come_last_is_held_and_then_stored_in_parts(
+async def test_a_long_upload_whose_credentials_come_last_is_held_in_memory_and_then_stored_in_upload_parts(
     isolated_service: RecordsService,
 ) -> None:
     user_id, fields = await make_fields(isolated_service)
@@ -137,7 +136,7 @@ async def test_a_long_upload_whose_credentials_come_last_is_held_and_then_stored
     await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
-async def test_one_upload_too_many_that_has_no_credentials_yet_is_refused_and_leaves_nothing(
+async def test_one_upload_too_many_without_credentials_is_refused_and_leaves_nothing(
     isolated_service: RecordsService,
 ) -> None:
     user_id, fields = await make_fields(isolated_service)
@@ -149,7 +148,7 @@ async def test_one_upload_too_many_that_has_no_credentials_yet_is_refused_and_le
     assert refusal.value.status_code == 503
     assert refusal.value.headers == {"Retry-After": "5"}
     assert watcher.calls == []
-    # Those that show their credentials first are not held back by them.
+    # Uploads that send their credentials first are still accepted.
     _, credentials = await isolated_service.make_user()
     await uploads.store_record(wav_pieces(SMALL), credentials)
     for held, task in under_way:
@@ -159,7 +158,7 @@ async def test_one_upload_too_many_that_has_no_credentials_yet_is_refused_and_le
     assert [row.state for row in await isolated_service.rows(user_id)] == ["ready"] * 2
 
 
-async def test_audio_too_long_to_wait_for_its_credentials_is_refused_with_the_way_out(
+async def test_too_much_audio_before_the_credentials_is_refused_and_the_problem_says_what_to_do(
     isolated_service: RecordsService,
 ) -> None:
     _, fields = await make_fields(isolated_service)
@@ -181,7 +180,7 @@ async def test_audio_too_long_to_wait_for_its_credentials_is_refused_with_the_wa
     assert watcher.calls == []
 
 
-async def test_a_recording_that_lasts_too_long_is_refused_and_leaves_nothing(
+async def test_a_recording_with_too_long_a_duration_is_refused_and_leaves_nothing(
     isolated_service: RecordsService,
 ) -> None:
     user_id, credentials = await isolated_service.make_user()

@@ -1,4 +1,4 @@
-"""A client that goes away in the middle of its upload leaves nothing, and is nobody's fault."""
+"""A client that closes its connection during an upload leaves nothing, and is not logged as an error."""
 
 import socket
 import struct
@@ -19,11 +19,11 @@ from tests.raw_connection import make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
 from tests.wavs import Wav, silence
 
-# Of 8-bit sound at 8 kHz the MP3 has as many bytes as the WAV: the last two places are behind its second
-# part, which is the first that is sent, and what may wait for the encoder.
+# For 8-bit sound at 8 kHz the MP3 has as many bytes as the WAV. At the last two places the second upload
+# part, which is sent first, is complete, even if as much audio as allowed still waits for the encoder.
 PLACES = [0, 1, 100, 600, 10_000, 65_536, 300_000, 2_000_000, 16_600_000, 17_000_000]
-PART_IS_OUT = 16_600_000
-# The credentials and the header of the audio are through by then.
+UPLOAD_PART_IS_SENT = 16_600_000
+# By then the service has read the credentials and the header of the audio.
 ROW_IS_THERE = 600
 
 
@@ -33,7 +33,7 @@ def long_wav() -> bytes:
 
 
 def make_request(shape: str, user_id: str, token: str) -> tuple[bytes, bytes]:
-    """Head and body of an upload, bare or as a form."""
+    """Returns head and body of an upload, bare or as a form."""
     if shape == "bare":
         body = long_wav()
         headers = f"Authorization: Bearer {token}\r\nContent-Type: audio/wav\r\n"
@@ -50,7 +50,7 @@ def make_request(shape: str, user_id: str, token: str) -> tuple[bytes, bytes]:
 
 
 def vanish(connection: socket.socket, politely: bool) -> None:
-    """Closes a connection, or breaks it off."""
+    """Closes a connection, or resets it."""
     if not politely:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
@@ -59,15 +59,15 @@ def vanish(connection: socket.socket, politely: bool) -> None:
 def has_ended(gateway: NewLogLines, log: NewLogLines, attempts: int, certain: int) -> bool:
     """Whether the gateway and the service have both ended the latest upload.
 
-    A client that is gone before the gateway has spoken to the service is none of the service's: only those
-    `certain` ones whose row was seen have been there.
+    The service never hears of a client that vanishes before nginx connects to it. It has certainly heard of
+    the `certain` uploads whose rows the test has seen.
     """
     at_gateway = [line for line in gateway.lines() if line.get("path") == "/records"]
     return len(at_gateway) == attempts and len(log.requests("/records")) >= certain
 
 
 async def is_gone(running_service: RecordsService, user_id: UUID, key: str) -> bool:
-    """Whether nothing is left of an upload but perhaps a tombstone."""
+    """Whether an upload has left nothing, except perhaps a tombstone."""
     if any(row.state != "deleting" for row in await running_service.rows(user_id)):
         return False
     return not await running_service.objects(user_id) and not await running_service.multipart_uploads(key)
@@ -88,11 +88,11 @@ async def test_a_client_that_vanishes_anywhere_leaves_nothing_and_is_logged_as_4
         if shape == "bare" or place >= ROW_IS_THERE:
             (row,) = await wait_until_async(partial(running_service.rows, user_id))
             keys[user_id] = row.object_key
-        if place >= PART_IS_OUT:
+        if place >= UPLOAD_PART_IS_SENT:
             await wait_until_async(partial(running_service.multipart_uploads, keys[user_id]))
         vanish(connection, politely=attempt % 2 == 0)
         wait_until(partial(has_ended, gateway, log, attempt + 1, len(keys)))
-    # The log may have counted some of the others, so that the latest has not ended yet.
+    # The service may have logged uploads without a seen row, so the latest upload may not have ended yet.
     for user_id, key in keys.items():
         await wait_until_async(partial(is_gone, running_service, user_id, key))
     assert {line["status"] for line in log.requests("/records")} == {499}
@@ -101,7 +101,7 @@ async def test_a_client_that_vanishes_anywhere_leaves_nothing_and_is_logged_as_4
     assert len(keys) >= 7
 
 
-async def test_a_client_that_vanishes_after_its_last_byte_leaves_a_whole_record_or_none(
+async def test_a_client_that_vanishes_after_its_last_byte_leaves_a_complete_record_or_none(
     stack: Stack, running_service: RecordsService, client: Client
 ) -> None:
     log = NewLogLines(stack, "records")
@@ -127,7 +127,7 @@ async def test_a_client_that_vanishes_after_its_last_byte_leaves_a_whole_record_
 async def test_an_upload_whose_chunks_break_off_in_nonsense_is_a_problem_and_leaves_nothing(
     stack: Stack, running_service: RecordsService, user: dict[str, Any]
 ) -> None:
-    # The gateway would not let it through.
+    # The request goes to the service itself, because the gateway refuses it.
     service = f"http://{LOOPBACK}:{stack.ports.records}"
     head = make_request_head(
         "POST",
@@ -142,7 +142,7 @@ async def test_an_upload_whose_chunks_break_off_in_nonsense_is_a_problem_and_lea
         await wait_until_async(partial(running_service.rows, UUID(user["id"])))
         connection.send(b"nonsense\r\n")
         assert_problem(connection.read_response(), 400, "invalid-request")
-        # The rest is not refused with a reset.
+        # The service reads the rest and does not reset the connection.
         connection.send(long_wav())
 
     async def is_forgotten() -> bool:
