@@ -1,4 +1,4 @@
-"""The set-up step: it may run at any time, and gives each service what it needs and no more."""
+"""The set-up may run at any time, and gives each service only the rights that it needs."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ from users.service import create_user
 
 @pytest_asyncio.fixture(scope="module")
 async def place(stack: Stack) -> AsyncIterator[RecordsService]:
-    """A database and a bucket that were set up once."""
+    """A database and a bucket after one set-up."""
     async with open_isolated_service(stack, "setup") as place:
         yield place
 
@@ -60,7 +60,7 @@ def login(stack: Stack, place: RecordsService, service: str) -> AsyncEngine:
 
 
 async def state_of(place: RecordsService) -> list[Any]:
-    """The schema with its grants, as rows that can be compared."""
+    """Reads the schema and its grants as comparable rows."""
     grants = await place.query(
         "SELECT grantee, table_name, column_name, privilege_type FROM information_schema.column_privileges"
         " WHERE grantee LIKE 'waxwing%' ORDER BY 1, 2, 3, 4"
@@ -72,7 +72,7 @@ async def state_of(place: RecordsService) -> list[Any]:
     return [*grants, *columns]
 
 
-async def test_it_may_run_again_and_two_at_once_wait_for_each_other(place: RecordsService) -> None:
+async def test_the_set_up_may_run_again_and_two_at_once_wait_for_each_other(place: RecordsService) -> None:
     user_id, credentials = await place.make_user()
     before = await state_of(place)
     assert before
@@ -85,7 +85,9 @@ async def test_it_may_run_again_and_two_at_once_wait_for_each_other(place: Recor
     assert [row.state for row in await place.rows(user_id)] == ["ready"]
 
 
-async def test_two_at_once_make_a_new_place_between_them(stack: Stack, place: RecordsService) -> None:
+async def test_several_set_ups_at_once_make_a_new_database_and_bucket(
+    stack: Stack, place: RecordsService
+) -> None:
     async with empty_database(place, "twins") as engine:
         store = msgspec.structs.replace(place.setup.store, s3_bucket="twins", s3_access_key="twins")
         url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -105,7 +107,7 @@ async def test_two_at_once_make_a_new_place_between_them(stack: Stack, place: Re
         ("S3_ENDPOINT", "http://127.0.0.1:1", "127.0.0.1"),
     ],
 )
-def test_what_keeps_it_from_its_work_it_says_in_a_line(
+def test_a_failed_set_up_gives_its_reason_in_one_line(
     stack: Stack, setting: str, value: str, says: str
 ) -> None:
     environment = {**os.environ, **stack.environment("setup"), setting: value}
@@ -117,7 +119,7 @@ def test_what_keeps_it_from_its_work_it_says_in_a_line(
     assert says in line
 
 
-async def test_a_password_that_changes_is_renewed(place: RecordsService) -> None:
+async def test_the_set_up_applies_a_changed_password(place: RecordsService) -> None:
     changed = msgspec.structs.replace(place.setup, records_database_password='it\'s "new" %s :x \\')
     await set_up(changed)
     try:
@@ -172,7 +174,7 @@ USERS_MAY_NOT = [
     ("service", "statement"),
     [("records", each) for each in RECORDS_MAY_NOT] + [("users", each) for each in USERS_MAY_NOT],
 )
-async def test_a_service_s_login_can_do_nothing_that_is_not_its_own(
+async def test_the_login_of_a_service_may_do_nothing_else(
     stack: Stack, place: RecordsService, service: str, statement: str
 ) -> None:
     engine = login(stack, place, service)
@@ -195,7 +197,7 @@ async def test_a_service_s_login_can_do_nothing_that_is_not_its_own(
         ("users", "UPDATE records SET state = 'deleting' WHERE user_id IS NULL RETURNING user_id"),
     ],
 )
-async def test_a_service_s_login_can_do_its_own_work(
+async def test_the_login_of_a_service_may_do_its_work(
     stack: Stack, place: RecordsService, service: str, statement: str
 ) -> None:
     engine = login(stack, place, service)
@@ -205,7 +207,7 @@ async def test_a_service_s_login_can_do_its_own_work(
 
 
 @pytest.mark.parametrize("service", ["records", "users"])
-async def test_a_service_s_login_is_no_owner_and_makes_no_roles_or_databases(
+async def test_the_login_of_a_service_may_not_make_roles_or_databases(
     stack: Stack, place: RecordsService, service: str
 ) -> None:
     (role,) = await place.query(
@@ -216,7 +218,7 @@ async def test_a_service_s_login_is_no_owner_and_makes_no_roles_or_databases(
     assert tuple(role) == (False, False, False, False, False, True)
 
 
-async def test_only_digests_of_tokens_are_in_the_database(place: RecordsService) -> None:
+async def test_the_database_has_only_digests_of_tokens(place: RecordsService) -> None:
     user, token = await create_user(place.owner, "Ann")
     rows = await place.query("SELECT users::text AS all_of_it, token_digest FROM users")
     dump = "\n".join(row.all_of_it for row in rows)
@@ -226,7 +228,7 @@ async def test_only_digests_of_tokens_are_in_the_database(place: RecordsService)
     assert {len(row.token_digest) for row in rows} == {32}
 
 
-async def test_the_key_of_the_bucket_opens_nothing_else(place: RecordsService) -> None:
+async def test_the_access_key_of_the_bucket_opens_nothing_else(place: RecordsService) -> None:
     store = place.setup.store
     root = {"access_key": place.setup.minio_root_user, "secret_key": place.setup.minio_root_password}
     owner = make_client(store, place.session, **root)
@@ -261,7 +263,7 @@ async def list_buckets(key: Any) -> list[Any]:
         return []
 
 
-async def test_a_stranger_without_a_key_gets_nothing_from_the_store(place: RecordsService) -> None:
+async def test_without_an_access_key_minio_returns_nothing(place: RecordsService) -> None:
     await place.store.put("somebody/record.mp3", b"sound")
     for path in ("", "/", "/somebody/record.mp3", "?list-type=2"):
         url = f"{place.setup.store.s3_endpoint}/{place.setup.store.s3_bucket}{path}"
@@ -270,7 +272,7 @@ async def test_a_stranger_without_a_key_gets_nothing_from_the_store(place: Recor
     await place.store.remove("somebody/record.mp3")
 
 
-async def test_the_tables_are_what_the_migrations_make(place: RecordsService) -> None:
+async def test_the_migrations_make_exactly_the_tables_of_the_code(place: RecordsService) -> None:
     def check(connection: Connection) -> None:
         command.check(make_alembic_config(connection))
 
@@ -293,7 +295,7 @@ async def test_the_migrations_can_be_undone_and_done_again(place: RecordsService
         await migrate(engine)
 
 
-async def test_a_record_of_the_version_before_keeps_its_link_and_says_that_it_has_no_waveform(
+async def test_a_record_of_an_earlier_version_keeps_its_link_and_has_no_waveform(
     place: RecordsService,
 ) -> None:
     async with empty_database(place, "before") as engine:
@@ -321,7 +323,7 @@ async def test_a_record_of_the_version_before_keeps_its_link_and_says_that_it_ha
                 await find_waveform(reader, record_id, uuid4())
 
 
-async def test_a_row_that_is_ready_but_not_complete_is_refused_by_the_database(place: RecordsService) -> None:
+async def test_the_database_refuses_a_ready_row_that_is_incomplete(place: RecordsService) -> None:
     user_id, _ = await place.make_user()
     for state in ("ready", "uploading", "lost"):
         with pytest.raises(DBAPIError) as refusal:

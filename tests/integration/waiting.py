@@ -13,11 +13,11 @@ T = TypeVar("T")
 MAX_WAIT_SECONDS = 60
 
 
-def wait_until(condition: Callable[[], T]) -> T:
+def wait_until(condition: Callable[[], T], max_seconds: float = MAX_WAIT_SECONDS) -> T:
     """Calls `condition` until it returns something true, and returns that."""
-    deadline = time.monotonic() + MAX_WAIT_SECONDS
+    deadline = time.monotonic() + max_seconds
     while not (result := condition()):
-        assert time.monotonic() < deadline, f"the condition is still false after {MAX_WAIT_SECONDS} seconds"
+        assert time.monotonic() < deadline, f"the condition is still false after {max_seconds} seconds"
         time.sleep(0.02)
     return result
 
