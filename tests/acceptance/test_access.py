@@ -1,4 +1,4 @@
-"""Who may do what: every route, everybody who may come, and the status that they get."""
+"""Who may do what: every route of tests/access_table.py, with every kind of credentials."""
 
 from base64 import b64encode
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from tests.access_table import COLUMNS, STATUSES, TwoUsers, User, send_to
 from tests.response_checks import assert_problem
 from tests.upload_requests import FORM_TYPE, TINY_WAV, FormPart, audio, basic, bearer, make_form
 
-# The gateway's own: for every host, and with a 405 of its own.
+# The gateway's own routes accept any host and have a 405 of their own (test_gateway.py).
 HEALTH = ("GET /healthz", "GET /readyz/users", "GET /readyz/records")
 PROBLEMS = {400: "invalid-request", 401: "invalid-credentials", 404: "unknown-record"}
 MALFORMED = [
@@ -40,8 +40,8 @@ def users(client: Client) -> TwoUsers:
     return TwoUsers(owner, record, other)
 
 
-def come_as(client: Client, users: TwoUsers, column: str) -> User:
-    """Makes true what the column says of the owner, and returns who comes."""
+def act_as(client: Client, users: TwoUsers, column: str) -> User:
+    """Brings about the state that the column names, and returns the user that sends the request."""
     match column:
         case "other":
             return users.other
@@ -55,7 +55,7 @@ def come_as(client: Client, users: TwoUsers, column: str) -> User:
 
 
 def assert_refused(response: httpx.Response, status: int, name: str, says: str = "") -> dict[str, Any]:
-    """Checks that an answer is a problem, of which a HEAD shows the headers only, and returns it."""
+    """Checks that a response is a problem and returns it; after a HEAD, checks the headers."""
     if response.request.method != "HEAD":
         return assert_problem(response, status, name, says)
     assert (response.status_code, response.content) == (status, b"")
@@ -64,7 +64,7 @@ def assert_refused(response: httpx.Response, status: int, name: str, says: str =
 
 
 def assert_status(response: httpx.Response, status: int) -> dict[str, Any]:
-    """Checks an answer, and returns what a problem says apart from the request."""
+    """Checks status and headers of a response; returns a problem without its request id."""
     assert response.status_code == status, response.content[:500]
     assert ("WWW-Authenticate" in response.headers) == (status == 401)
     if status == 401:
@@ -79,8 +79,8 @@ def assert_status(response: httpx.Response, status: int) -> dict[str, Any]:
     return {member: value for member, value in problem.items() if member != "request_id"}
 
 
-def problem_of_a_stranger(client: Client, scheme: Callable[[User], dict[str, str]]) -> dict[str, Any]:
-    """What somebody hears who never was a user."""
+def problem_of_unknown_user(client: Client, scheme: Callable[[User], dict[str, str]]) -> dict[str, Any]:
+    """The problem that credentials get which never existed."""
     stranger = {"id": str(uuid4()), "token": str(uuid4())}
     return assert_status(client.http.get("/users/me", headers=scheme(stranger)), 401)
 
@@ -88,14 +88,14 @@ def problem_of_a_stranger(client: Client, scheme: Callable[[User], dict[str, str
 @pytest.mark.parametrize("scheme", [bearer, basic])
 @pytest.mark.parametrize("column", ["owner", "other", "wrong", "rotated", "deleted"])
 @pytest.mark.parametrize("route", STATUSES)
-def test_who_has_or_had_credentials_may_do_what_the_table_says(
+def test_each_user_gets_the_status_in_the_table(
     client: Client, users: TwoUsers, route: str, column: str, scheme: Callable[[User], dict[str, str]]
 ) -> None:
     status = STATUSES[route][column]
-    problem = assert_status(send_to(client, route, users, scheme(come_as(client, users, column))), status)
+    problem = assert_status(send_to(client, route, users, scheme(act_as(client, users, column))), status)
     if problem and status == 401:
-        # Nobody learns whether there is such a user, or was one.
-        assert problem == problem_of_a_stranger(client, scheme)
+        # The problem does not tell whether the user exists or once existed.
+        assert problem == problem_of_unknown_user(client, scheme)
     if problem and status == 404:
         absent = users._replace(record={"id": str(uuid4())})
         assert problem == assert_status(send_to(client, route, absent, scheme(users.other)), 404)
@@ -104,12 +104,12 @@ def test_who_has_or_had_credentials_may_do_what_the_table_says(
 
 
 @pytest.mark.parametrize("route", STATUSES)
-def test_nobody_and_who_is_malformed_may_do_what_the_table_says(
+def test_missing_and_malformed_credentials_get_the_status_in_the_table(
     client: Client, users: TwoUsers, route: str
 ) -> None:
     for column, given in [("nobody", None), *(("malformed", each) for each in MALFORMED)]:
         headers = {} if given is None else {"Authorization": given.encode("latin-1")}
-        # An empty header says nothing.
+        # An empty Authorization header counts as none.
         status = STATUSES[route][column if given else "nobody"]
         assert_status(send_to(client, route, users, headers), status)
     assert_untouched(client, users)
@@ -121,10 +121,10 @@ def assert_untouched(client: Client, users: TwoUsers) -> None:
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_credentials_in_the_form_count_as_those_in_the_header(
+def test_credentials_in_a_form_get_the_status_of_those_in_a_header(
     client: Client, users: TwoUsers, column: str
 ) -> None:
-    user = come_as(client, users, column)
+    user = act_as(client, users, column)
     match column:
         case "nobody":
             fields = []
@@ -135,36 +135,32 @@ def test_credentials_in_the_form_count_as_those_in_the_header(
     response = client.http.post("/records", content=make_form(*fields, audio()), headers=FORM_TYPE)
     problem = assert_status(response, STATUSES["POST /records"][column])
     if problem and column != "nobody":
-        assert problem == problem_of_a_stranger(client, basic)
+        assert problem == problem_of_unknown_user(client, basic)
 
 
 @pytest.mark.parametrize(
     "path", ["/record?id={record}&user={user}", "/records/{record}/waveform?user={user}"]
 )
-def test_a_link_with_anything_wrong_in_it_gets_one_answer(client: Client, users: TwoUsers, path: str) -> None:
-    owner, other, nobody = users.owner["id"], users.other["id"], uuid4()
+def test_every_wrong_link_gets_the_same_response(client: Client, users: TwoUsers, path: str) -> None:
+    owner, other, unknown = users.owner["id"], users.other["id"], uuid4()
     record, absent = users.record["id"], uuid4()
-    pairs = [(record, other), (record, nobody), (absent, owner), (absent, nobody)]
-    answers = [client.http.get(path.format(record=each, user=user)) for each, user in pairs]
+    pairs = [(record, other), (record, unknown), (absent, owner), (absent, unknown)]
+    responses = [client.http.get(path.format(record=each, user=user)) for each, user in pairs]
     client.http.delete("/users/me", headers=bearer(users.owner)).raise_for_status()
-    answers.append(client.http.get(path.format(record=record, user=owner)))
-    problems = [assert_status(answer, 404) for answer in answers]
+    responses.append(client.http.get(path.format(record=record, user=owner)))
+    problems = [assert_status(response, 404) for response in responses]
     assert problems == [problems[0]] * 5
 
 
 @pytest.mark.parametrize("route", [route for route in STATUSES if route not in HEALTH])
-def test_a_host_that_is_not_ours_is_refused_on_every_route(
-    client: Client, users: TwoUsers, route: str
-) -> None:
+def test_every_route_refuses_an_unknown_host(client: Client, users: TwoUsers, route: str) -> None:
     response = send_to(client, route, users, {**bearer(users.owner), "Host": "evil.example"})
     assert_refused(response, 421, "unknown-host", "ALLOWED_HOSTS")
     assert_untouched(client, users)
 
 
 @pytest.mark.parametrize("route", STATUSES)
-def test_headers_over_their_limit_are_refused_on_every_route(
-    client: Client, users: TwoUsers, route: str
-) -> None:
+def test_every_route_refuses_headers_over_the_limit(client: Client, users: TwoUsers, route: str) -> None:
     headers = {**bearer(users.owner), **{f"X-{number}": "x" * 8000 for number in range(5)}}
     assert_status(send_to(client, route, users, headers), 400)
     assert_untouched(client, users)
@@ -174,11 +170,11 @@ def test_headers_over_their_limit_are_refused_on_every_route(
     "route",
     [route for route in STATUSES if route not in (*HEALTH, "POST /records") and "/record?" not in route],
 )
-def test_a_parameter_that_is_not_known_is_refused_on_every_route_but_a_link_s(
+def test_every_route_but_a_link_refuses_an_unknown_parameter(
     client: Client, users: TwoUsers, route: str
 ) -> None:
     query = ("&" if "?" in route else "?") + "confirm=no"
-    # With a link's user there are no other credentials.
+    # A link's user and other credentials exclude each other.
     headers = {} if "?" in route else bearer(users.owner)
     response = send_to(client, route + query, users, headers)
     assert_refused(response, 400, "invalid-request", "'confirm'")
@@ -193,7 +189,7 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("path", ALLOWED)
-def test_every_other_method_is_refused_and_the_right_ones_named(
+def test_other_methods_are_refused_and_the_allowed_ones_are_named(
     client: Client, users: TwoUsers, path: str
 ) -> None:
     options = send_to(client, f"OPTIONS {path}", users, {})
@@ -206,7 +202,7 @@ def test_every_other_method_is_refused_and_the_right_ones_named(
             assert response.status_code == 405
             assert response.headers["Content-Type"] == "application/problem+json"
         else:
-            # nginx, which refuses these two itself, does not name them.
+            # nginx refuses these two methods, and its problem does not name them.
             named = () if method in ("TRACE", "BREW") else (method,)
             assert_problem(response, 405, "method-not-allowed", *named)
     assert_untouched(client, users)

@@ -19,7 +19,8 @@ from sqlalchemy import Row, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import Credentials, digest
-from common.db import Reader, make_engine
+from common.db import make_engine
+from common.row_reader import RowReader
 from common.settings import load
 from deploy.local.stack import Stack
 from records.settings import Settings, SetupSettings
@@ -28,7 +29,7 @@ from records.storage import ObjectStore, make_client, make_session
 from records.sweeper import sweep
 from records.uploads import Uploads
 from tests.integration.watched_calls import CallWatcher, watch_engine, watch_session
-from users.service import create_user, delete_user
+from users.sql import create_user, delete_user
 
 
 @dataclass
@@ -39,7 +40,7 @@ class RecordsService:
     setup: SetupSettings
     engine: AsyncEngine
     """Logs in as the records service."""
-    reader: Reader
+    reader: RowReader
     """Reads through `engine`."""
     users_engine: AsyncEngine
     """Logs in as the users service."""
@@ -188,7 +189,7 @@ async def connect_service(setup: SetupSettings, settings: Settings) -> AsyncIter
     users_engine = make_engine(users_url.render_as_string(hide_password=False), setup.users_database_password)
     owner = make_engine(setup.database_url, setup.postgres_password)
     try:
-        async with make_session() as session, aclosing(Reader(engine)) as reader:
+        async with make_session() as session, aclosing(RowReader(engine)) as reader:
             store = ObjectStore(make_client(settings.store, session), settings.store.s3_bucket)
             yield RecordsService(settings, setup, engine, reader, users_engine, owner, store, session)
     finally:

@@ -16,7 +16,7 @@ from tests.integration.records_service import RecordsService
 from tests.integration.waiting import MAX_WAIT_SECONDS
 from tests.integration.watched_calls import CallWatcher
 from tests.wavs import Wav
-from users.service import create_user
+from users.sql import create_user
 
 
 class Held:

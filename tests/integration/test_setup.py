@@ -18,9 +18,10 @@ from sqlalchemy import Connection, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.db import Reader, make_engine
+from common.db import make_engine
 from common.migrate import make_alembic_config, migrate
 from common.problems import type_of
+from common.row_reader import RowReader
 from deploy.local.stack import Stack
 from records.problems import NoWaveform, UnknownRecord
 from records.setup import set_up
@@ -28,7 +29,7 @@ from records.sql import find_record, find_waveform
 from records.storage import make_client
 from tests.integration.recordings import SMALL, wav_pieces
 from tests.integration.records_service import RecordsService, open_isolated_service
-from users.service import create_user
+from users.sql import create_user
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -312,7 +313,7 @@ async def test_a_record_of_an_earlier_version_keeps_its_link_and_has_no_waveform
                 {"id": record_id, "user": user.id},
             )
         await migrate(engine)
-        async with aclosing(Reader(engine)) as reader:
+        async with aclosing(RowReader(engine)) as reader:
             record, object_key = await find_record(reader, record_id, user.id)
             assert (object_key, record.duration_seconds) == ("key", 1.0)
             assert (record.peak_dbfs, record.rms_dbfs, record.truncated) == (None, None, False)
