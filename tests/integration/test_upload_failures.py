@@ -175,7 +175,9 @@ async def test_an_upload_to_a_full_object_store_is_refused_with_the_reason_and_l
     admin = make_admin(isolated_service.setup, isolated_service.session)
     await admin.bucket_quota_set(bucket, 1)
     try:
-        with pytest.raises(Unavailable, match=r"The object store refuses, with \w+QuotaExceeded"):
+        with pytest.raises(
+            Unavailable, match=r"The object store refuses the request with the error \w+QuotaExceeded"
+        ):
             await uploads.store_record(wav_pieces(kind), credentials)
     finally:
         await admin.bucket_quota_clear(bucket)
@@ -209,7 +211,7 @@ async def test_a_large_upload_whose_object_reads_back_changed_is_refused_and_lea
 
     watcher = CallWatcher(watch)
     uploads = isolated_service.uploads(watcher)
-    with pytest.raises(Unavailable, match="did not keep what it was sent") as refusal:
+    with pytest.raises(Unavailable, match="returned other bytes than it was sent") as refusal:
         await uploads.store_record(wav_pieces(LARGE), credentials)
     await uploads.close()
     assert refusal.value.status_code == 503
