@@ -14,9 +14,9 @@ import users.settings
 FOLDER = Path(__file__).parents[1] / "docs" / "openapi"
 REQUESTS = FOLDER / "requests.http"
 PREFACE = """\
-# Every operation once, for editors that send what stands in such a file (REST Client of VS Code, JetBrains).
-# Send them from top to bottom, and fill in what they answer: the user's id and token, the record's id, and
-# the new token, which takes the place of the other. Made by `./just openapi`.
+# Every operation once, for editors that can send the requests in such a file (REST Client of VS Code,
+# JetBrains). Send them from top to bottom. Fill in the variables from the responses: the user's id and token,
+# the record's id, and the new token, which replaces the first one. `./just openapi` writes this file.
 @gateway = http://127.0.0.1:8080
 @user =
 @token =

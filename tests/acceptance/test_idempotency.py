@@ -240,7 +240,7 @@ def test_a_key_with_other_options_is_refused_and_its_record_stays(
     record = assert_made(first(client, user, key, **was))
     shown = {"title": was.get("title"), "bitrate_kbps": int(was.get("bitrate_kbps", "128"))}
     used_with = json.dumps(shown, separators=(",", ":"))
-    assert_reused(again(client, user, key, **now), f"{key!r} was used with {used_with};")
+    assert_reused(again(client, user, key, **now), f"{key!r} was used with the options {used_with}.")
     assert_replayed(again(client, user, key, **was), record)
     assert list_ids(client, user) == [record["id"]]
 

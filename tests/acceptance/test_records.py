@@ -137,7 +137,7 @@ CURSOR = f"1700000000000000-{NOBODY}"
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ("limit=0", "'limit' is a whole number from 1 to 100"),
+        ("limit=0", "'limit' is '0'. It must be a whole number from 1 to 100"),
         ("limit=101", "'limit'"),
         ("limit=-1", "'limit'"),
         ("limit=%2B1", "'limit'"),
@@ -152,7 +152,7 @@ CURSOR = f"1700000000000000-{NOBODY}"
         ("limit=1%0A", "'limit'"),
         ("limit=" + "9" * 5000, "'limit'"),
         ("limit=1&limit=1", "'limit'"),
-        ("cursor=", "'cursor' is no next_cursor"),
+        ("cursor=", "'cursor' is not the next_cursor"),
         ("cursor=next", "'cursor'"),
         ("cursor=1700000000000000", "'cursor'"),
         (f"cursor={NOBODY}", "'cursor'"),

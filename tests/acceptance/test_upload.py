@@ -259,7 +259,7 @@ def test_a_bitrate_that_cannot_be_had_is_refused_with_those_that_can(
 
 def test_a_bitrate_behind_the_audio_is_refused_with_the_way_out(client: Client, user: dict[str, Any]) -> None:
     response = post_form(client, audio(), Part("bitrate_kbps", "64"), headers=bearer(user))
-    assert_problem(response, 400, "invalid-form", "put the field in front of it")
+    assert_problem(response, 400, "invalid-form", "Put 'bitrate_kbps' in front of 'audio'")
 
 
 def test_without_a_title_there_is_none(client: Client, user: dict[str, Any]) -> None:

@@ -20,8 +20,8 @@ from deploy.client import Client
 from deploy.local import postgres
 from deploy.local.ports import LOOPBACK, free_ports, is_free
 from deploy.local.stack import Stack
-from records.service import FIND_RECORD
 from records.settings import StoreSettings
+from records.sql import FIND_RECORD
 from records.storage import open_store
 from tests.bench.uploads import Row, repeated
 from tests.wavs import Wav, music

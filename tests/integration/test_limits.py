@@ -172,7 +172,7 @@ async def test_audio_too_long_to_wait_for_its_credentials_is_refused_with_the_wa
     await uploads.close()
     assert refusal.value.status_code == 400
     assert "100000 bytes" in refusal.value.detail
-    assert "put the fields user_id and token in front of the audio" in refusal.value.detail
+    assert "Put the fields user_id and token in front of the audio" in refusal.value.detail
     assert wire.calls == []
 
 

@@ -1,4 +1,4 @@
-"""The body of an upload, read while it arrives: forms and bare WAVs, without any server."""
+"""Reading the body of an upload while it arrives, forms and bare WAVs, without any server."""
 
 from collections.abc import AsyncIterator, Iterable
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.problems import InvalidRequest, UnsupportedMediaType
-from records.form import MAX_FIELD_BYTES, WINDOW_BYTES, Field, read_upload
+from records.form import BLOCK_BYTES, MAX_FIELD_BYTES, AudioBegins, FormField, read_upload
 from records.problems import InvalidForm
 
 BOUNDARY = "XyZ"
@@ -31,16 +31,16 @@ async def read(
     pieces: Iterable[bytes],
     content_type: tuple[str, dict[str, str]] = FORM,
     query: tuple[tuple[str, str], ...] = (),
-) -> tuple[list[Field], bytes]:
+) -> tuple[list[FormField], bytes]:
     items = [item async for item in read_upload(arrive(pieces), content_type, query)]
-    fields = [item for item in items if isinstance(item, Field)]
+    fields = [item for item in items if isinstance(item, FormField)]
     return fields, b"".join(item for item in items if isinstance(item, bytes))
 
 
 USUAL = make_form(
     ("user_id", b"u"), ("token", b"t"), ("audio", b"RIFF\r\n--Xy\r\n--XyRIFF"), ("title", b"\xc3\xbc")
 )
-USUAL_FIELDS = [Field("user_id", "u"), Field("token", "t"), Field("title", "ü")]
+USUAL_FIELDS = [FormField("user_id", "u"), FormField("token", "t"), FormField("title", "ü")]
 USUAL_AUDIO = b"RIFF\r\n--Xy\r\n--XyRIFF"
 
 
@@ -50,21 +50,28 @@ async def test_a_form_reads_the_same_wherever_the_network_cuts_it() -> None:
     assert await read([bytes([byte]) for byte in USUAL]) == (USUAL_FIELDS, USUAL_AUDIO)
 
 
-async def test_an_epilogue_is_ignored_also_in_a_chunk_of_its_own() -> None:
+async def test_the_beginning_of_the_audio_is_announced_after_all_fields_in_front_of_it() -> None:
+    items = [item async for item in read_upload(arrive([USUAL]), FORM, ())]
+    assert items == [*USUAL_FIELDS[:2], AudioBegins(), USUAL_AUDIO, USUAL_FIELDS[2]]
+    bare = read_upload(arrive([b"RIFF"]), ("audio/wav", {}), [("title", "ü")])
+    assert [item async for item in bare] == [USUAL_FIELDS[2], AudioBegins(), b"RIFF"]
+
+
+async def test_an_epilogue_is_ignored_even_in_a_piece_of_its_own() -> None:
     assert await read([USUAL, b"epilogue\r\n"]) == (USUAL_FIELDS, USUAL_AUDIO)
 
 
-async def test_long_audio_comes_in_windows_and_not_whole() -> None:
-    audio = bytes(5 * WINDOW_BYTES)
+async def test_long_audio_comes_in_blocks_and_not_whole() -> None:
+    audio = bytes(5 * BLOCK_BYTES)
     body = make_form(("audio", audio))
     pieces = [body[start : start + 65536] for start in range(0, len(body), 65536)]
-    for content_type, chunks in ((FORM, pieces), (("audio/wav", {}), [audio[:65536]] * 80)):
-        windows = [
-            item async for item in read_upload(arrive(chunks), content_type, ()) if isinstance(item, bytes)
+    for content_type, arriving in ((FORM, pieces), (("audio/wav", {}), [audio[:65536]] * 80)):
+        blocks = [
+            item async for item in read_upload(arrive(arriving), content_type, ()) if isinstance(item, bytes)
         ]
-        assert len(windows) > 1
-        assert max(len(window) for window in windows) < 2 * WINDOW_BYTES
-        assert sum(len(window) for window in windows) == sum(map(len, chunks)) - (len(body) - len(audio)) * (
+        assert len(blocks) > 1
+        assert max(len(block) for block in blocks) < 2 * BLOCK_BYTES
+        assert sum(len(block) for block in blocks) == sum(map(len, arriving)) - (len(body) - len(audio)) * (
             content_type is FORM
         )
 
@@ -72,11 +79,11 @@ async def test_long_audio_comes_in_windows_and_not_whole() -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (make_form(("audio", b"RIFF"), ("audio", b"RIFF")), "'audio' is there twice"),
-        (make_form(("user_id", b"u"), ("user_id", b"u")), "'user_id' is there twice"),
-        (make_form(("name", b"u")), "'name' is not known"),
+        (make_form(("audio", b"RIFF"), ("audio", b"RIFF")), "'audio' twice"),
+        (make_form(("user_id", b"u"), ("user_id", b"u")), "'user_id' twice"),
+        (make_form(("name", b"u")), "'name' is unknown"),
         (make_form(("audio", b"RIFF"), ("bitrate_kbps", b"64")), "'bitrate_kbps' comes too late"),
-        (make_form(("", b"u")), "'' is not known"),
+        (make_form(("", b"u")), "'' is unknown"),
         (make_form(("user_id", b"u"), ("token", b"t")), "no field 'audio'"),
         (make_form(("title", b"x" * (MAX_FIELD_BYTES + 1))), "longer than 4096 bytes"),
         (make_form(("title", b"\xff")), "not UTF-8"),
@@ -88,7 +95,7 @@ async def test_long_audio_comes_in_windows_and_not_whole() -> None:
         (b'--XyZ\r\nContent-Disposition: attachment; name="audio"\r\n\r\n', "malformed"),
     ],
 )
-async def test_a_malformed_form_is_refused_in_words(body: bytes, words: str) -> None:
+async def test_a_malformed_form_is_refused_with_the_reason(body: bytes, words: str) -> None:
     with pytest.raises(InvalidForm, match=words):
         await read([body])
 
@@ -125,7 +132,9 @@ def make_part(headers: bytes) -> bytes:
         (NAME + b"; filename", "malformed"),
     ],
 )
-async def test_a_part_that_programs_read_differently_is_refused(headers: bytes, words: str) -> None:
+async def test_a_form_part_that_other_programs_read_differently_is_refused(
+    headers: bytes, words: str
+) -> None:
     with pytest.raises(InvalidForm, match=words):
         await read([make_part(headers)])
 
@@ -140,7 +149,7 @@ async def test_a_part_that_programs_read_differently_is_refused(headers: bytes, 
         b"content-disposition:form-data ; name=audio",
     ],
 )
-async def test_a_part_may_be_written_in_every_way_that_is_clear(headers: bytes) -> None:
+async def test_a_form_part_may_be_written_in_every_unambiguous_way(headers: bytes) -> None:
     assert await read([make_part(headers)]) == ([], b"RIFF")
 
 
@@ -163,10 +172,10 @@ async def test_a_body_of_another_type_is_refused_by_name() -> None:
         await read([b""], ("multipart/form-data", {}))
 
 
-async def test_a_query_can_carry_title_and_bitrate_and_never_credentials() -> None:
-    assert await read([b"RIFF"], ("audio/wav", {}), (("title", "x"),)) == ([Field("title", "x")], b"RIFF")
+async def test_the_query_of_a_bare_wav_has_title_and_bitrate_but_never_credentials() -> None:
+    assert await read([b"RIFF"], ("audio/wav", {}), (("title", "x"),)) == ([FormField("title", "x")], b"RIFF")
     both = (("bitrate_kbps", "192"), ("title", "x"))
-    assert await read([b"RIFF"], ("audio/wav", {}), both) == ([Field(*each) for each in both], b"RIFF")
+    assert await read([b"RIFF"], ("audio/wav", {}), both) == ([FormField(*each) for each in both], b"RIFF")
     with pytest.raises(InvalidRequest, match="'title'; allowed, once each"):
         await read([b"RIFF"], ("audio/wav", {}), (("title", "x"), *both))
     with pytest.raises(InvalidRequest, match="'token'; allowed, once each"):
@@ -176,7 +185,7 @@ async def test_a_query_can_carry_title_and_bitrate_and_never_credentials() -> No
 
 
 @given(st.binary(max_size=300))
-async def test_no_body_whatever_breaks_the_reading(body: bytes) -> None:
+async def test_no_body_breaks_the_reader(body: bytes) -> None:
     for content in (body, make_form(("audio", body)), b"--XyZ\r\n" + body):
         try:
             await read([content])

@@ -59,7 +59,11 @@ class Record(Base):
     published_at: Mapped[datetime | None]
     # By which the upload is recognised when it is sent again; null without one, and a day after publishing.
     idempotency_key: Mapped[str | None]
-    # Once ready, with a key: the bitrate_kbps that the upload asked for, of which the MP3 may have less.
+    # The bitrate that the upload asked for, or the default; the MP3 may have a lower one. An upload that
+    # repeats the idempotency key must ask for the same.
+    requested_bitrate_kbps: Mapped[int | None]
+    # What the version before this one reads and writes instead of requested_bitrate_kbps. The next version
+    # drops it.
     idempotency_options: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""The composition root of the records service: everything it is made of, in the order in which it starts."""
+"""The composition root of the records service: all its parts, in the order in which they start."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,15 +15,7 @@ from common.methods import with_options
 from common.openapi import make_document, make_openapi
 from common.problems import render
 from records import openapi
-from records.routes import (
-    Backend,
-    get_record,
-    get_record_audio,
-    get_record_waveform,
-    get_records,
-    post_record,
-    remove_record,
-)
+from records.routes import HANDLERS, RunningService
 from records.settings import Settings
 from records.storage import open_store
 from records.sweeper import run_sweeper
@@ -31,20 +23,20 @@ from records.uploads import Uploads
 
 
 def create_app(settings: Settings) -> Litestar:
-    """The records service for these settings; nothing is opened before its lifespan begins."""
+    """Returns the records service for these settings. It opens nothing before its lifespan begins."""
 
-    backend: Backend
+    service: RunningService
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        nonlocal backend
+        nonlocal service
         engine = make_engine(settings.database_url, settings.database_password)
         async with aclosing(Reader(engine)) as reader, open_store(settings.store) as store:
             uploads = Uploads(engine, store, settings)
             sweeper = asyncio.create_task(
                 run_sweeper(engine, store, settings.lease_seconds, settings.sweep_seconds)
             )
-            backend = Backend(engine, reader, store, uploads, settings)
+            service = RunningService(engine, reader, store, uploads, settings)
             try:
                 yield
             finally:
@@ -55,34 +47,27 @@ def create_app(settings: Settings) -> Litestar:
                 await engine.dispose()
 
     async def check_postgres() -> None:
-        await check_database(backend.engine)
+        await check_database(service.engine)
 
     async def check_store() -> None:
-        await backend.store.check()
+        await service.store.check()
 
-    # Not from app.state, of which Litestar makes a copy for every request.
-    def provide_backend() -> Backend:
-        return backend
+    # Not app.state: Litestar copies it for every request.
+    def provide_service() -> RunningService:
+        return service
 
     return Litestar(
         route_handlers=[
             Router(
                 "/",
-                route_handlers=with_options(
-                    post_record,
-                    get_records,
-                    get_record,
-                    remove_record,
-                    get_record_audio,
-                    get_record_waveform,
-                ),
+                route_handlers=with_options(*HANDLERS),
                 middleware=[HostCheck(settings)],
             ),
             *with_options(make_document("records")),
             *make_health_routes({"PostgreSQL": check_postgres, "object store": check_store}),
         ],
-        # One: for several of them Litestar starts a group of tasks in every request.
-        dependencies={"backend": Provide(provide_backend, sync_to_thread=False)},
+        # Keep one dependency: with several, Litestar starts a task group per request.
+        dependencies={"service": Provide(provide_service, sync_to_thread=False)},
         before_send=make_cors(settings),
         lifespan=[lifespan],
         exception_handlers={Exception: render},

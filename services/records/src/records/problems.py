@@ -1,57 +1,57 @@
-"""What can go wrong with a record, as the client sees it."""
+"""The problems of the records service, as the client sees them."""
 
 from common.problems import RETRY_AFTER_SECONDS, InvalidRequest, Problem, Unavailable
 
 
 class InvalidForm(InvalidRequest):
-    """The multipart body is malformed, or a field is missing, unknown or there twice."""
+    """The multipart body is malformed, or a form field is missing, unknown or there twice."""
 
     title = "The form is malformed"
 
 
 class CredentialsTooLate(InvalidRequest):
-    """The credentials stand behind an audio that is too long to be held back until they come."""
+    """The credentials follow an audio that is too long to wait for them in memory."""
 
     title = "The credentials come too late in the form"
 
 
 class UnknownRecord(Problem):
-    """There is no such record, or it is somebody else's."""
+    """The record is absent, not published, or another user's."""
 
     status_code = 404
     title = "There is no such record"
 
 
 class NoWaveform(Problem):
-    """The record is from before waveforms were made, and its WAV is not kept."""
+    """The record was made before waveforms were stored, and its WAV was not kept."""
 
     status_code = 404
     title = "The record has no waveform"
 
 
 class IdempotencyKeyInUse(Problem):
-    """An upload with the same key is under way; once it is done, its record is the answer to the key."""
+    """An upload with the same key is under way. When it is done, the key returns its record."""
 
     status_code = 409
     title = "An upload with this key is under way"
 
     def __init__(self, key: str) -> None:
         super().__init__(
-            f"An upload with the Idempotency-Key {key!r} is still under way;"
-            f" try again in {RETRY_AFTER_SECONDS} seconds.",
+            f"An upload with the Idempotency-Key {key!r} is still under way."
+            f" Try again in {RETRY_AFTER_SECONDS} seconds.",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
 
 
 class IdempotencyKeyReused(Problem):
-    """The key has made a record with other options: this is not the same upload sent again."""
+    """The key has made a record with other options, so this is a different upload."""
 
     status_code = 422
     title = "The key was used with other options"
 
 
 class PreconditionFailed(Problem):
-    """If-Match or If-Unmodified-Since does not fit the record (RFC 9110 section 13)."""
+    """If-Match or If-Unmodified-Since does not hold for the record (RFC 9110 section 13)."""
 
     status_code = 412
     title = "The record is not the one that was asked for"
@@ -65,33 +65,33 @@ class RangeNotSatisfiable(Problem):
 
 
 class RecordingTooLong(Problem):
-    """The WAV lasts longer than is converted."""
+    """The recording is longer than the limit."""
 
     status_code = 413
     title = "The recording is too long"
 
 
 class UnsupportedAudio(Problem):
-    """The body is no WAV, or one whose codec, depth or sample rate is not converted here."""
+    """The body is no WAV, or a WAV whose codec, bit depth or sample rate is not supported."""
 
     status_code = 415
     title = "The audio is not supported"
 
 
 class BrokenAudio(Problem):
-    """The body is a WAV whose header contradicts itself, or which holds no sound."""
+    """The WAV's header contradicts itself, or the WAV holds no sound."""
 
     status_code = 422
     title = "The WAV is broken"
 
 
 class Busy(Unavailable):
-    """As many uploads are under way as this instance takes."""
+    """This instance takes no more uploads at the moment."""
 
     title = "Too many uploads at once"
 
 
 class UploadInterrupted(Unavailable):
-    """The upload was given up (its lease ran out, or its user is gone); nothing of it is kept."""
+    """The upload's lease ran out, or its user was deleted. Nothing of the upload is kept."""
 
     title = "The upload was given up"

@@ -1,39 +1,35 @@
-"""Ends what was left behind: uploads whose lease ran out, and the objects of rows that are to go.
+"""Removes what ended uploads and deletions left behind: rows, objects and multipart uploads.
 
-Every instance has a sweeper; an advisory lock lets one at a time work. It never lists the bucket: the rows
-say which keys may exist.
+Every instance runs a sweeper; an advisory lock lets one work at a time. A sweeper never lists the bucket,
+because the rows say which object keys may exist.
 """
 
 import asyncio
 from datetime import timedelta
-from typing import Any
 
 import structlog
-from sqlalchemy import Row, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.db import advisory_lock, execute
+from common.db import advisory_lock
 from common.problems import Problem
-from common.tables import Record
+from records import sql
 from records.storage import REQUEST_TIMEOUT_SECONDS, ObjectStore
 
 log = structlog.get_logger()
 
 ADVISORY_LOCK = 0x5357_4545
 BATCH = 1000
-# After so many the store is probably away, and the round is given up.
+# After this many failures the store is probably away, so the sweep ends.
 MAX_FAILURES = 3
-# For so long after its record was published, a key is answered with it.
-IDEMPOTENCY_KEYS_KEPT = timedelta(hours=24)
 
 
 async def run_sweeper(
     engine: AsyncEngine, store: ObjectStore, lease_seconds: int, every_seconds: int
 ) -> None:
-    """Sweeps for ever. A sweep that fails is logged and tried again: Postgres or the store is away."""
+    """Sweeps for ever. If PostgreSQL or the store is away, logs the failure and tries again later."""
     while True:
         try:
-            await sweep_alone(engine, store, lease_seconds)
+            await sweep_if_alone(engine, store, lease_seconds)
         except Problem as problem:
             log.warning("the sweep failed", detail=problem.detail)
         except Exception:
@@ -41,50 +37,26 @@ async def run_sweeper(
         await asyncio.sleep(every_seconds)
 
 
-async def sweep_alone(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> None:
-    """Sweeps where no other instance is at it; otherwise does nothing."""
+async def sweep_if_alone(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> None:
+    """Sweeps if no other instance is sweeping; otherwise does nothing."""
     async with advisory_lock(engine, ADVISORY_LOCK) as is_alone:
         if is_alone:
             await sweep(engine, store, lease_seconds)
 
 
 async def sweep(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> None:
-    """One round: forgets old keys, buries what is expired, then looks after every tombstone.
+    """Forgets old idempotency keys, gives up expired uploads, and then works on every tombstone that is due.
 
-    A tombstone goes when its object and its open uploads were seen gone twice, at least a lease and the
-    longest PUT apart, so that the late PUT of a process that was paused is still caught.
+    A tombstone is removed when its object and its multipart uploads were seen gone twice. The two looks are
+    at least a lease and the longest PUT apart, so that the late PUT of a paused process is still caught.
     """
-    # Those of a user who is being deleted are left for later: to wait for them could be a deadlock.
-    old_keys = (
-        select(Record.id)
-        .where(Record.idempotency_key.is_not(None), Record.published_at < func.now() - IDEMPOTENCY_KEYS_KEPT)
-        .with_for_update(skip_locked=True)
-    )
-    await execute(
-        engine,
-        update(Record).where(Record.id.in_(old_keys)).values(idempotency_key=None, idempotency_options=None),
-    )
-    await execute(
-        engine,
-        update(Record)
-        .where(Record.state == "uploading", Record.lease_until < func.now())
-        .values(state="deleting", lease_until=None),
-    )
-    # Committed: from here on none of these can be published any more.
+    await sql.forget_old_idempotency_keys(engine)
+    await sql.give_up_expired_uploads(engine)
     between_looks = timedelta(seconds=lease_seconds + REQUEST_TIMEOUT_SECONDS)
-    is_due = or_(Record.gone_since.is_(None), Record.gone_since < func.now() - between_looks)
-    tombstones = await execute(
-        engine,
-        select(Record.id, Record.object_key, Record.gone_since)
-        .where(Record.state == "deleting", is_due)
-        # In any order, so that some that the store refuses do not stand in front of the others for ever.
-        .order_by(func.random())
-        .limit(BATCH),
-    )
     failures = 0
-    for row in tombstones:
+    for tombstone in await sql.find_due_tombstones(engine, between_looks, BATCH):
         try:
-            await _look_after(engine, store, row)
+            await _work_on(engine, store, tombstone)
         except Problem as problem:
             log.warning("a tombstone was left for later", detail=problem.detail)
             failures += 1
@@ -92,11 +64,10 @@ async def sweep(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> 
                 raise
 
 
-async def _look_after(engine: AsyncEngine, store: ObjectStore, row: Row[Any]) -> None:
-    this = (Record.id == row.id, Record.state == "deleting")
-    if await store.remove(row.object_key):
-        await execute(engine, update(Record).where(*this).values(gone_since=None))
-    elif row.gone_since is None:
-        await execute(engine, update(Record).where(*this).values(gone_since=func.now()))
+async def _work_on(engine: AsyncEngine, store: ObjectStore, tombstone: sql.Tombstone) -> None:
+    if await store.remove(tombstone.object_key):
+        await sql.note_found(engine, tombstone)
+    elif tombstone.gone_since is None:
+        await sql.note_gone(engine, tombstone)
     else:
-        await execute(engine, delete(Record).where(*this, Record.gone_since == row.gone_since))
+        await sql.remove_tombstone(engine, tombstone)

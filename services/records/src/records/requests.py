@@ -1,0 +1,132 @@
+"""Reads the queries and headers of requests. Every reader raises InvalidRequest for a value that is not
+allowed.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+from litestar import Request
+
+from common.credentials import Credentials, parse_authorization
+from common.problems import InvalidCredentials, InvalidRequest
+from common.queries import refuse_others
+from common.text import parse_uuid
+from records import openapi
+from records.documents import RecordDocument
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+CURSOR = re.compile(openapi.CURSOR)
+IDEMPOTENCY_KEY = re.compile(openapi.IDEMPOTENCY_KEY)
+DEFAULT_PAGE, MAX_PAGE = 50, 100
+PAGE_PARAMETERS = ("limit", "cursor")
+# Query parameters of a waveform, by the names of Waveform.coarsen's.
+RESOLUTIONS = {"samples_per_pixel": "samples_per_pixel", "points": "max_pixels"}
+# Nine digits keep every count of a waveform below 2**31, on which its readers may rely.
+COUNT = re.compile("[1-9][0-9]{0,8}", re.ASCII)
+
+
+def reject_query(request: Request[Any, Any, Any]) -> None:
+    """Accepts no query parameters at all."""
+    refuse_others(request.query_params.multi_items())
+
+
+def read_upload_query(request: Request[Any, Any, Any]) -> list[tuple[str, str]]:
+    """Returns the query parameters of an upload, which must be UTF-8. Litestar would put U+FFFD there."""
+    try:
+        text = request.scope["query_string"].decode("ascii")
+        return parse_qsl(text, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidRequest("The query is not percent-encoded UTF-8. Escape its other characters.") from None
+
+
+def read_idempotency_key(request: Request[Any, Any, Any]) -> str | None:
+    """Returns the Idempotency-Key of an upload, or None without one."""
+    keys = request.headers.getall("idempotency-key", [])
+    if len(keys) > 1 or not all(IDEMPOTENCY_KEY.fullmatch(key) for key in keys):
+        raise InvalidRequest(
+            "Send the header Idempotency-Key once, with 1 to 255 visible ASCII characters, such as a UUID."
+        )
+    return keys[0] if keys else None
+
+
+def read_page(request: Request[Any, Any, Any]) -> tuple[int, tuple[datetime, UUID] | None]:
+    """Returns how many records to list, and the creation time and id behind which the page begins."""
+    query = request.query_params
+    refuse_others(query.multi_items(), PAGE_PARAMETERS)
+    limit = query.get("limit", str(DEFAULT_PAGE))
+    if not COUNT.fullmatch(limit) or int(limit) > MAX_PAGE:
+        raise InvalidRequest(
+            f"The parameter 'limit' is {limit[:100]!r}. It must be a whole number from 1 to {MAX_PAGE}."
+        )
+    if "cursor" not in query:
+        return int(limit), None
+    cursor = CURSOR.fullmatch(query["cursor"])
+    if not cursor:
+        raise InvalidRequest(
+            "The parameter 'cursor' is not the next_cursor of a page. Leave it out for the first page."
+        )
+    return int(limit), (EPOCH + timedelta(microseconds=int(cursor[1])), UUID(cursor[2]))
+
+
+def make_cursor(last: RecordDocument) -> str:
+    """Returns the cursor of the page behind this record; `read_page` reads it."""
+    return f"{(last.created_at - EPOCH) // timedelta(microseconds=1)}-{last.id}"
+
+
+def read_link(request: Request[Any, Any, Any]) -> tuple[UUID, UUID]:
+    """Returns the record's id and the user's id of a link."""
+    return _read_uuid(request, "id"), _read_uuid(request, "user")
+
+
+def read_is_attachment(request: Request[Any, Any, Any]) -> bool:
+    """Returns whether the browser shall save the MP3 instead of playing it."""
+    values = request.query_params.getall("download", ["0"])
+    if values not in (["0"], ["1"]):
+        raise InvalidRequest("Send the parameter 'download' at most once: 1 saves the MP3, 0 plays it.")
+    return values == ["1"]
+
+
+def read_listener(request: Request[Any, Any, Any]) -> Credentials | UUID:
+    """Returns who asks for a waveform: the header's credentials, or the `user` of the record's link.
+
+    Raises InvalidCredentials without either.
+    """
+    header = request.headers.get("authorization")
+    if header and "user" in request.query_params:
+        raise InvalidRequest(
+            "The user is there twice. Send either an Authorization header or the parameter 'user'."
+        )
+    if credentials := parse_authorization(header):
+        return credentials
+    if "user" not in request.query_params:
+        raise InvalidCredentials(
+            "Send an Authorization header, or the parameter 'user' of the record's link."
+        )
+    return _read_uuid(request, "user")
+
+
+def read_resolution(request: Request[Any, Any, Any]) -> dict[str, int]:
+    """Returns the keyword argument for Waveform.coarsen, or none."""
+    parameters = list(request.query_params.multi_items())
+    refuse_others(parameters, (*RESOLUTIONS, "user"))
+    given = [(name, value) for name, value in parameters if name in RESOLUTIONS]
+    if len(given) > 1:
+        raise InvalidRequest("Send only one of the parameters 'samples_per_pixel' and 'points'.")
+    for name, value in given:
+        if not COUNT.fullmatch(value):
+            raise InvalidRequest(
+                f"The parameter {name!r} is {value[:100]!r}. It must be a whole number from 1 to 999999999."
+            )
+    return {RESOLUTIONS[name]: int(value) for name, value in given}
+
+
+def _read_uuid(request: Request[Any, Any, Any], name: str) -> UUID:
+    values = request.query_params.getall(name, [])
+    try:
+        (value,) = values
+        return parse_uuid(value)
+    except ValueError:
+        raise InvalidRequest(f"The link needs the parameter {name!r} once, and it must be a UUID.") from None

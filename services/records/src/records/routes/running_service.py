@@ -1,0 +1,32 @@
+"""What a started instance of the service holds, for its handlers."""
+
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from litestar import Request
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.credentials import require_credentials
+from common.db import Reader
+from records.settings import Settings
+from records.sql import find_user
+from records.storage import ObjectStore
+from records.uploads import Uploads
+
+
+class RunningService(NamedTuple):
+    """Connections, uploads and settings of a started instance."""
+
+    engine: AsyncEngine
+    reader: Reader
+    store: ObjectStore
+    uploads: Uploads
+    settings: Settings
+
+    async def authenticate(self, request: Request[Any, Any, Any]) -> UUID:
+        """Returns the id of the user whose credentials are in the header. Raises InvalidCredentials."""
+        return await find_user(self.engine, require_credentials(request.headers.get("authorization")))
+
+    def link_origin(self, request: Request[Any, Any, Any]) -> str:
+        """Returns PUBLIC_URL, or the scheme, host and port that the client used."""
+        return self.settings.public_url.rstrip("/") or f"{request.url.scheme}://{request.headers['host']}"

@@ -1,0 +1,343 @@
+"""All SQL of the records service: uploads, reads, deletions, and the sweeper's statements.
+
+Statements that every upload or download needs are constants: building one takes as long as running it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    Integer,
+    Interval,
+    String,
+    Uuid,
+    and_,
+    bindparam,
+    delete,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.credentials import Credentials, narrow, wrong_credentials
+from common.db import DriverStatement, Reader, execute
+from common.tables import Record, User
+from records.audio import Properties, Waveform
+from records.documents import COLUMNS, RecordDocument
+from records.problems import IdempotencyKeyInUse, NoWaveform, UnknownRecord
+from records.storage import StoredObject
+
+# A published record answers to its idempotency key for this long.
+IDEMPOTENCY_KEY_LIFETIME = timedelta(hours=24)
+
+DOCUMENT_COLUMNS = tuple(getattr(Record, name) for name in COLUMNS)
+RECORD_ID = bindparam("record_id", type_=Uuid())
+OWNER_ID = bindparam("owner_id", type_=Uuid())
+# Not named like the column: SQLAlchemy reserves the names of columns in an INSERT.
+IDEMPOTENCY_KEY = bindparam("key", type_=String())
+LEASE_UNTIL = func.now() + bindparam("lease", type_=Interval())
+IS_PUBLISHED = (
+    Record.id == RECORD_ID,
+    Record.user_id == OWNER_ID,
+    Record.state == "ready",
+)
+IS_UPLOADING = (Record.id == RECORD_ID, Record.state == "uploading")
+# An upload can reserve its row while its user is being deleted. The deletion may have scanned the table
+# before this row existed, so publishing checks the user again.
+USER_EXISTS = select(User.id).where(User.id == Record.user_id, User.deleted_at.is_(None)).exists()
+
+FIND_USER = narrow(select(User.id))
+# Inserts no row if nobody has the credentials, or if the user has used the idempotency key.
+RESERVE = (
+    insert(Record)
+    .from_select(
+        ["id", "user_id", "lease_until", "object_key", "idempotency_key"],
+        narrow(
+            select(
+                RECORD_ID,
+                User.id,
+                LEASE_UNTIL,
+                func.concat(User.id, "/", RECORD_ID, ".mp3"),
+                IDEMPOTENCY_KEY,
+            )
+        ),
+    )
+    .on_conflict_do_nothing()
+    .returning(Record.id, Record.object_key)
+)
+# The version before this one wrote the bitrate into idempotency_options only.
+REQUESTED_BITRATE_KBPS = func.coalesce(
+    Record.requested_bitrate_kbps, Record.idempotency_options["bitrate_kbps"].astext.cast(Integer)
+)
+# Returns a row of nulls if the credentials are right and the idempotency key is unused.
+FIND_EARLIER_UPLOAD = narrow(
+    select(*DOCUMENT_COLUMNS, Record.state, REQUESTED_BITRATE_KBPS.label("requested_bitrate_kbps"))
+    .select_from(User)
+    .outerjoin(
+        Record,
+        and_(
+            Record.user_id == User.id,
+            Record.idempotency_key == IDEMPOTENCY_KEY,
+            Record.state != "deleting",
+        ),
+    )
+)
+RENEW_LEASE = update(Record).where(*IS_UPLOADING).values(lease_until=LEASE_UNTIL).returning(Record.id)
+# `publish` passes the other columns as further parameters with the columns' names.
+PUBLISH = (
+    update(Record)
+    .where(*IS_UPLOADING, USER_EXISTS)
+    .values(state="ready", lease_until=None, published_at=func.now())
+    .returning(*DOCUMENT_COLUMNS)
+)
+GIVE_UP = update(Record).where(*IS_UPLOADING).values(state="deleting", lease_until=None)
+FIND_STATE = select(Record.state).where(Record.id == RECORD_ID)
+FORGET = delete(Record).where(*IS_UPLOADING)
+
+FIND_RECORD = DriverStatement(select(*DOCUMENT_COLUMNS, Record.object_key).where(*IS_PUBLISHED))
+# A statement of its own: FIND_RECORD runs at every download and must not read the 32 KiB of a waveform.
+FIND_WAVEFORM = DriverStatement(
+    select(*DOCUMENT_COLUMNS, Record.waveform, Record.waveform_samples_per_pixel).where(*IS_PUBLISHED)
+)
+DELETE_RECORD = update(Record).where(*IS_PUBLISHED).values(state="deleting").returning(Record.id)
+
+
+class Reservation(NamedTuple):
+    """The row of an upload under way."""
+
+    record_id: UUID
+    object_key: str
+
+
+class EarlierUpload(NamedTuple):
+    """The upload that has used an idempotency key before."""
+
+    record: RecordDocument
+    requested_bitrate_kbps: int | None
+    """None if the upload did not state a bitrate and its version did not note the default."""
+
+
+class FinishedUpload(NamedTuple):
+    """Everything that an upload learns about its record and that publishing writes into the row."""
+
+    title: str | None
+    stored_object: StoredObject
+    properties: Properties
+    waveform: Waveform
+    requested_bitrate_kbps: int
+    idempotency_key: str | None
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The values by the names of the columns."""
+        return {
+            "title": self.title,
+            **self.stored_object._asdict(),
+            **asdict(self.properties),
+            "waveform": self.waveform.peaks,
+            "waveform_samples_per_pixel": self.waveform.samples_per_pixel,
+            "requested_bitrate_kbps": self.requested_bitrate_kbps,
+            # The version before this one reads it; the next version drops the column.
+            "idempotency_options": (
+                {"bitrate_kbps": self.requested_bitrate_kbps} if self.idempotency_key else None
+            ),
+        }
+
+
+class Tombstone(NamedTuple):
+    """A row whose object is to be removed."""
+
+    record_id: UUID
+    object_key: str
+    gone_since: datetime | None
+    """When the sweeper first found neither object nor multipart upload; None if it has not yet."""
+
+
+async def find_user(engine: AsyncEngine, credentials: Credentials) -> UUID:
+    """Returns the id of the user who has the credentials. Raises InvalidCredentials if nobody has them."""
+    rows = await execute(engine, FIND_USER, credentials.parameters)
+    if not rows:
+        raise wrong_credentials()
+    return UUID(str(rows[0].id))
+
+
+async def reserve(
+    engine: AsyncEngine, credentials: Credentials, lease_seconds: int, idempotency_key: str | None = None
+) -> Reservation | EarlierUpload:
+    """Checks the credentials and inserts the row in one statement. Of two uploads with one key, one inserts a
+    row.
+
+    Returns the EarlierUpload if the user's key has made a record.
+    Raises InvalidCredentials if nobody has the credentials, and IdempotencyKeyInUse while another upload with
+    the key is under way.
+    """
+    parameters = {**credentials.parameters, "key": idempotency_key}
+    while True:
+        new_row = {"record_id": uuid4(), "lease": timedelta(seconds=lease_seconds)}
+        if rows := await execute(engine, RESERVE, {**parameters, **new_row}):
+            return Reservation(rows[0].id, rows[0].object_key)
+        if not idempotency_key:
+            raise wrong_credentials()
+        rows = await execute(engine, FIND_EARLIER_UPLOAD, parameters)
+        if not rows:
+            raise wrong_credentials()
+        (row,) = rows
+        if row.state == "uploading":
+            raise IdempotencyKeyInUse(idempotency_key)
+        if row.state:
+            return EarlierUpload(RecordDocument.from_row(row._mapping), row.requested_bitrate_kbps)
+        # The upload that had the key failed between the two statements, so the key is free again.
+
+
+async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) -> bool:
+    """Renews the lease. Returns False if the upload has been given up."""
+    values = {"record_id": record_id, "lease": timedelta(seconds=lease_seconds)}
+    return bool(await execute(engine, RENEW_LEASE, values))
+
+
+async def publish(engine: AsyncEngine, record_id: UUID, finished: FinishedUpload) -> RecordDocument | None:
+    """Makes the row `ready`. Returns None if the upload has been given up or its user is deleted."""
+    rows = await execute(engine, PUBLISH, {"record_id": record_id, **finished.columns})
+    return RecordDocument.from_row(rows[0]._mapping) if rows else None
+
+
+async def give_up(engine: AsyncEngine, record_id: UUID) -> bool:
+    """Turns the row of an unfinished upload into a tombstone. Returns False if the row is `ready` after all.
+
+    The row is `ready` if the response to `publish` was lost. The record then stays, although no client was
+    told.
+    """
+    await execute(engine, GIVE_UP, {"record_id": record_id})
+    rows = await execute(engine, FIND_STATE, {"record_id": record_id})
+    return not rows or rows[0].state != "ready"
+
+
+async def forget(engine: AsyncEngine, record_id: UUID) -> None:
+    """Deletes the row of an upload that never touched the object store."""
+    await execute(engine, FORGET, {"record_id": record_id})
+
+
+async def find_record(reader: Reader, record_id: UUID, user_id: UUID) -> tuple[RecordDocument, str]:
+    """Returns the record and its object key. This is the one check of every download.
+
+    Raises UnknownRecord if the record is absent, not published, or another user's.
+    """
+    row = await _find_published(reader, FIND_RECORD, record_id, user_id)
+    return RecordDocument.from_row(row), row["object_key"]
+
+
+async def find_waveform(reader: Reader, record_id: UUID, user_id: UUID) -> tuple[RecordDocument, Waveform]:
+    """Returns the record and its waveform.
+
+    Raises UnknownRecord as `find_record` does, and NoWaveform for a record made before waveforms were stored.
+    """
+    row = await _find_published(reader, FIND_WAVEFORM, record_id, user_id)
+    if row["waveform"] is None:
+        raise NoWaveform(
+            "This record was made before waveforms were stored. Upload its WAV again to get one."
+        )
+    return RecordDocument.from_row(row), Waveform(row["waveform_samples_per_pixel"], row["waveform"])
+
+
+async def list_records(
+    engine: AsyncEngine, user_id: UUID, limit: int, after: tuple[datetime, UUID] | None
+) -> list[RecordDocument]:
+    """Returns a user's records, newest first: those behind `after`, the creation time and id of a record."""
+    page = select(*DOCUMENT_COLUMNS).where(Record.user_id == user_id, Record.state == "ready")
+    if after:
+        page = page.where(tuple_(Record.created_at, Record.id) < after)
+    page = page.order_by(Record.created_at.desc(), Record.id.desc()).limit(limit)
+    return [RecordDocument.from_row(row._mapping) for row in await execute(engine, page)]
+
+
+async def delete_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> None:
+    """Turns the record into a tombstone; the sweeper removes its object and its row.
+
+    Raises UnknownRecord as `find_record` does.
+    """
+    if not await execute(engine, DELETE_RECORD, {"record_id": record_id, "owner_id": user_id}):
+        raise _unknown_record()
+
+
+async def forget_old_idempotency_keys(engine: AsyncEngine) -> None:
+    """Removes the idempotency keys that are older than IDEMPOTENCY_KEY_LIFETIME."""
+    # skip_locked leaves the rows of a user who is being deleted for the next sweep. Waiting for them could
+    # deadlock.
+    old_keys = (
+        select(Record.id)
+        .where(
+            Record.idempotency_key.is_not(None),
+            Record.published_at < func.now() - IDEMPOTENCY_KEY_LIFETIME,
+        )
+        .with_for_update(skip_locked=True)
+    )
+    await execute(
+        engine,
+        update(Record).where(Record.id.in_(old_keys)).values(idempotency_key=None, idempotency_options=None),
+    )
+
+
+async def give_up_expired_uploads(engine: AsyncEngine) -> None:
+    """Turns every upload whose lease has run out into a tombstone. After that, none of them can be
+    published.
+    """
+    await execute(
+        engine,
+        update(Record)
+        .where(Record.state == "uploading", Record.lease_until < func.now())
+        .values(state="deleting", lease_until=None),
+    )
+
+
+async def find_due_tombstones(
+    engine: AsyncEngine, between_looks: timedelta, limit: int
+) -> Sequence[Tombstone]:
+    """Returns tombstones that were not seen gone yet, or were seen gone `between_looks` ago."""
+    is_due = or_(Record.gone_since.is_(None), Record.gone_since < func.now() - between_looks)
+    rows = await execute(
+        engine,
+        select(Record.id, Record.object_key, Record.gone_since)
+        .where(Record.state == "deleting", is_due)
+        # The order is random, so that tombstones which the store refuses do not block the others for ever.
+        .order_by(func.random())
+        .limit(limit),
+    )
+    return [Tombstone(row.id, row.object_key, row.gone_since) for row in rows]
+
+
+async def note_found(engine: AsyncEngine, tombstone: Tombstone) -> None:
+    """Notes that the sweeper found and removed something in the store for this tombstone."""
+    await execute(engine, update(Record).where(*_is_tombstone(tombstone)).values(gone_since=None))
+
+
+async def note_gone(engine: AsyncEngine, tombstone: Tombstone) -> None:
+    """Notes that the store holds nothing for this tombstone now."""
+    await execute(engine, update(Record).where(*_is_tombstone(tombstone)).values(gone_since=func.now()))
+
+
+async def remove_tombstone(engine: AsyncEngine, tombstone: Tombstone) -> None:
+    """Deletes the row, unless another sweeper has changed it since it was read."""
+    is_unchanged = Record.gone_since == tombstone.gone_since
+    await execute(engine, delete(Record).where(*_is_tombstone(tombstone), is_unchanged))
+
+
+def _is_tombstone(tombstone: Tombstone) -> tuple[Any, ...]:
+    return Record.id == tombstone.record_id, Record.state == "deleting"
+
+
+async def _find_published(reader: Reader, statement: DriverStatement, record_id: UUID, user_id: UUID) -> Any:
+    row = await reader.fetch_row(statement, {"record_id": record_id, "owner_id": user_id})
+    if not row:
+        raise _unknown_record()
+    return row
+
+
+def _unknown_record() -> UnknownRecord:
+    return UnknownRecord("No record has this id and user. Use the link exactly as it was given.")
