@@ -1,5 +1,7 @@
 """The join of segments with encoders of their own: a valid stream that sounds like one encoding."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,14 +53,14 @@ def encode_in_segments(samples: Samples, stream: Stream, cuts: list[int]) -> tup
     return mp3 + mp3_frames.take_all(), found
 
 
-def worst_stretch_db(ours: NDArray[np.float64], theirs: NDArray[np.float64], mp3_frame_samples: int) -> float:
+def worst_excerpt_db(ours: NDArray[np.float64], theirs: NDArray[np.float64], mp3_frame_samples: int) -> float:
     """Returns by how much our worst 8 MP3 frames are worse. What nobody can hear in both counts as equal."""
     size = 8 * mp3_frame_samples
-    stretches = [
+    excerpts = [
         (ours[start : start + size], theirs[start : start + size])
         for start in range(0, len(ours) - size, size)
     ]
-    return max(max(power_db(a), -75) - max(power_db(b), -75) for a, b in stretches)
+    return max(max(power_db(a), -75) - max(power_db(b), -75) for a, b in excerpts)
 
 
 def hush_and_noise(seconds: float, rate: int, channels: int) -> Samples:
@@ -76,7 +78,12 @@ def noise(seconds: float, rate: int, channels: int) -> Samples:
     return samples_of(wavs.noise(seconds, rate, channels))
 
 
-SOUNDS = {"music": music, "noise": noise, "silence": silence, "hush and noise": hush_and_noise}
+SOUNDS: dict[str, Callable[[float, int, int], Samples]] = {
+    "music": music,
+    "noise": noise,
+    "silence": silence,
+    "hush and noise": hush_and_noise,
+}
 
 
 @pytest.mark.parametrize("stream", STREAMS, ids=str)
@@ -97,7 +104,7 @@ def test_a_joined_stream_is_valid_and_sounds_like_one_encoding(stream: Stream, s
     ours, theirs = errors(samples, joined), errors(samples, serial)
     assert ours.shape == theirs.shape
     assert power_db(ours) - power_db(theirs) <= 0.05
-    assert worst_stretch_db(ours, theirs, mp3_frame_samples) <= 3
+    assert worst_excerpt_db(ours, theirs, mp3_frame_samples) <= 3
 
 
 @settings(max_examples=25)

@@ -57,15 +57,17 @@ def test_a_last_job_that_is_added_behind_a_thread_waits_for_the_next_thread() ->
     reports = run_jobs(segment)
     # The thread has found no further job, but the event loop does not know that yet.
     segment.add_job(make_job(20_000, 44_100, is_last=True))
-    assert segment.state is State.LAST_JOB_ENCODING
+    states = [segment.state]
     for report in reports:
         segment.job_done(*report)
     segment.thread_ended()
-    assert (segment.state, segment.has_jobs) == (State.LAST_JOB_WAITING, True)
+    states.append(segment.state)
+    assert segment.has_jobs
     segment.thread_started()
     for report in run_jobs(segment):
         segment.job_done(*report)
-    assert segment.state is State.FINISHED
+    states.append(segment.state)
+    assert states == [State.LAST_JOB_ENCODING, State.LAST_JOB_WAITING, State.FINISHED]
 
 
 def test_dropped_jobs_are_not_encoded() -> None:
