@@ -1,4 +1,4 @@
-"""Writes docs/openapi: both documents as the services serve them, and requests to try (`just openapi`)."""
+"""Writes docs/openapi: the documents that the services serve, and example requests (`just openapi`)."""
 
 import json
 from pathlib import Path
@@ -24,14 +24,14 @@ PREFACE = """\
 @new_token =
 @wav = recording.wav
 """
-# What the parameters are that an operation cannot do without.
+# The variables for the required parameters of the operations.
 VARIABLES = {"record_id": "record", "id": "record", "user": "user"}
-# Behind the renewal of the token, whose answer it needs.
+# This request comes last, because it needs the renewed token.
 LAST = ("DELETE", "/users/me")
 
 
 def make_apps() -> dict[str, Litestar]:
-    """Both services by name; nothing has to be there for them, as they are not started."""
+    """Returns both services by name. They are not started, so they need neither PostgreSQL nor MinIO."""
     store = records.settings.StoreSettings(s3_endpoint="http://minio", s3_access_key="", s3_secret_key="")
     return {
         "users": users.app.create_app(users.settings.Settings(database_url="postgresql://")),
@@ -42,12 +42,12 @@ def make_apps() -> dict[str, Litestar]:
 
 
 def make_documents() -> dict[str, dict[str, Any]]:
-    """The documents by the names of their services."""
+    """Returns the documents by the names of their services."""
     return {name: app.openapi_schema.to_schema() for name, app in make_apps().items()}
 
 
 def make_requests(documents: dict[str, dict[str, Any]]) -> str:
-    """The file of requests, in an order in which they work: what ends a token or deletes comes last."""
+    """Returns the file of requests. Requests that end a token or delete something come last."""
     operations = [
         (method.upper(), path, operation)
         for document in documents.values()
@@ -85,7 +85,7 @@ def _write_request(method: str, path: str, operation: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Writes them, laid out to be read and compared."""
+    """Writes the files, indented so that people can read and compare them."""
     documents = make_documents()
     REQUESTS.write_text(make_requests(documents), encoding="utf-8")
     for name, document in documents.items():

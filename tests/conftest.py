@@ -1,18 +1,20 @@
-"""The stack that the tests run against: their own, or for the acceptance tests any that BASE_URL names."""
+"""The stack that the tests use: their own, or for the acceptance tests the deployment at BASE_URL."""
 
 import os
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
 from deploy.client import Client
 from deploy.local.stack import Stack
-from tests import coverage
+from tests import documented_responses
 from tests.stacks import temporary_stack
 
-# No clocks, and nothing is left on the disk.
+# Hypothesis sets no time limits and writes no files.
 settings.register_profile(
     "unhurried", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -20,32 +22,38 @@ settings.load_profile("unhurried")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Not in the processes that share the tests of one run among them.
+    # Only the main process of a run forgets; the workers of pytest-xdist have a `workerinput`.
     if not hasattr(config, "workerinput"):
-        coverage.forget()
+        documented_responses.forget()
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """A whole stack of real parts on free ports, with data that is deleted afterwards."""
+    """A whole stack on free ports, whose data is deleted after the session."""
     with temporary_stack(say=print) as stack:
         yield stack
 
 
 @pytest.fixture(scope="session")
 def base_url(request: pytest.FixtureRequest) -> str:
-    """Where the gateway under test answers."""
+    """The URL of the gateway under test."""
     return os.environ.get("BASE_URL") or request.getfixturevalue("stack").base_url
 
 
+@pytest.fixture(scope="session")
+def tls() -> ssl.SSLContext:
+    """The CA certificates. All clients share them, because loading them takes longer than most tests."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 @pytest.fixture
-def client(base_url: str) -> Iterator[Client]:
-    """A client with connections of its own."""
-    with Client(base_url) as client:
+def client(base_url: str, tls: ssl.SSLContext) -> Iterator[Client]:
+    """A client with its own connections."""
+    with Client(base_url, tls) as client:
         yield client
 
 
 @pytest.fixture
 def user(client: Client) -> dict[str, Any]:
-    """A fresh user: id, name, token, created_at."""
+    """A new user: id, name, token, created_at."""
     return client.create_user("Test")

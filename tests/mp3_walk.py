@@ -1,4 +1,4 @@
-"""Reads an MP3 frame by frame to see whether it is valid (ISO/IEC 11172-3 and 13818-3)."""
+"""Reads the MP3 frames of a stream and checks that the stream is valid (ISO/IEC 11172-3 and 13818-3)."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ BITRATES = {
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame; places are bytes in the stream of main data alone, without headers and side information."""
+    """One MP3 frame. Places count bytes of main data only, without headers and side information."""
 
     sample_rate: int
     bitrate_kbps: int
@@ -24,12 +24,12 @@ class Frame:
 
 
 def walk(mp3: bytes) -> list[Frame]:
-    """Returns all frames in order; AssertionError where a header is wrong or bytes are left."""
+    """Returns all MP3 frames in order; raises AssertionError if a header is wrong or bytes are left over."""
     frames: list[Frame] = []
     place = slot_begin = 0
     while place < len(mp3):
         head = int.from_bytes(mp3[place : place + 4], "big")
-        assert head >> 21 == 0x7FF, f"no frame at byte {place}"
+        assert head >> 21 == 0x7FF, f"no MP3 frame at byte {place}"
         version, layer, no_checksum = head >> 19 & 3, head >> 17 & 3, head >> 16 & 1
         assert version in SAMPLE_RATES
         assert (layer, no_checksum) == (1, 1)
@@ -39,7 +39,7 @@ def walk(mp3: bytes) -> list[Frame]:
         samples = 1152 if version == 3 else 576
         size = samples // 8 * bitrate * 1000 // rate + (head >> 9 & 1)
         side_bytes = {(3, 1): 17, (3, 2): 32}.get((version, channels), 9 if channels == 1 else 17)
-        assert place + size <= len(mp3), f"the frame at byte {place} is cut short"
+        assert place + size <= len(mp3), f"the MP3 frame at byte {place} is cut short"
         begin, bits = _read_side_info(mp3[place + 4 : place + 4 + side_bytes], version == 3, channels)
         slot_end = slot_begin + size - 4 - side_bytes
         data_begin = slot_begin - begin
@@ -53,18 +53,18 @@ def walk(mp3: bytes) -> list[Frame]:
 
 
 def assert_valid(frames: list[Frame]) -> None:
-    """All frames are of one kind, and no frame's main data overlap another's or come after its slot."""
+    """Checks that all MP3 frames have one format, and that their main data do not overlap or end too late."""
     kinds = {(frame.sample_rate, frame.bitrate_kbps, frame.channels) for frame in frames}
     assert len(kinds) == 1
     end = 0
     for number, frame in enumerate(frames):
-        assert frame.data_begin >= end, f"the main data of frame {number} begin in those of the one before"
+        assert frame.data_begin >= end, f"the main data of frames {number - 1} and {number} overlap"
         assert frame.data_end <= frame.slot_end, f"the main data of frame {number} end after its slot"
         end = frame.data_end
 
 
 def _read_side_info(side_info: bytes, is_mpeg1: bool, channels: int) -> tuple[int, int]:
-    """Returns main_data_begin in bytes, and how many bits of main data all granules have."""
+    """Returns main_data_begin in bytes, and the number of bits of main data in all granules."""
     bits = "".join(f"{byte:08b}" for byte in side_info)
     begin_bits, private_bits = (9, {1: 5, 2: 3}[channels]) if is_mpeg1 else (8, channels)
     place = begin_bits + private_bits + (4 * channels if is_mpeg1 else 0)

@@ -1,4 +1,4 @@
-"""Whole stacks of real parts on free ports, with data that is deleted afterwards."""
+"""Whole stacks (PostgreSQL, MinIO, both services, nginx) on free ports, whose data is deleted afterwards."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -7,19 +7,19 @@ from pathlib import Path
 
 from deploy.local.ports import Ports
 from deploy.local.stack import Stack
-from tests import coverage
+from tests import documented_responses
 
 
 @contextmanager
 def temporary_stack(
     settings: Mapping[str, str] | None = None, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[Stack]:
-    """A started stack, whose other parts go on when a test stops one."""
+    """Starts a stack. If a test stops one process, the other processes go on."""
     with tempfile.TemporaryDirectory(prefix="waxwing-test-") as folder:
         stack = Stack(Path(folder) / "stack", Ports.free(), settings, one_dies_all_stop=False)
         stack.start(say)
         try:
             yield stack
         finally:
-            coverage.keep(stack)
+            documented_responses.keep(stack)
             stack.stop()

@@ -1,52 +1,19 @@
-"""Who may do what: every route, everybody who may come, and the status that they get."""
+"""Who may do what: every route of tests/access_table.py, with every kind of credentials."""
 
 from base64 import b64encode
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
 from deploy.client import Client
-from tests.acceptance.answers import assert_problem
-from tests.acceptance.forms import FORM_TYPE, TINY_WAV, WAV_TYPE, Part, audio, basic, bearer, make_form
+from tests.access_table import COLUMNS, STATUSES, TwoUsers, User, send_to
+from tests.response_checks import assert_problem
+from tests.upload_requests import FORM_TYPE, TINY_WAV, FormPart, audio, basic, bearer, make_form
 
-User = dict[str, Any]
-
-# `other` is another user: with an account and records of its own, and no access to the owner's.
-# `wrong`, `rotated` and `deleted` are a wrong token, one that was renewed, and one of a user who is gone.
-# {record} and {user} are the owner's, so that in the column `deleted` both are gone.
-# Whoever has a link may listen, and see the waveform; but who says who it is says so once (400).
-HEAD, *ROWS = """
-                                             owner  other  wrong  rotated  deleted  nobody  malformed
-POST   /users                                  201    201    201      201      201     201        201
-GET    /users/me                               200    200    401      401      401     401        401
-HEAD   /users/me                               200    200    401      401      401     401        401
-DELETE /users/me                               204    204    401      401      401     401        401
-POST   /users/me/token                         200    200    401      401      401     401        401
-POST   /records                                201    201    401      401      401     401        401
-GET    /records                                200    200    401      401      401     401        401
-HEAD   /records                                200    200    401      401      401     401        401
-GET    /records/{record}                       200    404    401      401      401     401        401
-HEAD   /records/{record}                       200    404    401      401      401     401        401
-DELETE /records/{record}                       204    404    401      401      401     401        401
-GET    /records/{record}/waveform              200    404    401      401      401     401        401
-HEAD   /records/{record}/waveform              200    404    401      401      401     401        401
-GET    /records/{record}/waveform?user={user}  400    400    400      400      400     200        400
-HEAD   /records/{record}/waveform?user={user}  400    400    400      400      400     200        400
-GET    /record?id={record}&user={user}         200    200    200      200      404     200        200
-HEAD   /record?id={record}&user={user}         200    200    200      200      404     200        200
-GET    /healthz                                200    200    200      200      200     200        200
-GET    /readyz/users                           200    200    200      200      200     200        200
-GET    /readyz/records                         200    200    200      200      200     200        200
-""".strip().splitlines()
-COLUMNS = HEAD.split()
-TABLE = {
-    f"{method} {path}": dict(zip(COLUMNS, map(int, statuses), strict=True))
-    for method, path, *statuses in map(str.split, ROWS)
-}
-# The gateway's own: for every host, and with a 405 of its own.
+# The gateway's own routes accept any host and have a 405 of their own (test_gateway.py).
 HEALTH = ("GET /healthz", "GET /readyz/users", "GET /readyz/records")
 PROBLEMS = {400: "invalid-request", 401: "invalid-credentials", 404: "unknown-record"}
 MALFORMED = [
@@ -66,49 +33,29 @@ MALFORMED = [
 ]
 
 
-class Place(NamedTuple):
-    """A user with a record, and another one with one too."""
-
-    owner: User
-    record: dict[str, Any]
-    other: User
-
-
 @pytest.fixture
-def place(client: Client) -> Place:
+def users(client: Client) -> TwoUsers:
     owner, other = client.create_user("Owner"), client.create_user("Other")
     record, _ = (client.upload_stream([TINY_WAV], user["token"]) for user in (owner, other))
-    return Place(owner, record, other)
+    return TwoUsers(owner, record, other)
 
 
-def come_as(client: Client, place: Place, column: str) -> User:
-    """Makes true what the column says of the owner, and returns who comes."""
+def act_as(client: Client, users: TwoUsers, column: str) -> User:
+    """Brings about the state that the column names, and returns the user that sends the request."""
     match column:
         case "other":
-            return place.other
+            return users.other
         case "wrong":
-            return {**place.owner, "token": str(uuid4())}
+            return {**users.owner, "token": str(uuid4())}
         case "rotated":
-            assert client.http.post("/users/me/token", headers=bearer(place.owner)).status_code == 200
+            assert client.http.post("/users/me/token", headers=bearer(users.owner)).status_code == 200
         case "deleted":
-            assert client.http.delete("/users/me", headers=bearer(place.owner)).status_code == 204
-    return place.owner
-
-
-def send(client: Client, route: str, place: Place, headers: dict[str, Any]) -> httpx.Response:
-    """A request that is right but, perhaps, for who sends it."""
-    method, path = route.split()
-    path = path.format(record=place.record["id"], user=place.owner["id"])
-    match route.split():
-        case "POST", "/users":
-            return client.http.post(path, json={"name": "Ann"}, headers=headers)
-        case "POST", "/records":
-            return client.http.post(path, content=TINY_WAV, headers={**WAV_TYPE, **headers})
-    return client.http.request(method, path, headers=headers)
+            assert client.http.delete("/users/me", headers=bearer(users.owner)).status_code == 204
+    return users.owner
 
 
 def assert_refused(response: httpx.Response, status: int, name: str, says: str = "") -> dict[str, Any]:
-    """Checks that an answer is a problem, of which a HEAD shows the headers only, and returns it."""
+    """Checks that a response is a problem and returns it; after a HEAD, checks the headers."""
     if response.request.method != "HEAD":
         return assert_problem(response, status, name, says)
     assert (response.status_code, response.content) == (status, b"")
@@ -117,7 +64,7 @@ def assert_refused(response: httpx.Response, status: int, name: str, says: str =
 
 
 def assert_status(response: httpx.Response, status: int) -> dict[str, Any]:
-    """Checks an answer, and returns what a problem says apart from the request."""
+    """Checks status and headers of a response; returns a problem without its request id."""
     assert response.status_code == status, response.content[:500]
     assert ("WWW-Authenticate" in response.headers) == (status == 401)
     if status == 401:
@@ -132,131 +79,130 @@ def assert_status(response: httpx.Response, status: int) -> dict[str, Any]:
     return {member: value for member, value in problem.items() if member != "request_id"}
 
 
-def problem_of_a_stranger(client: Client, scheme: Callable[[User], dict[str, str]]) -> dict[str, Any]:
-    """What somebody hears who never was a user."""
+def problem_of_unknown_user(client: Client, scheme: Callable[[User], dict[str, str]]) -> dict[str, Any]:
+    """The problem that credentials get which never existed."""
     stranger = {"id": str(uuid4()), "token": str(uuid4())}
     return assert_status(client.http.get("/users/me", headers=scheme(stranger)), 401)
 
 
 @pytest.mark.parametrize("scheme", [bearer, basic])
 @pytest.mark.parametrize("column", ["owner", "other", "wrong", "rotated", "deleted"])
-@pytest.mark.parametrize("route", TABLE)
-def test_who_has_or_had_credentials_may_do_what_the_table_says(
-    client: Client, place: Place, route: str, column: str, scheme: Callable[[User], dict[str, str]]
+@pytest.mark.parametrize("route", STATUSES)
+def test_each_user_gets_the_status_in_the_table(
+    client: Client, users: TwoUsers, route: str, column: str, scheme: Callable[[User], dict[str, str]]
 ) -> None:
-    status = TABLE[route][column]
-    problem = assert_status(send(client, route, place, scheme(come_as(client, place, column))), status)
+    status = STATUSES[route][column]
+    problem = assert_status(send_to(client, route, users, scheme(act_as(client, users, column))), status)
     if problem and status == 401:
-        # Nobody learns whether there is such a user, or was one.
-        assert problem == problem_of_a_stranger(client, scheme)
+        # The problem does not tell whether the user exists or once existed.
+        assert problem == problem_of_unknown_user(client, scheme)
     if problem and status == 404:
-        absent = place._replace(record={"id": str(uuid4())})
-        assert problem == assert_status(send(client, route, absent, scheme(place.other)), 404)
+        absent = users._replace(record={"id": str(uuid4())})
+        assert problem == assert_status(send_to(client, route, absent, scheme(users.other)), 404)
     if column not in ("owner", "deleted"):
-        assert_untouched(client, place)
+        assert_untouched(client, users)
 
 
-@pytest.mark.parametrize("route", TABLE)
-def test_nobody_and_who_is_malformed_may_do_what_the_table_says(
-    client: Client, place: Place, route: str
+@pytest.mark.parametrize("route", STATUSES)
+def test_missing_and_malformed_credentials_get_the_status_in_the_table(
+    client: Client, users: TwoUsers, route: str
 ) -> None:
     for column, given in [("nobody", None), *(("malformed", each) for each in MALFORMED)]:
         headers = {} if given is None else {"Authorization": given.encode("latin-1")}
-        # An empty header says nothing.
-        status = TABLE[route][column if given else "nobody"]
-        assert_status(send(client, route, place, headers), status)
-    assert_untouched(client, place)
+        # An empty Authorization header counts as none.
+        status = STATUSES[route][column if given else "nobody"]
+        assert_status(send_to(client, route, users, headers), status)
+    assert_untouched(client, users)
 
 
-def assert_untouched(client: Client, place: Place) -> None:
+def assert_untouched(client: Client, users: TwoUsers) -> None:
     """Checks that the owner's record is still there."""
-    assert client.http.head(place.record["url"]).status_code == 200
+    assert client.http.head(users.record["url"]).status_code == 200
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_credentials_in_the_form_count_as_those_in_the_header(
-    client: Client, place: Place, column: str
+def test_credentials_in_a_form_get_the_status_of_those_in_a_header(
+    client: Client, users: TwoUsers, column: str
 ) -> None:
-    user = come_as(client, place, column)
+    user = act_as(client, users, column)
     match column:
         case "nobody":
             fields = []
         case "malformed":
-            fields = [Part("user_id", "me"), Part("token", "secret")]
+            fields = [FormPart("user_id", "me"), FormPart("token", "secret")]
         case _:
-            fields = [Part("user_id", user["id"]), Part("token", user["token"])]
+            fields = [FormPart("user_id", user["id"]), FormPart("token", user["token"])]
     response = client.http.post("/records", content=make_form(*fields, audio()), headers=FORM_TYPE)
-    problem = assert_status(response, TABLE["POST /records"][column])
+    problem = assert_status(response, STATUSES["POST /records"][column])
     if problem and column != "nobody":
-        assert problem == problem_of_a_stranger(client, basic)
+        assert problem == problem_of_unknown_user(client, basic)
 
 
 @pytest.mark.parametrize(
     "path", ["/record?id={record}&user={user}", "/records/{record}/waveform?user={user}"]
 )
-def test_a_link_with_anything_wrong_in_it_gets_one_answer(client: Client, place: Place, path: str) -> None:
-    owner, other, nobody = place.owner["id"], place.other["id"], uuid4()
-    record, absent = place.record["id"], uuid4()
-    pairs = [(record, other), (record, nobody), (absent, owner), (absent, nobody)]
-    answers = [client.http.get(path.format(record=each, user=user)) for each, user in pairs]
-    client.http.delete("/users/me", headers=bearer(place.owner)).raise_for_status()
-    answers.append(client.http.get(path.format(record=record, user=owner)))
-    problems = [assert_status(answer, 404) for answer in answers]
+def test_every_wrong_link_gets_the_same_response(client: Client, users: TwoUsers, path: str) -> None:
+    owner, other, unknown = users.owner["id"], users.other["id"], uuid4()
+    record, absent = users.record["id"], uuid4()
+    pairs = [(record, other), (record, unknown), (absent, owner), (absent, unknown)]
+    responses = [client.http.get(path.format(record=each, user=user)) for each, user in pairs]
+    client.http.delete("/users/me", headers=bearer(users.owner)).raise_for_status()
+    responses.append(client.http.get(path.format(record=record, user=owner)))
+    problems = [assert_status(response, 404) for response in responses]
     assert problems == [problems[0]] * 5
 
 
-@pytest.mark.parametrize("route", [route for route in TABLE if route not in HEALTH])
-def test_a_host_that_is_not_ours_is_refused_on_every_route(client: Client, place: Place, route: str) -> None:
-    response = send(client, route, place, {**bearer(place.owner), "Host": "evil.example"})
+@pytest.mark.parametrize("route", [route for route in STATUSES if route not in HEALTH])
+def test_every_route_refuses_an_unknown_host(client: Client, users: TwoUsers, route: str) -> None:
+    response = send_to(client, route, users, {**bearer(users.owner), "Host": "evil.example"})
     assert_refused(response, 421, "unknown-host", "ALLOWED_HOSTS")
-    assert_untouched(client, place)
+    assert_untouched(client, users)
 
 
-@pytest.mark.parametrize("route", TABLE)
-def test_headers_over_their_limit_are_refused_on_every_route(
-    client: Client, place: Place, route: str
-) -> None:
-    headers = {**bearer(place.owner), **{f"X-{number}": "x" * 8000 for number in range(5)}}
-    assert_status(send(client, route, place, headers), 400)
-    assert_untouched(client, place)
+@pytest.mark.parametrize("route", STATUSES)
+def test_every_route_refuses_headers_over_the_limit(client: Client, users: TwoUsers, route: str) -> None:
+    headers = {**bearer(users.owner), **{f"X-{number}": "x" * 8000 for number in range(5)}}
+    assert_status(send_to(client, route, users, headers), 400)
+    assert_untouched(client, users)
 
 
 @pytest.mark.parametrize(
-    "route", [route for route in TABLE if route not in (*HEALTH, "POST /records") and "/record?" not in route]
+    "route",
+    [route for route in STATUSES if route not in (*HEALTH, "POST /records") and "/record?" not in route],
 )
-def test_a_parameter_that_is_not_known_is_refused_on_every_route_but_a_link_s(
-    client: Client, place: Place, route: str
+def test_every_route_but_a_link_refuses_an_unknown_parameter(
+    client: Client, users: TwoUsers, route: str
 ) -> None:
     query = ("&" if "?" in route else "?") + "confirm=no"
-    # With a link's user there are no other credentials.
-    headers = {} if "?" in route else bearer(place.owner)
-    response = send(client, route + query, place, headers)
+    # A link's user and other credentials exclude each other.
+    headers = {} if "?" in route else bearer(users.owner)
+    response = send_to(client, route + query, users, headers)
     assert_refused(response, 400, "invalid-request", "'confirm'")
-    assert_untouched(client, place)
-    assert client.http.get("/users/me", headers=bearer(place.owner)).status_code == 200
+    assert_untouched(client, users)
+    assert client.http.get("/users/me", headers=bearer(users.owner)).status_code == 200
 
 
 ALLOWED = {
-    path: {route.split()[0] for route in TABLE if route.endswith(f" {path}")} | {"OPTIONS"}
-    for path in dict.fromkeys(route.split()[1] for route in TABLE if route not in HEALTH)
+    path: {route.split()[0] for route in STATUSES if route.endswith(f" {path}")} | {"OPTIONS"}
+    for path in dict.fromkeys(route.split()[1] for route in STATUSES if route not in HEALTH)
 }
 
 
 @pytest.mark.parametrize("path", ALLOWED)
-def test_every_other_method_is_refused_and_the_right_ones_named(
-    client: Client, place: Place, path: str
+def test_other_methods_are_refused_and_the_allowed_ones_are_named(
+    client: Client, users: TwoUsers, path: str
 ) -> None:
-    options = send(client, f"OPTIONS {path}", place, {})
+    options = send_to(client, f"OPTIONS {path}", users, {})
     assert options.status_code == 204
     assert {*options.headers["Allow"].split(", ")} == ALLOWED[path]
     for method in sorted({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW"} - ALLOWED[path]):
-        response = send(client, f"{method} {path}", place, bearer(place.owner))
+        response = send_to(client, f"{method} {path}", users, bearer(users.owner))
         assert {*response.headers["Allow"].split(", ")} == ALLOWED[path], method
         if method == "HEAD":
             assert response.status_code == 405
             assert response.headers["Content-Type"] == "application/problem+json"
         else:
-            # nginx, which refuses these two itself, does not name them.
+            # nginx refuses these two methods, and its problem does not name them.
             named = () if method in ("TRACE", "BREW") else (method,)
             assert_problem(response, 405, "method-not-allowed", *named)
-    assert_untouched(client, place)
+    assert_untouched(client, users)

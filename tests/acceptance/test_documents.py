@@ -1,4 +1,4 @@
-"""What describes the API is served with it: the documents, their page, and what each problem means."""
+"""The API serves its own description: OpenAPI documents, the page /docs, and a page for each problem."""
 
 import json
 import re
@@ -11,38 +11,38 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 
 from deploy.client import Client
-from tests.acceptance.answers import assert_json, assert_problem
-from tests.acceptance.forms import TINY_WAV, WAV_TYPE, basic, bearer
+from tests.response_checks import assert_json, assert_problem
+from tests.upload_requests import TINY_WAV, WAV_TYPE, basic, bearer
 
 FOLDER = Path(__file__).parents[2] / "docs" / "openapi"
 SERVICES = ["users", "records"]
-# What HTTP itself says of every answer, and of those that a browser could take for a page.
-UNTOLD = {"server", "date", "connection", "content-type", "content-length", "x-content-type-options"}
-AT_TIMES = {"idempotency-replayed"}
-FOREIGN = {"Host": "elsewhere.example"}
+# Headers that HTTP has on every response, and nosniff; the documents do not list them.
+UNDOCUMENTED = {"server", "date", "connection", "content-type", "content-length", "x-content-type-options"}
+OPTIONAL = {"idempotency-replayed"}
+UNKNOWN_HOST = {"Host": "elsewhere.example"}
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_document_is_served_as_it_stands_in_the_repository(client: Client, service: str) -> None:
+def test_a_served_document_is_the_one_in_the_repository(client: Client, service: str) -> None:
     served = assert_json(client.http.get(f"/openapi/{service}.json"), 200)
     assert served == json.loads((FOLDER / f"{service}.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_type_of_problem_leads_to_its_paragraph(client: Client, service: str) -> None:
+def test_the_type_of_every_problem_is_a_page_that_explains_it(client: Client, service: str) -> None:
     types = set(re.findall("/problems/[a-z-]+", client.http.get(f"/openapi/{service}.json").text))
     assert len(types) > 5
     for one in types:
-        answer = client.http.get(one)
-        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
-        assert one in answer.text
+        response = client.http.get(one)
+        assert (response.status_code, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+        assert one in response.text
 
 
 @pytest.mark.parametrize(
     "path",
     ["/problems", "/problems/", "/problems/nothing", "/docs/nothing", "/docs/a/b", "/openapi/nothing.json"],
 )
-def test_what_is_not_described_is_a_problem(client: Client, path: str) -> None:
+def test_an_unknown_page_is_a_problem(client: Client, path: str) -> None:
     assert_problem(client.http.get(path), 404, "unknown-route")
 
 
@@ -53,72 +53,70 @@ PAGES = [
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_says_which_methods_it_knows(client: Client, path: str) -> None:
+def test_a_page_names_its_methods(client: Client, path: str) -> None:
     options, put = client.http.options(path), client.http.put(path)
     assert options.status_code == 204
     assert_problem(put, 405, "method-not-allowed")
-    for answer in (options, put):
-        assert {*answer.headers["Allow"].split(", ")} == {"GET", "HEAD", "OPTIONS"}
+    for response in (options, put):
+        assert {*response.headers["Allow"].split(", ")} == {"GET", "HEAD", "OPTIONS"}
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_head_is_answered_with_the_headers_of_the_get(client: Client, path: str) -> None:
+def test_head_has_the_headers_of_get(client: Client, path: str) -> None:
     head, get = client.http.head(path), client.http.get(path)
     assert (head.status_code, head.content) == (200, b"")
     own = {"date", "x-request-id"}
-    told, expected = ({k: v for k, v in one.headers.items() if k not in own} for one in (head, get))
-    assert told == expected
+    received, expected = ({k: v for k, v in one.headers.items() if k not in own} for one in (head, get))
+    assert received == expected
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/"])
-def test_the_page_consists_of_what_is_served_here(client: Client, path: str) -> None:
+def test_the_page_loads_nothing_from_other_hosts(client: Client, path: str) -> None:
     page = client.http.get(path)
     assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert page.headers["Content-Security-Policy"].startswith("default-src 'self';")
-    parts = re.findall('(?:src|href)="(/[^"]*)"', page.text)
-    assert len(parts) == 4
-    for part in parts:
-        answer = client.http.get(part)
-        assert answer.status_code == 200
-        assert answer.headers["Content-Type"].split(";")[0] in ("text/css", "text/javascript")
+    paths = re.findall('(?:src|href)="(/[^"]*)"', page.text)
+    assert len(paths) == 4
+    for loaded in paths:
+        response = client.http.get(loaded)
+        assert response.status_code == 200
+        assert response.headers["Content-Type"].split(";")[0] in ("text/css", "text/javascript")
 
 
 def send_request(client: httpx.Client, request: str, variables: dict[str, str]) -> httpx.Response:
-    """Sends one request of requests.http as an editor would; `< file` is the WAV."""
+    """Sends one request of requests.http as an editor does; the WAV stands in for `< file`."""
     filled = re.sub(r"\{\{(\w+)\}\}", lambda name: variables[name[1]], request.strip())
     head, _, body = filled.partition("\n\n")
     first, *headers = head.splitlines()
-    method, address = first.split()
+    method, url = first.split()
     content = TINY_WAV if body.startswith("< ") else body.encode()
-    return client.request(
-        method, address, headers=dict(line.split(": ") for line in headers), content=content
-    )
+    return client.request(method, url, headers=dict(line.split(": ") for line in headers), content=content)
 
 
-def test_the_requests_to_try_work_from_top_to_bottom(client: Client) -> None:
+def test_the_requests_in_requests_http_succeed_from_top_to_bottom(client: Client) -> None:
     preface, *requests = (FOLDER / "requests.http").read_text(encoding="utf-8").split("\n### ")
     variables = dict(re.findall("^@(\\w+) = ?(.*)$", preface, re.MULTILINE))
     variables["gateway"] = str(client.http.base_url).rstrip("/")
     for request in requests:
         name, _, lines = request.partition("\n")
-        answer = send_request(client.http, lines, variables)
-        assert answer.is_success, (name, answer.text)
-        # What the preface says is to be filled in.
+        response = send_request(client.http, lines, variables)
+        assert response.is_success, (name, response.text)
+        # The preface asks the reader to fill in these variables.
         if name == "Create a user":
-            variables |= {"user": answer.json()["id"], "token": answer.json()["token"]}
+            variables |= {"user": response.json()["id"], "token": response.json()["token"]}
         elif name == "Upload a WAV":
-            variables["record"] = answer.json()["id"]
+            variables["record"] = response.json()["id"]
         elif name == "Get a new token":
-            variables["new_token"] = answer.json()["token"]
+            variables["new_token"] = response.json()["token"]
     assert len(requests) >= 10
 
 
-def ask_for_accounts(client: httpx.Client, user: dict[str, Any]) -> Iterator[tuple[str, httpx.Response]]:
-    """Answers with the path that the document has for them; in the end the user is gone."""
+def request_users(client: httpx.Client, user: dict[str, Any]) -> Iterator[tuple[str, httpx.Response]]:
+    """Yields responses, each with its path in the document; the last request deletes the user."""
     for body in (b'{"name": "Ann"}', b"{}", b" " * 70_000):
         yield "/users", client.post("/users", content=body, headers={"Content-Type": "application/json"})
     yield "/users", client.post("/users", content=b"Ann")
-    for headers in ({}, FOREIGN, basic(user)):
+    for headers in ({}, UNKNOWN_HOST, basic(user)):
         for method in ("GET", "HEAD"):
             yield "/users/me", client.request(method, "/users/me", headers=headers)
     renewed = client.post("/users/me/token", headers=bearer(user))
@@ -128,8 +126,8 @@ def ask_for_accounts(client: httpx.Client, user: dict[str, Any]) -> Iterator[tup
         yield "/users/me", client.delete("/users/me", headers=bearer(renewed.json()))
 
 
-def ask_for_records(client: httpx.Client, user: dict[str, Any]) -> Iterator[tuple[str, httpx.Response]]:
-    """As above; in the end the record is gone."""
+def request_records(client: httpx.Client, user: dict[str, Any]) -> Iterator[tuple[str, httpx.Response]]:
+    """Yields responses, each with its path in the document; the last request deletes the record."""
     mine = bearer(user)
     made = client.post("/records", content=TINY_WAV, headers=WAV_TYPE | mine)
     yield "/records", made
@@ -144,7 +142,7 @@ def ask_for_records(client: httpx.Client, user: dict[str, Any]) -> Iterator[tupl
             yield "/records", client.request(method, f"/records{query}", headers=mine)
         for other in (path, f"/records/{user['id']}", "/records/1"):
             yield "/records/{record_id}", client.request(method, other, headers=mine)
-        for headers in ({}, {"If-None-Match": "*"}, {"If-Match": '"1"'}, FOREIGN):
+        for headers in ({}, {"If-None-Match": "*"}, {"If-Match": '"1"'}, UNKNOWN_HOST):
             yield "/record", client.request(method, link, headers=headers)
             waveform = client.request(method, f"{path}/waveform?user={user['id']}", headers=headers)
             yield "/records/{record_id}/waveform", waveform
@@ -160,23 +158,23 @@ def ask_for_records(client: httpx.Client, user: dict[str, Any]) -> Iterator[tupl
         yield "/records/{record_id}", client.delete(path, headers=mine)
 
 
-@pytest.mark.parametrize(("service", "ask"), [("users", ask_for_accounts), ("records", ask_for_records)])
-def test_status_headers_and_body_of_an_answer_are_as_its_document_says(
-    client: Client, user: dict[str, Any], service: str, ask: Any
+@pytest.mark.parametrize(("service", "requests"), [("users", request_users), ("records", request_records)])
+def test_status_headers_and_body_of_responses_are_as_documented(
+    client: Client, user: dict[str, Any], service: str, requests: Any
 ) -> None:
     document = json.loads((FOLDER / f"{service}.json").read_text(encoding="utf-8"))
     seen = set()
-    for path, answer in ask(client.http, user):
-        method = answer.request.method.lower()
+    for path, response in requests(client.http, user):
+        method = response.request.method.lower()
         seen.add((path, method))
-        told = document["paths"][path][method]["responses"][str(answer.status_code)]
-        headers = {name.lower() for name in told["headers"]} - AT_TIMES
-        assert {*answer.headers} - UNTOLD - AT_TIMES == headers, answer.request
-        if "content" in told:
-            content = told["content"][answer.headers["Content-Type"]]
-            if "json" in answer.headers["Content-Type"]:
+        documented = document["paths"][path][method]["responses"][str(response.status_code)]
+        headers = {name.lower() for name in documented["headers"]} - OPTIONAL
+        assert {*response.headers} - UNDOCUMENTED - OPTIONAL == headers, response.request
+        if "content" in documented:
+            content = documented["content"][response.headers["Content-Type"]]
+            if "json" in response.headers["Content-Type"]:
                 schema = {**content["schema"], "components": document["components"]}
-                OAS31Validator(schema, format_checker=OAS31Validator.FORMAT_CHECKER).validate(answer.json())
+                OAS31Validator(schema, format_checker=OAS31Validator.FORMAT_CHECKER).validate(response.json())
         else:
-            assert answer.content == b""
+            assert response.content == b""
     assert seen == {(path, method) for path, methods in document["paths"].items() for method in methods}

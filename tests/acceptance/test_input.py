@@ -1,4 +1,4 @@
-"""What no field takes: on every way in, it is the client's fault, and nothing is made of it."""
+"""Invalid input in every field, parameter and header gets a 400 or 401 and makes no record."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from deploy.client import Client
-from tests.acceptance.answers import assert_problem
-from tests.acceptance.forms import (
+from tests.response_checks import assert_problem
+from tests.upload_requests import (
     FORM_TYPE,
     TINY_WAV,
     WAV_TYPE,
-    Part,
+    FormPart,
     audio,
     bearer,
     encode_basic,
@@ -24,15 +24,15 @@ from tests.acceptance.forms import (
 )
 
 User = dict[str, Any]
-Way = Callable[[Client, User, bytes], httpx.Response]
+Send = Callable[[Client, User, bytes], httpx.Response]
 
-# No text: control characters, separators of lines, and what makes it read other than it is written.
+# Not allowed in text: control characters, line separators, and characters that change the reading direction.
 CONTROLS = [
     *(b"a\0b", b"a\r\nX-Header: b", b"a\x1b[2Jb", b"a\x7fb"),
     *(f"a{one}b".encode() for one in "\u0085\u2028\u2029"),
     *(f"a{one}b".encode() for one in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"),
 ]
-# Latin-1, half a surrogate pair and a whole one, NUL in two bytes, beyond Unicode, and cut short.
+# Latin-1, half a surrogate pair, a whole surrogate pair, NUL in two bytes, beyond Unicode, cut short.
 NOT_UTF8 = [
     b"Zo\xeb",
     b"\xed\xa0\x80",
@@ -41,7 +41,7 @@ NOT_UTF8 = [
     b"\xf4\x90\x80\x80",
     b"\xe2\x82",
 ]
-# Neither a whole number of ours nor an id, though some program would take it for one.
+# Neither an integer nor an id that the API accepts, though other programs would accept some of them.
 NO_VALUE = [
     *(b"", b"128.0", b"1e400", b"9" * 2000, b"+128", b"-1", b"0128", b"0x80", b"1_28", b" 128", b"128\n"),
     *("\u0661\u0662\u0668".encode(), b"null", b'{"$gt": 0}', b"1' OR '1'='1"),
@@ -50,14 +50,14 @@ NO_VALUE = [
 ]
 
 
-def name(client: Client, _: User, value: bytes) -> httpx.Response:
+def send_name(client: Client, _: User, value: bytes) -> httpx.Response:
     body = b'{"name": "' + value + b'"}'
     return client.http.post("/users", content=body, headers={"Content-Type": "application/json"})
 
 
-def field(which: str) -> Way:
+def send_field(which: str) -> Send:
     def send(client: Client, user: User, value: bytes) -> httpx.Response:
-        given = Part(which, value)
+        given = FormPart(which, value)
         if which in ("title", "bitrate_kbps"):
             body = make_form(given, audio())
             return client.http.post("/records", content=body, headers={**FORM_TYPE, **bearer(user)})
@@ -67,46 +67,47 @@ def field(which: str) -> Way:
     return send
 
 
-def uploading(which: str) -> Way:
+def send_parameter(which: str) -> Send:
     def send(client: Client, user: User, value: bytes) -> httpx.Response:
-        address = f"/records?{which}={quote_from_bytes(value)}"
-        return client.http.post(address, content=TINY_WAV, headers={**WAV_TYPE, **bearer(user)})
+        url = f"/records?{which}={quote_from_bytes(value)}"
+        return client.http.post(url, content=TINY_WAV, headers={**WAV_TYPE, **bearer(user)})
 
     return send
 
 
-def asking(address: str) -> Way:
-    """`{}` is the value, `{id}` an id; what names a user needs no credentials beside it."""
+def get_with(url: str) -> Send:
+    """Returns a function that sends a GET. In the URL, `{}` stands for the value and `{id}` for an id."""
 
     def send(client: Client, user: User, value: bytes) -> httpx.Response:
-        path = address.format(quote_from_bytes(value), id=uuid4())
-        return client.http.get(path, headers={} if "user=" in address else bearer(user))
+        path = url.format(quote_from_bytes(value), id=uuid4())
+        return client.http.get(path, headers={} if "user=" in url else bearer(user))
 
     return send
 
 
-def basic_user(client: Client, user: User, value: bytes) -> httpx.Response:
+def send_basic_user(client: Client, user: User, value: bytes) -> httpx.Response:
     return client.http.get("/users/me", headers=encode_basic(value, user["token"].encode()))
 
 
-def basic_token(client: Client, user: User, value: bytes) -> httpx.Response:
+def send_basic_token(client: Client, user: User, value: bytes) -> httpx.Response:
     return client.http.get("/users/me", headers=encode_basic(user["id"].encode(), value))
 
 
-# What a way answers to CONTROLS, NOT_UTF8 and NO_VALUE; nothing where the last is a good text.
-WAYS: dict[str, tuple[Way, str, str, str]] = {
-    "name": (name, "invalid-request", "invalid-request", ""),
-    "title": (field("title"), "invalid-request", "invalid-form", ""),
-    "?title": (uploading("title"), "invalid-request", "invalid-request", ""),
-    "bitrate_kbps": (field("bitrate_kbps"), "invalid-form", "invalid-form", "invalid-form"),
-    "?bitrate_kbps": (uploading("bitrate_kbps"), "invalid-form", "invalid-request", "invalid-form"),
-    "user_id": (field("user_id"), "invalid-credentials", "invalid-form", "invalid-credentials"),
-    "token": (field("token"), "invalid-credentials", "invalid-form", "invalid-credentials"),
-    "user of Basic": (basic_user, "invalid-credentials", "invalid-credentials", "invalid-credentials"),
-    "token of Basic": (basic_token, "invalid-credentials", "invalid-credentials", "invalid-credentials"),
+# How to send a value, and the problems for CONTROLS, NOT_UTF8 and NO_VALUE. The last problem is empty where
+# NO_VALUE is valid, because any text is allowed.
+INPUTS: dict[str, tuple[Send, str, str, str]] = {
+    "name": (send_name, "invalid-request", "invalid-request", ""),
+    "title": (send_field("title"), "invalid-request", "invalid-form", ""),
+    "?title": (send_parameter("title"), "invalid-request", "invalid-request", ""),
+    "bitrate_kbps": (send_field("bitrate_kbps"), "invalid-form", "invalid-form", "invalid-form"),
+    "?bitrate_kbps": (send_parameter("bitrate_kbps"), "invalid-form", "invalid-request", "invalid-form"),
+    "user_id": (send_field("user_id"), "invalid-credentials", "invalid-form", "invalid-credentials"),
+    "token": (send_field("token"), "invalid-credentials", "invalid-form", "invalid-credentials"),
+    "user of Basic": (send_basic_user, "invalid-credentials", "invalid-credentials", "invalid-credentials"),
+    "token of Basic": (send_basic_token, "invalid-credentials", "invalid-credentials", "invalid-credentials"),
     **{
-        address: (asking(address), "invalid-request", "invalid-request", "invalid-request")
-        for address in (
+        url: (get_with(url), "invalid-request", "invalid-request", "invalid-request")
+        for url in (
             "/records?limit={}",
             "/records?cursor={}",
             "/records/{id}/waveform?points={}",
@@ -119,11 +120,9 @@ WAYS: dict[str, tuple[Way, str, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_what_a_field_does_not_take_is_a_problem_of_the_type_that_the_table_says(
-    client: Client, user: User, way: str
-) -> None:
-    send, *problems = WAYS[way]
+@pytest.mark.parametrize("place", INPUTS)
+def test_invalid_input_gets_the_problem_in_the_table(client: Client, user: User, place: str) -> None:
+    send, *problems = INPUTS[place]
     for values, problem in zip((CONTROLS, NOT_UTF8, NO_VALUE), problems, strict=True):
         for value in values if problem else ():
             status = 401 if problem == "invalid-credentials" else 400
@@ -131,19 +130,19 @@ def test_what_a_field_does_not_take_is_a_problem_of_the_type_that_the_table_says
     assert client.http.get("/records", headers=bearer(user)).json()["records"] == []
 
 
-def test_whether_to_save_is_0_or_1_and_nothing_else(client: Client, user: User) -> None:
+def test_the_parameter_download_accepts_only_0_and_1(client: Client, user: User) -> None:
     link = client.upload_stream([TINY_WAV], user["token"])["url"]
     for value in (*CONTROLS, *NOT_UTF8, *NO_VALUE):
         response = client.http.get(f"{link}&download={quote_from_bytes(value)}")
         assert_problem(response, 400, "invalid-request", "'download'")
 
 
-def test_two_authorizations_are_refused_even_where_one_is_right(client: Client, user: User) -> None:
+def test_two_authorization_headers_are_refused_even_if_both_are_right(client: Client, user: User) -> None:
     for other in (bearer(user), {"Authorization": "Bearer x"}):
         headers = [*bearer(user).items(), *other.items()]
         assert_problem(client.http.get("/records", headers=headers), 400, "invalid-request")
 
 
-def test_a_link_may_have_parameters_that_are_added_on_its_way(client: Client, user: User) -> None:
+def test_a_link_ignores_parameters_that_others_have_added(client: Client, user: User) -> None:
     record = client.upload_stream([TINY_WAV], user["token"])
     assert len(client.download(f"{record['url']}&utm_source=a&fbclid=%FF&x=1&x=2")) == record["size_bytes"]

@@ -1,4 +1,4 @@
-"""What README.md shows is what happens."""
+"""The curl lines in README.md work and get the responses that it shows."""
 
 import argparse
 import json
@@ -16,45 +16,45 @@ import httpx
 import pytest
 
 from deploy.client import Client
-from tests.acceptance.answers import assert_problem
+from tests.response_checks import assert_problem
 from tests.wavs import Wav, music
 
 Run = Callable[[str, dict[str, str]], httpx.Response]
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 CURL_LINES = re.findall(r"^curl .*$", README, re.MULTILINE)
-# The answer that is shown below a line, where one is.
-SHOWN_ANSWERS = {
-    line: json.loads(answer)
-    for line, answer in re.findall(r"^(curl .*)\n```\n```json\n(.*)\n```$", README, re.MULTILINE)
+# The response that README shows below a line, if it shows one.
+SHOWN_RESPONSES = {
+    line: json.loads(response)
+    for line, response in re.findall(r"^(curl .*)\n```\n```json\n(.*)\n```$", README, re.MULTILINE)
 }
 
 WAV = Wav().build(music(2))
 
 
 def has_curl() -> bool:
-    """Whether there is a curl here, and it is no older than its --json (7.82)."""
+    """Whether curl is installed and has --json (7.82 and later)."""
     known = subprocess.run(["/bin/sh", "-c", "curl --help all"], capture_output=True, check=False).stdout
     return b"--json" in known
 
 
 def send_by_curl(line: str, variables: dict[str, str], folder: Path) -> httpx.Response:
-    """Lets a shell do the line, in a folder with hello.wav."""
+    """Runs the line in a shell, in a folder with hello.wav."""
     (folder / "hello.wav").write_bytes(WAV)
-    # As it is, but for what the user's own settings would add.
+    # -q ignores the settings in the user's ~/.curlrc.
     command = line.replace("curl ", "curl -q -sS -D headers ", 1)
     environment = {"PATH": os.environ["PATH"], **variables}
     shell = ["/bin/sh", "-c", command]
     done = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    # The last ones: there may be a 100 (Continue) in front.
+    # A 100 (Continue) may stand in front of the final status and headers.
     status, *headers = (folder / "headers").read_text().strip().split("\n\n")[-1].splitlines()
     content = (folder / "hello.mp3").read_bytes() if "-o hello.mp3" in line else done.stdout
     fields = dict(header.split(": ", 1) for header in headers)
     return httpx.Response(int(status.split()[1]), headers=fields, content=content)
 
 
-# The options that README uses, and no others.
+# Only the options that README uses.
 curl = argparse.ArgumentParser("curl")
 curl.add_argument("url")
 curl.add_argument("--json", type=json.loads)
@@ -66,7 +66,7 @@ curl.add_argument("-u", dest="credentials")
 
 
 def send_without_curl(line: str, variables: dict[str, str], client: Client) -> httpx.Response:
-    """Does what a shell and curl would do."""
+    """Sends the request that curl would send for the line."""
     options = curl.parse_args(shlex.split(Template(line).substitute(variables))[1:])
     fields = dict(field.split("=", 1) for field in options.fields)
     files = {name: value for name, value in fields.items() if value.startswith("@")}
@@ -84,33 +84,33 @@ def send_without_curl(line: str, variables: dict[str, str], client: Client) -> h
 
 @pytest.fixture
 def run_curl(client: Client, tmp_path: Path) -> Run:
-    """Does a line, checks that it succeeds, and that its answer looks as README shows it."""
+    """Returns a function that runs a line and checks that its response has the shape that README shows."""
     with_curl = has_curl()
 
     def run(line: str, variables: dict[str, str]) -> httpx.Response:
         here = line.replace("http://127.0.0.1:8080", str(client.http.base_url).rstrip("/"))
         if with_curl:
-            answer = send_by_curl(here, variables, tmp_path)
+            response = send_by_curl(here, variables, tmp_path)
         else:
-            answer = send_without_curl(here, variables, client)
-        assert answer.is_success, answer.text
-        if line in SHOWN_ANSWERS:
-            assert shape_of(answer.json()) == shape_of(SHOWN_ANSWERS[line])
-        return answer
+            response = send_without_curl(here, variables, client)
+        assert response.is_success, response.text
+        if line in SHOWN_RESPONSES:
+            assert shape_of(response.json()) == shape_of(SHOWN_RESPONSES[line])
+        return response
 
     return run
 
 
 def shape_of(value: Any) -> Any:
-    """The names and the types of a JSON value; of a list those of its first element."""
+    """The names and types in a JSON value; a list has the shape of its first element."""
     if isinstance(value, dict):
         return {name: shape_of(member) for name, member in value.items()}
     return [shape_of(member) for member in value[:1]] if isinstance(value, list) else type(value)
 
 
-def test_the_curl_lines_do_what_is_shown(client: Client, run_curl: Run) -> None:
+def test_the_curl_lines_do_what_the_readme_shows(client: Client, run_curl: Run) -> None:
     create, upload, listen, draw, send_again, show_all, show, remove, who_am_i, renew, leave = CURL_LINES
-    assert [*SHOWN_ANSWERS] == [create, upload, draw, show_all, who_am_i, renew]
+    assert [*SHOWN_RESPONSES] == [create, upload, draw, show_all, who_am_i, renew]
     user = run_curl(create, {}).json()
     variables = {"ID": user["id"], "TOKEN": user["token"], "KEY": str(uuid4())}
 
@@ -120,7 +120,7 @@ def test_the_curl_lines_do_what_is_shown(client: Client, run_curl: Run) -> None:
     assert mp3.headers["Content-Type"] == "audio/mpeg"
     assert len(mp3.content) == record["size_bytes"]
     waveform = run_curl(draw, variables).json()
-    assert waveform["length"] <= SHOWN_ANSWERS[draw]["length"]
+    assert waveform["length"] <= SHOWN_RESPONSES[draw]["length"]
 
     first, again = (run_curl(send_again, variables) for _ in range(2))
     assert "Idempotency-Replayed" not in first.headers

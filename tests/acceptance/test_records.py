@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from deploy.client import Client
-from tests.acceptance.answers import assert_json, assert_problem
-from tests.acceptance.forms import NOBODY, TINY_WAV, basic, bearer
+from tests.response_checks import assert_json, assert_problem
+from tests.upload_requests import NOBODY, TINY_WAV, basic, bearer
 
 Record = dict[str, Any]
-# One more than a page has where no limit is given.
+# One more than the default page has.
 MANY = 51
 
 
@@ -33,7 +33,7 @@ def get_page(client: Client, user: dict[str, Any], **query: str | int | None) ->
 
 
 def get_pages(client: Client, user: dict[str, Any], limit: int) -> Iterator[list[Record]]:
-    """All pages, from the first to the last."""
+    """Yields all pages, from the first to the last."""
     cursor = None
     while True:
         page = get_page(client, user, limit=limit, cursor=cursor)
@@ -51,7 +51,7 @@ def owner(base_url: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def records(base_url: str, owner: dict[str, Any]) -> list[Record]:
-    """What the uploads of the owner were answered, the newest first."""
+    """The responses of the owner's uploads, the newest first."""
     with Client(base_url) as client:
         return [upload(client, owner) for _ in range(MANY)][::-1]
 
@@ -59,13 +59,13 @@ def records(base_url: str, owner: dict[str, Any]) -> list[Record]:
 # Pages
 
 
-def test_records_come_newest_first_and_as_their_uploads_were_answered(
+def test_a_page_has_the_records_of_the_uploads_newest_first(
     client: Client, owner: dict[str, Any], records: list[Record]
 ) -> None:
     assert get_page(client, owner, limit=100) == {"records": records, "next_cursor": None}
 
 
-def test_a_page_has_fifty_records_where_no_limit_is_given(
+def test_a_page_has_fifty_records_by_default(
     client: Client, owner: dict[str, Any], records: list[Record]
 ) -> None:
     page = get_page(client, owner)
@@ -77,25 +77,25 @@ def test_a_page_has_fifty_records_where_no_limit_is_given(
 
 
 @pytest.mark.parametrize("limit", [1, 7, 17, 50, 51, 52])
-def test_the_pages_one_after_the_other_are_all_records_once(
+def test_all_pages_together_have_every_record_once(
     client: Client, owner: dict[str, Any], records: list[Record], limit: int
 ) -> None:
     expected = [records[start : start + limit] for start in range(0, MANY, limit)]
     assert list(get_pages(client, owner, limit)) == expected
 
 
-def test_who_has_no_records_gets_an_empty_page(client: Client, user: dict[str, Any]) -> None:
+def test_a_user_without_records_gets_an_empty_page(client: Client, user: dict[str, Any]) -> None:
     assert get_page(client, user) == {"records": [], "next_cursor": None}
 
 
-def test_a_cursor_goes_on_where_its_page_ended_whatever_is_uploaded_or_deleted_meanwhile(
+def test_a_cursor_continues_after_its_page_despite_uploads_and_deletions(
     client: Client, user: dict[str, Any]
 ) -> None:
     fifth, fourth, third, second, first = [upload(client, user) for _ in range(5)]
     page = get_page(client, user, limit=2)
     assert page["records"] == [first, second]
     newer = [upload(client, user) for _ in range(3)]
-    # The cursor is no record: it stays good when the one is deleted that it was made of.
+    # A cursor stays valid after the deletion of the record that it was made from.
     assert delete(client, user, second).status_code == 204
     assert delete(client, user, fourth).status_code == 204
     assert get_page(client, user, limit=2, cursor=page["next_cursor"]) == {
@@ -105,18 +105,18 @@ def test_a_cursor_goes_on_where_its_page_ended_whatever_is_uploaded_or_deleted_m
     assert get_page(client, user)["records"] == [*newer[::-1], first, third, fifth]
 
 
-def test_a_cursor_of_somebody_else_s_shows_only_one_s_own_records(
+def test_another_user_s_cursor_shows_only_own_records(
     client: Client, owner: dict[str, Any], user: dict[str, Any], records: list[Record]
 ) -> None:
     mine = upload(client, user)
     cursor = get_page(client, owner, limit=1)["next_cursor"]
-    # It ends before what was uploaded later.
+    # The cursor excludes all records that were uploaded after its own.
     assert get_page(client, user, cursor=cursor)["records"] == []
     theirs = get_page(client, user, limit=1)
     assert theirs == {"records": [mine], "next_cursor": None}
 
 
-def test_an_upload_under_way_is_in_no_list(client: Client, base_url: str, user: dict[str, Any]) -> None:
+def test_an_unfinished_upload_is_in_no_page(client: Client, base_url: str, user: dict[str, Any]) -> None:
     pages = []
 
     def body() -> Iterator[bytes]:
@@ -172,7 +172,7 @@ CURSOR = f"1700000000000000-{NOBODY}"
         ("y" * 5000 + "=1", "y" * 100),
     ],
 )
-def test_a_query_that_makes_no_sense_is_refused_and_the_parameter_named(
+def test_an_invalid_parameter_is_refused_and_named(
     client: Client, owner: dict[str, Any], query: str, says: str
 ) -> None:
     response = client.http.get(f"/records?{query}", headers=bearer(owner))
@@ -180,7 +180,7 @@ def test_a_query_that_makes_no_sense_is_refused_and_the_parameter_named(
 
 
 @pytest.mark.parametrize("microseconds", ["0", "1", "9" * 17])
-def test_a_cursor_from_any_time_is_a_page(
+def test_a_cursor_with_any_time_gets_a_page(
     client: Client, owner: dict[str, Any], records: list[Record], microseconds: str
 ) -> None:
     page = get_page(client, owner, limit=1, cursor=f"{microseconds}-{uuid4()}")
@@ -191,7 +191,7 @@ def test_a_cursor_from_any_time_is_a_page(
 
 
 @pytest.mark.parametrize("scheme", [bearer, basic])
-def test_a_record_is_what_its_upload_was_answered(
+def test_a_record_is_the_response_of_its_upload(
     client: Client,
     owner: dict[str, Any],
     records: list[Record],
@@ -202,7 +202,7 @@ def test_a_record_is_what_its_upload_was_answered(
 
 
 @pytest.mark.parametrize("path", ["/records", "/records/{id}"])
-def test_a_head_is_its_get_without_the_body(
+def test_head_has_the_headers_of_get_and_no_body(
     client: Client, owner: dict[str, Any], records: list[Record], path: str
 ) -> None:
     path = path.format(id=records[0]["id"])
@@ -213,7 +213,7 @@ def test_a_head_is_its_get_without_the_body(
     assert head.content == b""
 
 
-def test_links_begin_with_the_address_that_the_client_used(
+def test_links_have_the_host_that_the_client_used(
     client: Client, owner: dict[str, Any], records: list[Record]
 ) -> None:
     headers = {**bearer(owner), "Host": "localhost:1234"}
@@ -239,7 +239,7 @@ def test_links_begin_with_the_address_that_the_client_used(
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_beside_records_there_is_nothing(
+def test_other_paths_below_records_are_unknown(
     client: Client, owner: dict[str, Any], records: list[Record], method: str, path: str
 ) -> None:
     path = path.format(id=records[0]["id"])
@@ -249,12 +249,12 @@ def test_beside_records_there_is_nothing(
 # Deletion
 
 
-def test_a_deleted_record_is_gone_for_everybody_from_the_answer_on(
+def test_a_record_is_gone_for_everybody_once_its_deletion_is_confirmed(
     client: Client, user: dict[str, Any]
 ) -> None:
     stays, goes = upload(client, user), upload(client, user)
     path, etag = f"/records/{goes['id']}", {"If-None-Match": f'"{goes["sha256"]}"'}
-    # Twice: the gateway keeps what it has sent.
+    # The second download comes from the gateway's cache.
     for _ in range(2):
         client.download(goes["url"])
     response = delete(client, user, goes)
@@ -276,14 +276,14 @@ def test_a_deleted_record_is_gone_for_everybody_from_the_answer_on(
     assert len(client.download(stays["url"])) == stays["size_bytes"]
 
 
-def test_of_many_deletions_at_once_one_succeeds(client: Client, user: dict[str, Any]) -> None:
+def test_exactly_one_of_many_simultaneous_deletions_succeeds(client: Client, user: dict[str, Any]) -> None:
     record = upload(client, user)
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda _: delete(client, user, record), range(8)))
-    assert sorted(answer.status_code for answer in answers) == [204] + [404] * 7
+        responses = list(threads.map(lambda _: delete(client, user, record), range(8)))
+    assert sorted(response.status_code for response in responses) == [204] + [404] * 7
 
 
-def test_the_same_wav_may_be_uploaded_again_after_its_record_is_deleted(
+def test_a_wav_can_be_uploaded_again_after_its_record_is_deleted(
     client: Client, user: dict[str, Any]
 ) -> None:
     first = upload(client, user)

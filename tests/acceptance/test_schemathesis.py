@@ -1,4 +1,4 @@
-"""schemathesis makes requests of the OpenAPI documents, good and bad ones, and judges each answer by them."""
+"""schemathesis sends valid and invalid requests from the OpenAPI documents and checks the responses."""
 
 import io
 import re
@@ -14,31 +14,31 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from deploy.client import Client
-from tests.acceptance.forms import TINY_WAV
+from tests.upload_requests import TINY_WAV
 
 FOLDER = Path(__file__).parents[2] / "docs" / "openapi"
 UUID = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-# All its checks are on, save that of time, which has no limit. It knows which status is right for a method or
-# content type that is none, so that what any address may answer need not stand at each operation. That others
-# cannot have a record is left to test_access.
+# All checks of schemathesis are on, except the one for response times. It knows which status is right for an
+# unknown method or content type, so operations need not document these. test_access.py checks that users
+# have no access to the records of others.
 CONFIG = {
-    # A bound for what never comes.
+    # Only ends a test that waits for a response that never comes.
     "request-timeout": 60,
-    # The same requests in every run, of which nothing is kept.
+    # Every run sends the same requests and stores none of them.
     "seed": 1,
     "generation": {"max-examples": 30, "database": "none", "with-security-parameters": False},
-    # A good request may find a precondition that fails, a range behind the end, or a key that was used.
+    # A valid request may get one of these: a precondition is false, a range is past the end, a key was used.
     "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", 304, 401, 404, 412, 416, 422]}},
-    # Random text is hardly ever a range.
+    # Random text is rarely a valid range.
     "dictionaries": {"ranges": {"values": ["bytes=0-9", "bytes=-9", "bytes=999999-"]}},
     "parameters": {"header.Range": {"dictionary": "ranges", "probability": 0.5}},
 }
-# A schema cannot say what a WAV is.
+# A schema cannot describe a WAV.
 schemathesis.openapi.media_type("audio/wav", st.just(TINY_WAV))
 
 
 def load(service: str) -> OpenApiSchema:
-    """The document of a service, which is the one that is served (test_documents)."""
+    """Loads the document of a service; test_documents.py checks that the service serves the same one."""
     config = SchemathesisConfig.from_dict(CONFIG)
     return schemathesis.openapi.from_path(FOLDER / f"{service}.json", config=config)
 
@@ -46,20 +46,20 @@ def load(service: str) -> OpenApiSchema:
 Own = dict[str, str]
 
 
-def make_own(client: Client) -> Own:
-    """What a fresh user has, by the names of parameters and fields."""
+def make_user_with_record(client: Client) -> Own:
+    """Creates a user with a record; returns ids and token by the names of parameters and form fields."""
     user = client.create_user("Test")
     record = client.upload(io.BytesIO(TINY_WAV), user["id"], user["token"])["id"]
     own = {"record_id": record, "id": record, "user": user["id"], "user_id": user["id"]}
     return {**own, "token": user["token"]}
 
 
-def aim(case: Case[Any], own: Own) -> dict[str, str]:
-    """Lets a request mean what there is, as far as it is well formed; returns the header that it needs."""
+def use_existing_ids(case: Case[Any], own: Own) -> dict[str, str]:
+    """Replaces valid ids in a request by existing ones, and returns the header with the credentials."""
     fields: dict[str, Any] = case.body if isinstance(case.body, dict) else {}
-    # First, as what is changed is looked at anew, by a schema that does not know a WAV.
+    # This must come first: after a change schemathesis validates the case again, and its schema knows no WAV.
     if case.meta and case.meta.generation.mode.is_positive:
-        # What OpenAPI cannot say: of these one excludes the other, and the audio comes last.
+        # OpenAPI cannot express that two parameters exclude each other, or that the audio comes last.
         if case.media_type == "multipart/form-data":
             case.query.clear()
             fields["audio"] = fields.pop("audio")
@@ -76,25 +76,27 @@ def aim(case: Case[Any], own: Own) -> dict[str, str]:
 
 @pytest.fixture
 def own(client: Client) -> Own:
-    """Of a user for each operation, so that none ends what another needs."""
-    return make_own(client)
+    """A new user for each operation, so that no operation deletes what another one needs."""
+    return make_user_with_record(client)
 
 
 @schemathesis.pytest.parametrize(users=load("users"), records=load("records"))
 @settings(deadline=None, suppress_health_check=[*HealthCheck])
-def test_every_answer_is_one_that_the_document_tells(case: Case[Any], base_url: str, own: Own) -> None:
-    case.call_and_validate(base_url, headers=aim(case, own))
+def test_every_response_is_a_documented_one(case: Case[Any], base_url: str, own: Own) -> None:
+    case.call_and_validate(base_url, headers=use_existing_ids(case, own))
 
 
-def test_what_is_deleted_is_gone_from_every_operation_that_led_to_it(base_url: str, client: Client) -> None:
-    """Requests follow one another: schemathesis sees which answer has what the next one asks for."""
+def test_chained_requests_get_documented_responses_and_find_nothing_deleted(
+    base_url: str, client: Client
+) -> None:
+    """schemathesis chains requests: it takes the ids for a request from earlier responses."""
 
     class Sequence(load("records").as_state_machine()):  # type: ignore[misc]
         def setup(self) -> None:
-            self.own = make_own(client)
+            self.own = make_user_with_record(client)
 
         def get_call_kwargs(self, case: Case[Any]) -> dict[str, Any]:
-            return {"base_url": base_url, "headers": aim(case, self.own)}
+            return {"base_url": base_url, "headers": use_existing_ids(case, self.own)}
 
     Sequence.run(
         settings=settings(

@@ -1,4 +1,4 @@
-"""POST /users: who may upload; /users/me and /users/me/token: what they do with their account."""
+"""POST /users creates a user; /users/me shows and deletes it; /users/me/token renews its token."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from deploy.client import Client
-from tests.acceptance.answers import assert_json, assert_problem, request_id_of
-from tests.acceptance.forms import TINY_WAV, WAV_TYPE, basic, bearer
+from tests.response_checks import assert_json, assert_problem, request_id_of
+from tests.upload_requests import TINY_WAV, WAV_TYPE, basic, bearer
 
 JSON = {"Content-Type": "application/json"}
 LIMIT_BYTES = 64 * 1024
@@ -22,11 +22,11 @@ def post_name(client: Client, name: object) -> httpx.Response:
 
 
 def padded_user(size: int) -> bytes:
-    """A right body of exactly so many bytes: JSON may be followed by blanks."""
+    """A valid body of this many bytes; blanks may follow JSON."""
     return b'{"name": "Ann"}'.ljust(size)
 
 
-def test_a_new_user_is_answered_with_id_name_token_and_time(client: Client) -> None:
+def test_a_new_user_has_an_id_a_name_a_token_and_a_time(client: Client) -> None:
     user = assert_json(post_name(client, "Ann"), 201)
     assert user.keys() == {"id", "name", "token", "created_at"}
     assert user["name"] == "Ann"
@@ -55,10 +55,10 @@ def test_names_need_not_be_unique(client: Client) -> None:
         pytest.param("Zoe\u0308", "Zo\u00eb", id="composed"),
         pytest.param("e\u0301" * 100, "\u00e9" * 100, id="composed before it is counted"),
         pytest.param("Ann  Lee", "Ann  Lee", id="blanks inside"),
-        pytest.param("<b>\"'\\;--", "<b>\"'\\;--", id="what means something elsewhere"),
+        pytest.param("<b>\"'\\;--", "<b>\"'\\;--", id="characters with a meaning in HTML and SQL"),
         pytest.param("\u05e9\u05dc\u05d5\u05dd", "\u05e9\u05dc\u05d5\u05dd", id="from right to left"),
         *(
-            pytest.param(each, each, id=f"with what cannot be seen: {what}")
+            pytest.param(each, each, id=f"with invisible characters: {what}")
             for what, each in {
                 "a family": "\U0001f469\u200d\U0001f469\u200d\U0001f467",
                 "a flag": "\U0001f1eb\U0001f1f7",
@@ -92,7 +92,7 @@ def test_a_name_is_trimmed_and_composed_and_otherwise_kept(client: Client, given
             for each in ("\ufdd0", "a\ufdef", "a\ufffe", "a\uffff", "a\U0001fffe", "a\U0010ffff")
         ),
         *(
-            pytest.param(each, "can be seen", id=f"nothing that can be seen, {ord(each[0]):X}")
+            pytest.param(each, "can be seen", id=f"invisible characters only, {ord(each[0]):X}")
             for each in (
                 *(
                     "\u00ad",
@@ -118,10 +118,10 @@ def test_a_name_that_is_not_allowed_is_refused(client: Client, name: object, say
     assert_problem(post_name(client, name), 400, "invalid-request", says)
 
 
-def test_what_is_wrong_with_json_that_is_not_utf_8_is_said_in_our_words(client: Client) -> None:
+def test_a_body_that_is_not_utf_8_is_named_as_such(client: Client) -> None:
     response = client.http.post("/users", content=b'{"name": "Zo\xeb"}', headers=JSON)
     problem = assert_problem(response, 400, "invalid-request")
-    assert problem["detail"] == 'The body is not UTF-8; send {"name": "Ann"}.'
+    assert problem["detail"] == 'The body is not UTF-8. Send a body such as {"name": "Ann"}.'
 
 
 @pytest.mark.parametrize(
@@ -156,13 +156,13 @@ def test_what_is_wrong_with_json_that_is_not_utf_8_is_said_in_our_words(client: 
         pytest.param(b'{"name": 1' + b"0" * 60000 + b"}", id="a number of 60,000 digits"),
     ],
 )
-def test_a_body_that_is_no_user_is_refused(client: Client, body: bytes) -> None:
+def test_a_body_that_is_not_a_valid_user_is_refused(client: Client, body: bytes) -> None:
     response = client.http.post("/users", content=body, headers=JSON)
     assert_problem(response, 400, "invalid-request", '{"name": "Ann"}')
 
 
 @pytest.mark.parametrize("field", ["token", "id", "Name", "name ", "x" * 60_000])
-def test_a_field_that_is_not_known_is_named(client: Client, field: str) -> None:
+def test_an_unknown_field_is_refused_and_named(client: Client, field: str) -> None:
     for body in ({"name": "Ann", field: 1e300}, {field: {}, "name": "Ann"}):
         problem = assert_problem(client.http.post("/users", json=body), 400, "invalid-request", field[:100])
         assert len(problem["detail"]) < 500
@@ -187,7 +187,7 @@ def test_two_content_types_are_refused(client: Client) -> None:
         "",
     ],
 )
-def test_a_body_that_is_not_announced_as_json_is_refused(client: Client, content_type: str | None) -> None:
+def test_a_content_type_other_than_json_is_refused(client: Client, content_type: str | None) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
     response = client.http.post("/users", content=padded_user(100), headers=headers)
     assert_problem(response, 415, "unsupported-media-type", "application/json")
@@ -197,12 +197,12 @@ def test_a_body_that_is_not_announced_as_json_is_refused(client: Client, content
     "content_type",
     ["application/json; charset=utf-8", "Application/JSON", 'application/json;charset="UTF-8"'],
 )
-def test_json_may_be_announced_in_every_way_that_http_has(client: Client, content_type: str) -> None:
+def test_the_content_type_of_json_may_have_any_case_and_a_charset(client: Client, content_type: str) -> None:
     response = client.http.post("/users", content=padded_user(100), headers={"Content-Type": content_type})
     assert_json(response, 201)
 
 
-def test_a_body_of_64_kib_is_read(client: Client) -> None:
+def test_a_body_of_64_kib_is_accepted(client: Client) -> None:
     assert_json(client.http.post("/users", content=padded_user(LIMIT_BYTES), headers=JSON), 201)
 
 
@@ -219,7 +219,7 @@ def test_a_body_of_more_than_64_kib_is_refused(client: Client, size: int, chunke
 
 
 @pytest.mark.parametrize("path", ["/users/", "/users/x", "/user", "/Users", "/users%20"])
-def test_nothing_is_served_beside_users(client: Client, path: str) -> None:
+def test_other_paths_near_users_are_unknown(client: Client, path: str) -> None:
     assert_problem(client.http.post(path, json={"name": "Ann"}), 404, "unknown-route")
 
 
@@ -230,12 +230,12 @@ def test_nothing_is_served_beside_users(client: Client, path: str) -> None:
         *("[localhost]", "[zz]", "a'b.localhost"),
     ],
 )
-def test_a_host_that_is_not_ours_is_refused_and_the_setting_named(client: Client, host: str) -> None:
+def test_an_unknown_host_is_refused_and_the_setting_is_named(client: Client, host: str) -> None:
     response = client.http.post("/users", json={"name": "Ann"}, headers={"Host": host})
     assert_problem(response, 421, "unknown-host", "ALLOWED_HOSTS")
 
 
-def test_every_answer_has_a_request_id_of_its_own(client: Client) -> None:
+def test_every_response_has_its_own_request_id(client: Client) -> None:
     given = "0" * 32
     responses = [
         client.http.post("/users", json={"name": "Ann"}, headers={"X-Request-ID": given}) for _ in range(2)
@@ -252,9 +252,7 @@ def get_profile(client: Client, user: dict[str, Any]) -> dict[str, Any]:
     return assert_json(client.http.get("/users/me", headers=bearer(user)), 200)
 
 
-def test_a_profile_is_the_user_with_the_number_of_records_and_their_bytes(
-    client: Client, user: dict[str, Any]
-) -> None:
+def test_a_profile_has_the_number_and_the_bytes_of_the_records(client: Client, user: dict[str, Any]) -> None:
     described = {name: user[name] for name in ("id", "name", "created_at")}
     assert get_profile(client, user) == {**described, "record_count": 0, "total_bytes": 0}
     first, second = (client.upload_stream([TINY_WAV], user["token"]) for _ in range(2))
@@ -265,7 +263,9 @@ def test_a_profile_is_the_user_with_the_number_of_records_and_their_bytes(
     assert get_profile(client, user) == {**described, **left}
 
 
-def test_what_others_have_and_what_was_refused_does_not_count(client: Client, user: dict[str, Any]) -> None:
+def test_a_profile_counts_neither_other_users_records_nor_refused_uploads(
+    client: Client, user: dict[str, Any]
+) -> None:
     client.upload_stream([TINY_WAV], client.create_user("Other")["token"])
     refused = client.http.post("/records", content=TINY_WAV[:44], headers={**WAV_TYPE, **bearer(user)})
     assert_problem(refused, 422, "broken-audio")
@@ -273,7 +273,7 @@ def test_what_others_have_and_what_was_refused_does_not_count(client: Client, us
     assert (profile["record_count"], profile["total_bytes"]) == (0, 0)
 
 
-def test_a_head_is_the_profile_without_the_body(client: Client, user: dict[str, Any]) -> None:
+def test_head_has_the_headers_of_the_profile_and_no_body(client: Client, user: dict[str, Any]) -> None:
     get, head = (client.http.request(method, "/users/me", headers=basic(user)) for method in ("GET", "HEAD"))
     assert (get.status_code, head.status_code) == (200, 200)
     for name in ("Content-Type", "Content-Length"):
@@ -288,7 +288,7 @@ def renew(client: Client, user: dict[str, Any]) -> httpx.Response:
     return client.http.post("/users/me/token", headers=bearer(user))
 
 
-def test_a_new_token_takes_the_place_of_the_old_one_and_changes_nothing_else(
+def test_a_new_token_replaces_the_old_one_and_changes_nothing_else(
     client: Client, user: dict[str, Any]
 ) -> None:
     record = client.upload_stream([TINY_WAV], user["token"])
@@ -305,18 +305,20 @@ def test_a_new_token_takes_the_place_of_the_old_one_and_changes_nothing_else(
     assert client.upload_stream([TINY_WAV], renewed["token"])["user_id"] == user["id"]
 
 
-def test_of_many_renewals_of_a_token_at_once_one_succeeds(client: Client, user: dict[str, Any]) -> None:
+def test_exactly_one_of_many_simultaneous_renewals_of_a_token_succeeds(
+    client: Client, user: dict[str, Any]
+) -> None:
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda _: renew(client, user), range(8)))
-    assert sorted(answer.status_code for answer in answers) == [200] + [401] * 7
-    (renewed,) = [answer.json() for answer in answers if answer.is_success]
+        responses = list(threads.map(lambda _: renew(client, user), range(8)))
+    assert sorted(response.status_code for response in responses) == [200] + [401] * 7
+    (renewed,) = [response.json() for response in responses if response.is_success]
     assert get_profile(client, renewed)["id"] == user["id"]
 
 
 # Deletion
 
 
-def test_a_deleted_user_is_gone_with_all_records_from_the_answer_on(
+def test_a_user_and_all_records_are_gone_once_the_deletion_is_confirmed(
     client: Client, user: dict[str, Any]
 ) -> None:
     records = [client.upload_stream([TINY_WAV], user["token"]) for _ in range(3)]
@@ -340,7 +342,7 @@ def test_a_deleted_user_is_gone_with_all_records_from_the_answer_on(
     ):
         for headers in (bearer(user), basic(user)):
             assert_problem(client.http.request(method, path, headers=headers), 401, "invalid-credentials")
-    # Nobody else is touched, and the name is free.
+    # Other users keep their records, and the name can be used again.
     assert len(client.download(kept["url"])) == kept["size_bytes"]
     assert get_profile(client, other)["record_count"] == 1
     again = client.create_user(user["name"])
@@ -348,15 +350,19 @@ def test_a_deleted_user_is_gone_with_all_records_from_the_answer_on(
     assert get_profile(client, again)["record_count"] == 0
 
 
-def test_of_many_deletions_of_a_user_at_once_one_succeeds(client: Client, user: dict[str, Any]) -> None:
+def test_exactly_one_of_many_simultaneous_deletions_of_a_user_succeeds(
+    client: Client, user: dict[str, Any]
+) -> None:
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda _: client.http.delete("/users/me", headers=bearer(user)), range(8)))
-    assert sorted(answer.status_code for answer in answers) == [204] + [401] * 7
+        responses = list(
+            threads.map(lambda _: client.http.delete("/users/me", headers=bearer(user)), range(8))
+        )
+    assert sorted(response.status_code for response in responses) == [204] + [401] * 7
 
 
 @pytest.mark.parametrize("path", ["/users/me/", "/users/me/tokens", "/users/me/token/", "/users/{id}"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_beside_one_s_own_account_there_is_nothing(
+def test_other_paths_near_users_me_are_unknown(
     client: Client, user: dict[str, Any], method: str, path: str
 ) -> None:
     response = client.http.request(method, path.format(id=user["id"]), headers=bearer(user))

@@ -1,7 +1,7 @@
-"""`just bench`: how fast and how small, as ratios of what is measured beside each other in one run.
+"""`just bench`: measures speed and memory, as ratios of two measurements that alternate in one run.
 
-Each upload alternates with ffmpeg, pydub and bare LAME on the same file, at the same settings (LAME quality
-5, constant 128 kbit/s, joint stereo); of several turns the fastest counts. Nothing is asserted.
+Each upload alternates with ffmpeg, pydub and bare LAME on the same file with the same settings (LAME quality
+5, constant 128 kbit/s, joint stereo). The fastest of several turns counts. The bench asserts nothing.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def write_results(rows: list[Row], command: str) -> None:
 
 
 def measure(stack: Stack, folder: Path, *, is_quick: bool) -> Iterator[list[Row]]:
-    """Measures one thing after the other, and yields the rows of each."""
+    """Runs the measurements one after the other, and yields the rows of each."""
     plan = [(10, 1), (60, 1)] if is_quick else [(10, 15), (60, 9), (600, 3), (3600, 1)]
     with Client(stack.base_url) as client:
         user = client.create_user("Bench")
@@ -92,15 +92,15 @@ def measure(stack: Stack, folder: Path, *, is_quick: bool) -> Iterator[list[Row]
 
 
 def main(arguments: list[str]) -> None:
-    """Measures everything, prints a table, and with --keep writes RESULTS.md."""
+    """Runs all measurements, prints a table, and with --keep writes RESULTS.md."""
     parser = argparse.ArgumentParser(prog="just bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only the short recordings, one turn each")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--keep", action="store_true", help="write RESULTS.md")
     options = parser.parse_args(arguments)
     if not shutil.which("wrk"):
-        sys.exit("bench: the downloads are measured with wrk; install it (`apt install wrk`)")
-    # Or whoever polls would wait for the one who uploads: both are threads of this process.
+        sys.exit("bench: downloads are measured with wrk; install it (`apt install wrk`)")
+    # With a longer interval the polling thread would wait for the uploading one: both run in this process.
     sys.setswitchinterval(0.0001)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="waxwing-bench-") as folder, temporary_stack(say=print) as stack:

@@ -1,4 +1,4 @@
-"""The part of the benchmark that is measured with wrk and pgbench: downloads, the check alone, new users."""
+"""What the bench measures with wrk, curl and pgbench: downloads, the access check alone, and new users."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ from records.storage import open_store
 from tests.bench.uploads import Row, repeated
 from tests.wavs import Wav, music
 
-# What a checked download is held against: the same nginx, the same store, and no check at all.
+# The comparison for a checked download: the same nginx in front of the same store, without any check.
 DIRECT_CONF = """\
 daemon off;
 pid nginx.pid;
@@ -86,24 +86,24 @@ wrk.headers["Content-Type"] = "application/json"
 
 
 def run_wrk(url: str, seconds: int, *options: str) -> str:
-    """What wrk says of one thread and eight connections."""
+    """Runs wrk with one thread and eight connections, and returns its output."""
     command = [str(shutil.which("wrk")), "-t1", "-c8", f"-d{seconds}s", *options, url]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60)
     return done.stdout
 
 
 def rate(url: str, seconds: int, *options: str) -> float:
-    """Requests per second, as wrk counts them."""
-    said = run_wrk(url, seconds, *options)
-    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    """Returns the requests per second that wrk counts."""
+    output = run_wrk(url, seconds, *options)
+    found = re.search(r"Requests/sec:\s+([\d.]+)", output)
     if not found:
-        raise RuntimeError(said)
+        raise RuntimeError(output)
     return float(found[1])
 
 
 @contextmanager
 def direct_gateway(stack: Stack, folder: Path) -> Iterator[str]:
-    """An nginx in front of MinIO that checks nothing; gives its address."""
+    """Runs an nginx in front of MinIO that checks nothing; yields its URL."""
     (port,) = free_ports(1)
     (folder / "temp").mkdir()
     listen, store = f"{LOOPBACK}:{port}", f"{LOOPBACK}:{stack.ports.minio}"
@@ -132,7 +132,10 @@ async def presign(stack: Stack, object_key: str) -> str:
 
 
 def measure_downloads(stack: Stack, token: str, seconds: int) -> list[Row]:
-    """160 KB and 9.6 MB from the gateway's cache against the unchecked store; then the check alone."""
+    """Compares downloads of 160 KB and 9.6 MB from the gateway's cache with unchecked ones from the store.
+
+    Then measures the access check alone.
+    """
     rows: list[Row] = []
     with Client(stack.base_url) as client, tempfile.TemporaryDirectory(prefix="waxwing-bench-") as name:
         records = [
@@ -141,7 +144,7 @@ def measure_downloads(stack: Stack, token: str, seconds: int) -> list[Row]:
         with direct_gateway(stack, Path(name)) as direct:
             for record in records:
                 path = asyncio.run(presign(stack, f"{record['user_id']}/{record['id']}.mp3"))
-                # In turn, for the machine is not always as fast.
+                # The turns alternate, because the speed of the machine varies.
                 turns = [(rate(direct + path, seconds), rate(record["url"], seconds)) for _ in range(3)]
                 unchecked, checked = (max(rates) for rates in zip(*turns, strict=True))
                 rows.append(
@@ -164,7 +167,7 @@ def measure_downloads(stack: Stack, token: str, seconds: int) -> list[Row]:
 
 
 def fetch_all(urls: list[str]) -> float:
-    """Seconds for fetching each once, eight at a time."""
+    """Returns the seconds for fetching each URL once, eight at a time."""
     command = [str(shutil.which("curl")), "-f", "--no-progress-meter", "--parallel", "--parallel-max", "8"]
     started = time.perf_counter()
     subprocess.run([*command, *(word for url in urls for word in ("-o", "/dev/null", url))], check=True)
@@ -172,7 +175,7 @@ def fetch_all(urls: list[str]) -> float:
 
 
 def measure_cold(stack: Stack, records: list[dict[str, Any]]) -> list[Row]:
-    """Records that nobody has asked for before, in turn with their like from the store without a check."""
+    """Compares downloads of records that no cache has with unchecked downloads of them from the store."""
     checked, unchecked = [], []
     count = len(records) // 4
     with (
@@ -197,7 +200,7 @@ def measure_cold(stack: Stack, records: list[dict[str, Any]]) -> list[Row]:
 
 @contextmanager
 def slow_listeners(stack: Stack, record: dict[str, Any], count: int) -> Iterator[None]:
-    """Listeners who take 10 KB a second each."""
+    """Connects listeners that read 10 KB a second each."""
     path = record["url"].removeprefix(stack.base_url)
     with ExitStack() as listeners:
         connections = []
@@ -217,7 +220,7 @@ def slow_listeners(stack: Stack, record: dict[str, Any], count: int) -> Iterator
 
 
 def measure_slow_listeners(stack: Stack, records: list[dict[str, Any]], seconds: int) -> list[Row]:
-    """What 200 of them cost the others, who download 9.6 MB, and the service."""
+    """Measures what 200 slow listeners cost another one, who downloads 9.6 MB, and the service's memory."""
     slow, quick = records[:2]
     service = psutil.Process(stack.pid("records"))
     before = service.memory_info().rss
@@ -236,7 +239,7 @@ def measure_slow_listeners(stack: Stack, records: list[dict[str, Any]], seconds:
 
 
 def measure_many_rows(stack: Stack, user_id: str, seconds: int) -> list[Row]:
-    """The check among a thousand records and among a million."""
+    """Measures the access check with a thousand records and with a million."""
     found: list[tuple[float, float, float]] = []
     plan = ""
     for count in (1_000, 999_000):
@@ -259,19 +262,19 @@ def measure_many_rows(stack: Stack, user_id: str, seconds: int) -> list[Row]:
 
 
 def latency(url: str, seconds: int, script: str = "") -> tuple[float, float, float]:
-    """p50, p95 and p99 in ms, of the requests that a script for wrk makes, or of plain ones."""
+    """Measures p50, p95 and p99 in ms of plain requests, or of the requests that a script for wrk makes."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as lua:
         lua.write(script + PERCENTILES)
         lua.flush()
-        said = run_wrk(url, seconds, "-s", lua.name)
-    found = re.search(r"percentiles ([\d.]+) ([\d.]+) ([\d.]+)", said)
+        output = run_wrk(url, seconds, "-s", lua.name)
+    found = re.search(r"percentiles ([\d.]+) ([\d.]+) ([\d.]+)", output)
     if not found:
-        raise RuntimeError(said)
+        raise RuntimeError(output)
     return float(found[1]), float(found[2]), float(found[3])
 
 
 def psql(stack: Stack, statement: str) -> str:
-    """What a statement gives, as text."""
+    """Runs a statement, and returns its result as text."""
     done = subprocess.run(
         [*postgres.psql_command(stack.ports.postgres), "-qAt", "-c", statement],
         env=postgres.psql_environment(stack.secrets["postgres"]),
@@ -283,7 +286,7 @@ def psql(stack: Stack, statement: str) -> str:
 
 
 def measure_users(stack: Stack, seconds: int) -> list[Row]:
-    """POST /users against pgbench's insert of the same row, eight clients each."""
+    """Compares POST /users with pgbench's insert of the same row, with eight clients each."""
     with tempfile.TemporaryDirectory(prefix="waxwing-bench-") as name:
         lua, sql = Path(name) / "post.lua", Path(name) / "insert.sql"
         lua.write_text(POST_USER)

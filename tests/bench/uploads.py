@@ -1,4 +1,4 @@
-"""What the benchmark measures with uploads: one at a time, many at once, one beside another."""
+"""What the bench measures with uploads: one at a time, many at once, and a short one beside a long one."""
 
 import json
 import math
@@ -23,21 +23,21 @@ from deploy.client import Client
 from deploy.local.stack import Stack
 from records.audio.encoder import Encoder
 from records.memory import QUIET_SECONDS
-from tests.judge import compare, decode
+from tests.decoding import compare, decode
 from tests.stacks import temporary_stack
 from tests.wavs import Wav, music
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 MIB = 1024 * 1024
 SLOW_BYTES_PER_SECOND = 10_000_000
-# Longer ones are measured for time only: comparing them takes gigabytes.
-LONGEST_JUDGED_SECONDS = 60
+# Longer recordings have no SNR, because comparing them takes gigabytes of memory.
+LONGEST_COMPARED_SECONDS = 60
 
 Row = tuple[str, str, str]
 
 
 class Process:
-    """What the kernel says of one process."""
+    """CPU time and memory of one process, as the kernel counts them."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -51,25 +51,25 @@ class Process:
         (self._folder / "clear_refs").write_text("5")
 
     def memory_mib(self, name: str) -> float:
-        """VmRSS (now) or VmHWM (the peak since it was forgotten)."""
+        """Returns VmRSS (now) or VmHWM (the peak since `forget_peak`)."""
         lines = (self._folder / "status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
     def idle_mib(self) -> float:
-        """What it has once the memory of the uploads before has been given back."""
+        """Returns the memory after the process has given back what earlier uploads used."""
         time.sleep(2 * QUIET_SECONDS)
         return self.memory_mib("VmRSS")
 
 
 class Uploader:
-    """Sends a file to POST /records over a bare connection, so that the client costs next to nothing."""
+    """Sends files to POST /records over a bare connection, so that the client costs almost nothing."""
 
     def __init__(self, base_url: str, token: str) -> None:
         self._host = urlsplit(base_url).netloc
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "audio/wav"}
 
     def upload(self, wav: Path, bytes_per_second: int = 0) -> tuple[dict[str, Any], float, float]:
-        """The record, the seconds from the request to the answer, and those from the last byte to it."""
+        """Returns the record, and the seconds until the response from the request and from the last byte."""
         connection = HTTPConnection(self._host, timeout=600)
         started = time.perf_counter()
         connection.putrequest("POST", "/records")
@@ -86,11 +86,11 @@ class Uploader:
         sent = time.perf_counter()
         response = connection.getresponse()
         record = json.loads(response.read())
-        answered = time.perf_counter()
+        finished = time.perf_counter()
         connection.close()
         if response.status != 201:
             raise RuntimeError(f"{response.status}: {record}")
-        return record, answered - started, answered - sent
+        return record, finished - started, finished - sent
 
 
 def run_ffmpeg(wav: Path, mp3: Path) -> None:
@@ -102,7 +102,7 @@ def run_ffmpeg(wav: Path, mp3: Path) -> None:
 
 
 def run_pydub(wav: Path, mp3: Path) -> float:
-    """What similar services do; in a process of its own, whose start and imports are not counted."""
+    """Converts as similar services do, with pydub in its own process; its start and imports do not count."""
     code = (
         "import sys, time; from pydub import AudioSegment; AudioSegment.converter = sys.argv[1]; "
         "started = time.perf_counter(); "
@@ -115,7 +115,7 @@ def run_pydub(wav: Path, mp3: Path) -> float:
 
 
 def run_lameenc(wav: Path) -> tuple[float, float]:
-    """Encodes on one thread, with nothing around LAME; returns seconds and CPU seconds."""
+    """Encodes with LAME alone on one thread; returns seconds and CPU seconds."""
     with wave.open(str(wav), "rb") as file:
         pcm = file.readframes(file.getnframes())
     started, cpu = time.perf_counter(), time.process_time()
@@ -128,7 +128,7 @@ def run_lameenc(wav: Path) -> tuple[float, float]:
 
 
 def make_wav(seconds: int, folder: Path) -> Path:
-    """Writes music of any length."""
+    """Writes a WAV of this many seconds of music."""
     wav = folder / f"{seconds}.wav"
     with wav.open("wb") as file:
         layout = Wav()
@@ -138,7 +138,7 @@ def make_wav(seconds: int, folder: Path) -> Path:
 
 
 def name_of(seconds: int) -> str:
-    """How the table calls a recording."""
+    """The name of a recording in the table."""
     return f"{seconds} s" if seconds < 600 else f"{seconds // 60} min"
 
 
@@ -149,21 +149,21 @@ def seconds_of(function: Callable[..., None], *arguments: Any) -> float:
 
 
 def snr_db(wav: Path, mp3: bytes) -> float:
-    """How far the error lies below the source, in dB, whatever the level: from the correlation."""
+    """Computes from the correlation how far the error lies below the source in dB, whatever the level."""
     found = compare(decode(wav.read_bytes(), "wav"), decode(mp3))
     return -10 * math.log10(1 - found.correlation**2)
 
 
 @contextmanager
 def repeated(step: Callable[[], None], pause: float) -> Iterator[None]:
-    """Takes a step again and again meanwhile, with a pause in seconds before each."""
+    """Repeats a step on another thread, with a pause in seconds before each time."""
     done = threading.Event()
 
-    def go_on() -> None:
+    def run() -> None:
         while not done.wait(pause):
             step()
 
-    thread = threading.Thread(target=go_on)
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         yield
@@ -174,7 +174,7 @@ def repeated(step: Callable[[], None], pause: float) -> Iterator[None]:
 
 @contextmanager
 def polled(base_url: str, path: str, latencies: list[float]) -> Iterator[None]:
-    """Asks for a path again and again meanwhile, 50 times a second."""
+    """Requests a path 50 times a second on another thread, and collects the latencies in seconds."""
     with closing(HTTPConnection(urlsplit(base_url).netloc, timeout=30)) as connection:
 
         def poll() -> None:
@@ -188,7 +188,7 @@ def polled(base_url: str, path: str, latencies: list[float]) -> Iterator[None]:
 
 
 class Turns:
-    """What several turns of one recording took, in seconds."""
+    """The seconds that several turns of one recording took."""
 
     def __init__(self) -> None:
         self.ours: list[float] = []
@@ -199,12 +199,12 @@ class Turns:
         self.bare_cpu: list[float] = []
 
     def ratio(self, what: str, ours: list[float], theirs: list[float]) -> Row:
-        """The row of our fastest turn by theirs."""
+        """Returns a row with the ratio of our fastest turn to theirs."""
         return (what, f"{min(ours) / min(theirs):.2f}", f"{min(ours):.3f} s / {min(theirs):.3f} s")
 
 
 def measure_upload(stack: Stack, uploader: Uploader, seconds: int, turns: int, folder: Path) -> list[Row]:
-    """One recording at a time, in turn with ffmpeg, pydub and bare LAME."""
+    """Uploads one recording at a time, in turn with ffmpeg, pydub and bare LAME."""
     wav = make_wav(seconds, folder)
     records = Process(stack.pid("records"))
     idle_mib = records.idle_mib()
@@ -242,7 +242,7 @@ def measure_upload(stack: Stack, uploader: Uploader, seconds: int, turns: int, f
             f"p50 {np.percentile(latencies, 50) * 1000:.1f} ms, {len(latencies)} requests",
         ),
     ]
-    if seconds <= LONGEST_JUDGED_SECONDS:
+    if seconds <= LONGEST_COMPARED_SECONDS:
         with Client(stack.base_url) as client:
             mine = snr_db(wav, client.download(record["url"]))
         theirs = snr_db(wav, (folder / "ffmpeg.mp3").read_bytes())
@@ -258,7 +258,7 @@ def measure_upload(stack: Stack, uploader: Uploader, seconds: int, turns: int, f
 
 
 def measure_crowd(stack: Stack, uploader: Uploader, count: int, turns: int, folder: Path) -> list[Row]:
-    """Many recordings of 60 s at once, in turn with what the cores could do at best."""
+    """Uploads many recordings of 60 s at once, in turn with bare LAME, which gives the best possible time."""
     wav = make_wav(60, folder)
     records = Process(stack.pid("records"))
     threads = psutil.cpu_count() or 1
@@ -291,7 +291,7 @@ def measure_crowd(stack: Stack, uploader: Uploader, count: int, turns: int, fold
 
 
 def measure_beside(uploader: Uploader, long_seconds: int, folder: Path) -> list[Row]:
-    """A recording of 10 s, alone and beside a long one."""
+    """Uploads a recording of 10 s, alone and beside a long one."""
     short, long = make_wav(10, folder), make_wav(long_seconds, folder)
     alone = min(uploader.upload(short)[1] for _ in range(7))
     beside: list[float] = []
@@ -318,7 +318,7 @@ def measure_beside(uploader: Uploader, long_seconds: int, folder: Path) -> list[
 def measure_memory_after(
     stack: Stack, uploader: Uploader, count: int, folder: Path
 ) -> tuple[list[Row], list[dict[str, Any]]]:
-    """What many recordings of 10 min leave behind in memory; and the records."""
+    """Measures the memory that stays in use after many uploads of 10 min; returns the records, too."""
     wav = make_wav(600, folder)
     process = Process(stack.pid("records"))
     idle_mib = process.idle_mib()
@@ -335,7 +335,7 @@ def measure_memory_after(
 
 
 def measure_serial(parallel: Stack, seconds: int, turns: int, folder: Path) -> list[Row]:
-    """CPU of the service with all its threads against that of one with a single thread."""
+    """Compares the CPU time of a service with all threads and of one with a single encoder thread."""
     wav = make_wav(seconds, folder)
     cpu: dict[str, list[float]] = {"parallel": [], "serial": []}
     with temporary_stack({"ENCODER_THREADS": "1"}) as serial:

@@ -1,4 +1,4 @@
-"""Chromium, as the system has it."""
+"""The Chromium that the system has installed."""
 
 import os
 import shutil
@@ -10,20 +10,20 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 ARGUMENTS = [
     *("--disable-gpu", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required"),
-    # In a container it is small.
+    # /dev/shm is small in a container.
     "--disable-dev-shm-usage",
 ]
 
 
 @pytest.fixture(scope="session")
 def browser(base_url: str) -> Iterator[Browser]:
-    """One Chromium for all tests, for which there is no other host than Waxwing's."""
+    """One Chromium for all tests. It can resolve no host but Waxwing's."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if not chromium:
-        pytest.fail("Install Chromium (Debian: apt-get install chromium), or name it in CHROMIUM.")
+        pytest.fail("Install Chromium (Debian: apt-get install chromium), or set CHROMIUM to its path.")
     rules = f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {urlsplit(base_url).hostname}"
     with sync_playwright() as playwright:
-        # As root, which CI is, Chromium has no sandbox.
+        # CI runs as root, where Chromium cannot use its sandbox.
         browser = playwright.chromium.launch(
             executable_path=chromium, args=[*ARGUMENTS, rules], chromium_sandbox=os.geteuid() != 0
         )
@@ -33,6 +33,6 @@ def browser(base_url: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A new tab of a new visitor."""
+    """A new tab without cookies or cache."""
     with browser.new_context() as context:
         yield context.new_page()

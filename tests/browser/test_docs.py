@@ -1,4 +1,4 @@
-"""What a developer finds at /docs: both APIs, tried from the page."""
+"""The page /docs shows both APIs, and requests can be sent from it."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Error, FilePayload, Locator, Page
 
 from deploy.client import Client
-from tests.acceptance.forms import TINY_WAV
+from tests.upload_requests import TINY_WAV
 
 FILE: FilePayload = {"name": "hello.wav", "mimeType": "audio/wav", "buffer": TINY_WAV}
 
@@ -20,14 +20,16 @@ def open_operation(page: Page, name: str) -> Locator:
 
 
 def execute(operation: Locator) -> dict[str, Any]:
-    """Presses Execute and reads the answer that the page then shows."""
+    """Presses Execute, and returns the response that the page shows."""
     operation.get_by_role("button", name="Execute").click()
     shown = operation.locator(".live-responses-table .response-col_description code").first
-    answer: dict[str, Any] = json.loads(shown.inner_text())
-    return answer
+    response: dict[str, Any] = json.loads(shown.inner_text())
+    return response
 
 
-def test_the_page_makes_a_user_and_uploads_a_wav_and_its_link_plays(client: Client, page: Page) -> None:
+def test_a_reader_can_create_a_user_upload_a_wav_and_play_its_link_on_the_page(
+    client: Client, page: Page
+) -> None:
     hosts: set[str] = set()
     complaints: list[str] = []
     page.context.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
@@ -41,7 +43,7 @@ def test_the_page_makes_a_user_and_uploads_a_wav_and_its_link_plays(client: Clie
     page.get_by_role("button", name="Close").first.click()
     assert execute(open_operation(page, "users-get_user"))["id"] == user["id"]
 
-    # The credentials stay; and the audio goes last, also where the bitrate is chosen after it.
+    # The page keeps the credentials, and sends the audio last even if the bitrate is chosen after it.
     page.locator("#select").select_option("/openapi/records.json")
     upload = open_operation(page, "records-post_record")
     upload.locator("input[type=file]").set_input_files(FILE)
@@ -62,7 +64,7 @@ def test_the_page_makes_a_user_and_uploads_a_wav_and_its_link_plays(client: Clie
     listen.get_by_role("button", name="Execute").click()
     listen.locator("audio").wait_for()
 
-    # Nothing came from elsewhere, and the policy of the page refused nothing.
+    # The page loaded nothing from other hosts, and its Content-Security-Policy blocked nothing.
     assert hosts - {""} == {urlsplit(str(client.http.base_url)).netloc}
     assert not complaints
 
@@ -70,16 +72,16 @@ def test_the_page_makes_a_user_and_uploads_a_wav_and_its_link_plays(client: Clie
     page.wait_for_function("document.querySelector('video, audio')?.readyState >= 1")
 
 
-def test_the_tests_see_no_other_host_so_the_page_needs_none(client: Client, page: Page) -> None:
+def test_the_page_works_where_no_other_host_resolves(client: Client, page: Page) -> None:
     for host in ("localhost", "127.0.0.2", "unpkg.com"):
-        # A tab of its own: that it then shows an error page may break off what is opened next in it.
+        # Each host gets its own tab: the error page may interrupt the next navigation in the same tab.
         with page.context.new_page() as tab, pytest.raises(Error, match="ERR_NAME_NOT_RESOLVED"):
             tab.goto(f"http://{host}:{client.http.base_url.port}/docs")
     page.goto(f"{client.http.base_url}/docs")
     page.locator("#operations-users-post_user").wait_for()
 
 
-def test_a_problem_on_the_page_leads_to_its_paragraph(client: Client, page: Page) -> None:
+def test_a_problem_on_the_page_links_to_its_explanation(client: Client, page: Page) -> None:
     page.goto(f"{client.http.base_url}/docs")
     operation = open_operation(page, "users-get_user")
     with page.context.expect_page() as opened:

@@ -1,4 +1,4 @@
-"""What somebody sees and hears who opens a link in Chromium."""
+"""A link that is opened in Chromium plays, seeks, and has the length of the WAV."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from playwright.sync_api import Page
 from deploy.client import Client
 from tests.wavs import Wav, music, sweep
 
-# Chromium's own duration is rounded to its microseconds.
+# Chromium rounds durations to microseconds.
 TOLERANCE_SECONDS = 0.001
 PLAYER = "document.querySelector('video, audio')"
 KNOWN = f"{PLAYER}?.readyState >= 1"
@@ -17,8 +17,8 @@ KNOWN = f"{PLAYER}?.readyState >= 1"
 def upload(client: Client, user: dict[str, Any], wav: bytes, bitrate_kbps: int = 128) -> dict[str, Any]:
     """Uploads a WAV and returns the record."""
     headers = {"Authorization": f"Bearer {user['token']}", "Content-Type": "audio/wav"}
-    answer = client.http.post(f"/records?bitrate_kbps={bitrate_kbps}", content=wav, headers=headers)
-    record: dict[str, Any] = answer.raise_for_status().json()
+    response = client.http.post(f"/records?bitrate_kbps={bitrate_kbps}", content=wav, headers=headers)
+    record: dict[str, Any] = response.raise_for_status().json()
     return record
 
 
@@ -32,7 +32,7 @@ def upload(client: Client, user: dict[str, Any], wav: bytes, bitrate_kbps: int =
         (Wav(rate=32000), 320, 60.0),
     ],
 )
-def test_duration_and_number_of_samples_are_those_of_the_wav(
+def test_the_player_shows_the_duration_and_the_samples_of_the_wav(
     client: Client, user: dict[str, Any], page: Page, wav: Wav, bitrate_kbps: int, seconds: float
 ) -> None:
     sound = sweep(seconds, wav.rate, wav.channels)

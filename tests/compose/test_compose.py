@@ -1,4 +1,4 @@
-"""What docker-compose.yml promises, against the containers that run (`just compose-up`)."""
+"""What docker-compose.yml promises, tested with the running containers (`just compose-up`)."""
 
 import json
 import os
@@ -56,9 +56,9 @@ def wait_until_ready(client: Client) -> None:
 
 
 def assert_all_is_kept(client: Client, user: dict[str, Any], record: dict[str, Any], mp3: bytes) -> None:
-    """The record plays, and its user can still upload."""
+    """Checks that the MP3 is unchanged and that its user can still upload."""
     assert client.download(record["url"]) == mp3
-    # A new one is in no cache.
+    # No cache has the new record.
     wait_until_downloads_go_on(client, client.upload_stream([Wav().build(music(1))], user["token"]))
 
 
@@ -74,7 +74,7 @@ def record(client: Client, user: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("service", LONG_RUNNING)
 @pytest.mark.parametrize("how", [["restart"], ["stop", "start"], ["kill", "start"]], ids="-".join)
-def test_a_container_that_went_away_and_came_back_has_lost_nothing(
+def test_a_container_loses_nothing_when_it_is_restarted(
     client: Client, user: dict[str, Any], record: dict[str, Any], service: str, how: list[str]
 ) -> None:
     mp3 = client.download(record["url"])
@@ -91,7 +91,7 @@ def test_down_and_up_keep_everything(client: Client, user: dict[str, Any], recor
     assert_all_is_kept(client, user, record, mp3)
 
 
-def test_two_instances_of_each_service_share_the_work_and_stand_in_for_each_other(
+def test_two_instances_of_each_service_share_the_work_and_replace_each_other(
     client: Client, user: dict[str, Any], record: dict[str, Any]
 ) -> None:
     mp3 = client.download(record["url"])
@@ -101,7 +101,7 @@ def test_two_instances_of_each_service_share_the_work_and_stand_in_for_each_othe
         assert len(names) == 2
         wait_until_work_is_shared(client, record, names)
         for name in names:
-            # The other one answers while this one is away, and this one is found again at its new address.
+            # The other instance serves alone, and the gateway finds this one again at its new address.
             subprocess.run(["docker", "stop", name], check=True, capture_output=True)  # noqa: S607
             wait_until_downloads_go_on(client, record)
             subprocess.run(["docker", "start", name], check=True, capture_output=True)  # noqa: S607
@@ -112,7 +112,7 @@ def test_two_instances_of_each_service_share_the_work_and_stand_in_for_each_othe
 
 
 def wait_until_downloads_go_on(client: Client, record: dict[str, Any]) -> None:
-    """The gateway notices within seconds that an instance is away: then ten in a row are answered."""
+    """Waits until ten downloads in a row succeed: then the gateway has noticed that an instance is away."""
     deadline = time.monotonic() + READY_SECONDS
     in_a_row = 0
     while in_a_row < 10:
@@ -123,7 +123,7 @@ def wait_until_downloads_go_on(client: Client, record: dict[str, Any]) -> None:
 
 
 def wait_until_work_is_shared(client: Client, record: dict[str, Any], names: list[str]) -> None:
-    """Downloads until the log of each instance has a request of this call."""
+    """Downloads until the log of each instance has one of these requests."""
     deadline = time.monotonic() + READY_SECONDS
     missing = set(names)
     while missing:
@@ -140,7 +140,7 @@ def wait_until_work_is_shared(client: Client, record: dict[str, Any], names: lis
                 missing.remove(name)
 
 
-def test_only_the_gateway_is_published_to_the_world() -> None:
+def test_only_the_gateway_is_reachable_from_other_hosts() -> None:
     published = {
         (one["Service"], port["URL"])
         for one in containers()
@@ -156,8 +156,8 @@ def test_only_the_gateway_is_published_to_the_world() -> None:
 
 
 @pytest.mark.parametrize("service", ["users", "records"])
-def test_a_service_has_no_way_out(service: str) -> None:
-    """No default route (destination 00000000) stands in the kernel's table."""
+def test_a_service_cannot_reach_hosts_outside(service: str) -> None:
+    """The kernel's routing table has no default route (destination 00000000)."""
     routes = compose("exec", "-T", service, "cat", "/proc/net/route").stdout.splitlines()[1:]
     assert routes
     assert "00000000" not in [route.split()[1] for route in routes]
@@ -170,7 +170,7 @@ def test_env_example_lists_every_variable_that_compose_reads() -> None:
     assert read <= listed
 
 
-def test_the_gateway_has_the_template_in_its_image_so_that_an_upgrade_brings_the_new_one() -> None:
+def test_the_image_of_the_gateway_contains_its_configuration() -> None:
     (gateway,) = (one for one in containers() if one["Service"] == "gateway")
     template = Path("deploy/gateway/waxwing.conf.template").read_text()
     assert (
@@ -199,7 +199,7 @@ def test_no_container_can_write_to_its_root_or_gain_privileges(service: str) -> 
 
 
 @pytest.mark.parametrize("service", ["gateway", "users", "records", "postgres"])
-def test_no_process_that_talks_to_clients_is_root(service: str) -> None:
+def test_no_process_that_serves_clients_runs_as_root(service: str) -> None:
     status = compose("exec", "-T", service, "cat", "/proc/1/status").stdout
     assert next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1] != "0"
 
@@ -207,7 +207,7 @@ def test_no_process_that_talks_to_clients_is_root(service: str) -> None:
 @pytest.mark.parametrize(
     "public", ["PUBLIC_URL=https://music.example", "ALLOWED_HOSTS=localhost, music.example"]
 )
-def test_default_secrets_are_refused_with_a_public_address_and_the_variable_is_named(public: str) -> None:
+def test_default_secrets_are_refused_with_a_public_host_and_the_settings_are_named(public: str) -> None:
     run = compose("run", "--rm", "--no-deps", "-e", public, "set-up", check=False)
     assert run.returncode != 0
     assert "music.example" in run.stderr
@@ -226,7 +226,7 @@ SECRETS = (
 
 @pytest.fixture
 def own_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A second project, beside the one that runs, with secrets from files; its gateway's address."""
+    """Starts a second project with secrets from files beside the running one; yields its gateway's URL."""
     folders = {name: {"file": str(tmp_path / name)} for name in SECRETS}
     for name in SECRETS:
         (tmp_path / name).write_text(token_hex(16))
@@ -244,7 +244,7 @@ def own_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
         compose("down", "-v", "--rmi", "local")
 
 
-def test_secrets_come_from_files_and_reach_no_environment(own_project: str, tmp_path: Path) -> None:
+def test_secrets_come_from_files_and_stand_in_no_environment(own_project: str, tmp_path: Path) -> None:
     with Client(own_project) as client:
         user = client.create_user("Secret")
         record = client.upload_stream([Wav().build(music(3))], user["token"])

@@ -20,7 +20,8 @@ from sqlalchemy import Executable, Row, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.credentials import Credentials, digest
-from common.db import Reader, make_engine
+from common.db import make_engine
+from common.row_reader import RowReader
 from common.settings import load
 from deploy.local.stack import Stack
 from records.settings import Settings, SetupSettings
@@ -28,7 +29,7 @@ from records.setup import set_up
 from records.storage import ObjectStore, make_client, make_session
 from records.sweeper import sweep
 from records.uploads import Uploads
-from users.service import create_user, delete_user
+from users.sql import create_user, delete_user
 
 T = TypeVar("T")
 
@@ -137,7 +138,7 @@ class Isolated:
     setup: SetupSettings
     engine: AsyncEngine
     """With the login of the records service."""
-    reader: Reader
+    reader: RowReader
     """On that engine."""
     users_engine: AsyncEngine
     """With the login of the users service."""
@@ -292,7 +293,7 @@ async def open_parts(setup: SetupSettings, settings: Settings) -> AsyncIterator[
     users_engine = make_engine(users_url.render_as_string(hide_password=False), setup.users_database_password)
     owner = make_engine(setup.database_url, setup.postgres_password)
     try:
-        async with make_session() as session, aclosing(Reader(engine)) as reader:
+        async with make_session() as session, aclosing(RowReader(engine)) as reader:
             store = ObjectStore(make_client(settings.store, session), settings.store.s3_bucket)
             yield Isolated(settings, setup, engine, reader, users_engine, owner, store, session)
     finally:

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from records.service import Published
 
 from common.credentials import Credentials
 from records.problems import UploadInterrupted
-from records.service import Published
 from tests.integration.isolated import Call, Isolated, Wire
 from tests.integration.sounds import pieces
 

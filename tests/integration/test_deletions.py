@@ -8,6 +8,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from records.service import find_record, find_user
 from sqlalchemy import text
 
 from common.db import execute
@@ -15,9 +16,6 @@ from common.problems import InvalidCredentials, Unavailable
 from deploy.client import Client
 from deploy.local.stack import Stack
 from records.problems import UnknownRecord, UploadInterrupted
-from records.service import find_record, find_user
-from tests.acceptance.answers import assert_problem
-from tests.acceptance.wire import make_head, open_wire
 from tests.integration.isolated import Call, Isolated, Wire
 from tests.integration.pausing import (
     BOUND_SECONDS,
@@ -34,6 +32,8 @@ from tests.integration.pausing import (
 )
 from tests.integration.reading import until_awaited
 from tests.integration.sounds import LARGE, SMALL, pieces, wav_of
+from tests.raw_connection import make_request_head, open_raw_connection
+from tests.response_checks import assert_problem
 
 
 async def test_what_postgres_rolls_back_for_another_may_be_tried_again(isolated: Isolated) -> None:
@@ -238,7 +238,7 @@ async def test_who_deletes_the_account_during_an_upload_gets_503_for_it_and_noth
 ) -> None:
     user_id, wav = UUID(user["id"]), wav_of(SMALL)
     authorization = f"Authorization: Bearer {user['token']}"
-    head = make_head(
+    head = make_request_head(
         "POST",
         "/records",
         stack.base_url,
@@ -246,13 +246,13 @@ async def test_who_deletes_the_account_during_an_upload_gets_503_for_it_and_noth
         "Content-Type: audio/wav",
         f"Content-Length: {len(wav)}",
     )
-    with open_wire(stack.base_url) as wire:
+    with open_raw_connection(stack.base_url) as wire:
         wire.send(head, wav[:10_000])
         (row,) = await until_awaited(partial(inside.rows, user_id))
         deletion = client.http.delete("/users/me", headers=dict([authorization.split(": ")]))
         assert deletion.status_code == 204
         wire.send(wav[10_000:])
-        answer = wire.read_answer("POST")
+        answer = wire.read_response("POST")
     assert_problem(answer, 503, "upload-interrupted", "its user is gone")
     assert answer.headers["Retry-After"] == "5"
     link = client.http.get("/record", params={"id": str(row.id), "user": user["id"]})

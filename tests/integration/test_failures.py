@@ -12,11 +12,11 @@ from uuid import UUID
 
 import aiohttp
 import pytest
+from records.service import Published, delete_record
 
 from common.credentials import Credentials, digest
 from common.problems import InvalidCredentials, Problem, Unavailable
 from records.form import Field
-from records.service import Published, delete_record
 from records.setup import make_admin
 from tests.integration.isolated import Call, Isolated, Wire
 from tests.integration.sounds import LARGE, SMALL, pieces

@@ -20,11 +20,11 @@ from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from records.settings import SetupSettings
 from records.storage import make_client, make_session
-from tests.acceptance.forms import NOBODY
-from tests.acceptance.wire import make_head
 from tests.integration.reading import BOUND_SECONDS, until
 from tests.integration.sounds import LARGE, SMALL, wav_of
+from tests.raw_connection import make_request_head
 from tests.stacks import temporary_stack
+from tests.upload_requests import NOBODY
 from tests.wavs import Wav, silence
 
 SITE = "https://player.example"
@@ -218,7 +218,7 @@ def begin(stack: Stack, url: str, *lines: str) -> socket.socket:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(BOUND_SECONDS)
     connection.connect((LOOPBACK, stack.ports.gateway))
-    connection.sendall(make_head("GET", url.removeprefix(stack.base_url), stack.base_url, *lines))
+    connection.sendall(make_request_head("GET", url.removeprefix(stack.base_url), stack.base_url, *lines))
     return connection
 
 

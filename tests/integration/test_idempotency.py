@@ -10,6 +10,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from records.service import Published, Replayed
 from sqlalchemy import text
 
 from common.credentials import Credentials
@@ -19,14 +20,13 @@ from deploy.client import Client
 from deploy.local.stack import Stack
 from records.form import Field
 from records.problems import IdempotencyKeyInUse, IdempotencyKeyReused
-from records.service import Published, Replayed
-from tests.acceptance.answers import assert_json, assert_problem
-from tests.acceptance.forms import TINY_WAV, WAV_TYPE, bearer
-from tests.acceptance.wire import make_head, open_wire
 from tests.integration.isolated import Call, Isolated, Wire
 from tests.integration.pausing import BOUND_SECONDS, Pause, first_of_the_object, publishing
 from tests.integration.reading import until, until_awaited
 from tests.integration.sounds import LARGE, SMALL, pieces
+from tests.raw_connection import make_request_head, open_raw_connection
+from tests.response_checks import assert_json, assert_problem
+from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 
 KEY = "the key"
 
@@ -360,8 +360,10 @@ async def test_an_upload_whose_client_vanished_can_be_sent_again(
     stack: Stack, inside: Isolated, client: Client, user: dict[str, Any]
 ) -> None:
     headers = WAV_TYPE | bearer(user) | {"Idempotency-Key": "the-key", "Content-Length": str(len(TINY_WAV))}
-    head = make_head("POST", "/records", stack.base_url, *(f"{name}: {headers[name]}" for name in headers))
-    with open_wire(stack.base_url) as wire:
+    head = make_request_head(
+        "POST", "/records", stack.base_url, *(f"{name}: {headers[name]}" for name in headers)
+    )
+    with open_raw_connection(stack.base_url) as wire:
         wire.send(head, TINY_WAV[:200])
         await until_awaited(partial(inside.rows, UUID(user["id"])))
         assert_problem(send(client, user), 409, "idempotency-key-in-use")

@@ -14,7 +14,7 @@ from records.uploads import Uploads
 from tests.integration.isolated import Isolated, Wire
 from tests.integration.sounds import LARGE, SMALL, pieces, wav_of
 from tests.wavs import Wav
-from users.service import create_user
+from users.sql import create_user
 
 BOUND_SECONDS = 60
 

@@ -11,10 +11,10 @@ import pytest
 
 from deploy.client import Client
 from deploy.local.stack import Stack
-from tests.acceptance.answers import assert_problem
-from tests.acceptance.wire import make_head, open_wire
 from tests.integration.reading import Log, until
 from tests.integration.sounds import LARGE, SMALL, wav_of
+from tests.raw_connection import make_request_head, open_raw_connection
+from tests.response_checks import assert_problem
 
 PARTS = ["users", "records", "gateway"]
 REQUEST_ID = re.compile(r"[0-9a-f]{32}")
@@ -149,10 +149,10 @@ def test_the_gateway_logs_the_address_of_a_route_and_of_nothing_else(stack: Stac
         "nonsense": "/*",
     }
     for address in addresses:
-        with open_wire(base_url) as wire:
+        with open_raw_connection(base_url) as wire:
             # A byte that is no UTF-8 may not make a line that is none either.
-            wire.send(make_head("GET", address, base_url).replace("\xa0".encode(), b"\xa0"))
-            wire.read_answer()
+            wire.send(make_request_head("GET", address, base_url).replace("\xa0".encode(), b"\xa0"))
+            wire.read_response()
     until(lambda: len(gateway.lines()) == len(addresses))
     assert [line["path"] for line in gateway.lines()] == list(addresses.values())
 
@@ -211,9 +211,9 @@ def test_the_id_that_the_client_saw_finds_the_lines_of_its_request(
 def test_a_request_that_is_not_http_is_found_by_its_id_too(stack: Stack) -> None:
     log = Log(stack, "records")
     target = f"/records/{uuid4()}/waveform?user={uuid4()}"
-    with open_wire(stack.base_url) as wire:
-        wire.send(make_head("GET", target, stack.base_url, "X: a\x01b"))
-        answer = wire.read_answer()
+    with open_raw_connection(stack.base_url) as wire:
+        wire.send(make_request_head("GET", target, stack.base_url, "X: a\x01b"))
+        answer = wire.read_response()
     assert_problem(answer, 400, "invalid-request")
     (line,) = until(lambda: log.requests("/records/*/waveform"))
     assert (line["method"], line["status"]) == ("GET", 400)

@@ -9,10 +9,10 @@ import pytest
 
 from deploy.client import Client
 from deploy.local.stack import Stack
-from tests.acceptance.answers import assert_json, assert_problem
-from tests.acceptance.forms import TINY_WAV, WAV_TYPE, bearer
-from tests.acceptance.test_access import TABLE, Place, send
+from tests.access_table import STATUSES, TwoUsers, send_to
+from tests.response_checks import assert_json, assert_problem
 from tests.stacks import temporary_stack
+from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 
 
 class Whole(NamedTuple):
@@ -81,9 +81,9 @@ def test_without_the_records_service_users_are_still_made(record: dict[str, Any]
 
 @pytest.mark.parametrize("without", ["postgres"], indirect=True)
 def test_without_postgres_nobody_is_told_anything_else(record: dict[str, Any], without: Whole) -> None:
-    place = Place(without.user, record, without.user)
-    for route in (route for route in TABLE if route != "GET /healthz" and TABLE[route]["owner"] < 300):
-        response = send(without.client, route, place, bearer(without.user))
+    users = TwoUsers(without.user, record, without.user)
+    for route in (route for route in STATUSES if route != "GET /healthz" and STATUSES[route]["owner"] < 300):
+        response = send_to(without.client, route, users, bearer(without.user))
         assert response.status_code == 503, route
         assert response.headers["Retry-After"] == "5"
         assert response.headers["Content-Type"] == "application/problem+json"

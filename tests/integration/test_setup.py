@@ -14,21 +14,22 @@ import pytest
 import pytest_asyncio
 from alembic import command
 from miniopy_async.error import S3Error
+from records.service import find_record, find_waveform
 from sqlalchemy import Connection, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.db import Reader, make_engine
+from common.db import make_engine
 from common.migrate import make_alembic_config, migrate
 from common.problems import type_of
+from common.row_reader import RowReader
 from deploy.local.stack import Stack
 from records.problems import NoWaveform, UnknownRecord
-from records.service import find_record, find_waveform
 from records.setup import set_up
 from records.storage import make_client
 from tests.integration.isolated import Isolated, open_isolated
 from tests.integration.sounds import SMALL, pieces
-from users.service import create_user
+from users.sql import create_user
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -308,7 +309,7 @@ async def test_a_record_of_the_version_before_keeps_its_link_and_says_that_it_ha
                 {"id": record_id, "user": user.id},
             )
         await migrate(engine)
-        async with aclosing(Reader(engine)) as reader:
+        async with aclosing(RowReader(engine)) as reader:
             record, object_key = await find_record(reader, record_id, user.id)
             assert (object_key, record.duration_seconds) == ("key", 1.0)
             assert (record.peak_dbfs, record.rms_dbfs, record.truncated) == (None, None, False)

@@ -12,10 +12,10 @@ from sqlalchemy import Row
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
-from tests.acceptance.answers import assert_problem
-from tests.acceptance.wire import make_head, open_wire
 from tests.integration.isolated import Isolated
 from tests.integration.reading import Log, until, until_awaited
+from tests.raw_connection import make_request_head, open_raw_connection
+from tests.response_checks import assert_problem
 from tests.wavs import Wav, silence
 
 # Of 8-bit sound at 8 kHz the MP3 has as many bytes as the WAV: the last two places are behind its second
@@ -128,7 +128,7 @@ async def test_an_upload_whose_chunks_break_off_in_nonsense_is_a_problem_and_lea
 ) -> None:
     # The gateway would not let it through.
     service = f"http://{LOOPBACK}:{stack.ports.records}"
-    head = make_head(
+    head = make_request_head(
         "POST",
         "/records",
         service,
@@ -136,11 +136,11 @@ async def test_an_upload_whose_chunks_break_off_in_nonsense_is_a_problem_and_lea
         "Content-Type: audio/wav",
         "Transfer-Encoding: chunked",
     )
-    with open_wire(service) as wire:
+    with open_raw_connection(service) as wire:
         wire.send(head, b"2\r\nRI\r\n")
         await until_awaited(partial(inside.rows, UUID(user["id"])))
         wire.send(b"nonsense\r\n")
-        assert_problem(wire.read_answer(), 400, "invalid-request")
+        assert_problem(wire.read_response(), 400, "invalid-request")
         # The rest is not refused with a reset.
         wire.send(long_wav())
 

@@ -18,8 +18,8 @@ from records.audio import (
     UnsupportedAudio,
 )
 from records.audio.mp3 import SAMPLE_RATES, read_frame_header
-from tests import judge, wavs
-from tests.judge import Comparison, Decoded
+from tests import decoding, wavs
+from tests.decoding import Comparison, Decoded
 from tests.unit import run_converter
 from tests.unit.run_converter import drain, feed_all
 from tests.wavs import FLOAT, UNKNOWN_SIZE, Wav
@@ -62,8 +62,8 @@ def test_music_of_every_width_keeps_its_length_and_sound(channels: int, bits: in
         properties.bitrate_kbps,
     )
     assert found == (3.0, 44100, channels, 128)
-    assert_right_length_and_sound(judge.compare(Decoded(music, 44100), judge.decode(mp3)))
-    assert_right_length_and_sound(judge.compare(judge.decode(wav, "wav"), judge.decode(mp3)))
+    assert_right_length_and_sound(decoding.compare(Decoded(music, 44100), decoding.decode(mp3)))
+    assert_right_length_and_sound(decoding.compare(decoding.decode(wav, "wav"), decoding.decode(mp3)))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_every_sample_rate_keeps_its_length_and_sound(rate: int, mp3_rate: int) 
     wav = Wav(rate=rate, channels=1).build(wavs.sweep(2, rate, channels=1, highest=12000))
     mp3, properties = convert(wav)
     assert (properties.sample_rate, properties.duration_seconds) == (mp3_rate, 2.0)
-    comparison = judge.compare(judge.decode(wav, "wav"), judge.decode(mp3))
+    comparison = decoding.compare(decoding.decode(wav, "wav"), decoding.decode(mp3))
     assert_right_length_and_sound(comparison, 0.999)
 
 
@@ -104,7 +104,7 @@ def test_a_sample_rate_beyond_the_limit_is_refused_by_name(rate: int) -> None:
 def test_left_and_right_stay_apart() -> None:
     sound = np.concatenate([wavs.sine(440, channels=1), wavs.sine(1000, channels=1)], axis=1)
     mp3, _ = convert(Wav().build(sound))
-    assert_right_length_and_sound(judge.compare(Decoded(sound, 44100), judge.decode(mp3)))
+    assert_right_length_and_sound(decoding.compare(Decoded(sound, 44100), decoding.decode(mp3)))
 
 
 def test_surround_becomes_stereo_with_every_speaker_on_its_side() -> None:
@@ -117,18 +117,18 @@ def test_surround_becomes_stereo_with_every_speaker_on_its_side() -> None:
     stereo = np.stack([left + half * (centre + back_left), right + half * (centre + back_right)], axis=1)
     stereo /= 1 + 2 * half
     assert properties.channels == 2
-    assert_right_length_and_sound(judge.compare(Decoded(stereo, 44100), judge.decode(mp3)))
+    assert_right_length_and_sound(decoding.compare(Decoded(stereo, 44100), decoding.decode(mp3)))
 
 
 def test_silence_stays_silent() -> None:
     mp3, _ = convert(Wav().build(wavs.silence()))
-    assert np.abs(judge.decode(mp3).samples).max() == 0
+    assert np.abs(decoding.decode(mp3).samples).max() == 0
 
 
 def test_a_recording_may_have_one_sample() -> None:
     mp3, properties = convert(Wav(channels=1).build(wavs.sine(channels=1)[:1]))
     assert properties.duration_seconds == 1 / 44100
-    assert len(judge.decode(mp3).samples) == 1
+    assert len(decoding.decode(mp3).samples) == 1
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_the_properties_are_those_of_every_mp3_frame(
     wav = Wav(rate=rate, channels=channels).build(wavs.noise(1, rate, channels))
     mp3, properties = convert(wav, bitrate_kbps=asked_kbps)
     assert properties.bitrate_kbps == kbps
-    decoded = judge.decode(mp3)
+    decoded = decoding.decode(mp3)
     assert (properties.sample_rate, properties.channels) == (decoded.rate, decoded.channels)
     # Start behind the Info frame, whose bitrate may be higher.
     position = read_frame_header(mp3).frame_bytes

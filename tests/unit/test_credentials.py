@@ -1,4 +1,4 @@
-"""Credentials in a header: RFC 6750 (Bearer) and RFC 7617 (Basic)."""
+"""Credentials in an Authorization header: Bearer (RFC 6750) and Basic (RFC 7617)."""
 
 from base64 import b64encode
 from uuid import uuid4
@@ -11,7 +11,7 @@ from common.problems import InvalidCredentials
 TOKEN = make_token()
 
 
-def test_a_bearer_token_names_its_user_by_itself() -> None:
+def test_a_bearer_token_needs_no_user_id() -> None:
     assert parse_authorization(f"Bearer {TOKEN}") == Credentials(digest(TOKEN))
     assert parse_authorization(f"bearer  {TOKEN} ") == Credentials(digest(TOKEN))
 
@@ -22,7 +22,7 @@ def test_basic_credentials_are_user_id_and_token() -> None:
     assert parse_authorization(f"Basic {encoded}") == Credentials(digest(TOKEN), user_id)
 
 
-def test_no_header_is_no_credentials() -> None:
+def test_without_a_header_there_are_no_credentials() -> None:
     assert parse_authorization(None) is None
     assert parse_authorization("") is None
 
@@ -30,12 +30,12 @@ def test_no_header_is_no_credentials() -> None:
 @pytest.mark.parametrize(
     "value", ["Basic", "Basic ÿ", "Basic !", "Basic /w==", "Basic Og==", "Digest x", "x"]
 )
-def test_a_malformed_header_is_refused(value: str) -> None:
+def test_a_malformed_header_is_rejected(value: str) -> None:
     with pytest.raises(InvalidCredentials):
         parse_authorization(value)
 
 
-def test_only_a_digest_of_a_token_is_kept() -> None:
+def test_a_digest_does_not_contain_its_token() -> None:
     assert len(digest(TOKEN)) == 32
     assert TOKEN.encode() not in digest(TOKEN)
     assert make_token() != TOKEN

@@ -10,8 +10,8 @@ from records.audio import BrokenAudio, Properties, UnsupportedAudio
 from records.audio.blocks import BlockMaker
 from records.audio.mixing import downmix_matrix
 from records.audio.wav import WavParser
-from tests import judge, wavs
-from tests.judge import Decoded
+from tests import decoding, wavs
+from tests.decoding import Decoded
 from tests.unit import run_converter
 from tests.wavs import FLOAT, UNKNOWN_SIZE, Sound, Wav, ds64, encoded
 
@@ -49,8 +49,8 @@ def pcm_of(wav: bytes) -> Decoded:
 
 def assert_right(wav: bytes, source: Decoded) -> None:
     mp3, properties = convert(wav)
-    decoded = judge.decode(mp3)
-    comparison = judge.compare(source, decoded)
+    decoded = decoding.decode(mp3)
+    comparison = decoding.compare(source, decoded)
     assert properties.duration_seconds == source.seconds
     assert (properties.sample_rate, properties.channels) == (decoded.rate, decoded.channels)
     assert comparison.lag == 0
@@ -106,7 +106,7 @@ SAMPLES = {
 @pytest.mark.parametrize("wav", [*CONTAINERS.values(), *SAMPLES.values()], ids=[*CONTAINERS, *SAMPLES])
 def test_every_container_and_width_sounds_like_ffmpegs_decoding(wav: Wav) -> None:
     data = wav.build(voices(channels=wav.channels))
-    assert_right(data, judge.decode(data, "wav"))
+    assert_right(data, decoding.decode(data, "wav"))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_every_codec_sounds_like_ffmpegs_decoding(
     codec: str, channels: int, rate: int, block_bytes: int
 ) -> None:
     data = encoded(voices(rate, channels), codec, rate, block_bytes)
-    assert_right(data, judge.decode(data, "wav"))
+    assert_right(data, decoding.decode(data, "wav"))
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -155,7 +155,7 @@ def test_adpcm_and_its_short_last_block_decode_to_ffmpegs_samples(
 ) -> None:
     data = encoded(voices(channels=channels), codec)
     data = data[: len(data) - cut_bytes]
-    assert np.array_equal(pcm_of(data).samples, judge.decode(data, "wav").samples)
+    assert np.array_equal(pcm_of(data).samples, decoding.decode(data, "wav").samples)
 
 
 @pytest.mark.parametrize("codec", [IMA, MS])
@@ -193,7 +193,7 @@ def test_ima_adpcm_may_have_more_channels(channels: int) -> None:
 @pytest.mark.parametrize("rate", [*MP3_RATES, *OTHER_RATES])
 def test_every_sample_rate_sounds_like_ffmpegs_decoding(rate: int) -> None:
     data = Wav(rate=rate, channels=1).build(voices(rate, 1))
-    assert_right(data, judge.decode(data, "wav"))
+    assert_right(data, decoding.decode(data, "wav"))
 
 
 @pytest.mark.parametrize("rate", [500, 1000, 1234, 2000])
@@ -212,7 +212,7 @@ def test_one_hertz_becomes_eight_thousand() -> None:
 def test_surround_sounds_like_ffmpegs_mix(mask: int) -> None:
     channels = mask.bit_count()
     data = Wav(bits=24, channels=channels, extensible=True, mask=mask).build(voices(channels=channels))
-    assert_right(data, judge.mix(data))
+    assert_right(data, decoding.mix(data))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ OF_SCIPY = wavs.of_scipy()
 @pytest.mark.parametrize("name", sorted(OF_SCIPY.keys() - REFUSED.keys()))
 def test_the_wavs_of_scipys_own_tests_are_read_to_the_sample(name: str) -> None:
     data, twin = OF_SCIPY[name], OF_SCIPY[TWINS.get(name, name)]
-    theirs, ours = judge.decode(twin, "wav"), pcm_of(data)
+    theirs, ours = decoding.decode(twin, "wav"), pcm_of(data)
     _, properties = convert(data)
     assert properties.duration_seconds == theirs.seconds
     assert properties.truncated == ("early-eof" in name)

@@ -16,8 +16,8 @@ SETTINGS = ServiceSettings(
 )
 
 
-def check(*hosts: str) -> bool:
-    """Whether a request with these Host headers is passed on."""
+def is_passed_on(*hosts: str) -> bool:
+    """Returns whether HostCheck passes on a request with these Host headers."""
     passed: list[Any] = []
 
     async def next_app(scope: Any, _receive: Any, _send: Any) -> None:
@@ -48,8 +48,8 @@ def check(*hosts: str) -> bool:
         "x-1.a.localhost",
     ],
 )
-def test_our_hosts_are_accepted_with_any_port(host: str) -> None:
-    assert check(host)
+def test_an_allowed_host_is_accepted_with_any_port(host: str) -> None:
+    assert is_passed_on(host)
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_our_hosts_are_accepted_with_any_port(host: str) -> None:
         "localhost:\u00b9",
     ],
 )
-def test_every_other_host_is_refused_and_named(host: str) -> None:
-    with pytest.raises(UnknownHost, match="ALLOWED_HOSTS") as refused:
-        check(host)
-    assert repr(host) in refused.value.detail
+def test_every_other_host_is_rejected_and_named(host: str) -> None:
+    with pytest.raises(UnknownHost, match="ALLOWED_HOSTS") as rejected:
+        is_passed_on(host)
+    assert repr(host) in rejected.value.detail
 
 
 @pytest.mark.parametrize("hosts", [(), ("localhost", "localhost"), ("localhost", "evil.example")])
-def test_none_and_two_hosts_are_refused(hosts: tuple[str, ...]) -> None:
+def test_no_host_and_two_hosts_are_rejected(hosts: tuple[str, ...]) -> None:
     with pytest.raises(UnknownHost):
-        check(*hosts)
+        is_passed_on(*hosts)

@@ -9,8 +9,8 @@ from mutagen.mp3 import BitrateMode, MPEGInfo
 
 from records.audio import Converter
 from records.audio.mp3 import SAMPLE_RATES, make_frame_header, read_frame_header
-from tests import judge, mp3_walk, wavs
-from tests.judge import Decoded
+from tests import decoding, mp3_walk, wavs
+from tests.decoding import Decoded
 from tests.unit import run_converter
 from tests.wavs import Sound, Wav
 
@@ -50,9 +50,9 @@ def test_a_decoder_returns_exactly_the_samples_of_the_source(
     for title in (None, "In front"):
         mp3 = converter.make_head(title) + mp3_frames
         assert mp3.startswith(b"ID3") == bool(title)
-        decoded = judge.decode(mp3)
+        decoded = decoding.decode(mp3)
         assert len(decoded.samples) == len(source)
-        comparison = judge.compare(Decoded(source, rate), decoded)
+        comparison = decoding.compare(Decoded(source, rate), decoded)
         assert comparison.lag == 0
         assert comparison.correlation > 0.99
         info = MPEGInfo(io.BytesIO(mp3))
@@ -69,7 +69,7 @@ def test_a_decoder_returns_exactly_the_samples_of_the_source(
 def test_the_shortest_recordings_have_exactly_their_samples(rate: int, samples: int) -> None:
     converter, mp3_frames = convert(wavs.noise(1, rate)[:samples], rate)
     head = converter.make_head()
-    assert len(judge.decode(head + mp3_frames).samples) == samples
+    assert len(decoding.decode(head + mp3_frames).samples) == samples
     assert MPEGInfo(io.BytesIO(head + mp3_frames)).length == samples / rate
 
 
@@ -81,7 +81,7 @@ def test_fewer_than_48_samples_have_the_right_length_and_at_most_529_are_added(
     converter, mp3_frames = convert(wavs.noise(1, rate)[:samples], rate)
     head = converter.make_head()
     assert MPEGInfo(io.BytesIO(head + mp3_frames)).length == samples / rate
-    heard = len(judge.decode(head + mp3_frames).samples)
+    heard = len(decoding.decode(head + mp3_frames).samples)
     # In MPEG-2, FFmpeg does not drop the rest of the start where it also drops the end of the same MP3 frame.
     assert heard == samples or (rate < 32000 and heard == samples + DECODER_DELAY)
 

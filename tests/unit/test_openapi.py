@@ -1,4 +1,4 @@
-"""The OpenAPI documents are correct, complete and kept; and every problem has its paragraph."""
+"""The OpenAPI documents are valid, complete and up to date, and problems.md explains every problem."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from users.pages import PROBLEMS
 
 DOCUMENTS = make_documents()
 TEMPLATE = Path(__file__).parents[2] / "deploy" / "gateway" / "waxwing.conf.template"
-# At any address, and so not at each operation; nobody reads that of a client that has gone.
+# Problems that any operation can return, so no operation lists them. Nobody reads ClientGone.
 ANYWHERE = {"ClientGone", "InternalError", "MethodNotAllowed", "NotReady"}
 
 
@@ -36,7 +36,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def contents() -> Iterator[Any]:
-    """Every body that a document shows: the document, where it stands, and its media type object."""
+    """Yields the media type object of every body in the documents, with its document."""
     for document in DOCUMENTS.values():
         for name, operation in operations(document):
             bodies = [operation["requestBody"]] if "requestBody" in operation else []
@@ -53,12 +53,12 @@ def test_a_document_is_valid_openapi_3_1(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_a_document_in_the_repository_is_the_one_that_is_served(name: str) -> None:
+def test_the_document_in_the_repository_is_the_served_one(name: str) -> None:
     kept = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     assert kept == DOCUMENTS[name], "run `./just openapi`"
 
 
-def test_the_requests_to_try_are_those_of_the_documents() -> None:
+def test_the_example_requests_cover_the_operations_of_the_documents() -> None:
     requests = REQUESTS.read_text(encoding="utf-8")
     assert requests == make_requests(DOCUMENTS), "run `./just openapi`"
     names = [name for document in DOCUMENTS.values() for name, _ in operations(document)]
@@ -67,7 +67,7 @@ def test_the_requests_to_try_are_those_of_the_documents() -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_every_route_but_those_of_health_and_pages_is_in_a_document(name: str) -> None:
+def test_every_route_except_health_and_pages_is_in_a_document(name: str) -> None:
     described = {what for what, _ in operations(DOCUMENTS[name])}
     left_out = re.compile("/(healthz|readyz|docs|problems|openapi)")
     served = {
@@ -81,20 +81,20 @@ def test_every_route_but_those_of_health_and_pages_is_in_a_document(name: str) -
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_every_field_of_an_answer_is_described(name: str) -> None:
+def test_every_field_of_a_response_has_a_description(name: str) -> None:
     for kind, schema in DOCUMENTS[name]["components"]["schemas"].items():
         for field, property_ in schema["properties"].items():
             assert "description" in property_ or (kind, field) == ("Problem", "status"), (kind, field)
 
 
-def test_the_forms_of_a_link_and_a_digest_are_told() -> None:
+def test_link_and_digest_have_their_formats() -> None:
     record = DOCUMENTS["records"]["components"]["schemas"]["RecordDocument"]["properties"]
     assert record["url"]["format"] == "uri"
     assert re.search(record["sha256"]["pattern"], "0f" * 32)
     assert not re.search(record["sha256"]["pattern"], "0F" * 32)
 
 
-def test_who_uploads_is_told_that_the_wav_is_not_kept_and_how_large_it_may_be() -> None:
+def test_the_document_says_that_the_wav_is_not_kept_and_how_large_it_may_be() -> None:
     defaults = {field.name: field.default for field in msgspec.structs.fields(Settings)}
     document = DOCUMENTS["records"]
     for text in (document["info"]["description"], document["paths"]["/records"]["post"]["description"]):
@@ -104,41 +104,41 @@ def test_who_uploads_is_told_that_the_wav_is_not_kept_and_how_large_it_may_be() 
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_a_document_is_about_the_api_and_not_about_what_it_is_made_of(name: str) -> None:
+def test_a_document_does_not_name_the_software_behind_the_api(name: str) -> None:
     assert not re.search("nginx|Litestar|Python|MinIO", json.dumps(DOCUMENTS[name]))
 
 
 @pytest.mark.parametrize(("document", "content"), [*contents()])
-def test_an_example_is_what_its_schema_says(document: dict[str, Any], content: dict[str, Any]) -> None:
+def test_every_example_matches_its_schema(document: dict[str, Any], content: dict[str, Any]) -> None:
     examples = [one["value"] for one in content.get("examples", {}).values()]
     examples += [content["example"]] if "example" in content else []
-    # JSON has no example of a file.
+    # A file has no example in JSON.
     assert examples or content["schema"].get("format") == "binary" or "encoding" in content
     schema = {**content["schema"], "components": document["components"]}
     for example in examples:
         OAS31Validator(schema, format_checker=OAS31Validator.FORMAT_CHECKER).validate(example)
 
 
-def test_every_problem_of_the_code_is_an_answer_of_an_operation() -> None:
+def test_every_problem_class_is_a_response_of_an_operation() -> None:
     answers = json.dumps(DOCUMENTS)
     missing = [one.__name__ for one in classes() if f'"{type_of(one)}"' not in answers]
     assert set(missing) == ANYWHERE
 
 
-def test_every_problem_of_the_code_has_its_paragraph_with_its_status_and_title() -> None:
+def test_problems_md_explains_every_problem_class_with_its_status_and_title() -> None:
     for problem in classes():
         paragraph = PROBLEMS[type_of(problem).removeprefix("/problems/")]
         assert (paragraph["status"], paragraph["title"]) == (str(problem.status_code), problem.title)
 
 
-def test_every_problem_of_the_gateway_has_its_paragraph_with_its_title() -> None:
+def test_problems_md_explains_every_problem_of_the_gateway_with_the_same_title() -> None:
     made = re.findall(r'"type":"/problems/([^"]+)","title":"([^"]+)"', TEMPLATE.read_text(encoding="utf-8"))
     assert len(made) > 5
     for name, title in made:
         assert PROBLEMS[name]["title"] == title
 
 
-def test_every_paragraph_is_about_a_problem_that_there_is() -> None:
+def test_problems_md_explains_no_problem_that_does_not_exist() -> None:
     template = TEMPLATE.read_text(encoding="utf-8")
     known = {type_of(problem) for problem in classes()} | set(re.findall('"(/problems/[^"]+)"', template))
     assert {f"/problems/{name}" for name in PROBLEMS} == known

@@ -1,1 +1,1 @@
-"""What both services share: settings, schema, problems, credentials, health and logs."""
+"""Code of both services: settings, schema, problems, credentials, health and logs."""

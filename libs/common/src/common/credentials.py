@@ -1,4 +1,4 @@
-"""Tokens and credentials. A token is a uuid4 (122 random bits), so a fast digest of it is safe to store."""
+"""Tokens and credentials. A token is a uuid4 with 122 random bits, so storing a fast digest of it is safe."""
 
 from base64 import b64decode
 from hashlib import sha256
@@ -12,33 +12,33 @@ from common.problems import InvalidCredentials
 from common.tables import User
 from common.text import parse_uuid
 
-SomeSelect = TypeVar("SomeSelect", Select[Any], Select[*tuple[Any, ...]], Update)
+Statement = TypeVar("Statement", Select[Any], Select[*tuple[Any, ...]], Update)
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """Who somebody claims to be; `user_id` is None where the token alone names the user (Bearer)."""
+    """Credentials that a client sent. With Bearer, the token alone names the user and `user_id` is None."""
 
     token_digest: bytes
     user_id: UUID | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters of a statement that is narrowed."""
+        """The parameters of a statement made by `restrict_to_credentials`."""
         return {"by_token_digest": self.token_digest, "by_user_id": self.user_id}
 
 
 def make_token() -> str:
-    """A new token, shown to its user once."""
+    """Returns a new token."""
     return str(uuid4())
 
 
 def digest(token: str) -> bytes:
-    """The SHA-256 digest of a token, 32 bytes: all that is stored of it."""
+    """Returns the SHA-256 digest of a token (32 bytes). Only the digest is stored."""
     return sha256(token.encode()).digest()
 
 
 def parse_credentials(user_id: str, token: str) -> Credentials:
-    """Credentials from form fields. Raises InvalidCredentials where the user id is no UUID."""
+    """Returns the credentials. Raises InvalidCredentials if the user id is no UUID."""
     try:
         return Credentials(digest(token), parse_uuid(user_id))
     except ValueError:
@@ -46,9 +46,10 @@ def parse_credentials(user_id: str, token: str) -> Credentials:
 
 
 def parse_authorization(header: str | None) -> Credentials | None:
-    """Credentials from an Authorization header (RFC 6750 Bearer, RFC 7617 Basic), or None without one.
+    """Returns the credentials of an Authorization header, or None without a header.
 
-    Raises InvalidCredentials where the header is malformed or of another scheme.
+    Accepts Bearer (RFC 6750) and Basic (RFC 7617). Raises InvalidCredentials for another scheme or a
+    malformed header.
     """
     if not header:
         return None
@@ -60,24 +61,31 @@ def parse_authorization(header: str | None) -> Credentials | None:
             try:
                 user_id, _, token = b64decode(value.strip(), validate=True).decode().partition(":")
             except ValueError:
-                raise InvalidCredentials("The Basic credentials are not base64 of 'USER_ID:TOKEN'.") from None
+                raise InvalidCredentials(
+                    "The Basic credentials must be the base64 of 'USER_ID:TOKEN'."
+                ) from None
             return parse_credentials(user_id, token)
         case _:
-            raise InvalidCredentials("Use 'Authorization: Bearer TOKEN', or Basic with user id and token.")
+            raise InvalidCredentials(
+                f"The Authorization scheme {scheme[:100]!r} is not supported."
+                " Send Bearer TOKEN, or Basic with user id and token."
+            )
 
 
 def require_credentials(header: str | None) -> Credentials:
-    """The credentials of an Authorization header. Raises InvalidCredentials without one, and as above."""
+    """Returns the credentials of an Authorization header. Raises InvalidCredentials without valid ones."""
     credentials = parse_authorization(header)
     if not credentials:
-        raise InvalidCredentials("Send an Authorization header: Bearer TOKEN, or Basic with user and token.")
+        raise InvalidCredentials(
+            "Send an Authorization header: Bearer TOKEN, or Basic with user id and token."
+        )
     return credentials
 
 
-def narrow(users: SomeSelect) -> SomeSelect:
-    """Narrows a statement about users to the one who has the credentials that are its parameters."""
+def restrict_to_credentials(statement: Statement) -> Statement:
+    """Restricts a statement about users to the user with the credentials in its `Credentials.parameters`."""
     user_id = bindparam("by_user_id", type_=Uuid())
-    return users.where(
+    return statement.where(
         User.token_digest == bindparam("by_token_digest"),
         User.deleted_at.is_(None),
         or_(user_id.is_(None), User.id == user_id),
@@ -85,5 +93,5 @@ def narrow(users: SomeSelect) -> SomeSelect:
 
 
 def wrong_credentials() -> InvalidCredentials:
-    """The one answer to an unknown user and to a wrong token."""
-    return InvalidCredentials("There is no user with this id and token; POST /users makes one.")
+    """Returns the same problem for an unknown user and for a wrong token, so that neither can be told."""
+    return InvalidCredentials("There is no user with this id and token. POST /users creates a user.")

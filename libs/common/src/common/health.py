@@ -1,4 +1,4 @@
-"""/healthz says that the process runs, /readyz that what it needs is there."""
+"""/healthz tells that the process runs, /readyz that everything that the service needs is available."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,7 +21,11 @@ class NotReady(Unavailable):
 
 
 def make_health_routes(checks: Mapping[str, Callable[[], Awaitable[None]]]) -> list[HTTPRouteHandler]:
-    """The two routes; `checks` are awaited together and raise a Problem where their part is away."""
+    """Returns the two routes.
+
+    `checks`: by the name of what the service needs, a function that raises an exception if that is away.
+    /readyz runs all checks at the same time.
+    """
 
     @route("/healthz", http_method=["GET", "HEAD"], sync_to_thread=False, include_in_schema=False)
     def get_healthz() -> dict[str, str]:
@@ -29,15 +33,15 @@ def make_health_routes(checks: Mapping[str, Callable[[], Awaitable[None]]]) -> l
 
     @route("/readyz", http_method=["GET", "HEAD"], include_in_schema=False)
     async def get_readyz() -> dict[str, str]:
-        passed = await asyncio.gather(*(_passes(check) for check in checks.values()))
-        if away := [name for name, ok in zip(checks, passed, strict=True) if not ok]:
-            raise NotReady(f"Not there: {', '.join(away)}")
+        available = await asyncio.gather(*(_is_available(check) for check in checks.values()))
+        if away := [name for name, is_available in zip(checks, available, strict=True) if not is_available]:
+            raise NotReady(f"The service cannot reach: {', '.join(away)}")
         return {"status": "ready"}
 
     return [get_healthz, get_readyz]
 
 
-async def _passes(check: Callable[[], Awaitable[None]]) -> bool:
+async def _is_available(check: Callable[[], Awaitable[None]]) -> bool:
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await check()

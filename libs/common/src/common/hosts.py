@@ -1,4 +1,4 @@
-"""Which Host headers are accepted: a link is made from it, so a forged one must not get into a link."""
+"""Checks Host headers. The services make links from the Host header, so a forged one must be rejected."""
 
 import re
 from functools import lru_cache
@@ -12,59 +12,62 @@ from common.problems import UnknownHost
 from common.settings import ServiceSettings
 
 CACHED_HOSTS = 64
-# Nothing else gets into a link.
+# The only characters that may get into a link.
 HOST = re.compile(r"((?P<name>[A-Za-z0-9.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])(:(?P<port>[0-9]{0,5}))?")
 MAX_PORT = 65535
 
 
 class HostCheck(ASGIMiddleware):
-    """Middleware of routes: passes localhost names, IP literals, PUBLIC_URL's host and ALLOWED_HOSTS.
+    """Middleware of routes: accepts localhost names, IP addresses, PUBLIC_URL's host and ALLOWED_HOSTS.
 
-    It raises UnknownHost (421, RFC 9110 section 15.5.20) for every other host.
+    Raises UnknownHost (421, RFC 9110 section 15.5.20) for every other host.
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
-        self._allowed = own_names(settings.public_url, settings.allowed_hosts)
-        self.is_ours = lru_cache(CACHED_HOSTS)(self._is_ours)
+        self._configured = configured_hosts(settings.public_url, settings.allowed_hosts)
+        self.is_accepted = lru_cache(CACHED_HOSTS)(self._is_accepted)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Serves one request, or refuses it."""
-        # Joined, two of them are no host.
+        """Passes the request on if its host is accepted."""
+        # Two Host headers joined by a comma never match.
         host = b",".join([value for name, value in scope["headers"] if name == b"host"]).decode("latin-1")
-        if not self.is_ours(host):
+        if not self.is_accepted(host):
             raise UnknownHost(
-                f"The host {host[:100]!r} is not known here; ALLOWED_HOSTS and PUBLIC_URL are the settings."
+                f"The host {host[:100]!r} is not allowed. The operator can allow it with the setting"
+                " ALLOWED_HOSTS or PUBLIC_URL."
             )
         await next_app(scope, receive, send)
 
-    def _is_ours(self, host: str) -> bool:
-        name = _name_of(host)
-        return bool(name) and (name in self._allowed or is_loopback(name) or _address_of(name) is not None)
+    def _is_accepted(self, host: str) -> bool:
+        name = _parse_host(host)
+        return bool(name) and (
+            name in self._configured or is_loopback(name) or _parse_address(name) is not None
+        )
 
 
-def own_names(public_url: str, allowed_hosts: str) -> set[str]:
-    """The host names of the two settings, in small letters."""
+def configured_hosts(public_url: str, allowed_hosts: str) -> set[str]:
+    """Returns the host names in the settings PUBLIC_URL and ALLOWED_HOSTS, in lower case."""
     names = (urlsplit(public_url).hostname or "", *allowed_hosts.lower().split(","))
     return {name.strip() for name in names} - {""}
 
 
-def _name_of(host: str) -> str:
-    """The name or address, in small letters; empty where it is neither, or the port is none."""
+def _parse_host(host: str) -> str:
+    """Returns the name or IP address of a Host header in lower case, or "" if the header is malformed."""
     found = HOST.fullmatch(host)
     if not found or int(found["port"] or 0) > MAX_PORT:
         return ""
     if found["name"]:
         return found["name"].lower()
-    return found["address"].lower() if isinstance(_address_of(found["address"]), IPv6Address) else ""
+    return found["address"].lower() if isinstance(_parse_address(found["address"]), IPv6Address) else ""
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a host name can mean this very machine only."""
-    address = _address_of(name)
+    """Returns whether a host name always means the machine that uses it."""
+    address = _parse_address(name)
     return name == "localhost" or name.endswith(".localhost") or (address is not None and address.is_loopback)
 
 
-def _address_of(name: str) -> IPv4Address | IPv6Address | None:
+def _parse_address(name: str) -> IPv4Address | IPv6Address | None:
     try:
         return ip_address(name)
     except ValueError:

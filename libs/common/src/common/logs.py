@@ -1,4 +1,4 @@
-"""JSON logs, one line an event, each with the id of its request."""
+"""JSON logs: one line for each event, with the id of its request."""
 
 import logging
 import re
@@ -18,13 +18,13 @@ from structlog.typing import Processor
 log = structlog.get_logger()
 
 REQUEST_ID = re.compile(rb"[0-9a-f]{32}")
-# An id in a path is the right to listen as much as one in a query.
-ID = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
+# Ids must not get into a log: whoever knows the ids in a link may use the link.
+UUID_TEXT = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 QUIET_PATHS = {"/healthz", "/readyz"}
 
 
 def configure_logs(level: str) -> None:
-    """Sends our own events and those of the libraries to standard output as JSON.
+    """Writes Waxwing's events and those of the libraries to standard output as JSON.
 
     `level`: a level of the logging module, in capitals.
     """
@@ -34,7 +34,7 @@ def configure_logs(level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    # Our own events do not go through the logging module, which takes as long as a check.
+    # Waxwing's events bypass the logging module, which takes as long as the check of a download.
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(_to_json)],
         logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
@@ -58,26 +58,31 @@ def _to_json(event: structlog.typing.EventDict, default: Callable[[Any], Any]) -
     return msgspec.json.encode(event, enc_hook=default)
 
 
+def hide_ids(path: str) -> str:
+    """Returns the path with `*` in place of every UUID."""
+    return UUID_TEXT.sub("*", path)
+
+
 def read_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The id that the gateway has given a request, or a new one."""
+    """Returns the request id that the gateway sent in X-Request-ID, or a new one."""
     given = dict(headers).get(b"x-request-id", b"")
     return given.decode() if REQUEST_ID.fullmatch(given) else uuid4().hex
 
 
 class RequestLog:
-    """ASGI middleware: gives every request its id (the gateway's, where it made one) and logs a line for it.
+    """ASGI middleware: gives every request and its response the request id, and logs one line for it.
 
-    The line has path and status but neither query nor ids: these are capabilities.
+    The line has no query, and `*` for ids in the path: the ids in a link let anyone listen.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self._is_enabled = log.is_enabled_for(logging.INFO)
-        # The line of every request does not go through structlog's processors, which take six times as long.
+        # These lines bypass structlog's processors, which take six times as long.
         self._write = structlog.BytesLogger(sys.stdout.buffer).msg
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one connection; the lifespan passes through."""
+        """Serves one request; passes the lifespan through."""
         if scope["type"] != ScopeType.HTTP:
             await self.app(scope, receive, send)
             return
@@ -92,7 +97,7 @@ class RequestLog:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
-        # Every request is a task of its own, with which its variables go.
+        # uvicorn runs every request in a task of its own, so these variables end with the request.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
         try:
@@ -102,7 +107,7 @@ class RequestLog:
                 line = {
                     "event": "request",
                     "method": scope.get("method"),
-                    "path": ID.sub("*", scope["path"]),
+                    "path": hide_ids(scope["path"]),
                     "status": status,
                     "seconds": round(time.perf_counter() - started, 4),
                     "request_id": request_id,

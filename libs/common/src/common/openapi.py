@@ -1,7 +1,8 @@
-"""The OpenAPI 3.1 documents: Litestar makes them from the handlers, and what it cannot know is added here.
+"""Makes the OpenAPI 3.1 documents: completes the documents that Litestar makes from the handlers.
 
-Handlers read bodies, queries and headers themselves, so each has a `describe(…)` as its `operation_class`.
-What is added is plain OpenAPI, written as in the specification (https://spec.openapis.org/oas/v3.1.0).
+Handlers read bodies, queries and headers themselves, so Litestar does not know these. Each handler passes
+them in a `describe_operation(…)` as its `operation_class`. The additions are dictionaries with the names of
+the specification (https://spec.openapis.org/oas/v3.1.0).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,28 +22,31 @@ from litestar.types import Method
 from common.problems import InvalidCredentials, InvalidRequest, Problem, Unavailable, UnknownHost, type_of
 
 Json = dict[str, Any]
+Fields = Mapping[str, Mapping[str, Json]]
 
 VERSION = "0.1.0"
 REQUEST_ID = "2f1c7a0e9b5d4c3a8e6f7d2b1a0c9e8f"
-# What any route may answer.
+# Problems of every route.
 COMMON_PROBLEMS = (InvalidRequest, UnknownHost, Unavailable)
-# A HEAD is never answered with a part of the MP3.
-NEVER_OF_HEAD = {"206", "416"}
 NEEDS_CREDENTIALS: list[Json] = [{"bearer": []}, {"basic": []}]
 MAY_HAVE_CREDENTIALS: list[Json] = [*NEEDS_CREDENTIALS, {}]
 DESCRIPTION = """\
-Every error is `application/problem+json` (RFC 9457), and its `type` leads to a paragraph about it. Besides
-what stands at each operation, any address can answer [405](/problems/method-not-allowed) to another method,
-[408](/problems/request-timeout) to a request that stops, [413](/problems/too-large) to a body over its limit,
-[414](/problems/uri-too-long) to an address over 8 KiB, [501](/problems/not-implemented) and
-[505](/problems/http-version-not-supported) to what is not HTTP/1.1, and [500](/problems/internal-error),
-which is a fault of ours.
+Every error is a problem, `application/problem+json` (RFC 9457). Its `type` is the path of a page that
+explains it. Besides the problems listed at each operation, any operation can return
+[405](/problems/method-not-allowed) for a method that the path does not support,
+[408](/problems/request-timeout) for a request that pauses too long,
+[413](/problems/too-large) for a body over the limit,
+[414](/problems/uri-too-long) for a request line over 8 KiB,
+[501](/problems/not-implemented) for an unsupported transfer coding,
+[505](/problems/http-version-not-supported) for an unsupported version of HTTP, and
+[500](/problems/internal-error) for a fault of the service.
 
-**Authorize** takes a user's token (bearer), or id and token (basic); `POST /users` makes both.
+**Authorize** takes a user's token (bearer), or the user's id and token (basic). `POST /users` creates both.
 """
 
 
-def _header(description: str, **schema: Any) -> Json:
+def describe_header(description: str, **schema: Any) -> Json:
+    """Returns a header of a response, for the `headers` of make_openapi_config."""
     return {"description": description, "schema": {"type": "string", **schema}}
 
 
@@ -50,94 +54,93 @@ COMPONENTS: Json = {
     "schemas": {
         "Problem": {
             "type": "object",
-            "description": "What went wrong (RFC 9457).",
+            "description": "An error (RFC 9457).",
             "required": ["type", "title", "status", "detail", "request_id"],
             "properties": {
-                "type": {"type": "string", "format": "uri-reference", "description": "Stable; it resolves."},
-                "title": {"type": "string", "description": "The same for every problem of its type."},
+                "type": {
+                    "type": "string",
+                    "format": "uri-reference",
+                    "description": "Stable. The path of a page that explains it.",
+                },
+                "title": {"type": "string", "description": "The same for every problem of this type."},
                 "status": {"type": "integer", "minimum": 400, "maximum": 599},
-                "detail": {"type": "string", "description": "The value, the limit and the way out."},
-                "request_id": {"type": "string", "description": "As in X-Request-ID, and in the logs."},
+                "detail": {
+                    "type": "string",
+                    "description": "What was wrong, what is allowed, and what to do next.",
+                },
+                "request_id": {"type": "string", "description": "As in X-Request-ID and in the logs."},
             },
         }
     },
     "headers": {
-        "X-Request-ID": _header("The id of the request, which is in the logs.", pattern="^[0-9a-f]{32}$"),
-        "WWW-Authenticate": _header('`Bearer realm="waxwing"`'),
-        "Retry-After": _header("Seconds after which a new try makes sense."),
-        "Location": _header("The link of the record.", format="uri"),
-        "Idempotency-Replayed": _header(
-            "`true` where the key's earlier record is the answer; else left out."
-        ),
-        "ETag": _header("A strong tag; of the MP3 it is the SHA-256."),
-        "Last-Modified": _header("When the record was made."),
-        "Cache-Control": _header("`private, no-cache`: to be kept, and asked for each time."),
-        "Accept-Ranges": _header("Whether ranges are sent."),
-        "Content-Range": _header("Which bytes of how many these are."),
-        "Content-Disposition": _header("Whether to play or to save it, and its file name."),
+        "X-Request-ID": describe_header("The request id, also in the logs.", pattern="^[0-9a-f]{32}$"),
+        "WWW-Authenticate": describe_header('`Bearer realm="waxwing"`'),
+        "Retry-After": describe_header("Seconds to wait before the next try."),
     },
     "securitySchemes": {
         "bearer": {"type": "http", "scheme": "bearer", "description": "The user's token."},
-        "basic": {"type": "http", "scheme": "basic", "description": "The user's id, and the token."},
+        "basic": {"type": "http", "scheme": "basic", "description": "The user's id and token."},
     },
 }
-PROBLEM_HEADERS = {
-    401: ["WWW-Authenticate"],
-    409: ["Retry-After"],
-    416: ["Content-Range"],
-    503: ["Retry-After"],
-}
-
-
-Fields = Mapping[str, Mapping[str, Json]]
 
 
 class _Document(OpenAPI):
-    def __init__(self, made: OpenAPI, fields: Fields) -> None:
+    def __init__(self, made: OpenAPI, fields: Fields, headers: Mapping[str, Json]) -> None:
         super().__init__(**vars(made))
         self._fields = fields
+        self._headers = headers
 
     def to_schema(self) -> Json:
         document = super().to_schema()
+        components = document["components"]
         for name, fields in self._fields.items():
-            properties = document["components"]["schemas"][name]["properties"]
-            for field, ours in fields.items():
-                properties[field] |= ours
-        for kind, components in COMPONENTS.items():
-            document["components"].setdefault(kind, {}).update(components)
+            properties = components["schemas"][name]["properties"]
+            for field, additions in fields.items():
+                properties[field] |= additions
+        for kind, additions in COMPONENTS.items():
+            components.setdefault(kind, {}).update(additions)
+        components["headers"] |= self._headers
         return document
 
 
 class _Config(OpenAPIConfig):
-    def __init__(self, fields: Fields, **config: Any) -> None:
+    def __init__(self, fields: Fields, headers: Mapping[str, Json], **config: Any) -> None:
         super().__init__(**config)
         self._fields = fields
+        self._headers = headers
 
     def to_openapi_schema(self) -> OpenAPI:
-        return _Document(super().to_openapi_schema(), self._fields)
+        return _Document(super().to_openapi_schema(), self._fields, self._headers)
 
 
-def make_document(name: str) -> HTTPRouteHandler:
-    """Serves the document of the service `name` at /openapi/<name>.json: Litestar itself knows no HEAD."""
+def make_document_route(name: str) -> HTTPRouteHandler:
+    """Returns the handler of /openapi/<name>.json. Litestar's own handler does not support HEAD."""
 
     @route(
         f"/openapi/{name}.json", http_method=["GET", "HEAD"], include_in_schema=False, sync_to_thread=False
     )
     def get_document(request: Request[Any, Any, Any]) -> Response[bytes]:
-        return Response(_encode(request.app), media_type=MediaType.JSON)
+        return Response(_encode_document(request.app), media_type=MediaType.JSON)
 
     return get_document
 
 
 @cache
-def _encode(app: Litestar) -> bytes:
+def _encode_document(app: Litestar) -> bytes:
     return msgspec.json.encode(app.openapi_schema.to_schema())
 
 
-def make_openapi(name: str, summary: str, about: str, fields: Fields) -> OpenAPIConfig:
-    """What the document of the service `name` begins with, and what its schemas' `fields` are."""
+def make_openapi_config(
+    name: str, summary: str, about: str, fields: Fields, headers: Mapping[str, Json] | None = None
+) -> OpenAPIConfig:
+    """Returns the configuration of the document of the service `name`.
+
+    `about` is the first part of the document's description. `fields` completes properties of schemas, by the
+    names of the schema and the field. `headers` are the service's own response headers, by name.
+    """
     return _Config(
         fields,
+        headers or {},
         title=f"Waxwing {name}",
         version=VERSION,
         summary=summary,
@@ -155,54 +158,62 @@ def _name_operation(handler: HTTPRouteHandler, method: Method, _: object) -> str
     return name.replace("get_", "head_", 1) if method == "HEAD" else name
 
 
-def describe(
+def describe_operation(
     summary: str,
     *,
     security: Sequence[Json] = (),
     parameters: Sequence[Json] = (),
     responses: Mapping[int, Json],
     problems: Iterable[type[Problem]] = (),
+    never_for_head: Sequence[int] = (),
     **more: Any,
 ) -> type[Operation]:
-    """The `operation_class` of a handler.
+    """Returns the `operation_class` of a handler.
 
-    `responses` complete those that Litestar makes of the handler's signature; of the problems, and those that
-    every route has, each status becomes one response. `more` stands at the operation as it is.
+    `responses` complete the responses that Litestar makes from the handler's signature. The `problems` and
+    COMMON_PROBLEMS become one response for each status. `never_for_head` are statuses that a HEAD never gets.
+    `more` holds further members of the operation.
     """
     all_problems = {*problems, *COMMON_PROBLEMS, *([InvalidCredentials] if security else [])}
 
-    class Described(Operation):
+    class DescribedOperation(Operation):
         def to_schema(self) -> Json:
             operation = super().to_schema()
             operation |= {"summary": summary, "security": list(security)}
             if parameters:
                 operation["parameters"] = [*operation.get("parameters", []), *parameters]
             operation |= more
-            # What Litestar thinks of errors is of its own kind, not ours.
+            # Litestar's error responses are dropped, because they do not describe problems.
             made = operation["responses"]
             described = {
-                str(status): _complete(made.get(str(status), {}), response)
+                str(status): _complete_response(made.get(str(status), {}), response)
                 for status, response in responses.items()
             }
             operation["responses"] = described | _describe_problems(all_problems)
-            return _without_bodies(operation) if operation["operationId"].startswith("head_") else operation
+            is_head = operation["operationId"].startswith("head_")
+            return _convert_to_head(operation, never_for_head) if is_head else operation
 
-    return Described
+    return DescribedOperation
 
 
-def query(name: str, description: str, *, required: bool = False, **schema: Any) -> Json:
-    """A parameter of the query."""
+def query_parameter(name: str, description: str, *, required: bool = False, **schema: Any) -> Json:
+    """Returns a parameter of the query."""
     return {"name": name, "in": "query", "description": description, "required": required, "schema": schema}
 
 
-def header(name: str, description: str, **schema: Any) -> Json:
-    """A header of the request, which may be left out."""
+def header_parameter(name: str, description: str, **schema: Any) -> Json:
+    """Returns an optional header of the request."""
     return {"name": name, "in": "header", "description": description, "schema": {"type": "string", **schema}}
 
 
-def answer(description: str, *headers: str, example: Json | None = None, content: Json | None = None) -> Json:
-    """A response that is no problem: `headers` by name, and its content where Litestar does not know it."""
-    response: Json = {"description": description, "headers": _refer("X-Request-ID", *headers)}
+def describe_response(
+    description: str, *headers: str, example: Json | None = None, content: Json | None = None
+) -> Json:
+    """Returns a response that is no problem.
+
+    `headers` are names of headers. `content` replaces the content that Litestar makes.
+    """
+    response: Json = {"description": description, "headers": _refer_to_headers("X-Request-ID", *headers)}
     if content:
         response["content"] = content
     if example:
@@ -210,13 +221,13 @@ def answer(description: str, *headers: str, example: Json | None = None, content
     return response
 
 
-def _refer(*headers: str) -> Json:
+def _refer_to_headers(*headers: str) -> Json:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
 
 
-def _complete(made: Json, ours: Json) -> Json:
-    """Litestar's response with what we know of it; without Litestar's content where there is none."""
-    response = {**made, **ours}
+def _complete_response(made: Json, additions: Json) -> Json:
+    """Adds to Litestar's response. Puts an example into each media type of the content."""
+    response = {**made, **additions}
     example = response.pop("example", None)
     if example:
         response["content"] = {
@@ -234,9 +245,10 @@ def _describe_problems(problems: Iterable[type[Problem]]) -> Json:
 
 def _describe_status(status: int, problems: Sequence[type[Problem]]) -> Json:
     types = [type_of(problem) for problem in problems]
+    headers = dict.fromkeys(name for problem in problems for name in problem.header_names)
     return {
         "description": "\n".join(f"- [{one.title}]({type_of(one)})" for one in problems),
-        "headers": _refer("X-Request-ID", *PROBLEM_HEADERS.get(status, [])),
+        "headers": _refer_to_headers("X-Request-ID", *headers),
         "content": {
             "application/problem+json": {
                 "schema": {
@@ -261,11 +273,11 @@ def _make_example(problem: type[Problem]) -> Json:
     }
 
 
-def _without_bodies(operation: Json) -> Json:
-    """What a HEAD is answered with: the headers of the GET."""
+def _convert_to_head(operation: Json, never_for_head: Sequence[int]) -> Json:
+    """Makes the HEAD operation of a GET operation: the same responses without content."""
     responses = {
-        status: {name: part for name, part in response.items() if name != "content"}
+        status: {name: member for name, member in response.items() if name != "content"}
         for status, response in operation["responses"].items()
-        if status not in NEVER_OF_HEAD
+        if int(status) not in never_for_head
     }
     return {**operation, "summary": f"{operation['summary']} (headers only)", "responses": responses}

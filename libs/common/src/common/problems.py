@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details: the exception class is the error code, and here is the one renderer."""
+"""Problems (RFC 9457): each is an exception class, and `render_problem` makes the response of every one."""
 
 import re
 from typing import Any, ClassVar
@@ -19,12 +19,18 @@ RETRY_AFTER_SECONDS = 5
 
 
 class Problem(HTTPException):
-    """An error for the client. Subclasses state the fact in their name, and give `status_code` and `title`.
+    """An error for the client.
 
-    `detail` is public: it names the value, the limit and the way out, and never a host, a bucket or a key.
+    The name of a subclass makes its `type`; `status_code` and `title` are fixed for the type. The first line
+    of its docstring is the example of a detail in the OpenAPI document.
+    `detail` is public: it names the wrong value, the allowed values and what to do next. It never names an
+    internal host, a bucket or an object key.
     """
 
+    # Keep identical to the titles in problems.md and waxwing.conf.template.
     title: ClassVar[str]
+    # Headers of the response, for the OpenAPI document.
+    header_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, detail: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail=detail, headers=headers)
@@ -38,13 +44,14 @@ class InvalidRequest(Problem):
 
 
 class InvalidCredentials(Problem):
-    """No credentials, or wrong ones; an unknown user and a wrong token look the same."""
+    """The credentials are missing or wrong. An unknown user and a wrong token give the same problem."""
 
     status_code = 401
     title = "The credentials are missing or wrong"
+    header_names = ("WWW-Authenticate",)
 
     def __init__(self, detail: str) -> None:
-        # Basic is accepted but never offered, so that no browser opens a login box over a page.
+        # Basic is accepted but not offered: a browser would open a login box.
         super().__init__(detail, headers={"WWW-Authenticate": 'Bearer realm="waxwing"'})
 
 
@@ -52,14 +59,14 @@ class UnknownRoute(Problem):
     """Nothing is served at this path."""
 
     status_code = 404
-    title = "There is nothing at this address"
+    title = "Nothing is served at this path"
 
 
 class MethodNotAllowed(Problem):
     """The path exists, but not with this method."""
 
     status_code = 405
-    title = "This address does not know the method"
+    title = "The path does not support the method"
 
 
 class TooLarge(Problem):
@@ -70,40 +77,42 @@ class TooLarge(Problem):
 
 
 class UnsupportedMediaType(Problem):
-    """The Content-Type of the body is none that this route reads."""
+    """This path does not accept the Content-Type of the body."""
 
     status_code = 415
     title = "The content type is not supported"
 
 
 class UnknownHost(Problem):
-    """The Host header names none of our hosts, so a link made from it could be a forgery."""
+    """The Host header is not an allowed host, so a link made from it could be forged."""
 
     status_code = 421
-    title = "The host is not one of ours"
+    title = "The host is not allowed"
 
 
 class ClientGone(Problem):
-    """The client closed the connection before its request was complete; nobody reads this answer."""
+    """The client closed the connection before its request was complete. Nobody reads this response."""
 
     status_code = 499
     title = "The client closed the connection"
 
 
 class InternalError(Problem):
-    """A fault of ours; the log has it under the request id."""
+    """The service has a fault. The log holds it with the request id."""
 
     status_code = 500
-    title = "Something went wrong on our side"
+    title = "The service has a fault"
 
 
 class Unavailable(Problem):
-    """PostgreSQL or the object store is away, or this instance is too busy; a later try can succeed."""
+    """Something that the service needs is away, or this instance is too busy. A later try can succeed."""
 
     status_code = 503
     title = "The service is not available for the moment"
+    header_names = ("Retry-After",)
 
     def __init__(self, detail: str) -> None:
+        # The gateway's own details of this type end with the same words (waxwing.conf.template).
         super().__init__(
             f"{detail}; try again in {RETRY_AFTER_SECONDS} seconds.",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
@@ -111,13 +120,13 @@ class Unavailable(Problem):
 
 
 def type_of(problem: type[Problem] | Problem) -> str:
-    """The stable `type` of a problem: UnknownRecord is /problems/unknown-record."""
+    """Returns the stable `type` of a problem: UnknownRecord has /problems/unknown-record."""
     name = problem.__name__ if isinstance(problem, type) else type(problem).__name__
     return "/problems/" + re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
 
 
-def make_body(problem: Problem, request_id: str | None) -> dict[str, Any]:
-    """The members of a problem (RFC 9457 section 3.1), and the id of its request."""
+def make_problem_body(problem: Problem, request_id: str | None) -> dict[str, Any]:
+    """Returns the members of a problem (RFC 9457 section 3.1), and its request id."""
     return {
         "type": type_of(problem),
         "title": problem.title,
@@ -127,23 +136,23 @@ def make_body(problem: Problem, request_id: str | None) -> dict[str, Any]:
     }
 
 
-def render(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
-    """The exception handler of both services: every error becomes application/problem+json."""
-    problem = _as_problem(request, error)
+def render_problem(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    """Makes the response of any exception, as application/problem+json. It is both services' handler."""
+    problem = _to_problem(request, error)
     if isinstance(problem, InternalError):
         log.error("unexpected error", exc_info=error)
     elif problem.status_code >= 500:  # noqa: PLR2004
-        # The type alone: what the store or the driver says names keys and values.
+        # Only the type of the cause: its message can name object keys and values.
         log.warning("unavailable", detail=problem.detail, cause=type(error.__cause__).__name__)
     return Response(
-        make_body(problem, request.scope["state"].get("request_id")),
+        make_problem_body(problem, request.scope["state"].get("request_id")),
         status_code=problem.status_code,
         media_type="application/problem+json",
         headers=problem.headers,
     )
 
 
-def _as_problem(request: Request[Any, Any, Any], error: Exception) -> Problem:
+def _to_problem(request: Request[Any, Any, Any], error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, NotFoundException):
@@ -151,10 +160,10 @@ def _as_problem(request: Request[Any, Any, Any], error: Exception) -> Problem:
     if isinstance(error, MethodNotAllowedException):
         headers = {name.title(): value for name, value in (error.headers or {}).items()}
         return MethodNotAllowed(
-            f"{request.method} is not possible here; allowed: {headers.get('Allow')}.", headers
+            f"This path does not support {request.method}. Allowed: {headers.get('Allow')}.", headers
         )
     if isinstance(error, RequestEntityTooLarge):
         return TooLarge("The body is larger than this service accepts.")
     if isinstance(error, ClientException):
         return InvalidRequest(error.detail)
-    return InternalError("The fault is logged under the request id.")
+    return InternalError("The service has a fault. Report it with the request id, which finds it in the log.")

@@ -1,4 +1,4 @@
-"""Settings: frozen structs read from environment variables, named as their fields in capitals."""
+"""Settings: frozen structs. Each field is read from the environment variable of its name in capitals."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,21 +14,21 @@ PublicUrl = Annotated[str, msgspec.Meta(pattern=r"^(https?://[^/?#\s]+/?)?$")]
 
 
 class SettingsError(Exception):
-    """A setting is missing or wrong; the message names the variable."""
+    """A setting is missing or wrong. The message names the environment variable."""
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What every service needs to know about its surroundings."""
+    """The settings that both services have."""
 
     host: str = "127.0.0.1"
     port: Port = 8000
     database_url: str
-    # Kept apart from the URL, so that it can come from a file and needs no escaping.
+    # Separate from the URL, so that a file can hold it and it needs no escaping.
     database_password: str = ""
     public_url: PublicUrl = ""
-    # Host names, separated by commas, under which the gateway may be addressed.
+    # Host names, separated by commas, that clients may use for the gateway.
     allowed_hosts: str = ""
-    # Origins such as https://example.org, separated by commas, or *.
+    # Origins such as https://example.org, separated by commas; or * for all.
     cors_origins: Annotated[
         str, msgspec.Meta(pattern=r"^(\*|https?://[^/?#\s,*]+(\s*,\s*https?://[^/?#\s,*]+)*)?$")
     ] = ""
@@ -36,11 +36,10 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(kind: type[S], environ: Mapping[str, str]) -> S:
-    """Reads a settings struct, and the structs in it, from the environment.
+    """Reads a settings struct, and the structs in its fields, from the environment.
 
-    NAME_FILE names a file that holds NAME (for secrets).
-
-    Raises SettingsError, naming the variable, where one is missing or does not fit its type.
+    If NAME_FILE is set, the value of NAME is read from the file at that path (for secrets).
+    Raises SettingsError, which names the variable, if one is missing or has a wrong value.
     """
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(kind):
@@ -62,7 +61,7 @@ def _read(name: str, environ: Mapping[str, str]) -> str:
     if not path:
         return environ.get(name, "")
     if environ.get(name):
-        raise SettingsError(f"{name} and {name}_FILE are both set; use one of them")
+        raise SettingsError(f"{name} and {name}_FILE are both set; set only one of them")
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

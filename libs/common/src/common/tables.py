@@ -1,4 +1,4 @@
-"""THE schema: two tables, users and records. The migrations make it; `alembic check` compares them."""
+"""The schema: the tables users and records. Migrations create it; `alembic check` compares them with it."""
 
 from datetime import datetime
 from typing import Any
@@ -10,34 +10,34 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Base(DeclarativeBase):
-    type_annotation_map = {datetime: DateTime(timezone=True)}  # noqa: RUF012 (SQLAlchemy's own way)
+    type_annotation_map = {datetime: DateTime(timezone=True)}  # noqa: RUF012 (SQLAlchemy reads it from the class)
 
 
 class User(Base):
-    """Somebody who may upload. Only the SHA-256 digest of the token is kept."""
+    """A user. Only the SHA-256 digest of the token is stored."""
 
     __tablename__ = "users"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str]
-    # Null once the user is deleted: then nothing can authenticate as this user.
+    # Null when the user is deleted, so that no token matches.
     token_digest: Mapped[bytes | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
 
 
 class Record(Base):
-    """One MP3. Its row exists before the first byte is stored and outlives the last (see records.service)."""
+    """A record. Its row exists before the first byte of the MP3 is stored, and until the last is deleted."""
 
     __tablename__ = "records"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
-    # uploading -> ready -> deleting, or uploading -> deleting; a deleting row is a tombstone.
+    # uploading -> ready -> deleting, or uploading -> deleting. A row in the state deleting is a tombstone.
     state: Mapped[str] = mapped_column(server_default="uploading")
-    # While uploading: the sweeper may take the row from then on (the database's clock).
+    # While uploading: the sweeper may delete the record after this time of the database's clock.
     lease_until: Mapped[datetime | None]
-    # While deleting: since when the store has been seen without object and open uploads.
+    # While deleting: since when the sweeper has found neither an object nor a multipart upload in the store.
     gone_since: Mapped[datetime | None]
     object_key: Mapped[str] = mapped_column(unique=True)
     title: Mapped[str | None]
@@ -47,23 +47,22 @@ class Record(Base):
     sample_rate: Mapped[int | None]
     channels: Mapped[int | None]
     bitrate_kbps: Mapped[int | None]
-    # Of what was encoded; null for digital silence, and for what was stored before they were measured.
+    # Levels of the encoded audio; null for digital silence and for records made before levels were measured.
     peak_dbfs: Mapped[float | None] = mapped_column(Double)
     rms_dbfs: Mapped[float | None] = mapped_column(Double)
-    # Minimum and maximum of each pixel as int8 (records.audio.levels), and how many samples a pixel has.
+    # Minimum and maximum of each pixel as int8 (records.audio.levels), and the number of samples of a pixel.
     waveform: Mapped[bytes | None]
     waveform_samples_per_pixel: Mapped[int | None]
-    # Whether the WAV ended before the audio that it announced.
+    # Whether the WAV ended before the audio that its header announced.
     truncated: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     published_at: Mapped[datetime | None]
-    # By which the upload is recognised when it is sent again; null without one, and a day after publishing.
+    # Identifies an upload that a client repeats. The sweeper sets it to null a day after publishing.
     idempotency_key: Mapped[str | None]
     # The bitrate that the upload asked for, or the default; the MP3 may have a lower one. An upload that
     # repeats the idempotency key must ask for the same.
     requested_bitrate_kbps: Mapped[int | None]
-    # What the version before this one reads and writes instead of requested_bitrate_kbps. The next version
-    # drops it.
+    # The previous version uses this column instead of requested_bitrate_kbps. The next version drops it.
     idempotency_options: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
     __table_args__ = (
@@ -77,9 +76,9 @@ class Record(Base):
             name="records_ready_is_complete",
         ),
         Index("records_of_a_user", "user_id", text("created_at DESC"), text("id DESC")),
-        # The sweeper's own index: only rows that are not ready, which are few.
+        # For the sweeper: only rows that are not ready, which are few.
         Index("records_unfinished", "state", "lease_until", postgresql_where=text("state <> 'ready'")),
-        # A tombstone has given its key back.
+        # A tombstone no longer holds its key, so a new upload may use the key.
         Index(
             "records_idempotency_key",
             "user_id",
@@ -87,7 +86,7 @@ class Record(Base):
             unique=True,
             postgresql_where=text("idempotency_key IS NOT NULL AND state <> 'deleting'"),
         ),
-        # The sweeper's: which keys are to be forgotten.
+        # For the sweeper, which sets old keys to null.
         Index(
             "records_with_idempotency_key",
             "published_at",

@@ -1,4 +1,4 @@
-"""Text that people give: names, titles and ids."""
+"""Checks text that users send: names, titles and ids."""
 
 import re
 import unicodedata
@@ -8,68 +8,139 @@ import msgspec
 
 from common.problems import InvalidRequest
 
-# Control characters, separators of lines and paragraphs, and what makes a text read other than it is written:
-# around a text, where tabs and ends of lines are trimmed, and inside it.
-_CONTROLS = r"\u007f-\u009f\u2028-\u202e\u2066-\u2069"
-_AROUND, _INSIDE = rf"\u0000-\u0008\u000e-\u001f{_CONTROLS}", rf"\u0000-\u001f{_CONTROLS}"
-# What Unicode says is no character. Above U+FFFF as it is: ECMA 262 and Python escape it differently.
-_NONE = r"\ufdd0-\ufdef\ufffe\uffff" + "".join(
-    chr(plane + end) for plane in range(0x10000, 0x110000, 0x10000) for end in (0xFFFE, 0xFFFF)
+# The tables below are ranges of code points, (first, last).
+Ranges = tuple[tuple[int, int], ...]
+
+# Trimmed at both ends: white space. The table exists because `\s` differs between regular expression engines.
+WHITE_SPACE: Ranges = (
+    (0x09, 0x0D),  # tab, line feed, vertical tab, form feed, carriage return
+    (0x20, 0x20),  # space
+    (0xA0, 0xA0),  # no-break space
+    (0x1680, 0x1680),  # Ogham space mark
+    (0x2000, 0x200A),  # en quad to hair space
+    (0x202F, 0x202F),  # narrow no-break space
+    (0x205F, 0x205F),  # medium mathematical space
+    (0x3000, 0x3000),  # ideographic space
 )
-# What is trimmed: white space, spelled out, as `\s` is not the same in all languages of patterns.
-_BLANK = r"\t-\r \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
-# What cannot be seen by itself, and joins letters and emoji beside others: Default_Ignorable_Code_Point of
-# Unicode, and the blank of Braille.
-_UNSEEN = (
-    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u2800"
-    r"\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+# Rejected within a trimmed text: C0 control characters, among them tabs and line ends.
+C0_CONTROLS: Ranges = ((0x00, 0x1F),)
+# Rejected anywhere: C0 control characters that are not trimmed as white space.
+C0_CONTROLS_NOT_TRIMMED: Ranges = (
+    (0x00, 0x08),
+    (0x0E, 0x1F),
 )
-# Lone surrogates, which only an escape of JSON can name, are not in the patterns: not all engines take them.
-FORBIDDEN_AROUND = re.compile(rf"[{_AROUND}{_NONE}\ud800-\udfff]")
-FORBIDDEN_INSIDE = re.compile(rf"[{_INSIDE}]")
-SEEN = re.compile(rf"[^{_BLANK}{_UNSEEN}]")
-# No character of form C stands for more.
+# Rejected anywhere: other control characters, and characters that make a text read other than it is written.
+OTHER_CONTROLS: Ranges = (
+    (0x7F, 0x9F),  # delete, and the C1 control characters
+    (0x2028, 0x202E),  # line and paragraph separator; embeddings and overrides of the writing direction
+    (0x2066, 0x2069),  # isolates of the writing direction
+)
+# Rejected anywhere: Unicode's noncharacters, which are reserved for use inside programs.
+NONCHARACTERS: Ranges = (
+    (0xFDD0, 0xFDEF),
+    (0xFFFE, 0xFFFF),
+    *((plane + 0xFFFE, plane + 0xFFFF) for plane in range(0x10000, 0x110000, 0x10000)),
+)
+# Rejected anywhere: lone surrogates, which only a JSON escape can name. The OpenAPI patterns leave them out,
+# because not all regular expression engines accept them.
+SURROGATES: Ranges = ((0xD800, 0xDFFF),)
+# Allowed beside visible characters, but not alone: invisible characters, which join letters and emoji.
+# They are Unicode's Default_Ignorable_Code_Point and the blank of Braille.
+INVISIBLE: Ranges = (
+    (0xAD, 0xAD),  # soft hyphen
+    (0x034F, 0x034F),  # combining grapheme joiner
+    (0x061C, 0x061C),  # Arabic letter mark
+    (0x115F, 0x1160),  # Hangul fillers
+    (0x17B4, 0x17B5),  # Khmer inherent vowels
+    (0x180B, 0x180F),  # Mongolian variation selectors and vowel separator
+    (0x200B, 0x200F),  # zero-width space, joiners, marks of the writing direction
+    (0x2060, 0x206F),  # word joiner, invisible operators, deprecated format characters
+    (0x2800, 0x2800),  # blank of Braille
+    (0x3164, 0x3164),  # Hangul filler
+    (0xFE00, 0xFE0F),  # variation selectors
+    (0xFEFF, 0xFEFF),  # zero-width no-break space, also the byte order mark
+    (0xFFA0, 0xFFA0),  # halfwidth Hangul filler
+    (0xFFF0, 0xFFF8),  # unassigned
+    (0x1BCA0, 0x1BCA3),  # shorthand format controls
+    (0x1D173, 0x1D17A),  # musical beams, ties and slurs
+    (0xE0000, 0xE0FFF),  # tags and further variation selectors
+)
+# The last code point that the escape \uXXXX can name.
+LAST_OF_FOUR_DIGITS = 0xFFFF
+# No character of Unicode's normal form C stands for more characters than this.
 LONGEST_DECOMPOSITION = 4
 
 
+def _make_class(*tables: Ranges) -> str:
+    """Returns the ranges as the inside of a character class, for Python and for ECMA 262 with the flag u."""
+    return "".join(
+        _escape(first) + ("-" if last > first + 1 else "") + (_escape(last) if last > first else "")
+        for table in tables
+        for first, last in table
+    )
+
+
+def _escape(code_point: int) -> str:
+    # Above U+FFFF the character itself: ECMA 262 and Python escape it differently.
+    unescaped = code_point == ord(" ") or code_point > LAST_OF_FOUR_DIGITS
+    short = {0x09: r"\t", 0x0D: r"\r"}
+    return chr(code_point) if unescaped else short.get(code_point, rf"\u{code_point:04x}")
+
+
+_WHITE_SPACE = _make_class(WHITE_SPACE)
+_INVISIBLE = _make_class(INVISIBLE)
+_REJECTED_WITHIN = _make_class(C0_CONTROLS, OTHER_CONTROLS)
+_NONCHARACTERS = _make_class(NONCHARACTERS)
+REJECTED_ANYWHERE = re.compile(
+    f"[{_make_class(C0_CONTROLS_NOT_TRIMMED, OTHER_CONTROLS, NONCHARACTERS, SURROGATES)}]"
+)
+REJECTED_WITHIN = re.compile(f"[{_REJECTED_WITHIN}]")
+VISIBLE = re.compile(f"[^{_WHITE_SPACE}{_INVISIBLE}]")
+
+
 def make_pattern(shortest: int, longest: int) -> str:
-    """What normalise_text takes, for an OpenAPI document (ECMA 262, flag u); `shortest` is 0 or 1."""
-    blanks, edge = rf"[{_BLANK}]*", rf"[^{_INSIDE}{_BLANK}]"
-    is_seen = rf"(?=[{_BLANK}{_UNSEEN}]*[^{_INSIDE}{_BLANK}{_UNSEEN}])"
-    trimmed = rf"{is_seen}{edge}([^{_INSIDE}]{{0,{longest - 2}}}{edge})?"
-    middle = trimmed if shortest else f"({trimmed})?"
-    return rf"^(?![\s\S]*[{_NONE}]){blanks}{middle}{blanks}$"
+    """Returns the pattern (ECMA 262, flag u) of what normalise_text accepts, for an OpenAPI document.
+
+    `shortest` is 0 or 1.
+    """
+    has_no_noncharacter = rf"(?![\s\S]*[{_NONCHARACTERS}])"
+    white_space = f"[{_WHITE_SPACE}]*"
+    # Looks ahead for the first visible character.
+    is_visible = f"(?=[{_WHITE_SPACE}{_INVISIBLE}]*[^{_REJECTED_WITHIN}{_WHITE_SPACE}{_INVISIBLE}])"
+    first_or_last = f"[^{_REJECTED_WITHIN}{_WHITE_SPACE}]"
+    between = f"[^{_REJECTED_WITHIN}]{{0,{longest - 2}}}"
+    trimmed = f"{is_visible}{first_or_last}({between}{first_or_last})?"
+    text = trimmed if shortest else f"({trimmed})?"
+    return f"^{has_no_noncharacter}{white_space}{text}{white_space}$"
 
 
 def normalise_text(what: str, text: str, shortest: int, longest: int) -> str:
-    """Trims a text and brings it to Unicode's normal form C, so that what looks equal is equal.
+    """Trims a text and brings it to Unicode's normal form C, so that texts that look equal are equal.
 
-    `what` names it in the message. Raises InvalidRequest where it is shorter or longer than allowed (in
-    characters, after trimming), has control characters, noncharacters or such that change the direction of
-    writing, or has nothing but what cannot be seen.
+    `what` names the text in the message. The limits count characters after trimming. Raises InvalidRequest
+    if the text is too short or too long, holds a rejected character, or holds invisible characters only.
     """
     trimmed = text.strip()
-    # A longer one is too long in form C too, and to order its marks could take seconds.
+    # A longer text is too long in form C as well, and sorting its combining marks could take seconds.
     if len(trimmed) <= LONGEST_DECOMPOSITION * longest:
         trimmed = unicodedata.normalize("NFC", trimmed)
     if not shortest <= len(trimmed) <= longest:
         raise InvalidRequest(
-            f"A {what} has {shortest} to {longest} characters after trimming; this one has {len(trimmed)}."
+            f"The {what} has {len(trimmed)} characters after trimming. Send {shortest} to {longest}."
         )
-    if found := FORBIDDEN_AROUND.search(text) or FORBIDDEN_INSIDE.search(trimmed):
+    if found := REJECTED_ANYWHERE.search(text) or REJECTED_WITHIN.search(trimmed):
         raise InvalidRequest(
-            f"A {what} has no control characters and no noncharacters; this one has U+{ord(found[0]):04X}."
+            f"The {what} contains U+{ord(found[0]):04X}. Remove control characters and noncharacters."
         )
-    if trimmed and not SEEN.search(trimmed):
-        raise InvalidRequest(f"A {what} has a character that can be seen; this one has none.")
+    if trimmed and not VISIBLE.search(trimmed):
+        raise InvalidRequest(f"The {what} has no character that can be seen. Send at least one.")
     return trimmed
 
 
 def parse_uuid(text: str) -> UUID:
-    """The UUID that a text is, with hyphens or without; Python's own reading takes signs and other digits.
+    """Parses a UUID, with or without hyphens. Raises ValueError for any other text.
 
-    Raises ValueError where it is none.
+    Python's own UUID(…) also accepts signs and digits of other scripts.
     """
     try:
         return msgspec.convert(text, UUID)

@@ -7,13 +7,14 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from litestar import Litestar, Router
 from litestar.di import Provide
 
-from common.cors import make_cors
-from common.db import Reader, check_database, make_engine
+from common.cors import make_cors_hooks
+from common.db import check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import HostCheck
 from common.methods import with_options
-from common.openapi import make_document, make_openapi
-from common.problems import render
+from common.openapi import make_document_route, make_openapi_config
+from common.problems import render_problem
+from common.row_reader import RowReader
 from records import openapi
 from records.routes import HANDLERS, RunningService
 from records.settings import Settings
@@ -31,7 +32,7 @@ def create_app(settings: Settings) -> Litestar:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         nonlocal service
         engine = make_engine(settings.database_url, settings.database_password)
-        async with aclosing(Reader(engine)) as reader, open_store(settings.store) as store:
+        async with aclosing(RowReader(engine)) as reader, open_store(settings.store) as store:
             uploads = Uploads(engine, store, settings)
             sweeper = asyncio.create_task(
                 run_sweeper(engine, store, settings.lease_seconds, settings.sweep_seconds)
@@ -63,16 +64,18 @@ def create_app(settings: Settings) -> Litestar:
                 route_handlers=with_options(*HANDLERS),
                 middleware=[HostCheck(settings)],
             ),
-            *with_options(make_document("records")),
+            *with_options(make_document_route("records")),
             *make_health_routes({"PostgreSQL": check_postgres, "object store": check_store}),
         ],
         # Keep one dependency: with several, Litestar starts a task group per request.
         dependencies={"service": Provide(provide_service, sync_to_thread=False)},
-        before_send=make_cors(settings),
+        before_send=make_cors_hooks(settings, openapi.EXPOSED_RESPONSE_HEADERS),
         lifespan=[lifespan],
-        exception_handlers={Exception: render},
+        exception_handlers={Exception: render_problem},
         request_max_body_size=settings.max_upload_bytes,
         tags=["records"],
-        openapi_config=make_openapi("records", "WAV in, MP3 link out", openapi.ABOUT, openapi.FIELDS),
+        openapi_config=make_openapi_config(
+            "records", "WAV in, MP3 link out", openapi.ABOUT, openapi.FIELDS, openapi.HEADERS
+        ),
         logging_config=None,
     )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from common.problems import InvalidRequest, UnsupportedMediaType
-from common.queries import refuse_others
+from common.requests import reject_unknown_parameters
 from records.problems import InvalidForm
 
 WAV_TYPES = {"audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"}
@@ -60,7 +60,7 @@ def read_upload(
     """
     kind, parameters = content_type
     if kind in WAV_TYPES:
-        refuse_others(query, OPTIONS)
+        reject_unknown_parameters(query, OPTIONS)
         return _read_bare_wav(body, [FormField(*parameter) for parameter in query])
     if kind == "multipart/form-data":
         if not 1 <= len(parameters.get("boundary", "")) <= MAX_BOUNDARY_LENGTH:

@@ -1,8 +1,16 @@
-"""What the routes read and answer, for the OpenAPI document."""
+"""The requests and responses of the records service, for its OpenAPI document."""
 
 from typing import Any, get_args
 
-from common.openapi import MAY_HAVE_CREDENTIALS, NEEDS_CREDENTIALS, answer, describe, header, query
+from common.openapi import (
+    MAY_HAVE_CREDENTIALS,
+    NEEDS_CREDENTIALS,
+    describe_header,
+    describe_operation,
+    describe_response,
+    header_parameter,
+    query_parameter,
+)
 from common.problems import InvalidCredentials, TooLarge, UnknownRoute, UnsupportedMediaType
 from common.text import make_pattern
 from records.problems import (
@@ -51,28 +59,47 @@ WAVEFORM: Json = {
     "data": [-94, 94, -95, 94, -94, 95],
 }
 CONDITIONS = [
-    header("If-None-Match", "ETags; 304 where one is the present one."),
-    header("If-Modified-Since", "A date; 304 where the record is not later. Ignored beside If-None-Match."),
-    header("If-Match", "ETags; 412 where none is the present one."),
-    header("If-Unmodified-Since", "A date; 412 where the record is later. Ignored beside If-Match."),
+    header_parameter("If-None-Match", "ETags. If one is the current ETag, the response is 304."),
+    header_parameter(
+        "If-Modified-Since",
+        "A date. If the record is not newer, the response is 304. Ignored with If-None-Match.",
+    ),
+    header_parameter("If-Match", "ETags. If none is the current ETag, the response is 412."),
+    header_parameter(
+        "If-Unmodified-Since", "A date. If the record is newer, the response is 412. Ignored with If-Match."
+    ),
 ]
+HEADERS = {
+    "Location": describe_header("The link of the record.", format="uri"),
+    "Idempotency-Replayed": describe_header(
+        "`true` if the response is the record of an earlier upload with this key; otherwise absent."
+    ),
+    "ETag": describe_header("A strong ETag. For the MP3 it is the SHA-256."),
+    "Last-Modified": describe_header("When the record was made."),
+    "Cache-Control": describe_header("`private, no-cache`: caches may keep it, but must revalidate it."),
+    "Accept-Ranges": describe_header("`bytes` if ranges are supported, otherwise `none`."),
+    "Content-Range": describe_header("Which bytes of how many the response holds."),
+    "Content-Disposition": describe_header("Whether to play or to save the MP3, and its file name."),
+}
+# Scripts of other sites may read this header too.
+EXPOSED_RESPONSE_HEADERS = ("Idempotency-Replayed",)
 VALIDATORS = ("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges")
-NOT_MODIFIED = answer("The client has it already.", *VALIDATORS)
+NOT_MODIFIED = describe_response("The client has the current version.", *VALIDATORS)
 BINARY = {"type": "string", "format": "binary"}
 TITLE = {
     "type": "string",
     "pattern": make_pattern(0, 200),
-    "description": "A name for the record: up to 200 characters after trimming, where there are any at least"
-    " one of them visible; no control characters.",
+    "description": "A name for the record: up to 200 characters after trimming, no control characters."
+    " A title that is not empty needs a visible character.",
 }
-# Visible ASCII.
+# Visible ASCII characters.
 IDEMPOTENCY_KEY = "[!-~]{1,255}"
 # Microseconds since 1970, and an id.
 CURSOR = "([0-9]{1,17})-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 BITRATE: Json = {
     "type": "integer",
     "enum": list(get_args(BitrateKbps)),
-    "description": "Of the MP3; 128 where none is asked for. A deployment may have another default or range.",
+    "description": "Bitrate of the MP3; 128 by default. A deployment can have another default or range.",
 }
 UPLOAD: Json = {
     "multipart/form-data": {
@@ -80,17 +107,23 @@ UPLOAD: Json = {
             "type": "object",
             "required": ["audio"],
             "additionalProperties": False,
-            # In this order: what stands in front of the audio is known before any of it is converted.
+            # In this order: the service must know the other form fields before it converts the audio.
             "properties": {
                 "user_id": {
                     "type": "string",
                     "format": "uuid",
                     "description": "With `token`, instead of an Authorization header.",
                 },
-                "token": {"type": "string", "description": "With `user_id`, instead of the header."},
+                "token": {
+                    "type": "string",
+                    "description": "With `user_id`, instead of a header.",
+                },
                 "title": TITLE,
-                "bitrate_kbps": {**BITRATE, "description": BITRATE["description"] + " In front of `audio`."},
-                "audio": {**BINARY, "description": "The WAV. It is not kept."},
+                "bitrate_kbps": {
+                    **BITRATE,
+                    "description": BITRATE["description"] + " Before `audio`.",
+                },
+                "audio": {**BINARY, "description": "The WAV, which is not kept."},
             },
         },
         "encoding": {"audio": {"contentType": "audio/wav"}},
@@ -98,88 +131,109 @@ UPLOAD: Json = {
     "audio/wav": {
         "schema": {
             **BINARY,
-            "description": "The WAV itself, which is not kept; needs an Authorization header.",
+            "description": "The WAV, which is not kept. Needs an Authorization header.",
         }
     },
 }
 
-ONLY_BARE = "**For a bare WAV (`audio/wav`) only.** Of a form it is a field, and the query is empty."
+ONLY_BARE = "**Only for a bare WAV (`audio/wav`).** In a form, send the form field instead."
 ACCEPTED = """\
 **The original WAV is not kept.** Only the MP3 is stored: keep your recordings.
 
-Every WAV is taken: RIFF, RIFX, RF64 and BW64; integer PCM of 1 to 64 bit, IEEE float of 32 and 64 bit, A-law,
-µ-law, IMA and Microsoft ADPCM; 1 to 32 channels, of which more than two are mixed down; 1 Hz to 768 kHz.
-Other codecs are refused by name. A body has up to 4 GiB and a recording lasts up to 24 hours, if the
-deployment has not set other limits (`MAX_UPLOAD_BYTES`, `MAX_DURATION_SECONDS`).
+Supported WAVs: RIFF, RIFX, RF64 and BW64; integer PCM of 1 to 64 bits, IEEE float of 32 and 64 bits, A-law,
+µ-law, IMA ADPCM and Microsoft ADPCM; 1 to 32 channels (more than two are mixed down); 1 Hz to 768 kHz. For
+another codec, the problem names the codec. A body may have up to 4 GiB, and a recording may last up to
+24 hours, unless the deployment sets other limits (`MAX_UPLOAD_BYTES`, `MAX_DURATION_SECONDS`).
 """
 ABOUT = f"{ACCEPTED}\n"
 # Litestar takes descriptions and patterns from the fields' msgspec.Meta, but no formats.
 FIELDS: dict[str, dict[str, Json]] = {"RecordDocument": {"url": {"format": "uri"}}}
 
-POST_RECORD = describe(
+POST_RECORD = describe_operation(
     "Upload a WAV",
-    description=f"Converts the WAV to MP3 while it arrives, and answers with the link.\n\n{ACCEPTED}",
+    description=f"Converts the WAV to MP3 while it arrives, and returns the link.\n\n{ACCEPTED}",
     security=MAY_HAVE_CREDENTIALS,
     parameters=[
-        {**query("title", ONLY_BARE), "schema": TITLE},
-        {**query("bitrate_kbps", ONLY_BARE), "schema": BITRATE},
-        header(
+        {**query_parameter("title", ONLY_BARE), "schema": TITLE},
+        {**query_parameter("bitrate_kbps", ONLY_BARE), "schema": BITRATE},
+        header_parameter(
             "Idempotency-Key",
-            "1 to 255 visible characters, such as a UUID. An upload with a key that has made a record in the"
-            " last 24 hours is answered with that record, without its audio (`Idempotency-Replayed: true`)."
-            " `bitrate_kbps` (the default where none is given) must be the same, and a `title` in front of"
-            " the audio the record's, or it is 422; the audio, and a title behind it, are not compared.",
+            "1 to 255 visible ASCII characters, such as a UUID. If an upload with this key has made a record"
+            " in the last 24 hours, the response is that record (`Idempotency-Replayed: true`), and the audio"
+            " is not read. If `bitrate_kbps` (or its default) differs from that upload, or a `title` before"
+            " the audio differs from the record's, the response is 422. The audio, and a title after it, are"
+            " not compared.",
             pattern=f"^{IDEMPOTENCY_KEY}$",
         ),
     ],
     requestBody={"required": True, "content": UPLOAD},
-    responses={201: answer("The record with its link.", "Location", "Idempotency-Replayed", example=RECORD)},
+    responses={
+        201: describe_response(
+            "The record with its link.", "Location", "Idempotency-Replayed", example=RECORD
+        )
+    },
     problems=[
         *(InvalidForm, CredentialsTooLate, TooLarge, RecordingTooLong, UnsupportedMediaType),
         *(UnsupportedAudio, BrokenAudio, IdempotencyKeyInUse, IdempotencyKeyReused, Busy, UploadInterrupted),
     ],
 )
-GET_RECORDS = describe(
+GET_RECORDS = describe_operation(
     "List my records, newest first",
     security=NEEDS_CREDENTIALS,
     parameters=[
-        query("limit", "How many at most.", type="integer", minimum=1, maximum=100, default=50),
-        query(
+        query_parameter(
+            "limit",
+            "The highest number of records on the page.",
+            type="integer",
+            minimum=1,
+            maximum=100,
+            default=50,
+        ),
+        query_parameter(
             "cursor",
-            "The `next_cursor` of the page before; none for the first page.",
+            "The `next_cursor` of the previous page. Leave it out for the first page.",
             type="string",
             pattern=f"^{CURSOR}$",
         ),
     ],
-    responses={200: answer("A page of records.", example={"records": [RECORD], "next_cursor": None})},
+    responses={
+        200: describe_response("A page of records.", example={"records": [RECORD], "next_cursor": None})
+    },
 )
-GET_RECORD = describe(
-    "Look at a record",
+GET_RECORD = describe_operation(
+    "Show a record",
     security=NEEDS_CREDENTIALS,
-    responses={200: answer("The record with its link.", example=RECORD)},
+    responses={200: describe_response("The record with its link.", example=RECORD)},
     problems=[UnknownRecord, UnknownRoute],
 )
-REMOVE_RECORD = describe(
+REMOVE_RECORD = describe_operation(
     "Delete a record",
     security=NEEDS_CREDENTIALS,
-    responses={204: answer("It is gone, and so is what its link led to.")},
+    responses={204: describe_response("The record and its MP3 are gone.")},
     problems=[UnknownRecord, UnknownRoute],
 )
-GET_RECORD_AUDIO = describe(
+GET_RECORD_AUDIO = describe_operation(
     "Listen to a record",
     parameters=[
-        query("id", "The record's id.", required=True, type="string", format="uuid"),
-        query("user", "The id of the record's user.", required=True, type="string", format="uuid"),
-        query("download", "1 to save the MP3 instead of playing it.", type="string", enum=["0", "1"]),
-        header("Range", "One range of bytes, such as `bytes=0-99`; several are answered with the whole."),
-        header("If-Range", "An ETag or a date; where it is another one now, the whole is sent."),
+        query_parameter("id", "The record's id.", required=True, type="string", format="uuid"),
+        query_parameter("user", "The id of the record's user.", required=True, type="string", format="uuid"),
+        query_parameter(
+            "download", "1 to save the MP3 instead of playing it.", type="string", enum=["0", "1"]
+        ),
+        header_parameter(
+            "Range",
+            "One range of bytes, such as `bytes=0-99`. For several, the response is the whole MP3.",
+        ),
+        header_parameter(
+            "If-Range", "An ETag or a date. If it is not the current one, the response is the whole MP3."
+        ),
         *CONDITIONS,
     ],
     responses={
-        200: answer(
+        200: describe_response(
             "The MP3.", *VALIDATORS, "Content-Disposition", content={"audio/mpeg": {"schema": BINARY}}
         ),
-        206: answer(
+        206: describe_response(
             "The range of the MP3.",
             *(*VALIDATORS, "Content-Range", "Content-Disposition"),
             content={"audio/mpeg": {"schema": BINARY}},
@@ -187,28 +241,32 @@ GET_RECORD_AUDIO = describe(
         304: NOT_MODIFIED,
     },
     problems=[UnknownRecord, PreconditionFailed, RangeNotSatisfiable],
+    # HEAD ignores the header Range (RFC 9110 section 14.2).
+    never_for_head=[206, 416],
 )
-GET_RECORD_WAVEFORM = describe(
+GET_RECORD_WAVEFORM = describe_operation(
     "Draw a record",
     security=MAY_HAVE_CREDENTIALS,
     parameters=[
-        query("user", "As in the record's link, instead of credentials.", type="string", format="uuid"),
-        query(
+        query_parameter(
+            "user", "The `user` of the record's link, instead of credentials.", type="string", format="uuid"
+        ),
+        query_parameter(
             "samples_per_pixel",
-            "At least so many; not together with `points`.",
+            "The lowest number of samples for a pixel. Not together with `points`.",
             type="integer",
             minimum=1,
             maximum=999_999_999,
         ),
-        query(
+        query_parameter(
             "points",
-            "At most so many pixels; not together with `samples_per_pixel`.",
+            "The highest number of pixels. Not together with `samples_per_pixel`.",
             type="integer",
             minimum=1,
             maximum=999_999_999,
         ),
         *CONDITIONS,
     ],
-    responses={200: answer("The waveform.", *VALIDATORS, example=WAVEFORM), 304: NOT_MODIFIED},
+    responses={200: describe_response("The waveform.", *VALIDATORS, example=WAVEFORM), 304: NOT_MODIFIED},
     problems=[InvalidCredentials, UnknownRecord, UnknownRoute, NoWaveform, PreconditionFailed],
 )

@@ -34,6 +34,7 @@ class IdempotencyKeyInUse(Problem):
 
     status_code = 409
     title = "An upload with this key is under way"
+    header_names = ("Retry-After",)
 
     def __init__(self, key: str) -> None:
         super().__init__(
@@ -62,6 +63,7 @@ class RangeNotSatisfiable(Problem):
 
     status_code = 416
     title = "The range lies outside the MP3"
+    header_names = ("Content-Range",)
 
 
 class RecordingTooLong(Problem):

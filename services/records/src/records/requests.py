@@ -12,7 +12,7 @@ from litestar import Request
 
 from common.credentials import Credentials, parse_authorization
 from common.problems import InvalidCredentials, InvalidRequest
-from common.queries import refuse_others
+from common.requests import reject_unknown_parameters
 from common.text import parse_uuid
 from records import openapi
 from records.documents import RecordDocument
@@ -30,7 +30,7 @@ COUNT = re.compile("[1-9][0-9]{0,8}", re.ASCII)
 
 def reject_query(request: Request[Any, Any, Any]) -> None:
     """Accepts no query parameters at all."""
-    refuse_others(request.query_params.multi_items())
+    reject_unknown_parameters(request.query_params.multi_items())
 
 
 def read_upload_query(request: Request[Any, Any, Any]) -> list[tuple[str, str]]:
@@ -55,7 +55,7 @@ def read_idempotency_key(request: Request[Any, Any, Any]) -> str | None:
 def read_page(request: Request[Any, Any, Any]) -> tuple[int, tuple[datetime, UUID] | None]:
     """Returns how many records to list, and the creation time and id behind which the page begins."""
     query = request.query_params
-    refuse_others(query.multi_items(), PAGE_PARAMETERS)
+    reject_unknown_parameters(query.multi_items(), PAGE_PARAMETERS)
     limit = query.get("limit", str(DEFAULT_PAGE))
     if not COUNT.fullmatch(limit) or int(limit) > MAX_PAGE:
         raise InvalidRequest(
@@ -111,7 +111,7 @@ def read_listener(request: Request[Any, Any, Any]) -> Credentials | UUID:
 def read_resolution(request: Request[Any, Any, Any]) -> dict[str, int]:
     """Returns the keyword argument for Waveform.coarsen, or none."""
     parameters = list(request.query_params.multi_items())
-    refuse_others(parameters, (*RESOLUTIONS, "user"))
+    reject_unknown_parameters(parameters, (*RESOLUTIONS, "user"))
     given = [(name, value) for name, value in parameters if name in RESOLUTIONS]
     if len(given) > 1:
         raise InvalidRequest("Send only one of the parameters 'samples_per_pixel' and 'points'.")

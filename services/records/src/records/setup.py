@@ -20,7 +20,7 @@ from miniopy_async.minioadmin import MinioAdmin
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.db import make_engine
-from common.hosts import is_loopback, own_names
+from common.hosts import configured_hosts, is_loopback
 from common.logs import configure_logs
 from common.migrate import make_login_roles, migrate
 from common.settings import SettingsError, load
@@ -35,7 +35,11 @@ LAPTOP_SECRET = "laptop-"  # noqa: S105
 
 def refuse_laptop_secrets(settings: SetupSettings) -> None:
     """Raises SettingsError for a default secret of docker-compose.yml where a host of ours is not local."""
-    far = [name for name in own_names(settings.public_url, settings.allowed_hosts) if not is_loopback(name)]
+    far = [
+        name
+        for name in configured_hosts(settings.public_url, settings.allowed_hosts)
+        if not is_loopback(name)
+    ]
     secrets = msgspec.structs.asdict(settings) | msgspec.structs.asdict(settings.store)
     defaults = [name.upper() for name, value in secrets.items() if str(value).startswith(LAPTOP_SECRET)]
     if far and defaults:

@@ -26,8 +26,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.credentials import Credentials, narrow, wrong_credentials
-from common.db import DriverStatement, Reader, execute
+from common.credentials import Credentials, restrict_to_credentials, wrong_credentials
+from common.db import execute
+from common.row_reader import DriverStatement, RowReader
 from common.tables import Record, User
 from records.audio import Properties, Waveform
 from records.documents import COLUMNS, RecordDocument
@@ -53,13 +54,13 @@ IS_UPLOADING = (Record.id == RECORD_ID, Record.state == "uploading")
 # before this row existed, so publishing checks the user again.
 USER_EXISTS = select(User.id).where(User.id == Record.user_id, User.deleted_at.is_(None)).exists()
 
-FIND_USER = narrow(select(User.id))
+FIND_USER = restrict_to_credentials(select(User.id))
 # Inserts no row if nobody has the credentials, or if the user has used the idempotency key.
 RESERVE = (
     insert(Record)
     .from_select(
         ["id", "user_id", "lease_until", "object_key", "idempotency_key"],
-        narrow(
+        restrict_to_credentials(
             select(
                 RECORD_ID,
                 User.id,
@@ -77,7 +78,7 @@ REQUESTED_BITRATE_KBPS = func.coalesce(
     Record.requested_bitrate_kbps, Record.idempotency_options["bitrate_kbps"].astext.cast(Integer)
 )
 # Returns a row of nulls if the credentials are right and the idempotency key is unused.
-FIND_EARLIER_UPLOAD = narrow(
+FIND_EARLIER_UPLOAD = restrict_to_credentials(
     select(*DOCUMENT_COLUMNS, Record.state, REQUESTED_BITRATE_KBPS.label("requested_bitrate_kbps"))
     .select_from(User)
     .outerjoin(
@@ -224,7 +225,7 @@ async def forget(engine: AsyncEngine, record_id: UUID) -> None:
     await execute(engine, FORGET, {"record_id": record_id})
 
 
-async def find_record(reader: Reader, record_id: UUID, user_id: UUID) -> tuple[RecordDocument, str]:
+async def find_record(reader: RowReader, record_id: UUID, user_id: UUID) -> tuple[RecordDocument, str]:
     """Returns the record and its object key. This is the one check of every download.
 
     Raises UnknownRecord if the record is absent, not published, or another user's.
@@ -233,7 +234,7 @@ async def find_record(reader: Reader, record_id: UUID, user_id: UUID) -> tuple[R
     return RecordDocument.from_row(row), row["object_key"]
 
 
-async def find_waveform(reader: Reader, record_id: UUID, user_id: UUID) -> tuple[RecordDocument, Waveform]:
+async def find_waveform(reader: RowReader, record_id: UUID, user_id: UUID) -> tuple[RecordDocument, Waveform]:
     """Returns the record and its waveform.
 
     Raises UnknownRecord as `find_record` does, and NoWaveform for a record made before waveforms were stored.
@@ -332,7 +333,9 @@ def _is_tombstone(tombstone: Tombstone) -> tuple[Any, ...]:
     return Record.id == tombstone.record_id, Record.state == "deleting"
 
 
-async def _find_published(reader: Reader, statement: DriverStatement, record_id: UUID, user_id: UUID) -> Any:
+async def _find_published(
+    reader: RowReader, statement: DriverStatement, record_id: UUID, user_id: UUID
+) -> Any:
     row = await reader.fetch_row(statement, {"record_id": record_id, "owner_id": user_id})
     if not row:
         raise _unknown_record()

@@ -1,4 +1,4 @@
-"""The composition root of the users service: everything it is made of, in the order in which it starts."""
+"""The composition root of the users service: all its parts, in the order in which they start."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,49 +7,49 @@ from litestar import Litestar, Router
 from litestar.di import Provide
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.cors import make_cors
+from common.cors import make_cors_hooks
 from common.db import check_database, make_engine
 from common.health import make_health_routes
 from common.hosts import HostCheck
 from common.methods import with_options
-from common.openapi import make_document, make_openapi
-from common.problems import render
+from common.openapi import make_document_route, make_openapi_config
+from common.problems import render_problem
 from users import openapi
 from users.pages import make_pages
 from users.routes import get_user, post_token, post_user, remove_user
-from users.service import DELETION_TIMEOUT_SECONDS
 from users.settings import Settings
+from users.sql import DELETION_TIMEOUT_SECONDS
 
-# A name has at most 100 characters; the gateway has the same limit for /users.
+# Far more than a name needs. The gateway has the same limit for /users.
 MAX_BODY_BYTES = 64 * 1024
 
 
 def create_app(settings: Settings) -> Litestar:
-    """The users service for these settings; nothing is opened before its lifespan begins."""
+    """Returns the users service for these settings. It opens nothing before its lifespan begins."""
 
     engine: AsyncEngine
-    # Those who delete many records take no connection from the others either.
-    patient_engine: AsyncEngine
+    # For deletions of users: statements may take longer, and never wait in the pool of other requests.
+    deletion_engine: AsyncEngine
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        nonlocal engine, patient_engine
+        nonlocal engine, deletion_engine
         database = settings.database_url, settings.database_password
         engine = make_engine(*database)
-        patient_engine = make_engine(*database, DELETION_TIMEOUT_SECONDS, pool_size=4)
+        deletion_engine = make_engine(*database, DELETION_TIMEOUT_SECONDS, pool_size=4)
         yield
         await engine.dispose()
-        await patient_engine.dispose()
+        await deletion_engine.dispose()
 
     async def check_postgres() -> None:
         await check_database(engine)
 
-    # Not from app.state, of which Litestar makes a copy for every request.
+    # Not app.state: Litestar copies it for every request.
     def provide_engine() -> AsyncEngine:
         return engine
 
-    def provide_patient_engine() -> AsyncEngine:
-        return patient_engine
+    def provide_deletion_engine() -> AsyncEngine:
+        return deletion_engine
 
     return Litestar(
         route_handlers=[
@@ -59,18 +59,18 @@ def create_app(settings: Settings) -> Litestar:
                 middleware=[HostCheck(settings)],
             ),
             make_pages(),
-            *with_options(make_document("users")),
+            *with_options(make_document_route("users")),
             *make_health_routes({"PostgreSQL": check_postgres}),
         ],
         dependencies={
             "engine": Provide(provide_engine, sync_to_thread=False),
-            "patient_engine": Provide(provide_patient_engine, sync_to_thread=False),
+            "deletion_engine": Provide(provide_deletion_engine, sync_to_thread=False),
         },
-        before_send=make_cors(settings),
+        before_send=make_cors_hooks(settings),
         lifespan=[lifespan],
-        exception_handlers={Exception: render},
+        exception_handlers={Exception: render_problem},
         request_max_body_size=MAX_BODY_BYTES,
         tags=["users"],
-        openapi_config=make_openapi("users", "Accounts and their tokens", openapi.ABOUT, openapi.FIELDS),
+        openapi_config=make_openapi_config("users", "Users and their tokens", openapi.ABOUT, openapi.FIELDS),
         logging_config=None,
     )

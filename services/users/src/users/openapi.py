@@ -1,12 +1,12 @@
-"""What the routes read and answer, for the OpenAPI document."""
+"""The requests and responses of the users service, for its OpenAPI document."""
 
 from typing import Any
 
-from common.openapi import NEEDS_CREDENTIALS, answer, describe
+from common.openapi import NEEDS_CREDENTIALS, describe_operation, describe_response
 from common.problems import TooLarge, UnsupportedMediaType
 from common.text import make_pattern
-from users.service import MAX_NAME_LENGTH
 
+MAX_NAME_LENGTH = 100
 USER_ID = "5782688b-1430-4dac-ba89-4121f7da9f7c"
 TOKEN = "ab122647-f6a4-436d-bd16-e3ec69fdb1f5"  # noqa: S105 (an example)
 CREATED_AT = "2026-11-21T15:48:13.264075Z"
@@ -32,45 +32,45 @@ NEW_USER: dict[str, Any] = {
 }
 
 ABOUT = """\
-A user has an id and a token, which uploads, lists and deletes records. The token is shown once and cannot be
-had again, only renewed: keep it.
+A user has an id and a token. The token gives the right to upload, list and delete records. The service shows
+it only once, so keep it. A lost token cannot be recovered: getting a new token takes the old one.
 
 """
-ID, CREATED = {"description": "The user's id."}, {"description": "When the user was made, in UTC."}
-NAME = {"description": "As given, trimmed and in Unicode's form C."}
+ID, CREATED = {"description": "The user's id."}, {"description": "When the user was created, in UTC."}
+NAME = {"description": "The given name, trimmed and in Unicode's normal form C."}
 FIELDS = {
     "CreatedUser": {
         "id": ID,
         "name": NAME,
-        "token": {"description": "Who has it may do all that the user may; shown this once."},
+        "token": {"description": "Anyone who has it may do all that the user may. Shown only this once."},
         "created_at": CREATED,
     },
     "Profile": {
         "id": ID,
         "name": NAME,
         "created_at": CREATED,
-        "record_count": {"description": "How many records there are, without uploads under way."},
-        "total_bytes": {"description": "The bytes of their MP3s."},
+        "record_count": {"description": "The number of records, without uploads under way."},
+        "total_bytes": {"description": "The size of all their MP3s in bytes."},
     },
-    "RenewedToken": {"id": ID, "token": {"description": "The new token; shown this once."}},
+    "RenewedToken": {"id": ID, "token": {"description": "The new token. Shown only this once."}},
 }
 
-POST_USER = describe(
+POST_USER = describe_operation(
     "Create a user",
     requestBody={"required": True, "content": NEW_USER},
     responses={
-        201: answer(
-            "The user, with the token, which is shown this once.",
+        201: describe_response(
+            "The user with the token, which is shown only this once.",
             example={"id": USER_ID, "name": "Ann", "token": TOKEN, "created_at": CREATED_AT},
         )
     },
     problems=[TooLarge, UnsupportedMediaType],
 )
-GET_USER = describe(
-    "Who am I",
+GET_USER = describe_operation(
+    "Show my user",
     security=NEEDS_CREDENTIALS,
     responses={
-        200: answer(
+        200: describe_response(
             "The user.",
             example={
                 "id": USER_ID,
@@ -82,13 +82,17 @@ GET_USER = describe(
         )
     },
 )
-POST_TOKEN = describe(
+POST_TOKEN = describe_operation(
     "Get a new token",
     security=NEEDS_CREDENTIALS,
     responses={
-        200: answer("The new token, which is shown this once.", example={"id": USER_ID, "token": TOKEN})
+        200: describe_response(
+            "The new token, which is shown only this once.", example={"id": USER_ID, "token": TOKEN}
+        )
     },
 )
-REMOVE_USER = describe(
-    "Delete me and my records", security=NEEDS_CREDENTIALS, responses={204: answer("All of it is gone.")}
+REMOVE_USER = describe_operation(
+    "Delete me and my records",
+    security=NEEDS_CREDENTIALS,
+    responses={204: describe_response("The user and all its records are gone.")},
 )

@@ -1,4 +1,4 @@
-"""Pages for people: /docs, where both APIs can be tried, and what each type of problem means."""
+"""Pages for people: /docs with Swagger UI for both services, and /problems/<name> for a type of problem."""
 
 import re
 from html import escape
@@ -15,22 +15,27 @@ from common.methods import with_options
 from common.problems import UnknownRoute
 
 HEADERS = {
-    # All that a page consists of comes from here; Swagger UI has its styles in its elements.
+    # The pages load files only from this origin. Swagger UI writes styles into its elements.
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; media-src 'self' blob:;"
     " style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
-# An address stays while what it shows is renewed with the version.
+# The URL of a file stays the same when its content changes with a new version.
 MAX_AGE_SECONDS = 600
-PARAGRAPH = re.compile(r"^## (?P<name>\S+) \((?P<status>\d+)\): (?P<title>.+)\n\n(?P<text>(?:.+\n)+)", re.M)
+HEADING_AND_TEXT = re.compile(
+    r"^## (?P<name>\S+) \((?P<status>\d+)\): (?P<title>.+)\n\n(?P<text>(?:.+\n)+)", re.M
+)
 PROBLEMS = {
     found["name"]: found.groupdict()
-    for found in PARAGRAPH.finditer((files("common") / "problems.md").read_text(encoding="utf-8"))
+    for found in HEADING_AND_TEXT.finditer((files("common") / "problems.md").read_text(encoding="utf-8"))
 }
 
 
 def make_pages() -> Router:
-    """The routes of the pages; Swagger UI's files come from a package that is found and never imported."""
+    """Returns the routes of the pages.
+
+    Swagger UI's files are in the package flask_swagger_ui, which is located but never imported.
+    """
     swagger_ui = find_spec("flask_swagger_ui")
     if not swagger_ui or not swagger_ui.origin:
         raise ModuleNotFoundError("flask_swagger_ui")
@@ -39,7 +44,7 @@ def make_pages() -> Router:
 
     @route(["/docs", "/docs/{name:str}"], http_method=["GET", "HEAD"], sync_to_thread=False)
     def get_page(request: Request[Any, Any, Any], name: FromPath[str] = "index.html") -> File:
-        """The page, and what it consists of."""
+        """Sends the page /docs, or one of its files."""
         if name not in files:
             raise UnknownRoute(f"Nothing is served at {request.url.path}.")
         headers = {**HEADERS, "Cache-Control": f"max-age={MAX_AGE_SECONDS}"}
@@ -50,7 +55,7 @@ def make_pages() -> Router:
 
 @route("/problems/{name:str}", http_method=["GET", "HEAD"], sync_to_thread=False)
 def get_problem(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[str]:
-    """What the type of a problem means."""
+    """Sends the page that explains a type of problem."""
     problem = PROBLEMS.get(name)
     if not problem:
         raise UnknownRoute(f"Nothing is served at {request.url.path}.")

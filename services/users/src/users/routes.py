@@ -1,4 +1,4 @@
-"""The HTTP face of the users service."""
+"""The HTTP handlers of the users service."""
 
 import json
 from datetime import datetime
@@ -10,15 +10,15 @@ from litestar import Request, delete, post, route
 from litestar.di import NamedDependency
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.bodies import read_content_type, stream_body
 from common.credentials import Credentials, require_credentials
 from common.problems import InvalidRequest, UnsupportedMediaType
-from common.queries import refuse_others
+from common.requests import read_content_type, reject_unknown_parameters, stream_body
+from common.text import normalise_text
 from users import openapi
-from users.service import create_user, delete_user, find_user, renew_token
+from users.sql import create_user, delete_user, find_user, renew_token
 
 EXAMPLE = json.dumps(openapi.EXAMPLE)
-# It names an unknown field, which may be as long as the body.
+# msgspec's message names an unknown field, which may be as long as the body.
 MAX_REASON_LENGTH = 200
 
 
@@ -29,7 +29,7 @@ class NewUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CreatedUser(msgspec.Struct, frozen=True):
-    """A new user with its token, which is shown this once."""
+    """A new user with its token, which is shown only this once."""
 
     id: UUID
     name: str
@@ -38,7 +38,7 @@ class CreatedUser(msgspec.Struct, frozen=True):
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """A user with the number of records and the bytes of their MP3s."""
+    """A user, the number of its records, and the size of their MP3s."""
 
     id: UUID
     name: str
@@ -48,7 +48,7 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class RenewedToken(msgspec.Struct, frozen=True):
-    """A user's id with the new token, which is shown this once."""
+    """A user's id with the new token, which is shown only this once."""
 
     id: UUID
     token: str
@@ -57,56 +57,57 @@ class RenewedToken(msgspec.Struct, frozen=True):
 @post("/users", operation_class=openapi.POST_USER)
 async def post_user(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> CreatedUser:
     """Creates a user and issues its token."""
-    refuse_others(request.query_params.multi_items())
+    reject_unknown_parameters(request.query_params.multi_items())
     user, token = await create_user(engine, (await read_new_user(request)).name)
     return CreatedUser(user.id, user.name, token, user.created_at)
 
 
 @route("/users/me", http_method=["GET", "HEAD"], operation_class=openapi.GET_USER)
 async def get_user(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> Profile:
-    """The user whose credentials these are."""
-    refuse_others(request.query_params.multi_items())
+    """Shows the user whose credentials are in the header."""
+    reject_unknown_parameters(request.query_params.multi_items())
     user = await find_user(engine, read_credentials(request))
     return Profile(user.id, user.name, user.created_at, user.record_count, int(user.total_bytes))
 
 
 @post("/users/me/token", status_code=200, operation_class=openapi.POST_TOKEN)
 async def post_token(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> RenewedToken:
-    """Issues a new token; the old one stops working at once."""
-    refuse_others(request.query_params.multi_items())
+    """Issues a new token. The old one stops working at once."""
+    reject_unknown_parameters(request.query_params.multi_items())
     return RenewedToken(*await renew_token(engine, read_credentials(request)))
 
 
 @delete("/users/me", operation_class=openapi.REMOVE_USER)
-async def remove_user(request: Request[Any, Any, Any], patient_engine: NamedDependency[AsyncEngine]) -> None:
-    """Deletes the user and all records for good: their links are 404 from the answer on."""
-    refuse_others(request.query_params.multi_items())
-    await delete_user(patient_engine, read_credentials(request))
+async def remove_user(request: Request[Any, Any, Any], deletion_engine: NamedDependency[AsyncEngine]) -> None:
+    """Deletes the user and all its records for good: from this response on, their links are 404."""
+    reject_unknown_parameters(request.query_params.multi_items())
+    await delete_user(deletion_engine, read_credentials(request))
 
 
 def read_credentials(request: Request[Any, Any, Any]) -> Credentials:
-    """The credentials of the header. Raises InvalidCredentials."""
+    """Returns the credentials in the header. Raises InvalidCredentials."""
     return require_credentials(request.headers.get("authorization"))
 
 
 async def read_new_user(request: Request[Any, Any, Any]) -> NewUser:
-    """Reads the body. Litestar's own reading takes any content type, and answers 500 to what is not UTF-8.
+    """Reads the body and normalises the name.
 
-    Raises UnsupportedMediaType for a body not announced as JSON, InvalidRequest for one that is no new user.
+    Litestar's own reader accepts any content type, and answers 500 to a body that is not UTF-8.
+    Raises UnsupportedMediaType if the body is not announced as JSON, InvalidRequest if it is not a new user.
     """
-    kind, _ = read_content_type(request)
-    if kind != "application/json":
-        raise UnsupportedMediaType(f"The content type is {kind!r}; send the user as application/json.")
+    media_type, _ = read_content_type(request)
+    if media_type != "application/json":
+        raise UnsupportedMediaType(f"The content type is {media_type!r}. Send the user as application/json.")
     try:
         body = b"".join([piece async for piece in stream_body(request)])
         user = msgspec.json.decode(body, type=NewUser)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"{str(error)[:MAX_REASON_LENGTH]}; send {EXAMPLE}.") from None
+        raise InvalidRequest(f"{str(error)[:MAX_REASON_LENGTH]}. Send a body such as {EXAMPLE}.") from None
     except msgspec.DecodeError as error:
-        raise InvalidRequest(f"The body is not JSON: {error}; send {EXAMPLE}.") from None
+        raise InvalidRequest(f"The body is not JSON: {error}. Send a body such as {EXAMPLE}.") from None
     except UnicodeDecodeError:
-        raise InvalidRequest(f"The body is not UTF-8; send {EXAMPLE}.") from None
-    # msgspec takes the last of them.
+        raise InvalidRequest(f"The body is not UTF-8. Send a body such as {EXAMPLE}.") from None
+    # msgspec would take the last of several fields with the same name.
     if len(json.loads(body, object_pairs_hook=list)) > 1:
-        raise InvalidRequest(f"The body has a field twice; send {EXAMPLE}.")
-    return user
+        raise InvalidRequest(f"The body has a field twice. Send a body such as {EXAMPLE}.")
+    return NewUser(normalise_text("name", user.name, 1, openapi.MAX_NAME_LENGTH))

@@ -4,4 +4,4 @@ from common.settings import ServiceSettings
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
-    """Nothing beyond what every service needs."""
+    """The settings of both services; the users service has no others."""

@@ -1,4 +1,4 @@
-"""Alembic's entry point; everything it needs is handed over by common.migrate."""
+"""Alembic's entry point. common.migrate passes the connection."""
 
 from alembic import context
 

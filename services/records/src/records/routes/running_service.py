@@ -7,7 +7,7 @@ from litestar import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import require_credentials
-from common.db import Reader
+from common.row_reader import RowReader
 from records.settings import Settings
 from records.sql import find_user
 from records.storage import ObjectStore
@@ -18,7 +18,7 @@ class RunningService(NamedTuple):
     """Connections, uploads and settings of a started instance."""
 
     engine: AsyncEngine
-    reader: Reader
+    reader: RowReader
     store: ObjectStore
     uploads: Uploads
     settings: Settings

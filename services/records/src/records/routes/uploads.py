@@ -5,9 +5,9 @@ from typing import Any
 from litestar import Request, Response, post
 from litestar.di import NamedDependency
 
-from common.bodies import read_content_type, stream_body
 from common.credentials import parse_authorization
 from common.problems import InvalidCredentials
+from common.requests import read_content_type, stream_body
 from records import openapi
 from records.documents import RecordDocument
 from records.form import WAV_TYPES, read_upload

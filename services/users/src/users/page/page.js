@@ -1,4 +1,4 @@
-// Swagger UI would fill the optional fields of a form with samples, and send also those that are empty.
+// By default, Swagger UI fills optional form fields with samples and sends empty ones. This plugin stops both.
 const leaveOptionalFieldsOut = () => ({
   components: { ParameterIncludeEmpty: () => null },
   statePlugins: {
@@ -18,11 +18,11 @@ const leaveOptionalFieldsOut = () => ({
   },
 });
 
-// Both documents in one page; the credentials stay when one is left for the other.
+// One page shows both documents. It keeps the credentials when the reader changes to the other document.
 SwaggerUIBundle({
   dom_id: "#swagger-ui",
   urls: [
-    { url: "/openapi/users.json", name: "Users: accounts and tokens" },
+    { url: "/openapi/users.json", name: "Users and their tokens" },
     { url: "/openapi/records.json", name: "Records: WAV in, MP3 link out" },
   ],
   presets: [SwaggerUIBundle.presets.apis, SwaggerUIStandalonePreset],

@@ -1,4 +1,4 @@
-"""Users and records, and what each service may do with them."""
+"""Creates users and records, and grants each service what it needs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ GROUP_ROLES = ("waxwing_users", "waxwing_records")
 
 
 def upgrade() -> None:
-    """Creates the tables, the two group roles where they are absent, and the grants."""
+    """Creates the tables, the two group roles if they are absent, and the grants."""
     op.create_table(
         "users",
         sa.Column("id", sa.Uuid(), primary_key=True),
@@ -58,7 +58,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("state <> 'ready'"),
     )
     for role in GROUP_ROLES:
-        # Roles belong to the whole cluster: another database of it may have made them already.
+        # Roles belong to the whole cluster, so another database may have created them already.
         op.execute(
             f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
         )
@@ -68,6 +68,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops the tables; the roles stay, since other databases of the cluster may use them."""
+    """Drops the tables. The roles stay, because other databases of the cluster may use them."""
     op.drop_table("records")
     op.drop_table("users")

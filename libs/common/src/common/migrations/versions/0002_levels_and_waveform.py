@@ -1,4 +1,4 @@
-"""Levels and waveform of a record, and whether its WAV was cut short; null where they were not measured."""
+"""Adds levels, waveform and `truncated` to records. Older records have null levels and no waveform."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Adds columns that the version before neither writes nor reads; the grants on the table cover them."""
+    """Adds columns that the previous version neither writes nor reads. The grants on the table cover them."""
     op.add_column("records", sa.Column("peak_dbfs", sa.Double()))
     op.add_column("records", sa.Column("rms_dbfs", sa.Double()))
     op.add_column("records", sa.Column("waveform", sa.LargeBinary()))

@@ -1,4 +1,4 @@
-"""A user may be deleted with all records, and is told how many there are: users gets rights for that."""
+"""Allows the users service to delete a user's records and to count them."""
 
 from alembic import op
 
@@ -9,10 +9,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Grants what the version before does without."""
+    """Grants rights that the previous version does not use."""
     op.execute("GRANT SELECT (user_id, state, size_bytes), UPDATE (state) ON records TO waxwing_users")
 
 
 def downgrade() -> None:
-    """Takes it back."""
+    """Revokes them."""
     op.execute("REVOKE SELECT (user_id, state, size_bytes), UPDATE (state) ON records FROM waxwing_users")

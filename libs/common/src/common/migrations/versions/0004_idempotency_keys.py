@@ -1,4 +1,4 @@
-"""The key by which an upload is recognised when it is sent again, and what it asked for."""
+"""Adds the idempotency key of an upload, and the options that the upload asked for."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Adds columns that the version before neither writes nor reads; the grants on the table cover them."""
+    """Adds columns that the previous version neither writes nor reads. The grants on the table cover them."""
     op.add_column("records", sa.Column("idempotency_key", sa.String()))
     op.add_column("records", sa.Column("idempotency_options", JSONB(none_as_null=True)))
     op.create_index(
@@ -30,6 +30,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops them, and the indexes with them."""
+    """Drops the columns, and with them the indexes."""
     op.drop_column("records", "idempotency_options")
     op.drop_column("records", "idempotency_key")

@@ -1,4 +1,4 @@
-"""The requested bitrate gets a column of its own. Until now it was the only member of idempotency_options.
+"""Adds a column for the requested bitrate, which was the only member of idempotency_options.
 
 This is the first half of the change: it adds the column and copies the values. The services of the version
 before go on with idempotency_options, so this version writes both columns. The next version drops

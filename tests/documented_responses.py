@@ -1,6 +1,6 @@
-"""Which documented answers the tests have seen: of each operation, every status that its document names.
+"""Which documented responses the tests have seen: for each operation, every status in its OpenAPI document.
 
-What counts is what the gateways of the tests' own stacks have logged, whoever asked.
+The gateways of the tests' own stacks log every response; this module counts those log lines.
 """
 
 import json
@@ -14,15 +14,16 @@ from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
 
 DOCUMENTS = sorted((ROOT / "docs" / "openapi").glob("*.json"))
-SEEN = ROOT / ".pytest_cache" / "answers"
-# What any address can answer (common.openapi.DESCRIPTION), and nginx's word for a client that has gone.
+SEEN = ROOT / ".pytest_cache" / "responses"
+# Every path can send these (common.openapi.DESCRIPTION); 499 is nginx's status for a client that has gone.
 EVERYWHERE = {405, 408, 413, 414, 499, 501, 505}
 
-Answer = tuple[str, str, int]
+# Method, path and status.
+SeenResponse = tuple[str, str, int]
 
 
 def operations() -> dict[tuple[str, str], set[int]]:
-    """The documented statuses of each operation, by method and path."""
+    """Returns the documented statuses of each operation, by method and path."""
     return {
         (method.upper(), path): {int(status) for status in operation["responses"]}
         for document in DOCUMENTS
@@ -32,62 +33,62 @@ def operations() -> dict[tuple[str, str], set[int]]:
 
 
 def forget() -> None:
-    """Makes an end of what earlier runs have seen."""
+    """Deletes what earlier runs have seen."""
     shutil.rmtree(SEEN, ignore_errors=True)
 
 
 def keep(stack: Stack) -> None:
-    """Keeps what the gateway of a stack has answered, before its logs are deleted."""
+    """Saves the responses of a stack's gateway before its logs are deleted."""
     log = stack.supervisor.log("gateway")
-    answers = Counter(
+    responses = Counter(
         (line["method"], line["path"], line["status"])
         for file in log.parent.glob(f"{log.name}*")
-        # nginx's own words are no JSON.
+        # nginx's own error lines are not JSON.
         for line in map(json.loads, re.findall("^{.*}$", file.read_text(errors="replace"), re.MULTILINE))
     )
     SEEN.mkdir(parents=True, exist_ok=True)
-    kept = [[*answer, count] for answer, count in answers.items()]
+    kept = [[*response, count] for response, count in responses.items()]
     (SEEN / f"{stack.ports.gateway}-{stack.pid('gateway')}.json").write_text(json.dumps(kept))
 
 
-def read_seen(paths: Iterable[str]) -> Counter[Answer]:
-    """How often which answer was seen, by the documents' paths."""
-    # Those without a parameter first: /users/me is no id.
+def read_seen(paths: Iterable[str]) -> Counter[SeenResponse]:
+    """Counts the responses that were seen, by the paths of the documents."""
+    # Paths without a parameter come first, so that /users/me is not taken for an id.
     shapes = [
         (path, re.compile(re.sub("{.*?}", "[^/]+", path)))
         for path in sorted(set(paths), key=lambda p: "{" in p)
     ]
-    seen: Counter[Answer] = Counter()
+    seen: Counter[SeenResponse] = Counter()
     for file in SEEN.glob("*.json"):
-        for method, asked, status, count in json.loads(file.read_text()):
-            path = next((path for path, shape in shapes if shape.fullmatch(asked)), None)
+        for method, logged, status, count in json.loads(file.read_text()):
+            path = next((path for path, shape in shapes if shape.fullmatch(logged)), None)
             if path:
                 seen[method, path, status] += count
     return seen
 
 
 def main() -> None:
-    """Prints the table; fails where a documented answer was never seen, or one that is not documented was."""
+    """Prints the table; fails if a documented response was never seen, or an undocumented one was."""
     documented = operations()
     seen = read_seen(path for _, path in documented)
     if not seen:
-        sys.exit("coverage: nothing has been seen; run the tests first (./just test)")
+        sys.exit("responses: the tests have seen none; run them first (./just test)")
     for (method, path), statuses in documented.items():
         counts = "  ".join(f"{status} x {seen[method, path, status]:,}" for status in sorted(statuses))
         print(f"{method:<6} {path:<29} {counts}")
     promised = {(*operation, status) for operation, statuses in documented.items() for status in statuses}
     never = sorted(promised - seen.keys())
-    unpromised = sorted(
-        answer
-        for answer in seen.keys() - promised
-        if answer[:2] in documented and answer[2] not in EVERYWHERE
+    undocumented = sorted(
+        response
+        for response in seen.keys() - promised
+        if response[:2] in documented and response[2] not in EVERYWHERE
     )
     for method, path, status in never:
         print(f"never seen: {method} {path} {status}")
-    for method, path, status in unpromised:
+    for method, path, status in undocumented:
         print(f"not documented: {method} {path} {status}")
-    print(f"{len(promised) - len(never)} of {len(promised)} documented answers were seen")
-    sys.exit(1 if never or unpromised else 0)
+    print(f"{len(promised) - len(never)} of {len(promised)} documented responses were seen")
+    sys.exit(1 if never or undocumented else 0)
 
 
 if __name__ == "__main__":

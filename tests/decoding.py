@@ -1,4 +1,4 @@
-"""The judge of sound: decodes with FFmpeg's libraries (PyAV), which the services do not use, and compares."""
+"""Decodes MP3s and WAVs with FFmpeg's libraries (PyAV), which the services do not use; compares sounds."""
 
 import io
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 Samples = NDArray[np.floating[Any]]
 
-# A decoded level this far below full scale is silence, in dB.
+# A level below this many dB of full scale is silence.
 _SILENT_DB = -80.0
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Sound as float samples of shape (frames, channels) between -1 and 1."""
+    """Sound as float samples of shape (sample frames, channels) between -1 and 1."""
 
     samples: Samples
     rate: int
@@ -35,19 +35,19 @@ class Comparison:
     """How a decoded sound differs from its source."""
 
     lag: int
-    """Samples, at the decoded rate, by which it comes later."""
+    """The delay of the decoded sound, in samples at its rate."""
     correlation: float
-    """Of the worst channel, over the whole length, at that lag: 1 is the same shape."""
+    """The correlation of the worst channel over the whole length at that lag; 1 means the same shape."""
     level_db: float
-    """The worst channel's difference in level; positive is louder."""
+    """The difference in level of the worst channel; positive means that the decoded sound is louder."""
     seconds: float
-    """How much longer it is."""
+    """How many seconds longer the decoded sound is."""
 
 
 def decode(data: bytes, container_format: str = "mp3") -> Decoded:
     """Decodes an MP3, or a file of another format that FFmpeg knows, such as "wav".
 
-    As players do, FFmpeg leaves out what an MP3's Info frame says that the codec has added.
+    Like players, FFmpeg drops the samples that the codec has added according to the MP3's Info frame.
     """
     with av.open(io.BytesIO(data), mode="r", format=container_format) as container:
         frames = list(container.decode(audio=0))
@@ -59,7 +59,7 @@ def mix(wav: bytes) -> Decoded:
     """Decodes a WAV of more than two channels and mixes them to stereo by FFmpeg's rules."""
     with av.open(io.BytesIO(wav), mode="r", format="wav") as container:
         rate = container.streams.audio[0].rate
-        # For integers FFmpeg scales the mix down; for floats it would not.
+        # FFmpeg scales the mix down for integers, not for floats.
         resampler = av.AudioResampler(format="s16", layout="stereo", rate=rate)
         frames = [mixed for frame in container.decode(audio=0) for mixed in resampler.resample(frame)]
         frames += resampler.resample(None)
@@ -67,7 +67,7 @@ def mix(wav: bytes) -> Decoded:
 
 
 def resample(sound: Decoded, rate: int) -> Decoded:
-    """Returns the sound at another rate, by FFmpeg's resampler."""
+    """Resamples the sound to another rate with FFmpeg's resampler."""
     if sound.rate == rate:
         return sound
     layout = {1: "mono", 2: "stereo"}[sound.channels]
@@ -81,7 +81,7 @@ def resample(sound: Decoded, rate: int) -> Decoded:
 
 
 def compare(source: Decoded, decoded: Decoded) -> Comparison:
-    """Compares a decoded sound with its source, which is brought to the same rate first."""
+    """Compares a decoded sound with its source, after resampling the source to the same rate."""
     if source.channels != decoded.channels:
         raise ValueError(f"{decoded.channels} channels decoded, {source.channels} in the source")
     seconds = decoded.seconds - source.seconds
@@ -100,7 +100,7 @@ def compare(source: Decoded, decoded: Decoded) -> Comparison:
 
 
 def _floats(frame: av.AudioFrame) -> Samples:
-    """Returns a decoded frame's samples, whatever their type, as floats of shape (frames, channels)."""
+    """Returns the samples of PyAV's frame, of any type, as floats of shape (sample frames, channels)."""
     samples: NDArray[Any] = frame.to_ndarray()
     samples = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
     floats: Samples = samples.astype(np.float64)
@@ -112,7 +112,7 @@ def _floats(frame: av.AudioFrame) -> Samples:
 
 
 def _lag(source: Samples, decoded: Samples, rate: int) -> int:
-    """Finds the lag at which the first ten seconds of all channels' sum match best, by cross-correlation."""
+    """Finds the lag at which the first ten seconds match best, by cross-correlation of all channels' sums."""
     ours, theirs = (sound[: 10 * rate].sum(axis=1) for sound in (source, decoded))
     size = 1 << (len(ours) + len(theirs)).bit_length()
     product = np.fft.rfft(theirs, size) * np.conj(np.fft.rfft(ours, size))

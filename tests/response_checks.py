@@ -1,4 +1,4 @@
-"""What every answer must be: a problem that says what is wrong, or JSON; each with the id of its request."""
+"""Checks that every response must pass: it is a problem or JSON, and it has the id of its request."""
 
 import re
 from typing import Any, cast
@@ -7,12 +7,12 @@ import httpx
 
 PROBLEM = "application/problem+json"
 MEMBERS = {"type", "title", "status", "detail", "request_id"}
-# What only somebody inside may see: traces, markup of programs behind us, signatures and keys of the store.
+# A client must never see traces, other programs' markup, or the store's signatures and object keys.
 INTERNALS = re.compile(r"Traceback|<html|<\?xml|X-Amz|\.py|[0-9a-f]{12}\.mp3")
 
 
-def assert_problem(response: httpx.Response, status: int, name: str, says: str = "") -> dict[str, Any]:
-    """Checks that an answer is the problem `name` with this status, whose detail contains `says`."""
+def assert_problem(response: httpx.Response, status: int, name: str, *says: str) -> dict[str, Any]:
+    """Checks that a response is the problem `name` with `says` in its detail, and returns the problem."""
     assert (response.status_code, response.headers["Content-Type"]) == (status, PROBLEM), response.content[
         :500
     ]
@@ -22,14 +22,15 @@ def assert_problem(response: httpx.Response, status: int, name: str, says: str =
     assert problem["status"] == status
     assert problem["title"]
     assert problem["detail"]
-    assert says in problem["detail"], problem
+    for words in says:
+        assert words in problem["detail"], problem
     assert problem["request_id"] == request_id_of(response)
     assert not INTERNALS.search(response.text)
     return problem
 
 
 def assert_json(response: httpx.Response, status: int) -> dict[str, Any]:
-    """Checks that an answer is a JSON object with this status, and returns it."""
+    """Checks that a response is a JSON object with this status, and returns the object."""
     assert (response.status_code, response.headers["Content-Type"]) == (status, "application/json"), (
         response.content[:500]
     )
@@ -38,7 +39,7 @@ def assert_json(response: httpx.Response, status: int) -> dict[str, Any]:
 
 
 def request_id_of(response: httpx.Response) -> str:
-    """The one X-Request-ID of an answer."""
+    """Returns the X-Request-ID of a response, which must have exactly one."""
     (request_id,) = response.headers.get_list("X-Request-ID")
     assert re.fullmatch(r"[0-9a-f]{32}", request_id)
     return str(request_id)

@@ -1,4 +1,7 @@
-"""What the users service does, and its SQL."""
+"""All SQL of the users service.
+
+The functions raise Unavailable if PostgreSQL is away.
+"""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -6,16 +9,20 @@ from uuid import UUID, uuid4
 from sqlalchemy import Row, bindparam, func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.credentials import Credentials, digest, make_token, narrow, wrong_credentials
+from common.credentials import (
+    Credentials,
+    digest,
+    make_token,
+    restrict_to_credentials,
+    wrong_credentials,
+)
 from common.db import execute, transaction
 from common.tables import Record, User
-from common.text import normalise_text
 
-MAX_NAME_LENGTH = 100
-# Of a statement of a deletion, which takes about 30 µs a record.
+# For each statement of a deletion, which takes about 30 µs for a record.
 DELETION_TIMEOUT_SECONDS = 300
 INSERT_USER = insert(User).returning(User.id, User.name, User.created_at)
-SUMS = (
+RECORD_SUMS = (
     select(
         func.count().label("record_count"), func.coalesce(func.sum(Record.size_bytes), 0).label("total_bytes")
     )
@@ -23,12 +30,16 @@ SUMS = (
     .subquery()
     .lateral()
 )
-FIND_USER = narrow(select(User.id, User.name, User.created_at, *SUMS.c).join(SUMS, true()))
-RENEW_TOKEN = narrow(update(User)).returning(User.id)
-# Locks the row: uploads that begin from here on wait for the end, and cannot be published any more
-# (records.service); those that began before are seen by the second statement.
+FIND_USER = restrict_to_credentials(
+    select(User.id, User.name, User.created_at, *RECORD_SUMS.c).join(RECORD_SUMS, true())
+)
+RENEW_TOKEN = restrict_to_credentials(update(User)).returning(User.id)
+# Locks the user's row. Uploads that begin from here on wait for the end of the deletion and then find no user
+# (records.sql). The second statement sees the records of the uploads that began before.
 DELETE_USER = (
-    narrow(update(User)).values(name="", token_digest=None, deleted_at=func.now()).returning(User.id)
+    restrict_to_credentials(update(User))
+    .values(name="", token_digest=None, deleted_at=func.now())
+    .returning(User.id)
 )
 DELETE_RECORDS = (
     update(Record)
@@ -38,14 +49,13 @@ DELETE_RECORDS = (
 
 
 async def create_user(engine: AsyncEngine, name: str) -> tuple[Row[Any], str]:
-    """Stores a new user; returns its row (id, name, created_at) and the token, of which the digest is kept.
-
-    Raises InvalidRequest for a name that is not allowed, Unavailable where PostgreSQL is away.
+    """Stores a new user. Returns its row (id, name, created_at) and its token, of which only the digest is
+    stored.
     """
     token = make_token()
     values = {
         "id": uuid4(),
-        "name": normalise_text("name", name, 1, MAX_NAME_LENGTH),
+        "name": name,
         "token_digest": digest(token),
     }
     (user,) = await execute(engine, INSERT_USER, values)
@@ -53,9 +63,9 @@ async def create_user(engine: AsyncEngine, name: str) -> tuple[Row[Any], str]:
 
 
 async def find_user(engine: AsyncEngine, credentials: Credentials) -> Row[Any]:
-    """The user's row (id, name, created_at) with `record_count` and `total_bytes` of the records.
+    """Returns the user's row: id, name, created_at, and `record_count` and `total_bytes` of its records.
 
-    Raises InvalidCredentials where nobody has the credentials.
+    Raises InvalidCredentials if no user has the credentials.
     """
     rows = await execute(engine, FIND_USER, credentials.parameters)
     if not rows:
@@ -64,9 +74,9 @@ async def find_user(engine: AsyncEngine, credentials: Credentials) -> Row[Any]:
 
 
 async def renew_token(engine: AsyncEngine, credentials: Credentials) -> tuple[UUID, str]:
-    """Gives the user a new token, and returns it with the id; the old one is worth nothing from then on.
+    """Replaces the user's token. Returns the user's id and the new token.
 
-    Raises InvalidCredentials where nobody has the credentials.
+    Raises InvalidCredentials if no user has the credentials.
     """
     token = make_token()
     rows = await execute(engine, RENEW_TOKEN, {**credentials.parameters, "token_digest": digest(token)})
@@ -76,10 +86,10 @@ async def renew_token(engine: AsyncEngine, credentials: Credentials) -> tuple[UU
 
 
 async def delete_user(engine: AsyncEngine, credentials: Credentials) -> None:
-    """Deletes the user and all records for good; the sweeper of the records service removes the MP3s.
+    """Deletes the user and all its records for good. The records service's sweeper deletes the MP3s.
 
-    The engine's statements may take DELETION_TIMEOUT_SECONDS, as a user may have very many records.
-    Raises InvalidCredentials where nobody has the credentials.
+    `engine` needs a statement timeout of DELETION_TIMEOUT_SECONDS, because a user may have very many records.
+    Raises InvalidCredentials if no user has the credentials.
     """
     async with transaction(engine) as connection:
         user_id = await connection.scalar(DELETE_USER, credentials.parameters)

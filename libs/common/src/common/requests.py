@@ -1,0 +1,37 @@
+"""Reads what the handlers of both services need from a request: its body, its media type, its query."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+from litestar import Request
+from litestar.exceptions import InternalServerException
+
+from common.problems import ClientGone, InvalidRequest
+
+
+async def stream_body(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
+    """Yields the body in pieces, as they arrive.
+
+    Raises ClientGone if the client disconnects; Litestar would answer 500.
+    """
+    try:
+        async for piece in request.stream():
+            yield piece
+    except InternalServerException:
+        raise ClientGone("The request body ended early.") from None
+
+
+def read_content_type(request: Request[Any, Any, Any]) -> tuple[str, dict[str, str]]:
+    """Returns the media type of the body and its parameters. Raises InvalidRequest for two such headers."""
+    if len(request.headers.getall("content-type", [])) > 1:
+        raise InvalidRequest("The header Content-Type is there twice. Send it once.")
+    return request.content_type
+
+
+def reject_unknown_parameters(query: Iterable[tuple[str, str]], allowed: Sequence[str] = ()) -> None:
+    """Raises InvalidRequest for a query parameter that is not allowed, or that is there twice."""
+    names = [name for name, _ in query]
+    for name in names:
+        if name not in allowed or names.count(name) > 1:
+            rule = f"allowed, once each: {', '.join(allowed)}" if allowed else "no parameter is allowed here"
+            raise InvalidRequest(f"The query has {name[:100]!r}; {rule}.")
