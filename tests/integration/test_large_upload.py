@@ -106,7 +106,7 @@ def test_a_gibibyte_is_uploaded_in_bounded_memory_without_a_file_while_the_gatew
     assert witness.files - before_files == set()
     assert len(witness.answers) > 50
     assert {status for status, _ in witness.answers} == {200}
-    seconds = (GIBIBYTE - 44) / (WAV.rate * WAV.frame_bytes)
+    seconds = (GIBIBYTE - 44) / (WAV.rate * WAV.sample_frame_bytes)
     assert abs(record["duration_seconds"] - seconds) < 0.001
     mp3 = client.download(record["url"])
     assert len(mp3) == record["size_bytes"]
