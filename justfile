@@ -66,11 +66,17 @@ user NAME:
 upload FILE USER TOKEN *ARGS:
     @cd "{{invocation_directory()}}" && PYTHONPATH="{{justfile_directory()}}" python -m deploy.client upload "$@"
 
-# Check format, lint, types and import rules, then run the tests (arguments go to pytest)
+# Check format, lint, types and import rules, then run all tests, one process per core (arguments go to pytest; -n 0: in one process)
 [group('check')]
 [positional-arguments]
 test *ARGS: format lint types check-gateway
-    pytest "$@"
+    pytest -n logical --dist loadfile --no-loadscope-reorder "$@"
+
+# Run the unit tests, which need no stack (arguments go to pytest)
+[group('check')]
+[positional-arguments]
+test-unit *ARGS:
+    pytest -n logical --dist worksteal tests/unit "$@"
 
 # Show which documented responses the last tests have seen; fail if one was never seen, or one is not documented
 [group('check')]

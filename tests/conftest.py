@@ -3,9 +3,11 @@
 import os
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -25,6 +27,14 @@ def pytest_configure(config: pytest.Config) -> None:
     # Only the main process of a run forgets; the workers of pytest-xdist have a `workerinput`.
     if not hasattr(config, "workerinput"):
         documented_responses.forget()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Chooses one process per core, and none beside pytest's own for a single test file."""
+    paths = {Path(argument.partition("::")[0]) for argument in config.args}
+    count = sum(len(list(path.rglob("test_*.py"))) if path.is_dir() else 1 for path in paths)
+    return min(psutil.cpu_count() or 1, count) if count > 1 else 0
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
-"""WAV files for the tests, right and wrong ones, and the sounds in them.
+"""Makes right and wrong WAV files for the tests, and the sounds in them.
 
-A sound is a float array of shape (frames, channels) between -1 and 1.
+A sound is a float array of shape (sample frames, channels) between -1 and 1.
 """
 
 import io
@@ -27,7 +27,7 @@ MEDIA_SUBTYPE = bytes.fromhex("000000001000800000aa00389b71")
 
 @dataclass(frozen=True)
 class Wav:
-    """How to write a WAV; every field that is given wins over what would be right."""
+    """How to write a WAV. A field that is given replaces the right value."""
 
     bits: int = 16
     sample_bytes: int | None = None
@@ -53,19 +53,19 @@ class Wav:
         return ">" if self.magic == b"RIFX" else "<"
 
     @property
-    def frame_bytes(self) -> int:
+    def sample_frame_bytes(self) -> int:
         return self.channels * (self.sample_bytes or -(-self.bits // 8))
 
     def fmt(self) -> bytes:
         """Returns the body of the fmt chunk: 16 bytes, others (`fmt_bytes=18`) or 40 (`extensible=True`)."""
-        align = self.frame_bytes if self.block_align is None else self.block_align
+        align = self.sample_frame_bytes if self.block_align is None else self.block_align
         tag = EXTENSIBLE if self.extensible else self.tag
         body = struct.pack(
             f"{self.order}HHIIHH",
             tag,
             self.channels,
             self.rate,
-            self.rate * align & 0xFFFFFFFF,
+            (self.rate * align) & 0xFFFFFFFF,
             align & 0xFFFF,
             self.bits,
         )
@@ -78,7 +78,7 @@ class Wav:
         return body[:size].ljust(size, b"\0")
 
     def header(self, audio_bytes: int) -> bytes:
-        """Returns all that comes before `audio_bytes` of audio."""
+        """Returns the file up to the audio, which has `audio_bytes`."""
         before = (*self.before_fmt, (b"fmt ", self.fmt()), *self.before_data)
         chunks = b"".join(chunk(*c, self.order) for c in before)
         after = sum(len(chunk(*c, self.order)) for c in self.after)
@@ -109,7 +109,7 @@ class Wav:
         return pcm(sound, self.bits, self.sample_bytes, self.order)
 
     def stream(self, total_bytes: int, sound: Sound, piece_bytes: int = 1 << 16) -> Iterator[bytes]:
-        """Yields a file of `total_bytes` in all, made on the way: the header, then `sound` over and over."""
+        """Yields a file of `total_bytes` piece by piece: the header, then `sound` over and over."""
         audio_bytes = total_bytes - len(self.header(0))
         yield self.header(audio_bytes)
         once = self.audio(sound)
@@ -127,17 +127,17 @@ def chunk(name: bytes, body: bytes, order: Literal["<", ">"] = "<") -> bytes:
     return name + struct.pack(f"{order}I", len(body)) + body + b"\0" * (len(body) % 2)
 
 
-def ds64(audio_bytes: int, riff_bytes: int = 0, frames: int = 0) -> Chunk:
+def ds64(audio_bytes: int, riff_bytes: int = 0, sample_frames: int = 0) -> Chunk:
     """Returns the chunk of an RF64 that holds the sizes."""
-    return b"ds64", struct.pack("<QQQI", riff_bytes, audio_bytes, frames, 0)
+    return b"ds64", struct.pack("<QQQI", riff_bytes, audio_bytes, sample_frames, 0)
 
 
 def pcm(sound: Sound, bits: int, sample_bytes: int | None = None, order: Literal["<", ">"] = "<") -> bytes:
-    """Returns integer PCM, left-justified in its bytes, and unsigned where that is one."""
+    """Returns integer PCM, left-justified in its bytes. One-byte samples are unsigned."""
     sample_bytes = sample_bytes or -(-bits // 8)
-    # A float has 53 bits.
+    # A float has 53 significant bits.
     bits = min(bits, 53)
-    scale = 1 << bits - 1
+    scale = 1 << (bits - 1)
     samples: NDArray[np.int64] = np.rint(sound * scale).clip(-scale, scale - 1).astype(np.int64)
     samples <<= 8 * sample_bytes - bits
     if sample_bytes == 1:
@@ -148,7 +148,7 @@ def pcm(sound: Sound, bits: int, sample_bytes: int | None = None, order: Literal
 
 
 def encoded(sound: Sound, codec: str, rate: int = 44100, block_bytes: int = 1024) -> bytes:
-    """Returns a WAV of one or two channels that FFmpeg wrote, with the codec of that name in FFmpeg."""
+    """Returns a WAV of one or two channels that FFmpeg writes with its codec of that name."""
     buffer = io.BytesIO()
     layout = "mono" if sound.shape[1] == 1 else "stereo"
     with av.open(buffer, mode="w", format="wav") as container:
@@ -166,10 +166,10 @@ def encoded(sound: Sound, codec: str, rate: int = 44100, block_bytes: int = 1024
 
 
 def of_scipy() -> dict[str, bytes]:
-    """Returns the WAVs that scipy tests its own reader with, by the names of their files."""
+    """Returns the WAVs with which scipy tests its own reader, by file name."""
     package = find_spec("scipy")
     if package is None or package.origin is None:
-        raise LookupError("a set of odd WAVs comes with the package scipy")
+        raise LookupError("the package scipy is missing, which holds a set of odd WAVs")
     folder = Path(package.origin).parent / "io" / "tests" / "data"
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.wav"))}
 
@@ -193,22 +193,22 @@ def noise(seconds: float = 1.0, rate: int = 44100, channels: int = 2) -> Sound:
 
 
 def silence(seconds: float = 1.0, rate: int = 44100, channels: int = 2) -> Sound:
-    """Returns nothing to be heard."""
+    """Returns digital silence."""
     return np.zeros((round(seconds * rate), channels))
 
 
 def music(seconds: float) -> Sound:
-    """Returns real music of any length at 44.1 kHz in stereo, which is a few seconds over and over."""
-    frames = round(seconds * 44100)
+    """Returns real music of any length at 44.1 kHz in stereo: a few seconds over and over."""
+    sample_frames = round(seconds * 44100)
     loop = _music_loop()
-    return np.tile(loop, (-(-frames // len(loop)), 1))[:frames]
+    return np.tile(loop, (-(-sample_frames // len(loop)), 1))[:sample_frames]
 
 
 @cache
 def _music_loop() -> Sound:
     package = find_spec("pygame")
     if package is None or package.origin is None:
-        raise LookupError("the tests' music comes with the package pygame-ce")
+        raise LookupError("the package pygame-ce is missing, which holds the tests' music")
     with av.open(Path(package.origin).parent / "examples" / "data" / "house_lo.mp3") as container:
         resampler = av.AudioResampler(format="s16", layout="stereo", rate=44100)
         frames = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]

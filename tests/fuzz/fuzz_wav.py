@@ -1,4 +1,4 @@
-"""Runs hostile inputs under libFuzzer, which looks for those that reach new code: see `just fuzz`."""
+"""Runs hostile inputs under libFuzzer, which looks for inputs that reach new code (`just fuzz`)."""
 
 import atexit
 import sys
@@ -6,15 +6,15 @@ from pathlib import Path
 
 import atheris
 
-# What is imported here is instrumented.
+# atheris instruments what is imported here.
 with atheris.instrument_imports(include=["records"]):
     from tests.fuzz import hostile
 
 CORPUS = Path(".fuzz")
-# What comes later on the command line wins.
+# A later argument on the command line wins.
 DEFAULTS = [
     *("-max_len=300", "-len_control=0", "-reduce_inputs=0", f"-artifact_prefix={CORPUS}/"),
-    # Inputs that take long are tried less often.
+    # libFuzzer tries slow inputs less often.
     "-entropic_scale_per_exec_time=1",
 ]
 EVERY = 100_000
@@ -33,7 +33,7 @@ def fuzz(data: bytes) -> None:
 
 
 def report() -> None:
-    """Says how far the inputs have come."""
+    """Prints how many inputs ran, and how far they came."""
     share, whole = past_fmt / max(1, inputs), converted / max(1, inputs)
     print(f"{inputs} inputs without a finding, {share:.1%} past fmt, {whole:.1%} converted", flush=True)
 
@@ -41,7 +41,7 @@ def report() -> None:
 if __name__ == "__main__":
     atexit.register(report)
     CORPUS.mkdir(exist_ok=True)
-    # libFuzzer ends the process at its -runs; after atheris' own Python ends it, and the report is printed.
+    # libFuzzer ends the process at its -runs, without a report. At -atheris_runs Python ends it, and reports.
     words = [word.replace("-runs=", "-atheris_runs=") for word in sys.argv[1:]]
     if all(word.startswith("-") for word in words):
         words.append(str(CORPUS))

@@ -1,4 +1,4 @@
-"""Hostile input: WAVs made from arbitrary bytes, most of them plausible, and what must hold for every one."""
+"""Makes WAVs from arbitrary bytes, most of them plausible, and checks what must hold for every one."""
 
 import struct
 from collections.abc import Iterator, Sequence
@@ -7,18 +7,18 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from records.audio import BrokenAudio, TooLong, UnsupportedAudio
+from records.audio.blocks import MAX_BLOCK_SAMPLE_FRAMES, BlockMaker
 from records.audio.tags import MAX_TAG_BYTES, make_id3
 from records.audio.wav import MAX_METADATA_BYTES, WavParser
-from records.audio.windows import WINDOW_FRAMES, Windows
 from tests.wavs import FLOAT, MEDIA_SUBTYPE, PCM, UNKNOWN_SIZE, Chunk, Wav, chunk, ds64
 
-# A byte can become a second (at 1 Hz), so no more of an input is converted than this.
+# At 1 Hz a byte becomes a second, so only so much PCM is made of an input.
 MAX_PCM_BYTES = 16 * 1024
-MAX_WORDS = 500
+MAX_REFUSAL_CHARACTERS = 500
 
 _A_LAW, _MU_LAW, _IMA, _MS, _GSM = 0x0006, 0x0007, 0x0011, 0x0002, 0x0031
 _ADPCM_BITS = 4
-# Of each list the first is what a plain WAV has: an input that is too short for all choices gets it.
+# The first option of each list is what a plain WAV has. An input that is too short for all choices gets it.
 _CODINGS: Sequence[tuple[int, int, int | None]] = (
     *((PCM, 16, None), (PCM, 8, None), (PCM, 24, None), (PCM, 32, None), (PCM, 64, None), (PCM, 40, None)),
     *((PCM, 12, None), (PCM, 1, None), (PCM, 20, 4), (PCM, 16, 8), (FLOAT, 32, None), (FLOAT, 64, None)),
@@ -45,7 +45,7 @@ _INFO_NAMES = (
     *(b"INAM", b"IART", b"IPRD", b"IGNR", b"ICMT", b"ICRD", b"ICOP", b"ITRK", b"IPRT", b"ISFT"),
     b"\0\0\0\0",
 )
-# What may lie, and of how many bytes it is.
+# The fields that may lie, and their bytes.
 _FIELDS = (
     *(
         ("tag", 2),
@@ -58,7 +58,7 @@ _FIELDS = (
     ),
     *(("fmt_bytes", 2), ("riff_size", 4), ("data_size", 4)),
 )
-# Few inputs are longer than a window.
+# Few inputs are longer than a block.
 _AUDIO_SHIFTS = (*[0] * 56, 1, 1, 2, 2, 3, 3, 4, 5)
 _CUTS = (*[0] * 13, 1, 3, 8)
 _TITLE_BYTES = (*[0] * 14, 8, 64)
@@ -68,7 +68,7 @@ T = TypeVar("T")
 
 
 class Choices:
-    """Arbitrary bytes as a row of decisions; where they have run out every decision is the first."""
+    """Reads arbitrary bytes as a series of choices. When they have run out, the first option is chosen."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -94,31 +94,31 @@ class Choices:
         return options[self.byte() % len(options)]
 
     def rarely(self) -> bool:
-        """Returns whether something happens that mostly does not."""
+        """Returns True in 10 of 256 cases."""
         return self.byte() >= 246
 
     def rest(self) -> bytes:
-        """Returns all that is left."""
+        """Returns all bytes that are left."""
         return self.take(len(self._data))
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an input."""
+    """The result of one input."""
 
     pcm: bytes
-    """As much of the 16-bit PCM as MAX_PCM_BYTES allows, and a window more at most."""
+    """The first MAX_PCM_BYTES of the 16-bit PCM, and at most one block more."""
     refusal: str
-    """What a person is told, "" for a WAV that is converted."""
+    """The error message, "" for a WAV that is converted."""
     metadata: list[Chunk]
     is_past_fmt: bool
 
 
 def check(data: bytes) -> Outcome:
-    """Makes a WAV of `data` and raises, AssertionError or something else, where a promise does not hold.
+    """Makes a WAV of `data`, and raises AssertionError or another exception where a promise does not hold.
 
-    The promises: a WAV is converted, or refused in words; equally however it is cut; and what is held
-    and handed out keeps its bounds.
+    The promises: a WAV is converted or refused with a message; the result does not depend on how it is cut
+    into pieces; metadata, blocks and tags keep their bounds.
     """
     choices = Choices(data)
     max_duration_seconds = choices.one_of((86_400, 60, 60, 60, 1, 1, 1, 0))
@@ -127,7 +127,7 @@ def check(data: bytes) -> Outcome:
     wav = make_wav(choices)
     whole = convert([wav], max_duration_seconds)
     if cuts:
-        # Places in the header or anywhere.
+        # Even numbers are places in the header, odd ones places anywhere.
         edges = sorted({0, len(wav), *(cut * (1 + len(wav) * (cut % 2) // 256) for cut in cuts)})
         pieces = [wav[a:b] for a, b in pairwise(edges)]
         assert convert(pieces, max_duration_seconds) == whole
@@ -138,18 +138,18 @@ def check(data: bytes) -> Outcome:
 
 
 def convert(pieces: list[bytes], max_duration_seconds: int) -> Outcome:
-    """Does what the converter does, without encoding; raises where a promise does not hold."""
+    """Does what the Converter does, except encoding. Raises where a promise does not hold."""
     parser = WavParser()
     pcm = bytearray()
     refusal = ""
     try:
-        for window in _windows(parser, pieces, max_duration_seconds):
-            pcm += window
+        for block in _blocks(parser, pieces, max_duration_seconds):
+            pcm += block
             if len(pcm) > MAX_PCM_BYTES:
                 break
     except (BrokenAudio, UnsupportedAudio, TooLong) as error:
         refusal = str(error)
-        assert 0 < len(refusal) <= MAX_WORDS
+        assert 0 < len(refusal) <= MAX_REFUSAL_CHARACTERS
         assert refusal.isprintable()
     assert sum(len(body) for _, body in parser.metadata) <= MAX_METADATA_BYTES
     try:
@@ -159,47 +159,49 @@ def convert(pieces: list[bytes], max_duration_seconds: int) -> Outcome:
     return Outcome(bytes(pcm), refusal, parser.metadata, is_past_fmt)
 
 
-def _windows(parser: WavParser, pieces: list[bytes], max_duration_seconds: int) -> Iterator[bytes]:
-    windows: Windows | None = None
-    made_frames = 0
+def _blocks(parser: WavParser, pieces: list[bytes], max_duration_seconds: int) -> Iterator[bytes]:
+    maker: BlockMaker | None = None
+    made_sample_frames = 0
     for piece in pieces:
         for audio in parser.feed(piece):
             assert 0 < len(audio) <= len(piece)
-            windows = windows or Windows(parser.format, parser.frames, max_duration_seconds)
-            for window in windows.feed(audio):
-                made_frames += _check_window(window.raw_data, windows)
-                yield window.raw_data
+            maker = maker or BlockMaker(parser.format, parser.announced_sample_frames, max_duration_seconds)
+            for block in maker.feed(audio):
+                made_sample_frames += _check_block(block.raw_data, maker)
+                yield block.raw_data
     parser.finish()
-    windows = windows or Windows(parser.format, parser.frames, max_duration_seconds)
-    for window in windows.finish():
-        made_frames += _check_window(window.raw_data, windows)
-        yield window.raw_data
-    if parser.frames is not None:
-        assert windows.frames <= parser.frames
-        assert parser.truncated or windows.frames == parser.frames
-    if windows.frames:
+    maker = maker or BlockMaker(parser.format, parser.announced_sample_frames, max_duration_seconds)
+    for block in maker.finish():
+        made_sample_frames += _check_block(block.raw_data, maker)
+        yield block.raw_data
+    source_sample_frames = maker.source_sample_frames
+    if parser.announced_sample_frames is not None:
+        assert source_sample_frames <= parser.announced_sample_frames
+        assert parser.truncated or source_sample_frames == parser.announced_sample_frames
+    if source_sample_frames:
         source_rate = parser.format.sample_rate
-        right = max(1, (2 * windows.frames * windows.sample_rate + source_rate) // (2 * source_rate))
-        assert made_frames == (windows.frames if windows.sample_rate == source_rate else right)
+        resampled = (2 * source_sample_frames * maker.sample_rate + source_rate) // (2 * source_rate)
+        is_resampled = maker.sample_rate != source_rate
+        assert made_sample_frames == (max(1, resampled) if is_resampled else source_sample_frames)
 
 
-def _check_window(pcm: bytes, windows: Windows) -> int:
-    """Returns the frames of a window."""
-    frames, rest = divmod(len(pcm), 2 * windows.channels)
+def _check_block(pcm: bytes, maker: BlockMaker) -> int:
+    """Returns the sample frames of a block."""
+    sample_frames, rest = divmod(len(pcm), 2 * maker.channels)
     assert not rest
-    assert frames <= WINDOW_FRAMES
-    return frames
+    assert sample_frames <= MAX_BLOCK_SAMPLE_FRAMES
+    return sample_frames
 
 
 def make_wav(choices: Choices) -> bytes:
-    """Returns a WAV: mostly plausible, often with fields that lie, sometimes damaged or no WAV at all."""
+    """Returns a mostly plausible WAV. Often its fields lie; sometimes it is damaged, or no WAV at all."""
     if choices.rarely():
         return choices.one_of(_STARTS) + choices.rest()
     tag, bits, sample_bytes = choices.one_of(_CODINGS)
     magic = choices.one_of(_MAGICS)
     channels = choices.one_of(_CHANNELS)
     is_adpcm = bits == _ADPCM_BITS
-    # Blocks of ADPCM are so slow to decode that long ones would be most of the work.
+    # ADPCM decodes slowly, so long ADPCM audio would take most of the time.
     audio_bytes = choices.byte() << (0 if is_adpcm else choices.one_of(_AUDIO_SHIFTS))
     wav = Wav(
         bits=bits,
@@ -233,7 +235,7 @@ def make_wav(choices: Choices) -> bytes:
 
 
 def _lie(choices: Choices, size: int) -> int:
-    return choices.one_of((0, 1, (1 << 8 * size) - 1, 1 << 8 * size - 1, choices.number(size)))
+    return choices.one_of((0, 1, (1 << (8 * size)) - 1, 1 << (8 * size - 1), choices.number(size)))
 
 
 def _make_chunks(choices: Choices, audio_bytes: int) -> tuple[Chunk, ...]:

@@ -1,22 +1,22 @@
-"""What the integration tests share."""
+"""Fixtures of the integration tests: the records service inside the test process."""
 
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
 from deploy.local.stack import Stack
-from tests.integration.isolated import Isolated, open_inside, open_isolated
+from tests.integration.records_service import RecordsService, open_isolated_service, open_running_service
 
 
 @pytest_asyncio.fixture(scope="session")
-async def isolated(stack: Stack) -> AsyncIterator[Isolated]:
-    """The parts of the records service on a database and a bucket in which no other sweeper works."""
-    async with open_isolated(stack, "isolated") as isolated:
-        yield isolated
+async def isolated_service(stack: Stack) -> AsyncIterator[RecordsService]:
+    """A records service on its own database and bucket, where no other sweeper works."""
+    async with open_isolated_service(stack, "isolated") as service:
+        yield service
 
 
 @pytest_asyncio.fixture(scope="session")
-async def inside(stack: Stack) -> AsyncIterator[Isolated]:
-    """A look into the database and the bucket of the running stack."""
-    async with open_inside(stack) as inside:
-        yield inside
+async def running_service(stack: Stack) -> AsyncIterator[RecordsService]:
+    """The database and the bucket that the stack's own services use."""
+    async with open_running_service(stack) as service:
+        yield service

@@ -1,4 +1,4 @@
-"""The command-line client: where it finds Waxwing, and what it says when it cannot."""
+"""The command-line client finds Waxwing, retries uploads, and explains failures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from deploy.client import Client, make_tune
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
-from tests.integration.isolated import Isolated
+from tests.integration.records_service import RecordsService
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The client, called from `folder` as the recipes call it."""
+    """Runs the client from `folder`, as the recipes run it."""
     neutral = {
         name: value for name, value in os.environ.items() if name not in ("BASE_URL", "WAXWING_FOLDER")
     }
@@ -38,7 +38,7 @@ def run(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
 
 
 def just(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """A recipe, called from `folder`."""
+    """Runs a recipe from `folder`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         [str(Path(sys.executable).with_name("just")), "--justfile", str(ROOT / "justfile"), *arguments],
@@ -51,15 +51,15 @@ def just(folder: Path, *arguments: str, **variables: str) -> subprocess.Complete
     )
 
 
-def test_it_finds_the_stack_of_waxwing_folder_from_anywhere(stack: Stack, tmp_path: Path) -> None:
+def test_the_client_finds_the_stack_of_waxwing_folder_from_any_folder(stack: Stack, tmp_path: Path) -> None:
     folder = os.path.relpath(stack.supervisor.log("users").parents[1], ROOT)
     made = run(tmp_path, "user", "Ada", WAXWING_FOLDER=folder)
     assert made.returncode == 0, made.stderr
     assert made.stdout.startswith("id ")
 
 
-async def test_upload_takes_a_file_of_the_caller_s_folder_a_title_and_a_bitrate(
-    stack: Stack, inside: Isolated, tmp_path: Path
+async def test_upload_takes_a_file_in_the_caller_s_folder_a_title_and_a_bitrate(
+    stack: Stack, running_service: RecordsService, tmp_path: Path
 ) -> None:
     with Client(stack.base_url) as client:
         user = client.create_user("Ada")
@@ -67,7 +67,7 @@ async def test_upload_takes_a_file_of_the_caller_s_folder_a_title_and_a_bitrate(
     arguments = ["upload", "tune.wav", user["id"], user["token"], "--title", "A tune", "--bitrate", "192"]
     done = just(tmp_path, *arguments, BASE_URL=stack.base_url)
     assert done.returncode == 0, done.stderr
-    (row,) = await inside.rows(UUID(user["id"]))
+    (row,) = await running_service.rows(UUID(user["id"]))
     assert (row.title, row.bitrate_kbps) == ("A tune", 192)
 
 
@@ -78,9 +78,9 @@ BUSY = (
 
 
 @asynccontextmanager
-async def open_way(stack: Stack, *troubles: str) -> AsyncIterator[str]:
-    """The address of a way to the gateway on which each connection has the next trouble, and then none."""
-    to_come = list(troubles)
+async def open_unreliable_proxy(stack: Stack, *troubles: str) -> AsyncIterator[str]:
+    """Yields the URL of a proxy whose connections have these troubles, one after the other, and then none."""
+    remaining = list(troubles)
 
     async def ask(request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection(LOOPBACK, stack.ports.gateway)
@@ -94,7 +94,7 @@ async def open_way(stack: Stack, *troubles: str) -> AsyncIterator[str]:
         length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
         assert length
         request = head + await reader.readexactly(int(length[1]))
-        trouble = to_come.pop(0) if to_come else ""
+        trouble = remaining.pop(0) if remaining else ""
         answer = BUSY if trouble == "busy" else await ask(request)
         if trouble != "answer lost":
             writer.write(answer)
@@ -106,7 +106,7 @@ async def open_way(stack: Stack, *troubles: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 def upload_line(stack: Stack, tmp_path: Path) -> list[str]:
-    """The arguments of an upload of a second of sound by a new user."""
+    """Returns the arguments to upload a second of sound as a new user."""
     with Client(stack.base_url) as client:
         user = client.create_user("Ada")
     (tmp_path / "tune.wav").write_bytes(make_tune(1))
@@ -117,25 +117,25 @@ async def upload_by(address: str, folder: Path, *arguments: str) -> subprocess.C
     return await asyncio.to_thread(run, folder, *arguments, BASE_URL=address)
 
 
-async def test_an_upload_that_broke_off_or_came_too_early_is_sent_again_and_makes_one_record(
-    stack: Stack, inside: Isolated, tmp_path: Path, upload_line: list[str]
+async def test_the_client_repeats_a_lost_or_refused_upload_and_makes_one_record(
+    stack: Stack, running_service: RecordsService, tmp_path: Path, upload_line: list[str]
 ) -> None:
-    async with open_way(stack, "answer lost", "busy") as address:
+    async with open_unreliable_proxy(stack, "answer lost", "busy") as address:
         done = await upload_by(address, tmp_path, *upload_line)
     assert done.returncode == 0, done.stderr
-    (row,) = await inside.rows(UUID(upload_line[2]))
+    (row,) = await running_service.rows(UUID(upload_line[2]))
     assert done.stdout == f"{address}/record?id={row.id}&user={row.user_id}\n"
     for pause in (1, 0):
         assert done.stderr.count(f"; trying again in {pause} s with --key {row.idempotency_key}\n") == 1
-    # What it says is what helps, had it been the last try.
+    # The key that the client prints works in a later run, too.
     again = await upload_by(stack.base_url, tmp_path, *upload_line, "--key", row.idempotency_key)
     assert again.stdout == f"{stack.base_url}/record?id={row.id}&user={row.user_id}\n"
 
 
-async def test_it_is_tried_three_times_and_not_again_where_that_cannot_help(
-    stack: Stack, inside: Isolated, tmp_path: Path, upload_line: list[str]
+async def test_the_client_tries_three_times_but_only_once_after_a_permanent_failure(
+    stack: Stack, running_service: RecordsService, tmp_path: Path, upload_line: list[str]
 ) -> None:
-    async with open_way(stack, "busy", "busy", "busy") as address:
+    async with open_unreliable_proxy(stack, "busy", "busy", "busy") as address:
         refused = await upload_by(address, tmp_path, *upload_line)
         assert refused.stderr.endswith("client: 503 Busy: Later\n")
         wrong = await upload_by(address, tmp_path, *upload_line, "--key", "\u00e9")
@@ -144,23 +144,23 @@ async def test_it_is_tried_three_times_and_not_again_where_that_cannot_help(
     for answer, tries in ((refused, 3), (wrong, 1)):
         assert answer.returncode == 1
         assert answer.stderr.count("trying again") == tries - 1
-    assert await inside.rows(UUID(upload_line[2])) == []
+    assert await running_service.rows(UUID(upload_line[2])) == []
 
 
-def test_without_a_stack_it_says_how_to_start_one(tmp_path: Path) -> None:
+def test_without_a_stack_the_client_says_how_to_start_one(tmp_path: Path) -> None:
     refused = run(tmp_path, "user", "Ada", WAXWING_FOLDER=str(tmp_path / "none"))
     assert refused.returncode == 1
     assert refused.stderr == "client: nothing has been started here yet: `./just up` does it\n"
 
 
-def test_an_address_where_nothing_answers_is_named_and_nothing_is_added(tmp_path: Path) -> None:
+def test_the_client_names_the_url_at_which_nothing_responds(tmp_path: Path) -> None:
     address = f"http://{LOOPBACK}:{free_ports(1)[0]}"
     refused = just(tmp_path, "user", "Ada", BASE_URL=address)
     assert refused.returncode == 1
     assert refused.stderr == f"client: nothing answers at {address}: `./just up` starts the stack\n"
 
 
-def test_an_address_where_something_else_answers_is_named(stack: Stack, tmp_path: Path) -> None:
+def test_the_client_names_the_url_at_which_something_else_responds(stack: Stack, tmp_path: Path) -> None:
     address = f"http://{LOOPBACK}:{stack.ports.minio}"
     refused = run(tmp_path, "user", "Ada", BASE_URL=address)
     assert refused.returncode == 1
@@ -168,5 +168,5 @@ def test_an_address_where_something_else_answers_is_named(stack: Stack, tmp_path
     assert "not Waxwing" in refused.stderr
 
 
-def test_its_usage_names_the_command_that_people_type(tmp_path: Path) -> None:
+def test_the_usage_names_the_command_that_people_type(tmp_path: Path) -> None:
     assert run(tmp_path, "upload").stderr.startswith("usage: just upload ")

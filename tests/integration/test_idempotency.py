@@ -1,4 +1,4 @@
-"""A key whatever fails, and whoever else uses it at the same moment: one record, and no key that is lost."""
+"""Idempotency keys under failures and concurrency: a key makes one record and is never lost."""
 
 import asyncio
 from collections import Counter
@@ -10,7 +10,6 @@ from uuid import UUID
 
 import httpx
 import pytest
-from records.service import Published, Replayed
 from sqlalchemy import text
 
 from common.credentials import Credentials
@@ -18,12 +17,14 @@ from common.db import transaction
 from common.problems import InvalidCredentials, Unavailable
 from deploy.client import Client
 from deploy.local.stack import Stack
-from records.form import Field
+from records.form import AudioBegins, FormField, FormItem
 from records.problems import IdempotencyKeyInUse, IdempotencyKeyReused
-from tests.integration.isolated import Call, Isolated, Wire
-from tests.integration.pausing import BOUND_SECONDS, Pause, first_of_the_object, publishing
-from tests.integration.reading import until, until_awaited
-from tests.integration.sounds import LARGE, SMALL, pieces
+from records.uploads import Published, Replayed
+from tests.integration.paused_calls import Pause, before_publish, first_call_to_minio
+from tests.integration.recordings import LARGE, SMALL, wav_pieces
+from tests.integration.records_service import RecordsService
+from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until, wait_until_async
+from tests.integration.watched_calls import Call, CallWatcher
 from tests.raw_connection import make_request_head, open_raw_connection
 from tests.response_checks import assert_json, assert_problem
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
@@ -32,200 +33,209 @@ KEY = "the key"
 
 
 def looking_up(call: Call) -> bool:
-    """The statement that asks what a key was used for."""
-    return "LEFT OUTER JOIN" in call.what and not call.is_done
+    """Whether the statement asks for what the key was used."""
+    return "LEFT OUTER JOIN" in call.request and not call.is_done
 
 
-async def unread() -> AsyncIterator[Field | bytes]:
-    """A body of which nothing but the beginning of its audio may be read."""
-    yield b""
-    pytest.fail("the audio was read")
+async def unread() -> AsyncIterator[FormItem]:
+    """Yields that the audio begins, and fails if the service reads on."""
+    yield AudioBegins()
+    pytest.fail("the service read the audio")
 
 
 async def store(
-    isolated: Isolated, credentials: Credentials, wire: Wire | None = None, key: str | None = KEY
-) -> Published:
-    """Uploads to a service of its own."""
-    uploads = isolated.uploads(wire)
+    isolated_service: RecordsService,
+    credentials: Credentials,
+    watcher: CallWatcher | None = None,
+    key: str | None = KEY,
+) -> Published | Replayed:
+    """Uploads to a new service."""
+    uploads = isolated_service.uploads(watcher)
     try:
-        async with asyncio.timeout(BOUND_SECONDS):
-            return await uploads.store_record(pieces(SMALL), credentials, key)
+        async with asyncio.timeout(MAX_WAIT_SECONDS):
+            return await uploads.store_record(wav_pieces(SMALL), credentials, key)
     finally:
         await uploads.close()
 
 
-async def replay(isolated: Isolated, credentials: Credentials) -> Replayed:
-    """Sends the upload again and checks that only PostgreSQL was asked, and no audio read."""
-    wire = Wire()
-    uploads = isolated.uploads(wire)
+async def replay(isolated_service: RecordsService, credentials: Credentials) -> Replayed:
+    """Sends the upload again. Checks that the service makes two statements and reads no audio."""
+    watcher = CallWatcher()
+    uploads = isolated_service.uploads(watcher)
     record = await uploads.store_record(unread(), credentials, KEY)
     await uploads.close()
     assert isinstance(record, Replayed)
-    assert [(call.part, call.what.split()[0]) for call in wire.calls] == [
+    assert [(call.process, call.request.split()[0]) for call in watcher.calls] == [
         ("postgres", "INSERT"),
         ("postgres", "SELECT"),
     ]
     return record
 
 
-def assert_made(record: Published) -> None:
-    assert not isinstance(record, Replayed)
+def assert_made(outcome: Published | Replayed) -> None:
+    assert isinstance(outcome, Published)
 
 
-async def test_an_upload_with_a_new_key_asks_no_more_of_postgres_than_one_without(
-    isolated: Isolated,
+async def test_an_upload_with_a_new_key_makes_as_many_statements_as_one_without_a_key(
+    isolated_service: RecordsService,
 ) -> None:
     calls = []
     for key in (KEY, None):
-        _, credentials = await isolated.make_user()
-        wire = Wire()
-        assert_made(await store(isolated, credentials, wire, key))
-        calls.append([call.what.split()[0] for call in wire.calls if call.part == "postgres"])
+        _, credentials = await isolated_service.make_user()
+        watcher = CallWatcher()
+        assert_made(await store(isolated_service, credentials, watcher, key))
+        calls.append([call.request.split()[0] for call in watcher.calls if call.process == "postgres"])
     assert calls == [["INSERT", "UPDATE"]] * 2
 
 
 @pytest.mark.parametrize("kind", [SMALL, LARGE])
-async def test_while_an_upload_is_under_way_its_key_is_in_use_and_then_answered(
-    isolated: Isolated, kind: str
+async def test_a_key_is_in_use_during_its_upload_and_replayed_afterwards(
+    isolated_service: RecordsService, kind: str
 ) -> None:
-    user_id, credentials = await isolated.make_user()
-    pause = Pause(publishing)
-    wire = Wire(pause.watch)
-    uploads = isolated.uploads(wire)
-    first = asyncio.create_task(uploads.store_record(pieces(kind), credentials, KEY))
+    user_id, credentials = await isolated_service.make_user()
+    pause = Pause(before_publish)
+    watcher = CallWatcher(pause.watch)
+    uploads = isolated_service.uploads(watcher)
+    first = asyncio.create_task(uploads.store_record(wav_pieces(kind), credentials, KEY))
     await pause.reached()
     with pytest.raises(IdempotencyKeyInUse) as refusal:
         await uploads.store_record(unread(), credentials, KEY)
     assert (refusal.value.status_code, refusal.value.headers) == (409, {"Retry-After": "5"})
     pause.release()
-    record = await first
+    made = await first
     await uploads.close()
-    assert_made(record)
-    assert (await replay(isolated, credentials)).id == record.id
-    await isolated.assert_record_is_whole(user_id, wire)
+    assert_made(made)
+    assert (await replay(isolated_service, credentials)).record.id == made.record.id
+    await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
-async def test_of_many_first_uploads_at_once_exactly_one_makes_a_record(isolated: Isolated) -> None:
+async def test_of_many_simultaneous_uploads_with_one_key_exactly_one_makes_a_record(
+    isolated_service: RecordsService,
+) -> None:
     for _ in range(5):
-        user_id, credentials = await isolated.make_user()
+        user_id, credentials = await isolated_service.make_user()
         outcomes = await asyncio.gather(
-            *(store(isolated, credentials) for _ in range(6)), return_exceptions=True
+            *(store(isolated_service, credentials) for _ in range(6)), return_exceptions=True
         )
         kinds = Counter(type(outcome) for outcome in outcomes)
         assert kinds[Published] == 1
         assert kinds.keys() <= {Published, Replayed, IdempotencyKeyInUse}
-        (row,) = await isolated.rows(user_id)
-        assert {outcome.id for outcome in outcomes if isinstance(outcome, Published)} == {row.id}
+        (row,) = await isolated_service.rows(user_id)
+        assert {outcome.record.id for outcome in outcomes if isinstance(outcome, Published)} == {row.id}
 
 
-async def test_a_key_that_is_freed_while_it_is_looked_up_is_taken(isolated: Isolated) -> None:
-    user_id, credentials = await isolated.make_user()
-    holding = Pause(publishing)
-    first = asyncio.create_task(store(isolated, credentials, Wire(holding.watch)))
+async def test_an_upload_takes_a_key_that_becomes_free_during_its_lookup(
+    isolated_service: RecordsService,
+) -> None:
+    user_id, credentials = await isolated_service.make_user()
+    holding = Pause(before_publish)
+    first = asyncio.create_task(store(isolated_service, credentials, CallWatcher(holding.watch)))
     await holding.reached()
     looking = Pause(looking_up)
-    wire = Wire(looking.watch)
-    second = asyncio.create_task(store(isolated, credentials, wire))
+    watcher = CallWatcher(looking.watch)
+    second = asyncio.create_task(store(isolated_service, credentials, watcher))
     await looking.reached()
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
     looking.release()
-    record = await second
-    assert_made(record)
-    said = [call.what.split()[0] for call in wire.calls if call.part == "postgres"]
+    made = await second
+    assert_made(made)
+    said = [call.request.split()[0] for call in watcher.calls if call.process == "postgres"]
     assert said == ["INSERT", "SELECT", "INSERT", "UPDATE"]
-    await isolated.settle(user_id)
-    await isolated.assert_record_is_whole(user_id, wire)
+    await isolated_service.settle(user_id)
+    await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
-async def test_a_token_that_is_renewed_while_its_key_is_looked_up_is_refused(isolated: Isolated) -> None:
-    user_id, credentials = await isolated.make_user()
-    await store(isolated, credentials)
+async def test_a_token_that_is_renewed_during_the_lookup_of_a_key_is_refused(
+    isolated_service: RecordsService,
+) -> None:
+    user_id, credentials = await isolated_service.make_user()
+    await store(isolated_service, credentials)
     looking = Pause(looking_up)
-    second = asyncio.create_task(store(isolated, credentials, Wire(looking.watch)))
+    second = asyncio.create_task(store(isolated_service, credentials, CallWatcher(looking.watch)))
     await looking.reached()
-    await isolated.query("UPDATE users SET token_digest = 'x' WHERE id = :id", id=user_id)
+    await isolated_service.query("UPDATE users SET token_digest = 'x' WHERE id = :id", id=user_id)
     looking.release()
     with pytest.raises(InvalidCredentials):
         await second
-    await isolated.query("UPDATE users SET token_digest = NULL WHERE id = :id", id=user_id)
+    await isolated_service.query("UPDATE users SET token_digest = NULL WHERE id = :id", id=user_id)
 
 
 @pytest.mark.parametrize("is_done", [False, True], ids=["before its effect", "after its effect"])
 async def test_an_upload_that_goes_wrong_at_any_call_can_be_sent_again_with_its_key(
-    isolated: Isolated, is_done: bool
+    isolated_service: RecordsService, is_done: bool
 ) -> None:
-    counted = Wire()
-    _, credentials = await isolated.make_user()
-    await store(isolated, credentials, counted)
-    outcomes: list[type[Published]] = []
+    counted = CallWatcher()
+    _, credentials = await isolated_service.make_user()
+    await store(isolated_service, credentials, counted)
+    outcomes: list[type[Published | Replayed]] = []
     for strike in range(len(counted.calls)):
-        user_id, credentials = await isolated.make_user()
-        wire = Wire()
+        user_id, credentials = await isolated_service.make_user()
+        watcher = CallWatcher()
 
-        async def watch(call: Call, wire: Wire = wire, strike: int = strike) -> None:
-            if len(wire.calls) == strike + 1 and call.is_done == is_done:
+        async def watch(call: Call, watcher: CallWatcher = watcher, strike: int = strike) -> None:
+            if len(watcher.calls) == strike + 1 and call.is_done == is_done:
                 raise ConnectionResetError
 
-        wire.watch = watch
+        watcher.watch = watch
         with pytest.raises(Unavailable):
-            await store(isolated, credentials, wire)
-        # A reservation whose answer was lost is the sweeper's: nobody knows its row.
-        await isolated.expire(user_id)
-        await isolated.sweep()
-        record = await store(isolated, credentials)
-        outcomes.append(type(record))
-        assert (await replay(isolated, credentials)).id == record.id
-        await isolated.settle(user_id)
-        await isolated.assert_record_is_whole(user_id, wire)
-    # Where only the answer to the last statement was lost, there is a record, which is announced now.
+            await store(isolated_service, credentials, watcher)
+        # If the response to the reservation is lost, only the sweeper can find the row.
+        await isolated_service.expire(user_id)
+        await isolated_service.sweep()
+        made = await store(isolated_service, credentials)
+        outcomes.append(type(made))
+        assert (await replay(isolated_service, credentials)).record.id == made.record.id
+        await isolated_service.settle(user_id)
+        await isolated_service.assert_record_is_complete(user_id, watcher)
+    # If only the response to the last statement was lost, the record exists and is replayed.
     assert outcomes == [Published] * (len(outcomes) - is_done) + [Replayed] * is_done
     assert len(outcomes) >= 3
 
 
-async def test_the_sweeper_leaves_what_is_locked_to_its_next_round(isolated: Isolated) -> None:
-    user_id, credentials = await isolated.make_user()
-    await store(isolated, credentials)
-    await isolated.query(
+async def test_the_sweeper_skips_locked_rows_until_its_next_round(isolated_service: RecordsService) -> None:
+    user_id, credentials = await isolated_service.make_user()
+    await store(isolated_service, credentials)
+    await isolated_service.query(
         "UPDATE records SET published_at = published_at - interval '25 hours' WHERE user_id = :id", id=user_id
     )
     keys = "SELECT idempotency_key FROM records WHERE user_id = :id"
-    async with transaction(isolated.engine) as connection:
+    async with transaction(isolated_service.engine) as connection:
         await connection.execute(text(f"{keys} FOR UPDATE"), {"id": user_id})
-        await isolated.sweep()
-        assert [row.idempotency_key for row in await isolated.query(keys, id=user_id)] != [None]
-    await isolated.sweep()
-    assert [row.idempotency_key for row in await isolated.query(keys, id=user_id)] == [None]
+        await isolated_service.sweep()
+        assert [row.idempotency_key for row in await isolated_service.query(keys, id=user_id)] != [None]
+    await isolated_service.sweep()
+    assert [row.idempotency_key for row in await isolated_service.query(keys, id=user_id)] == [None]
 
 
-async def test_a_key_is_free_once_the_sweeper_has_taken_the_upload_of_a_process_that_is_gone(
-    isolated: Isolated,
+async def test_a_key_is_free_after_the_sweeper_has_given_up_the_upload_of_a_dead_process(
+    isolated_service: RecordsService,
 ) -> None:
-    user_id, credentials = await isolated.make_user()
-    pause = Pause(first_of_the_object)
-    wire = Wire(pause.watch)
-    gone = asyncio.create_task(store(isolated, credentials, wire))
+    user_id, credentials = await isolated_service.make_user()
+    pause = Pause(first_call_to_minio)
+    watcher = CallWatcher(pause.watch)
+    gone = asyncio.create_task(store(isolated_service, credentials, watcher))
     await pause.reached()
     with pytest.raises(IdempotencyKeyInUse):
-        await store(isolated, credentials)
-    await isolated.expire(user_id)
-    await isolated.sweep()
-    # The tombstone is still there, and has the key no more.
-    assert [row.state for row in await isolated.rows(user_id)] == ["deleting"]
-    record = await store(isolated, credentials)
-    assert_made(record)
-    # It was only paused, and wakes: it is refused, and takes nothing from the other.
+        await store(isolated_service, credentials)
+    await isolated_service.expire(user_id)
+    await isolated_service.sweep()
+    # The tombstone is still there, but without the key.
+    assert [row.state for row in await isolated_service.rows(user_id)] == ["deleting"]
+    made = await store(isolated_service, credentials)
+    assert_made(made)
+    # The first upload was only paused. When it resumes it is refused, and the second keeps its record.
     pause.release()
     with pytest.raises(Unavailable):
         await gone
-    assert (await replay(isolated, credentials)).id == record.id
-    await isolated.settle(user_id)
-    await isolated.assert_record_is_whole(user_id, wire)
+    assert (await replay(isolated_service, credentials)).record.id == made.record.id
+    await isolated_service.settle(user_id)
+    await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
-async def age_keys(isolated: Isolated, user_id: UUID, hours: float) -> None:
-    await isolated.query(
+async def age_keys(isolated_service: RecordsService, user_id: UUID, hours: float) -> None:
+    await isolated_service.query(
         "UPDATE records SET published_at = published_at - make_interval(secs => :seconds)"
         " WHERE user_id = :id",
         id=user_id,
@@ -233,117 +243,122 @@ async def age_keys(isolated: Isolated, user_id: UUID, hours: float) -> None:
     )
 
 
-async def test_a_key_is_kept_for_24_hours_and_then_forgotten(isolated: Isolated) -> None:
-    user_id, credentials = await isolated.make_user()
-    record = await store(isolated, credentials)
-    await age_keys(isolated, user_id, 23.9)
-    await isolated.sweep()
-    assert (await replay(isolated, credentials)).id == record.id
-    await age_keys(isolated, user_id, 0.2)
-    await isolated.sweep()
-    (row,) = await isolated.rows(user_id)
+async def test_a_key_is_kept_for_24_hours_and_then_forgotten(isolated_service: RecordsService) -> None:
+    user_id, credentials = await isolated_service.make_user()
+    made = await store(isolated_service, credentials)
+    await age_keys(isolated_service, user_id, 23.9)
+    await isolated_service.sweep()
+    assert (await replay(isolated_service, credentials)).record.id == made.record.id
+    await age_keys(isolated_service, user_id, 0.2)
+    await isolated_service.sweep()
+    (row,) = await isolated_service.rows(user_id)
     assert (row.state, row.idempotency_key, row.idempotency_options) == ("ready", None, None)
-    another = await store(isolated, credentials)
+    another = await store(isolated_service, credentials)
     assert_made(another)
-    assert {row.id for row in await isolated.rows(user_id)} == {record.id, another.id}
+    assert {row.id for row in await isolated_service.rows(user_id)} == {made.record.id, another.record.id}
 
 
-async def test_the_key_of_an_upload_that_takes_more_than_24_hours_is_kept(isolated: Isolated) -> None:
-    user_id, credentials = await isolated.make_user()
-    pause = Pause(publishing)
-    first = asyncio.create_task(store(isolated, credentials, Wire(pause.watch)))
+async def test_an_upload_that_takes_more_than_24_hours_keeps_its_key(
+    isolated_service: RecordsService,
+) -> None:
+    user_id, credentials = await isolated_service.make_user()
+    pause = Pause(before_publish)
+    first = asyncio.create_task(store(isolated_service, credentials, CallWatcher(pause.watch)))
     await pause.reached()
-    await isolated.query(
+    await isolated_service.query(
         "UPDATE records SET created_at = created_at - interval '25 hours' WHERE user_id = :id", id=user_id
     )
-    await isolated.sweep()
+    await isolated_service.sweep()
     with pytest.raises(IdempotencyKeyInUse):
-        await store(isolated, credentials)
+        await store(isolated_service, credentials)
     pause.release()
-    record = await first
-    await isolated.sweep()
-    assert (await replay(isolated, credentials)).id == record.id
+    made = await first
+    await isolated_service.sweep()
+    assert (await replay(isolated_service, credentials)).record.id == made.record.id
 
 
-async def test_old_keys_are_forgotten_also_while_the_store_is_away(isolated: Isolated) -> None:
-    user_id, credentials = await isolated.make_user()
-    await store(isolated, credentials)
-    await age_keys(isolated, user_id, 25)
-    other_id, other = await isolated.make_user()
-    record = await store(isolated, other)
-    await isolated.query("UPDATE records SET state = 'deleting' WHERE id = :id", id=record.id)
+async def test_the_sweeper_forgets_old_keys_while_minio_is_away(isolated_service: RecordsService) -> None:
+    user_id, credentials = await isolated_service.make_user()
+    await store(isolated_service, credentials)
+    await age_keys(isolated_service, user_id, 25)
+    other_id, other = await isolated_service.make_user()
+    made = await store(isolated_service, other)
+    await isolated_service.query("UPDATE records SET state = 'deleting' WHERE id = :id", id=made.record.id)
 
     async def watch(call: Call) -> None:
-        if call.part == "minio":
+        if call.process == "minio":
             raise ConnectionResetError
 
-    wire = Wire(watch)
-    # It is given up where there are other tombstones too.
+    watcher = CallWatcher(watch)
+    # The sweep fails if other tests have left tombstones.
     with suppress(Unavailable):
-        await isolated.sweep(wire)
-    assert any(call.part == "minio" for call in wire.calls)
-    assert [row.idempotency_key for row in await isolated.rows(user_id)] == [None]
-    await isolated.settle(other_id)
+        await isolated_service.sweep(watcher)
+    assert any(call.process == "minio" for call in watcher.calls)
+    assert [row.idempotency_key for row in await isolated_service.rows(user_id)] == [None]
+    await isolated_service.settle(other_id)
 
 
-async def test_other_options_are_refused_before_the_audio_is_read_and_change_nothing(
-    isolated: Isolated,
+async def test_a_key_with_other_options_is_refused_before_the_audio_is_read_and_changes_nothing(
+    isolated_service: RecordsService,
 ) -> None:
-    user_id, credentials = await isolated.make_user()
-    wire = Wire()
-    uploads = isolated.uploads(wire)
+    user_id, credentials = await isolated_service.make_user()
+    watcher = CallWatcher()
+    uploads = isolated_service.uploads(watcher)
 
-    async def titled(title: str) -> AsyncIterator[Field | bytes]:
-        yield Field("title", title)
-        async for piece in unread() if title == "b" else pieces(SMALL):
+    async def titled(title: str) -> AsyncIterator[FormItem]:
+        yield FormField("title", title)
+        async for piece in unread() if title == "b" else wav_pieces(SMALL):
             yield piece
 
-    record = await uploads.store_record(titled("a"), credentials, KEY)
+    made = await uploads.store_record(titled("a"), credentials, KEY)
     with pytest.raises(IdempotencyKeyReused) as refusal:
         await uploads.store_record(titled("b"), credentials, KEY)
     await uploads.close()
     assert refusal.value.status_code == 422
     assert '{"title":"a","bitrate_kbps":128}' in refusal.value.detail
-    (row,) = await isolated.rows(user_id)
-    assert (row.id, row.title, row.idempotency_options) == (record.id, "a", {"bitrate_kbps": 128})
-    await isolated.assert_record_is_whole(user_id, wire)
+    (row,) = await isolated_service.rows(user_id)
+    assert (row.id, row.title, row.requested_bitrate_kbps, row.idempotency_options) == (
+        made.record.id,
+        "a",
+        128,
+        {"bitrate_kbps": 128},
+    )
+    await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
 @pytest.mark.parametrize("options", ["{}", '{"title": "a"}'])
-async def test_a_record_whose_upload_was_noted_without_a_bitrate_had_the_default(
-    isolated: Isolated, options: str
+async def test_an_upload_without_a_noted_bitrate_counts_as_one_with_the_default(
+    isolated_service: RecordsService, options: str
 ) -> None:
-    user_id, credentials = await isolated.make_user()
-    record = await store(isolated, credentials)
-    await isolated.query(
-        "UPDATE records SET idempotency_options = cast(:options AS jsonb) WHERE user_id = :id",
+    user_id, credentials = await isolated_service.make_user()
+    made = await store(isolated_service, credentials)
+    await isolated_service.query(
+        "UPDATE records SET idempotency_options = cast(:options AS jsonb), requested_bitrate_kbps = NULL"
+        " WHERE user_id = :id",
         id=user_id,
         options=options,
     )
-    assert (await replay(isolated, credentials)).id == record.id
-    uploads = isolated.uploads(default_bitrate_kbps=64)
+    assert (await replay(isolated_service, credentials)).record.id == made.record.id
+    uploads = isolated_service.uploads(default_bitrate_kbps=64)
     with pytest.raises(IdempotencyKeyReused):
         await uploads.store_record(with_bitrate("128"), credentials, KEY)
-    assert (await uploads.store_record(with_bitrate("64"), credentials, KEY)).id == record.id
+    assert (await uploads.store_record(with_bitrate("64"), credentials, KEY)).record.id == made.record.id
     await uploads.close()
 
 
-async def with_bitrate(kbps: str) -> AsyncIterator[Field | bytes]:
-    yield Field("bitrate_kbps", kbps)
+async def with_bitrate(kbps: str) -> AsyncIterator[FormItem]:
+    yield FormField("bitrate_kbps", kbps)
     async for piece in unread():
         yield piece
 
 
-async def test_a_replay_gives_its_place_back(isolated: Isolated) -> None:
-    _, credentials = await isolated.make_user()
-    uploads = isolated.uploads(max_uploads=1)
-    first = await uploads.store_record(pieces(SMALL), credentials, KEY)
+async def test_a_replay_releases_its_slot(isolated_service: RecordsService) -> None:
+    _, credentials = await isolated_service.make_user()
+    uploads = isolated_service.uploads(max_uploads=1)
+    first = await uploads.store_record(wav_pieces(SMALL), credentials, KEY)
     for _ in range(3):
-        assert (await uploads.store_record(unread(), credentials, KEY)).id == first.id
+        assert (await uploads.store_record(unread(), credentials, KEY)).record.id == first.record.id
     await uploads.close()
-
-
-# A client that vanishes, through all parts
 
 
 def send(client: Client, user: dict[str, Any]) -> httpx.Response:
@@ -357,18 +372,18 @@ def send_unless_in_use(client: Client, user: dict[str, Any]) -> httpx.Response |
 
 
 async def test_an_upload_whose_client_vanished_can_be_sent_again(
-    stack: Stack, inside: Isolated, client: Client, user: dict[str, Any]
+    stack: Stack, running_service: RecordsService, client: Client, user: dict[str, Any]
 ) -> None:
     headers = WAV_TYPE | bearer(user) | {"Idempotency-Key": "the-key", "Content-Length": str(len(TINY_WAV))}
     head = make_request_head(
         "POST", "/records", stack.base_url, *(f"{name}: {headers[name]}" for name in headers)
     )
-    with open_raw_connection(stack.base_url) as wire:
-        wire.send(head, TINY_WAV[:200])
-        await until_awaited(partial(inside.rows, UUID(user["id"])))
+    with open_raw_connection(stack.base_url) as connection:
+        connection.send(head, TINY_WAV[:200])
+        await wait_until_async(partial(running_service.rows, UUID(user["id"])))
         assert_problem(send(client, user), 409, "idempotency-key-in-use")
-    answer = until(partial(send_unless_in_use, client, user))
+    answer = wait_until(partial(send_unless_in_use, client, user))
     assert answer
     record = assert_json(answer, 201)
     assert "Idempotency-Replayed" not in answer.headers
-    assert [row.id for row in await inside.rows(UUID(user["id"]))] == [UUID(record["id"])]
+    assert [row.id for row in await running_service.rows(UUID(user["id"]))] == [UUID(record["id"])]

@@ -1,4 +1,4 @@
-"""An upload and the sweeper meet: whichever comes first, nothing acknowledged is lost and no ghost stays."""
+"""Uploads and sweeps interleave: no acknowledged record is lost, and no object is left without a record."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -6,203 +6,222 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from common.problems import Unavailable
-from records.form import Field
+from records.form import FormItem
 from records.problems import UploadInterrupted
-from tests.integration.isolated import Call, Isolated, Wire
-from tests.integration.pausing import (
-    BOUND_SECONDS,
+from tests.integration.paused_calls import (
     Pause,
-    Uploading,
-    completing,
-    first_of_the_object,
-    published,
-    publishing,
-    removing,
-    second_part,
+    PausedUpload,
+    after_publish,
+    before_completion,
+    before_publish,
+    before_second_upload_part,
+    first_call_to_minio,
+    sweeper_lists_multipart_uploads,
 )
-from tests.integration.sounds import LARGE, SMALL, pieces
+from tests.integration.recordings import LARGE, SMALL, wav_pieces
+from tests.integration.records_service import RecordsService
+from tests.integration.waiting import MAX_WAIT_SECONDS
+from tests.integration.watched_calls import Call, CallWatcher
 
 BOTH_KINDS = pytest.mark.parametrize("kind", [SMALL, LARGE])
 
 
 @BOTH_KINDS
-async def test_an_upload_that_is_swept_before_it_publishes_is_refused_and_leaves_nothing(
-    isolated: Isolated, kind: str
+async def test_an_upload_whose_object_is_swept_before_publishing_is_refused_and_leaves_nothing(
+    isolated_service: RecordsService, kind: str
 ) -> None:
-    upload = Uploading(isolated, kind, publishing)
+    upload = PausedUpload(isolated_service, kind, before_publish)
     await upload.start()
-    assert len(await isolated.objects(upload.user_id)) == 1
-    await isolated.expire(upload.user_id)
-    await isolated.sweep()
-    assert await isolated.objects(upload.user_id) == []
-    await upload.is_interrupted()
-    (tombstone,) = await isolated.rows(upload.user_id)
+    assert len(await isolated_service.objects(upload.user_id)) == 1
+    await isolated_service.expire(upload.user_id)
+    await isolated_service.sweep()
+    assert await isolated_service.objects(upload.user_id) == []
+    await upload.assert_interrupted()
+    (tombstone,) = await isolated_service.rows(upload.user_id)
     assert tombstone.state == "deleting"
-    assert await isolated.objects(upload.user_id) == []
-    await isolated.sweep()
-    await isolated.age(upload.user_id)
-    await isolated.sweep()
-    await isolated.assert_nothing_is_left(upload.user_id, upload.wire)
+    assert await isolated_service.objects(upload.user_id) == []
+    await isolated_service.sweep()
+    await isolated_service.age(upload.user_id)
+    await isolated_service.sweep()
+    await isolated_service.assert_nothing_is_left(upload.user_id, upload.watcher)
 
 
 @BOTH_KINDS
-async def test_an_upload_cannot_publish_between_the_two_halves_of_a_sweep(
-    isolated: Isolated, kind: str
+async def test_an_upload_cannot_publish_after_the_sweeper_has_given_it_up(
+    isolated_service: RecordsService, kind: str
 ) -> None:
-    upload = Uploading(isolated, kind, publishing)
+    upload = PausedUpload(isolated_service, kind, before_publish)
     await upload.start()
-    await isolated.expire(upload.user_id)
-    pause = Pause(removing)
-    sweeping = asyncio.create_task(isolated.sweep(Wire(pause.watch)))
+    await isolated_service.expire(upload.user_id)
+    pause = Pause(sweeper_lists_multipart_uploads)
+    sweeping = asyncio.create_task(isolated_service.sweep(CallWatcher(pause.watch)))
     await pause.reached()
-    await upload.is_interrupted()
+    await upload.assert_interrupted()
     pause.release()
     await sweeping
-    await isolated.settle(upload.user_id)
-    await isolated.assert_nothing_is_left(upload.user_id, upload.wire)
+    await isolated_service.settle(upload.user_id)
+    await isolated_service.assert_nothing_is_left(upload.user_id, upload.watcher)
 
 
 @BOTH_KINDS
-async def test_a_record_that_is_published_before_the_sweep_stays(isolated: Isolated, kind: str) -> None:
-    upload = Uploading(isolated, kind, published)
+async def test_a_record_that_is_published_before_the_sweep_is_kept(
+    isolated_service: RecordsService, kind: str
+) -> None:
+    upload = PausedUpload(isolated_service, kind, after_publish)
     await upload.start()
-    # Its uploader does not know yet; and a lease that were still there would have run out.
-    await isolated.query(
+    # The uploader has no response yet, and any lease that is left ends now.
+    await isolated_service.query(
         "UPDATE records SET lease_until = now() - interval '1 second' WHERE user_id = :id", id=upload.user_id
     )
-    await isolated.sweep()
-    record = await upload.go_on()
+    await isolated_service.sweep()
+    record = await upload.resume()
     assert record.user_id == upload.user_id
-    await isolated.settle(upload.user_id)
-    await isolated.assert_record_is_whole(upload.user_id, upload.wire)
+    await isolated_service.settle(upload.user_id)
+    await isolated_service.assert_record_is_complete(upload.user_id, upload.watcher)
 
 
 @pytest.mark.parametrize(
-    ("kind", "stopped_at"),
-    [(SMALL, first_of_the_object), (LARGE, first_of_the_object), (LARGE, second_part), (LARGE, completing)],
+    ("kind", "pauses_at"),
+    [
+        (SMALL, first_call_to_minio),
+        (LARGE, first_call_to_minio),
+        (LARGE, before_second_upload_part),
+        (LARGE, before_completion),
+    ],
 )
-@pytest.mark.parametrize("looks", [1, 3], ids=["while its tombstone stands", "after its tombstone went"])
-async def test_a_paused_uploader_that_wakes_after_the_sweep_leaves_nothing(
-    isolated: Isolated, kind: str, stopped_at: Callable[[Call], bool], looks: int
+@pytest.mark.parametrize(
+    "sweeps", [1, 3], ids=["while its tombstone is there", "after its tombstone is removed"]
+)
+async def test_an_upload_that_resumes_after_the_sweep_leaves_nothing(
+    isolated_service: RecordsService, kind: str, pauses_at: Callable[[Call], bool], sweeps: int
 ) -> None:
-    upload = Uploading(isolated, kind, stopped_at)
+    upload = PausedUpload(isolated_service, kind, pauses_at)
     await upload.start()
-    await isolated.expire(upload.user_id)
-    for _ in range(looks):
-        await isolated.sweep()
-        await isolated.age(upload.user_id)
-    assert len(await isolated.rows(upload.user_id)) == (1 if looks == 1 else 0)
-    before = len(upload.wire.calls)
-    # Where the sweep took the open upload away, the store refuses the rest of it.
+    await isolated_service.expire(upload.user_id)
+    for _ in range(sweeps):
+        await isolated_service.sweep()
+        await isolated_service.age(upload.user_id)
+    assert len(await isolated_service.rows(upload.user_id)) == (1 if sweeps == 1 else 0)
+    before = len(upload.watcher.calls)
+    # If the sweeper has aborted the multipart upload, MinIO refuses the rest.
     with pytest.raises(Unavailable):
-        await upload.go_on()
-    assert len(upload.wire.calls) > before
-    await isolated.settle(upload.user_id)
-    await isolated.assert_nothing_is_left(upload.user_id, upload.wire)
+        await upload.resume()
+    assert len(upload.watcher.calls) > before
+    await isolated_service.settle(upload.user_id)
+    await isolated_service.assert_nothing_is_left(upload.user_id, upload.watcher)
 
 
-async def test_an_uploader_that_finds_its_lease_lost_stops_before_it_stores_anything(
-    isolated: Isolated,
+async def test_an_upload_that_learns_of_its_lost_lease_stops_before_it_stores_anything(
+    isolated_service: RecordsService,
 ) -> None:
-    user_id, credentials = await isolated.make_user()
+    user_id, credentials = await isolated_service.make_user()
     swept, learned = asyncio.Event(), asyncio.Event()
 
     async def watch(call: Call) -> None:
-        if swept.is_set() and "SET lease_until" in call.what and call.is_done:
+        if swept.is_set() and "SET lease_until" in call.request and call.is_done:
             learned.set()
 
-    async def body() -> AsyncIterator[Field | bytes]:
-        windows = [window async for window in pieces(LARGE)]
-        yield windows[0]
-        await isolated.expire(user_id)
+    async def body() -> AsyncIterator[FormItem]:
+        items = [item async for item in wav_pieces(LARGE)]
+        for item in items[:2]:
+            yield item
+        await isolated_service.expire(user_id)
         swept.set()
-        await isolated.sweep()
-        async with asyncio.timeout(BOUND_SECONDS):
+        await isolated_service.sweep()
+        async with asyncio.timeout(MAX_WAIT_SECONDS):
             await learned.wait()
-        for window in windows[1:]:
-            yield window
+        for item in items[2:]:
+            yield item
 
-    wire = Wire(watch)
-    # A lease of no length is renewed all the time.
-    uploads = isolated.uploads(wire, lease_seconds=0)
+    watcher = CallWatcher(watch)
+    # A lease of zero seconds is renewed continuously.
+    uploads = isolated_service.uploads(watcher, lease_seconds=0)
     with pytest.raises(UploadInterrupted):
         await uploads.store_record(body(), credentials)
     await uploads.close()
-    assert keys_were_not_stored(wire)
-    await isolated.settle(user_id)
-    await isolated.assert_nothing_is_left(user_id, wire)
+    assert stored_nothing(watcher)
+    await isolated_service.settle(user_id)
+    await isolated_service.assert_nothing_is_left(user_id, watcher)
 
 
-async def test_a_lease_is_renewed_while_the_client_sends_nothing_also_after_renewals_that_failed(
-    isolated: Isolated,
+async def test_a_lease_is_renewed_while_the_client_sends_nothing_even_after_failed_renewals(
+    isolated_service: RecordsService,
 ) -> None:
-    user_id, credentials = await isolated.make_user()
+    user_id, credentials = await isolated_service.make_user()
     renewals = 0
     renewed = asyncio.Event()
 
     async def watch(call: Call) -> None:
         nonlocal renewals
-        if "SET lease_until" in call.what:
+        if "SET lease_until" in call.request:
             if not call.is_done and renewals < 2:
                 renewals += 1
                 raise ConnectionResetError
             if call.is_done:
                 renewed.set()
 
-    async def body() -> AsyncIterator[Field | bytes]:
-        async with asyncio.timeout(BOUND_SECONDS):
+    async def body() -> AsyncIterator[FormItem]:
+        async with asyncio.timeout(MAX_WAIT_SECONDS):
             await renewed.wait()
-        async for window in pieces(SMALL):
-            yield window
+        async for item in wav_pieces(SMALL):
+            yield item
 
-    uploads = isolated.uploads(Wire(watch), lease_seconds=1)
-    record = await uploads.store_record(body(), credentials)
+    uploads = isolated_service.uploads(CallWatcher(watch), lease_seconds=1)
+    published = await uploads.store_record(body(), credentials)
     await uploads.close()
     assert renewals == 2
-    assert [row.id for row in await isolated.rows(user_id) if row.state == "ready"] == [record.id]
+    assert [row.id for row in await isolated_service.rows(user_id) if row.state == "ready"] == [
+        published.record.id
+    ]
 
 
-def keys_were_not_stored(wire: Wire) -> bool:
-    return not any(call.what.startswith("PUT") for call in wire.calls)
+def stored_nothing(watcher: CallWatcher) -> bool:
+    return not any(call.request.startswith("PUT") for call in watcher.calls)
 
 
-async def test_a_late_put_of_a_process_that_is_gone_is_caught_by_the_second_look(isolated: Isolated) -> None:
-    upload = Uploading(isolated, SMALL, first_of_the_object)
+async def test_the_second_sweep_removes_the_late_put_of_a_dead_process(
+    isolated_service: RecordsService,
+) -> None:
+    upload = PausedUpload(isolated_service, SMALL, first_call_to_minio)
     await upload.start()
-    (row,) = await isolated.rows(upload.user_id)
-    await isolated.expire(upload.user_id)
-    await isolated.sweep()
-    await isolated.store.put(row.object_key, b"late")
-    upload_id = await isolated.store.begin(row.object_key)
-    await isolated.age(upload.user_id)
-    await isolated.sweep()
-    assert await isolated.objects(upload.user_id) == []
-    assert upload_id not in await isolated.open_uploads(row.object_key)
-    # Something was found, so the two looks begin anew.
-    (tombstone,) = await isolated.rows(upload.user_id)
+    (row,) = await isolated_service.rows(upload.user_id)
+    await isolated_service.expire(upload.user_id)
+    await isolated_service.sweep()
+    await isolated_service.store.put(row.object_key, b"late")
+    upload_id = await isolated_service.store.begin(row.object_key)
+    await isolated_service.age(upload.user_id)
+    await isolated_service.sweep()
+    assert await isolated_service.objects(upload.user_id) == []
+    assert upload_id not in await isolated_service.multipart_uploads(row.object_key)
+    # The sweeper found something, so two more sweeps must find nothing before the tombstone goes.
+    (tombstone,) = await isolated_service.rows(upload.user_id)
     assert (tombstone.state, tombstone.gone_since) == ("deleting", None)
-    await upload.is_interrupted()
-    await isolated.settle(upload.user_id)
-    await isolated.assert_nothing_is_left(upload.user_id, upload.wire)
+    await upload.assert_interrupted()
+    await isolated_service.settle(upload.user_id)
+    await isolated_service.assert_nothing_is_left(upload.user_id, upload.watcher)
 
 
-async def test_a_tombstone_stays_until_the_longest_put_and_a_lease_have_passed(isolated: Isolated) -> None:
-    upload = Uploading(isolated, SMALL, first_of_the_object)
+async def test_a_tombstone_stays_for_a_lease_and_the_longest_put(
+    isolated_service: RecordsService,
+) -> None:
+    upload = PausedUpload(isolated_service, SMALL, first_call_to_minio)
     await upload.start()
-    await isolated.expire(upload.user_id)
+    await isolated_service.expire(upload.user_id)
     for _ in range(3):
-        await isolated.sweep()
-    (tombstone,) = await isolated.rows(upload.user_id)
+        await isolated_service.sweep()
+    (tombstone,) = await isolated_service.rows(upload.user_id)
     assert tombstone.state == "deleting"
     assert tombstone.gone_since is not None
-    await upload.is_interrupted()
+    await upload.assert_interrupted()
 
 
-async def test_a_living_upload_and_a_ready_record_are_not_swept(isolated: Isolated) -> None:
-    upload = Uploading(isolated, SMALL, publishing)
+async def test_the_sweeper_spares_uploads_with_a_lease_and_ready_records(
+    isolated_service: RecordsService,
+) -> None:
+    upload = PausedUpload(isolated_service, SMALL, before_publish)
     await upload.start()
-    await isolated.sweep()
-    record = await upload.go_on()
-    await isolated.sweep()
-    assert [row.id for row in await isolated.rows(upload.user_id)] == [record.id]
-    await isolated.assert_record_is_whole(upload.user_id, upload.wire)
+    await isolated_service.sweep()
+    record = await upload.resume()
+    await isolated_service.sweep()
+    assert [row.id for row in await isolated_service.rows(upload.user_id)] == [record.id]
+    await isolated_service.assert_record_is_complete(upload.user_id, upload.watcher)

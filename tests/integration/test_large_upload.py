@@ -1,4 +1,4 @@
-"""A gibibyte of sound goes through in a few megabytes of memory and without touching the disk."""
+"""The services take an upload of a gibibyte in a few megabytes of memory and write nothing to the disk."""
 
 import hashlib
 from pathlib import Path
@@ -14,14 +14,14 @@ from tests.wavs import Wav, music
 GIBIBYTE = 1024**3
 MEBIBYTE = 1024**2
 MEMORY_LIMIT_BYTES = 64 * MEBIBYTE
-# Three quarters of an hour, in more parts than stand in a buffer: half as much to encode as 16 bit in stereo.
+# Three quarters of an hour: more upload parts than the buffer holds, and half the encoding of 16-bit stereo.
 WAV = Wav(bits=32, channels=1, rate=96000)
-# What the logs of the services and of nginx may grow by meanwhile.
+# The logs of the services and of nginx may grow by this much meanwhile.
 LOG_BYTES = 1 * MEBIBYTE
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process has had since its peak was reset."""
+    """Returns the peak memory of a process since its peak was reset."""
     (line,) = [
         line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")
     ]
@@ -29,13 +29,13 @@ def peak_bytes(pid: int) -> int:
 
 
 def written_bytes(pid: int) -> int:
-    """What a process has sent to be written to a disk."""
+    """Returns how many bytes a process has written to a disk."""
     lines = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
     return int(lines["write_bytes"])
 
 
 def files_of(pid: int) -> set[str]:
-    """The files, deleted ones too, that a process has open for writing."""
+    """Returns the files, including deleted ones, that a process has open for writing."""
     return {
         file.path
         for file in psutil.Process(pid).open_files()
@@ -55,7 +55,7 @@ def link_of(descriptor: Path) -> str:
 
 
 class Witness(Thread):
-    """Looks, while the upload runs, at the health of the gateway and at the files of its processes."""
+    """Watches the health of the gateway and the open files of the processes during the upload."""
 
     def __init__(self, stack: Stack, pids: list[int], temporary: Path) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Witness(Thread):
 def test_a_gibibyte_is_uploaded_in_bounded_memory_without_a_file_while_the_gateway_answers(
     stack: Stack, client: Client
 ) -> None:
-    # A fresh process: what earlier uploads have left in its memory is no excuse.
+    # A new process, so that earlier uploads have left nothing in its memory.
     stack.stop_part("records")
     stack.start_part("records")
     user = client.create_user("Large")
@@ -106,7 +106,7 @@ def test_a_gibibyte_is_uploaded_in_bounded_memory_without_a_file_while_the_gatew
     assert witness.files - before_files == set()
     assert len(witness.answers) > 50
     assert {status for status, _ in witness.answers} == {200}
-    seconds = (GIBIBYTE - 44) / (WAV.rate * WAV.frame_bytes)
+    seconds = (GIBIBYTE - 44) / (WAV.rate * WAV.sample_frame_bytes)
     assert abs(record["duration_seconds"] - seconds) < 0.001
     mp3 = client.download(record["url"])
     assert len(mp3) == record["size_bytes"]

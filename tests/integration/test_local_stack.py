@@ -1,4 +1,4 @@
-"""The stack without Docker: what it promises to the person who starts, stops and breaks it."""
+"""The stack without Docker: starting, stopping and breaking it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from http.client import HTTPConnection
@@ -29,8 +28,9 @@ from deploy.local import minio, postgres
 from deploy.local.ports import LOOPBACK, Ports
 from deploy.local.stack import Stack, StackError, check_gateway
 from deploy.local.supervision import ROOT, AlreadyRunningError
+from tests.integration.waiting import wait_until
 
-PARTS = ["postgres", "minio", "users", "records", "gateway"]
+PROCESSES = ["postgres", "minio", "users", "records", "gateway"]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def modes_before(folder: Path) -> dict[Path, int]:
 
 @pytest.fixture(scope="module")
 def stack(folder: Path, modes_before: dict[Path, int]) -> Iterator[Stack]:
-    """One stack for all tests that leave it running as they found it."""
+    """One stack for all tests that leave it running."""
     running = Stack(folder, Ports.free(), one_dies_all_stop=False)
     running.start()
     yield running
@@ -53,18 +53,11 @@ def stack(folder: Path, modes_before: dict[Path, int]) -> Iterator[Stack]:
 
 
 def modes_around(folder: Path) -> dict[Path, int]:
-    """The modes of all folders above the stack's and above the programs that it runs."""
+    """Reads the modes of the programs and of all folders above them and above the stack's folder."""
     programs = [Path(postgres.binary("postgres")).parents[1], nginx_binary().parent]
     binaries = [binary for program in programs for binary in program.rglob("*")]
     folders = {above for place in (folder, *programs) for above in place.parents}
     return {path: stat.S_IMODE(path.stat().st_mode) for path in (*folders, *programs, *binaries)}
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not so within {seconds} seconds"
-        time.sleep(0.02)
 
 
 def health(stack: Stack) -> int:
@@ -77,7 +70,7 @@ def health(stack: Stack) -> int:
 
 
 def environment(folder: Path, ports: Ports | None) -> dict[str, str]:
-    """This process's environment with the stack's folder and ports in it."""
+    """Returns this process's environment with the stack's folder and ports."""
     named = {f"{name}_port".upper(): str(port) for name, port in asdict(ports).items()} if ports else {}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "WAXWING_FOLDER": str(folder), **named}
@@ -103,7 +96,7 @@ def query(folder: Path, statement: str) -> str:
 
 
 def everything_of(folder: Path) -> list[psutil.Process]:
-    """The supervisor of a folder and all its descendants."""
+    """Returns the supervisor of a folder and all its descendants."""
     supervisor = psutil.Process(int((folder / "supervisor.pid").read_text()))
     return [supervisor, *supervisor.children(recursive=True)]
 
@@ -117,7 +110,7 @@ def is_gone(process: psutil.Process) -> bool:
 
 @contextmanager
 def foreground(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """`just up` in the foreground, ready; its output goes to the file `output` beside the folder."""
+    """Runs `just up` in the foreground and waits until it is ready. Its output goes to the file `output`."""
     output = folder.with_name("output")
     command = [str(Path(sys.executable).with_name("just")), "up"]
     with (
@@ -127,7 +120,7 @@ def foreground(folder: Path) -> Iterator[subprocess.Popen[str]]:
         ) as process,
     ):
         try:
-            until(lambda: process.poll() is not None or "psql" in output.read_text(), 120)
+            wait_until(lambda: process.poll() is not None or "psql" in output.read_text(), 120)
             assert process.poll() is None, output.read_text()
             yield process
         finally:
@@ -135,7 +128,7 @@ def foreground(folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.wait(60)
 
 
-def test_a_taken_port_is_named_with_what_holds_it(tmp_path: Path) -> None:
+def test_a_taken_port_is_named_with_the_process_that_holds_it(tmp_path: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as holder:
         port = holder.getsockname()[1]
         stack = Stack(tmp_path, replace(Ports.free(), gateway=port))
@@ -146,7 +139,7 @@ def test_a_taken_port_is_named_with_what_holds_it(tmp_path: Path) -> None:
     assert "GATEWAY_PORT=" in str(refusal.value)
 
 
-def test_a_setting_that_is_no_port_is_named(tmp_path: Path) -> None:
+def test_a_setting_that_is_not_a_port_is_named(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="GATEWAY_PORT=http is not a port"):
         Stack(tmp_path, settings={"GATEWAY_PORT": "http"}).start()
 
@@ -165,7 +158,7 @@ def test_a_port_that_the_user_may_not_open_is_named_with_the_reason(
         stack.start()
 
 
-def test_an_address_that_is_not_this_machine_s_is_named(tmp_path: Path) -> None:
+def test_an_ip_address_of_another_machine_is_named(tmp_path: Path) -> None:
     with pytest.raises(StackError, match=r"cannot be opened at 192\.0\.2\.1"):
         Stack(tmp_path, Ports.free(), settings={"GATEWAY_HOST": "192.0.2.1"}).start()
 
@@ -176,7 +169,7 @@ def test_two_settings_with_the_same_port_are_named(tmp_path: Path) -> None:
         Stack(tmp_path, replace(ports, gateway=ports.minio)).start()
 
 
-def test_a_part_that_does_not_start_is_named_with_what_it_said_this_time(tmp_path: Path) -> None:
+def test_a_process_that_does_not_start_is_named_with_its_latest_log_lines(tmp_path: Path) -> None:
     (tmp_path / "local" / "logs").mkdir(parents=True)
     (tmp_path / "local" / "logs" / "minio.log").write_text("a line of yesterday\n")
     silent = Stack(
@@ -186,9 +179,7 @@ def test_a_part_that_does_not_start_is_named_with_what_it_said_this_time(tmp_pat
         silent.start()
 
 
-def test_a_failed_start_leaves_no_folder_of_its_socket(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_start_leaves_no_socket_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="supervisor did not start"):
@@ -196,7 +187,7 @@ def test_a_failed_start_leaves_no_folder_of_its_socket(
     assert [each.name for each in tmp_path.iterdir()] == ["local"]
 
 
-def test_reset_deletes_nothing_but_a_stack(tmp_path: Path) -> None:
+def test_reset_deletes_only_a_stack(tmp_path: Path) -> None:
     assert "there was nothing" in run(tmp_path / "absent", "reset").stderr
     (tmp_path / "letter").write_text("Dear Sir")
     refused = run(tmp_path, "reset")
@@ -205,10 +196,10 @@ def test_reset_deletes_nothing_but_a_stack(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["letter"]
 
 
-def test_the_build_of_minio_gives_signs_of_life_and_leaves_the_home_folder_alone(
+def test_the_build_of_minio_shows_that_it_is_running_and_writes_nothing_into_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stand-in for Go, which builds until it has been heard of."""
+    """A script stands in for Go. It builds until a sign of life has been shown."""
     go, heard = tmp_path / "go", tmp_path / "heard"
     os.mkfifo(heard)
     go.write_text(
@@ -235,7 +226,7 @@ def test_the_build_of_minio_gives_signs_of_life_and_leaves_the_home_folder_alone
     assert not (tmp_path / "home").exists()
 
 
-def test_a_python_that_does_not_run_is_shown_with_its_own_words(tmp_path: Path) -> None:
+def test_a_python_that_does_not_run_is_named_with_its_error(tmp_path: Path) -> None:
     script = shutil.copy(ROOT / "just", tmp_path)
     done = subprocess.run(
         [script], env={**os.environ, "PYTHON": "/no/python"}, capture_output=True, text=True, check=False
@@ -267,13 +258,13 @@ def test_minio_makes_no_folder_in_the_user_s_home(stack: Stack, folder: Path) ->
     assert (folder / ".minio").is_dir()
 
 
-def test_a_part_has_time_to_finish_its_requests_before_it_is_killed(stack: Stack, folder: Path) -> None:
+def test_a_process_has_time_to_finish_its_requests_before_it_is_killed(stack: Stack, folder: Path) -> None:
     seconds = re.findall(r"^stopwaitsecs=(\d+)$", (folder / "supervisor.conf").read_text(), re.M)
-    assert len(seconds) == len(PARTS)
+    assert len(seconds) == len(PROCESSES)
     assert all(int(each) > GRACEFUL_SHUTDOWN_SECONDS for each in seconds)
 
 
-def test_up_in_the_background_is_content_with_a_stack_that_runs(stack: Stack, folder: Path) -> None:
+def test_up_in_the_background_accepts_a_stack_that_already_runs(stack: Stack, folder: Path) -> None:
     again = run(folder, "up", "-d")
     assert (again.returncode, again.stderr) == (0, "waxwing: the stack runs\n")
     assert stack.base_url in again.stdout
@@ -283,14 +274,14 @@ def test_postgres_takes_no_connection_without_the_password(stack: Stack, folder:
     assert "trust" not in (folder / "postgres" / "pg_hba.conf").read_text().partition("METHOD\n")[2]
 
 
-def test_ps_shows_every_part_with_its_port(stack: Stack, folder: Path) -> None:
+def test_ps_shows_every_process_with_its_port(stack: Stack, folder: Path) -> None:
     shown = run(folder, "ps")
     assert shown.returncode == 0, shown.stderr
-    for name in PARTS:
+    for name in PROCESSES:
         assert re.search(rf"^{name} +{getattr(stack.ports, name)} +running +pid \d+", shown.stdout, re.M)
 
 
-def test_logs_shows_the_lines_of_the_parts_that_are_asked_for(stack: Stack, folder: Path) -> None:
+def test_logs_shows_the_lines_of_the_requested_processes(stack: Stack, folder: Path) -> None:
     shown = run(folder, "logs", "-n", "3", "postgres")
     assert shown.returncode == 0, shown.stderr
     assert 0 < len(shown.stdout.splitlines()) <= 3
@@ -299,7 +290,7 @@ def test_logs_shows_the_lines_of_the_parts_that_are_asked_for(stack: Stack, fold
     assert "no part is called nobody" in run(folder, "logs", "nobody").stderr
 
 
-def test_psql_reaches_the_database_and_tells_its_status(stack: Stack, folder: Path) -> None:
+def test_psql_reaches_the_database_and_returns_its_exit_status(stack: Stack, folder: Path) -> None:
     assert query(folder, "SHOW server_version").startswith("18.")
     assert run(folder, "psql", "-c", "nonsense").returncode != 0
 
@@ -312,14 +303,14 @@ def test_a_second_start_in_the_same_folder_is_refused(stack: Stack, folder: Path
     assert health(stack) == 200
 
 
-def test_a_part_can_be_taken_away_and_brought_back_on_its_port(stack: Stack) -> None:
+def test_a_process_can_be_stopped_and_started_again_on_its_port(stack: Stack) -> None:
     port = stack.ports.postgres
     stack.stop_part("postgres")
     assert stack.pid("postgres") == 0
     stack.start_part("postgres")
     assert stack.ports.postgres == port
     os.kill(stack.pid("records"), signal.SIGKILL)
-    until(lambda: stack.pid("records") == 0)
+    wait_until(lambda: stack.pid("records") == 0)
     stack.start_part("records")
     assert health(stack) == 200
 
@@ -339,7 +330,7 @@ def test_starting_and_stopping_changes_no_mode_outside_its_folder(
     assert modes_around(folder) == modes_before
 
 
-def test_a_second_stack_runs_beside_the_first_on_the_store_it_is_given(stack: Stack, tmp_path: Path) -> None:
+def test_a_second_stack_runs_beside_the_first_on_a_given_object_store(stack: Stack, tmp_path: Path) -> None:
     records = stack.environment("records")
     store = {name: records[name] for name in ("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY")}
     second = Stack(tmp_path / "second", Ports.free(), settings=store)
@@ -359,14 +350,14 @@ def test_sigterm_stops_everything_in_order_and_leaves_no_process(tmp_path: Path)
         processes = everything_of(folder)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 128 + signal.SIGTERM
-    assert len(processes) > len(PARTS)
+    assert len(processes) > len(PROCESSES)
     assert all(is_gone(each) for each in processes)
     stopped = re.findall(r"stopped: (\w+)", (folder / "logs" / "supervisor.log").read_text())
-    assert stopped == [*reversed(PARTS), "watch"]
+    assert stopped == [*reversed(PROCESSES), "watch"]
     assert re.search(r"^postgres +\| .*shut down", folder.with_name("output").read_text(), re.M)
 
 
-def test_when_one_part_dies_everything_stops_and_it_is_named(tmp_path: Path) -> None:
+def test_when_one_process_dies_everything_stops_and_the_process_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "local"
     with foreground(folder) as process:
         processes = everything_of(folder)
@@ -383,7 +374,7 @@ def test_a_stack_in_the_background_is_stopped_by_down_and_wiped_by_reset(tmp_pat
     processes = everything_of(folder)
     sockets = json.loads((folder / "supervisor.json").read_text())
     os.kill(Stack(folder).pid("users"), signal.SIGKILL)
-    until(lambda: all(is_gone(each) for each in processes))
+    wait_until(lambda: all(is_gone(each) for each in processes))
     started = run(folder, "up", "-d", ports=Ports.free())
     assert started.returncode == 0, started.stderr
     assert not Path(sockets).parent.exists()

@@ -1,4 +1,4 @@
-"""The logs tell what happened, under the id that the client saw, and nothing that opens a door."""
+"""The logs show each request under the id that the client saw, and contain no secret."""
 
 import hashlib
 import json
@@ -11,12 +11,13 @@ import pytest
 
 from deploy.client import Client
 from deploy.local.stack import Stack
-from tests.integration.reading import Log, until
-from tests.integration.sounds import LARGE, SMALL, wav_of
+from tests.integration.new_log_lines import NewLogLines
+from tests.integration.recordings import LARGE, SMALL, make_wav
+from tests.integration.waiting import wait_until
 from tests.raw_connection import make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
 
-PARTS = ["users", "records", "gateway"]
+PROCESSES = ["users", "records", "gateway"]
 REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -41,28 +42,28 @@ def folder_of(stack: Stack) -> Path:
 
 
 def all_text(stack: Stack) -> dict[str, str]:
-    """What every log file of the stack holds."""
+    """Reads every log file of the stack."""
     return {file.name: file.read_text(errors="replace") for file in folder_of(stack).iterdir()}
 
 
 def use_everything(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Uploads and downloads in every way, right and wrong; returns the user and its records."""
+    """Sends valid and wrong requests of every kind; returns the user and its records."""
     user = client.create_user("Logged")
     with_form = client.http.post(
         "/records",
         data={"user_id": user["id"], "token": user["token"]},
-        files={"audio": ("a.wav", wav_of(SMALL), "audio/wav")},
+        files={"audio": ("a.wav", make_wav(SMALL), "audio/wav")},
     )
     with_basic = client.http.post(
         "/records",
-        content=wav_of(SMALL),
+        content=make_wav(SMALL),
         headers={"Content-Type": "audio/wav"},
         auth=(user["id"], user["token"]),
     )
     records = [
         with_form.json(),
         with_basic.json(),
-        client.upload_stream(iter([wav_of(LARGE)]), user["token"]),
+        client.upload_stream(iter([make_wav(LARGE)]), user["token"]),
     ]
     for record in records:
         url = record["url"]
@@ -81,11 +82,11 @@ def use_everything(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]
     assert client.http.get(foreign).status_code == 404
     wrong = client.http.post(
         "/records",
-        content=wav_of(SMALL),
+        content=make_wav(SMALL),
         headers={"Authorization": f"Bearer {user['token']}x", "Content-Type": "audio/wav"},
     )
     assert wrong.status_code == 401
-    # Somebody will put a token, or an id, where it does not belong.
+    # Clients put tokens and ids into the wrong places.
     for path in MISPLACED:
         ids = {"user": user["id"], "record": records[0]["id"], "odd": records[0]["id"].replace("-", "_")}
         answer = client.http.get(path.format(token=user["token"], **ids))
@@ -95,14 +96,16 @@ def use_everything(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]
     return user, records
 
 
-def test_no_log_holds_a_token_a_link_or_a_presigned_address(stack: Stack, client: Client) -> None:
-    gateway = Log(stack, "gateway")
+def test_no_log_contains_a_token_a_link_or_a_presigned_url(stack: Stack, client: Client) -> None:
+    gateway = NewLogLines(stack, "gateway")
     user, records = use_everything(client)
-    until(lambda: "/users" in {line.get("path") for line in gateway.lines() if line.get("status") == 405})
+    wait_until(
+        lambda: "/users" in {line.get("path") for line in gateway.lines() if line.get("status") == 405}
+    )
     texts = all_text(stack)
-    assert {f"{part}.log" for part in PARTS} <= set(texts)
+    assert {f"{process}.log" for process in PROCESSES} <= set(texts)
     secrets = [user["token"], "X-Amz-Signature", "X-Amz-Credential", "Bearer ", "Basic "]
-    # The last twelve digits betray it however it is written.
+    # The last twelve digits are the same in every notation.
     secrets += [secret[-12:] for secret in (user["token"], *(record["id"] for record in records))]
     leaks = {(name, secret) for name, text in texts.items() for secret in secrets if secret in text} | {
         (name, match[0])
@@ -112,25 +115,27 @@ def test_no_log_holds_a_token_a_link_or_a_presigned_address(stack: Stack, client
     assert leaks == set()
 
 
-def test_no_log_holds_a_link_where_the_cache_fails(stack: Stack, client: Client) -> None:
+def test_no_log_contains_a_link_when_the_cache_fails(stack: Stack, client: Client) -> None:
     user = client.create_user("Logged")
-    record = client.upload_stream(iter([wav_of(SMALL)]), user["token"])
-    gateway = Log(stack, "gateway")
-    # nginx's name for it, where it finds a folder instead of a file.
+    record = client.upload_stream(iter([make_wav(SMALL)]), user["token"])
+    gateway = NewLogLines(stack, "gateway")
+    # A directory stands where nginx wants to write its cache file.
     name = hashlib.md5(f"records/{user['id']}/{record['id']}.mp3".encode()).hexdigest()  # noqa: S324
     cached = folder_of(stack).parent / "gateway" / "cache" / name[-1] / name[-3:-1] / name
     cached.mkdir(parents=True)
-    # It cannot be read, or once nginx knows what is in its cache, not be replaced.
+    # nginx cannot read it, or cannot replace it once it has read the cache's directory.
     assert client.http.get(record["url"]).status_code in (200, 503)
-    until(lambda: [line for line in gateway.text().splitlines() if '"/record"' in line])
+    wait_until(lambda: [line for line in gateway.text().splitlines() if '"/record"' in line])
     assert record["id"] not in gateway.text()
     assert "X-Amz" not in gateway.text()
 
 
-def test_the_gateway_logs_the_address_of_a_route_and_of_nothing_else(stack: Stack, client: Client) -> None:
+def test_the_gateway_logs_the_path_of_a_route_and_a_wildcard_for_all_others(
+    stack: Stack, client: Client
+) -> None:
     base_url = str(client.http.base_url)
-    gateway = Log(stack, "gateway")
-    addresses = {
+    gateway = NewLogLines(stack, "gateway")
+    paths = {
         f"/records/{uuid4()}?x=1": "/records/*",
         f"/records/{uuid4()}/waveform?user=x": "/records/*/waveform",
         f"/records/{uuid4().hex.upper()}": "/records/*",
@@ -148,23 +153,29 @@ def test_the_gateway_logs_the_address_of_a_route_and_of_nothing_else(stack: Stac
         "/record\xa0": "/*",
         "nonsense": "/*",
     }
-    for address in addresses:
-        with open_raw_connection(base_url) as wire:
-            # A byte that is no UTF-8 may not make a line that is none either.
-            wire.send(make_request_head("GET", address, base_url).replace("\xa0".encode(), b"\xa0"))
-            wire.read_response()
-    until(lambda: len(gateway.lines()) == len(addresses))
-    assert [line["path"] for line in gateway.lines()] == list(addresses.values())
+    for path in paths:
+        with open_raw_connection(base_url) as connection:
+            # A byte that is not UTF-8 must not make a log line that is not UTF-8.
+            connection.send(make_request_head("GET", path, base_url).replace("\xa0".encode(), b"\xa0"))
+            connection.read_response()
+    wait_until(lambda: len(gateway.lines()) == len(paths))
+    assert [line["path"] for line in gateway.lines()] == list(paths.values())
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_every_line_is_json(stack: Stack, client: Client, part: str) -> None:
-    log = Log(stack, "gateway")
-    use_everything(client)
-    until(lambda: 405 in {line["status"] for line in log.lines() if "status" in line})
-    whole = stack.supervisor.log(part).read_text().rpartition("\n")[0]
-    assert whole
-    for line in whole.splitlines():
+@pytest.fixture(scope="module")
+def everything_used(stack: Stack) -> None:
+    """The logs contain the lines of all requests of `use_everything`."""
+    log = NewLogLines(stack, "gateway")
+    with Client(stack.base_url) as client:
+        use_everything(client)
+    wait_until(lambda: 405 in {line["status"] for line in log.lines() if "status" in line})
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_every_line_is_json(stack: Stack, everything_used: None, process: str) -> None:
+    complete = stack.supervisor.log(process).read_text().rpartition("\n")[0]
+    assert complete
+    for line in complete.splitlines():
         assert isinstance(json.loads(line), dict), line
 
 
@@ -181,19 +192,19 @@ def test_every_line_is_json(stack: Stack, client: Client, part: str) -> None:
         ("GET", "/records/*/waveform", "records", 200),
     ],
 )
-def test_the_id_that_the_client_saw_finds_the_lines_of_its_request(
+def test_the_request_id_of_the_response_finds_the_log_lines(
     stack: Stack, client: Client, method: str, path: str, service: str, status: int
 ) -> None:
     user = client.create_user("Traced")
-    record = client.upload_stream(iter([wav_of(SMALL)]), user["token"])
-    gateway, log = Log(stack, "gateway"), Log(stack, service)
+    record = client.upload_stream(iter([make_wav(SMALL)]), user["token"])
+    gateway, log = NewLogLines(stack, "gateway"), NewLogLines(stack, service)
     token = user["token"] if status != 401 else "wrong"
     audio = {"Authorization": f"Bearer {token}", "Content-Type": "audio/wav"}
     if path == "/users":
         body = {"name": "Ann"} if status == 201 else {"nam": "Ann"}
         answer = client.http.request(method, path, json=body)
     elif path == "/records":
-        answer = client.http.request(method, path, content=wav_of(SMALL), headers=audio)
+        answer = client.http.request(method, path, content=make_wav(SMALL), headers=audio)
     elif path == "/records/*/waveform":
         answer = client.http.get(path.replace("*", record["id"]), params={"user": user["id"]})
     else:
@@ -202,29 +213,29 @@ def test_the_id_that_the_client_saw_finds_the_lines_of_its_request(
     assert answer.status_code == status, answer.text
     (request_id,) = answer.headers.get_list("x-request-id")
     assert REQUEST_ID.fullmatch(request_id)
-    (line,) = until(lambda: [each for each in log.requests(path) if each["request_id"] == request_id])
+    (line,) = wait_until(lambda: [each for each in log.requests(path) if each["request_id"] == request_id])
     assert (line["method"], line["path"], line["status"]) == (method, path, status)
-    (line,) = until(lambda: [each for each in gateway.lines() if each.get("request_id") == request_id])
+    (line,) = wait_until(lambda: [each for each in gateway.lines() if each.get("request_id") == request_id])
     assert (line["method"], line["path"], line["status"]) == (method, path, status)
 
 
-def test_a_request_that_is_not_http_is_found_by_its_id_too(stack: Stack) -> None:
-    log = Log(stack, "records")
+def test_a_request_that_is_not_http_is_logged_with_its_request_id(stack: Stack) -> None:
+    log = NewLogLines(stack, "records")
     target = f"/records/{uuid4()}/waveform?user={uuid4()}"
-    with open_raw_connection(stack.base_url) as wire:
-        wire.send(make_request_head("GET", target, stack.base_url, "X: a\x01b"))
-        answer = wire.read_response()
+    with open_raw_connection(stack.base_url) as connection:
+        connection.send(make_request_head("GET", target, stack.base_url, "X: a\x01b"))
+        answer = connection.read_response()
     assert_problem(answer, 400, "invalid-request")
-    (line,) = until(lambda: log.requests("/records/*/waveform"))
+    (line,) = wait_until(lambda: log.requests("/records/*/waveform"))
     assert (line["method"], line["status"]) == ("GET", 400)
     assert line["request_id"] == answer.headers["x-request-id"]
 
 
-def test_an_id_that_a_client_makes_up_is_not_taken(stack: Stack, client: Client) -> None:
-    log = Log(stack, "users")
+def test_a_request_id_from_the_client_is_ignored(stack: Stack, client: Client) -> None:
+    log = NewLogLines(stack, "users")
     made_up = "0123456789abcdef" * 2
     answer = client.http.post("/users", json={"name": "Ann"}, headers={"X-Request-ID": made_up})
     assert answer.status_code == 201
     assert answer.headers["x-request-id"] != made_up
-    until(lambda: log.requests("/users"))
+    wait_until(lambda: log.requests("/users"))
     assert made_up not in log.text()

@@ -1,11 +1,11 @@
-"""PostgreSQL or MinIO go away and come back, and the whole stack is stopped and started."""
+"""Processes of the stack stop and come back: what clients see meanwhile and afterwards."""
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import httpx
@@ -14,19 +14,23 @@ import pytest_asyncio
 
 from deploy.client import Client
 from deploy.local.stack import Stack
-from tests.integration.isolated import Isolated, open_inside
-from tests.integration.reading import Log, until, until_awaited
-from tests.integration.sounds import LARGE, SMALL, wav_of
+from tests.access_table import STATUSES, TwoUsers, send_to
+from tests.integration.new_log_lines import NewLogLines
+from tests.integration.recordings import LARGE, SMALL, make_wav
+from tests.integration.records_service import RecordsService, open_running_service
+from tests.integration.waiting import wait_until, wait_until_async
+from tests.response_checks import assert_json, assert_problem
 from tests.stacks import temporary_stack
+from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 
 PROBLEM = "application/problem+json"
 
 
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[Stack]:
-    """A stack whose parts may be taken away without disturbing other tests.
+    """A stack whose processes these tests stop.
 
-    With one thread less audio waits for LAME, and more of the MP3 is on its way.
+    With one encoder thread less audio waits for LAME, so more of the MP3 has been sent.
     """
     with temporary_stack({"ENCODER_THREADS": "1"}) as stack:
         yield stack
@@ -45,12 +49,10 @@ def ann(http: Client) -> dict[str, Any]:
 
 @pytest.fixture
 def record(http: Client, ann: dict[str, Any]) -> dict[str, Any]:
-    return http.upload_stream(iter([wav_of(SMALL)]), ann["token"])
+    return http.upload_stream(iter([make_wav(SMALL)]), ann["token"])
 
 
-def test_while_postgres_is_restarted_a_link_is_503_and_never_anything_else(
-    fragile: Stack, record: dict[str, Any]
-) -> None:
+def test_while_postgres_restarts_a_link_is_200_or_503(fragile: Stack, record: dict[str, Any]) -> None:
     over = Event()
 
     def ask(_: int) -> set[int]:
@@ -70,18 +72,18 @@ def test_while_postgres_is_restarted_a_link_is_503_and_never_anything_else(
 
 
 @pytest_asyncio.fixture
-async def look(fragile: Stack) -> AsyncIterator[Isolated]:
-    async with open_inside(fragile) as look:
+async def look(fragile: Stack) -> AsyncIterator[RecordsService]:
+    async with open_running_service(fragile) as look:
         yield look
 
 
 def upload(http: Client, token: str) -> httpx.Response:
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "audio/wav"}
-    return http.http.post("/records", content=wav_of(SMALL), headers=headers)
+    return http.http.post("/records", content=make_wav(SMALL), headers=headers)
 
 
-def calls(http: Client, token: str, url: str) -> dict[str, httpx.Response]:
-    """Every call of the contract once."""
+def send_all(http: Client, token: str, url: str) -> dict[str, httpx.Response]:
+    """Sends each kind of request once."""
     return {
         "POST /users": http.http.post("/users", json={"name": "Bob"}),
         "POST /records": upload(http, token),
@@ -104,7 +106,7 @@ WELL = {
 }
 WITHOUT = {
     "postgres": {**dict.fromkeys(WELL, 503), "/healthz": 200},
-    # Users are made, and what a row says is told, without MinIO.
+    # HEAD /record and POST /users need only PostgreSQL.
     "minio": {**WELL, "POST /records": 503, "GET /record": 503, "/readyz/records": 503},
 }
 
@@ -123,31 +125,31 @@ def assert_is_unavailable(what: str, answer: httpx.Response) -> None:
         assert problem["request_id"] == answer.headers["x-request-id"], what
 
 
-@pytest.mark.parametrize("part", ["postgres", "minio"])
-def test_without_a_part_every_call_that_needs_it_is_503_and_comes_back_by_itself(
-    fragile: Stack, http: Client, ann: dict[str, Any], record: dict[str, Any], part: str
+@pytest.mark.parametrize("store", ["postgres", "minio"])
+def test_without_a_store_every_request_that_needs_it_is_503_until_the_store_is_back(
+    fragile: Stack, http: Client, ann: dict[str, Any], record: dict[str, Any], store: str
 ) -> None:
-    logs = [Log(fragile, "users"), Log(fragile, "records")]
+    logs = [NewLogLines(fragile, "users"), NewLogLines(fragile, "records")]
     pids = {name: fragile.pid(name) for name in ("users", "records", "gateway")}
     seen: set[int] = set()
-    fragile.stop_part(part)
+    fragile.stop_part(store)
     try:
-        for _ in range(3):  # Connections that were kept, and then new ones.
-            answers = calls(http, ann["token"], record["url"])
-            assert {what: answer.status_code for what, answer in answers.items()} == WITHOUT[part]
+        for _ in range(3):  # On kept connections, and then on new ones.
+            answers = send_all(http, ann["token"], record["url"])
+            assert {what: answer.status_code for what, answer in answers.items()} == WITHOUT[store]
             for what, answer in answers.items():
                 if answer.status_code == 503:
                     assert_is_unavailable(what, answer)
     finally:
-        fragile.supervisor.start_part(part)
+        fragile.supervisor.start_part(store)
 
     def is_well() -> bool:
-        answers = calls(http, ann["token"], record["url"])
+        answers = send_all(http, ann["token"], record["url"])
         seen.update(answer.status_code for answer in answers.values())
         return {what: answer.status_code for what, answer in answers.items()} == WELL
 
-    until(is_well)
-    # While it starts PostgreSQL refuses connections in words of its own: they mean the same.
+    wait_until(is_well)
+    # PostgreSQL refuses connections with another error while it starts; that is also a 503.
     assert seen <= {200, 201, 503}
     assert pids == {name: fragile.pid(name) for name in pids}
     assert hashlib.sha256(http.download(record["url"])).hexdigest() == record["sha256"]
@@ -156,13 +158,13 @@ def test_without_a_part_every_call_that_needs_it_is_503_and_comes_back_by_itself
 
 
 @pytest.mark.parametrize("kind", [SMALL, LARGE])
-@pytest.mark.parametrize("part", ["postgres", "minio"])
-async def test_an_upload_under_way_when_a_part_goes_away_is_503_and_leaves_nothing_once_it_is_back(
-    fragile: Stack, http: Client, look: Isolated, ann: dict[str, Any], part: str, kind: str
+@pytest.mark.parametrize("store", ["postgres", "minio"])
+async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_once_the_store_is_back(
+    fragile: Stack, http: Client, look: RecordsService, ann: dict[str, Any], store: str, kind: str
 ) -> None:
-    log = Log(fragile, "records")
+    log = NewLogLines(fragile, "records")
     half_is_sent, is_gone = Event(), Event()
-    wav = wav_of(kind)
+    wav = make_wav(kind)
 
     def body() -> Iterator[bytes]:
         yield wav[: -len(wav) // 20]
@@ -179,30 +181,30 @@ async def test_an_upload_under_way_when_a_part_goes_away_is_503_and_leaves_nothi
         answering = threads.submit(post)
         try:
             assert half_is_sent.wait(60)
-            (row,) = await until_awaited(partial(look.rows, user_id))
+            (row,) = await wait_until_async(partial(look.rows, user_id))
             if kind == LARGE:
-                await until_awaited(partial(look.open_uploads, row.object_key))
-            fragile.stop_part(part)
+                await wait_until_async(partial(look.multipart_uploads, row.object_key))
+            fragile.stop_part(store)
         finally:
             is_gone.set()
         answer = answering.result(120)
-    fragile.start_part(part)
+    fragile.start_part(store)
     assert answer.status_code == 503, answer.text
     assert_is_unavailable("POST /records", answer)
     assert "unexpected error" not in log.text()
     for service in ("users", "records"):
-        until(partial(is_ready, http, service))
+        wait_until(partial(is_ready, http, service))
     await look.engine.dispose()
     await look.owner.dispose()
     assert "ready" not in [each.state for each in await look.rows(user_id)]
     await look.settle(user_id)
     assert await look.rows(user_id) == []
     assert await look.objects(user_id) == []
-    assert await look.open_uploads(row.object_key) == []
+    assert await look.multipart_uploads(row.object_key) == []
 
 
-async def test_an_object_that_was_lost_is_a_503_and_never_a_404_or_a_piece_of_xml(
-    fragile: Stack, http: Client, look: Isolated, ann: dict[str, Any], record: dict[str, Any]
+async def test_a_lost_object_is_503_without_anything_of_minio_s_error(
+    fragile: Stack, http: Client, look: RecordsService, ann: dict[str, Any], record: dict[str, Any]
 ) -> None:
     (key,) = await look.objects(UUID(ann["id"]))
     assert await look.store.remove(key)
@@ -216,7 +218,7 @@ async def test_an_object_that_was_lost_is_a_503_and_never_a_404_or_a_piece_of_xm
 def test_a_restart_of_everything_keeps_records_and_tokens(
     fragile: Stack, http: Client, ann: dict[str, Any], record: dict[str, Any]
 ) -> None:
-    large = http.upload_stream(iter([wav_of(LARGE)]), ann["token"])
+    large = http.upload_stream(iter([make_wav(LARGE)]), ann["token"])
     before = {each["url"]: http.download(each["url"]) for each in (record, large)}
     fragile.stop()
     with pytest.raises(httpx.TransportError):
@@ -228,3 +230,106 @@ def test_a_restart_of_everything_keeps_records_and_tokens(
     again = upload(http, ann["token"])
     assert again.status_code == 201, again.text
     assert again.json()["user_id"] == ann["id"]
+
+
+class StackWithUser(NamedTuple):
+    """The fragile stack, a client and a user of it."""
+
+    stack: Stack
+    client: Client
+    user: dict[str, Any]
+
+    def upload(self) -> dict[str, Any]:
+        return self.client.upload_stream([TINY_WAV], self.user["token"])
+
+    def post(self) -> httpx.Response:
+        headers = {**WAV_TYPE, **bearer(self.user)}
+        return self.client.http.post("/records", content=TINY_WAV, headers=headers)
+
+    def assert_link_is_good(self, record: dict[str, Any]) -> None:
+        response = self.client.http.get(record["url"])
+        assert (response.status_code, response.headers["Content-Type"]) == (200, "audio/mpeg")
+        assert hashlib.sha256(response.content).hexdigest() == record["sha256"]
+
+
+@pytest.fixture(scope="module")
+def owned(fragile: Stack) -> Iterator[StackWithUser]:
+    with Client(fragile.base_url) as client:
+        yield StackWithUser(fragile, client, client.create_user("Owner"))
+
+
+@pytest.fixture
+def without(owned: StackWithUser, request: pytest.FixtureRequest) -> Iterator[StackWithUser]:
+    """Stops one process of the stack, and starts it again afterwards."""
+    owned.stack.stop_part(request.param)
+    try:
+        yield owned
+    finally:
+        owned.stack.start_part(request.param)
+
+
+@pytest.fixture
+def tiny_record(owned: StackWithUser) -> dict[str, Any]:
+    """A record from before the process was stopped."""
+    return owned.upload()
+
+
+def assert_unavailable(response: httpx.Response) -> None:
+    assert_problem(response, 503, "unavailable", "try again in 5 seconds")
+    assert response.headers["Retry-After"] == "5"
+
+
+@pytest.mark.parametrize("without", ["users"], indirect=True)
+def test_without_the_users_service_records_are_still_served(
+    tiny_record: dict[str, Any], without: StackWithUser
+) -> None:
+    assert_unavailable(without.client.http.post("/users", json={"name": "Ann"}))
+    assert_unavailable(without.client.http.get("/readyz/users"))
+    without.assert_link_is_good(tiny_record)
+    without.assert_link_is_good(without.upload())
+
+
+@pytest.mark.parametrize("without", ["records"], indirect=True)
+def test_without_the_records_service_users_are_still_made(
+    tiny_record: dict[str, Any], without: StackWithUser
+) -> None:
+    http = without.client.http
+    assert_json(http.post("/users", json={"name": "Ann"}), 201)
+    assert_unavailable(http.get("/readyz/records"))
+    assert_unavailable(http.get(tiny_record["url"]))
+    assert_unavailable(without.post())
+
+
+@pytest.mark.parametrize("without", ["postgres"], indirect=True)
+def test_without_postgres_every_route_is_503(tiny_record: dict[str, Any], without: StackWithUser) -> None:
+    users = TwoUsers(without.user, tiny_record, without.user)
+    for route in (route for route in STATUSES if route != "GET /healthz" and STATUSES[route]["owner"] < 300):
+        response = send_to(without.client, route, users, bearer(without.user))
+        assert response.status_code == 503, route
+        assert response.headers["Retry-After"] == "5"
+        assert response.headers["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("process", ["postgres", "minio", "users", "records", "gateway"])
+def test_the_first_request_after_a_process_is_back_succeeds(
+    owned: StackWithUser, tiny_record: dict[str, Any], process: str
+) -> None:
+    pid = owned.stack.pid("records")
+    owned.stack.stop_part(process)
+    owned.stack.start_part(process)
+    owned.assert_link_is_good(tiny_record)
+    owned.assert_link_is_good(owned.upload())
+    assert_json(owned.client.http.post("/users", json={"name": "Ann"}), 201)
+    for service in ("users", "records"):
+        assert_json(owned.client.http.get(f"/readyz/{service}"), 200)
+    assert (owned.stack.pid("records") == pid) == (process != "records")
+
+
+@pytest.mark.parametrize("without", ["records"], indirect=True)
+def test_without_the_records_service_an_upload_of_any_size_is_503_with_retry_after(
+    without: StackWithUser,
+) -> None:
+    headers = {**WAV_TYPE, **bearer(without.user)}
+    response = without.client.http.post("/records", content=bytes(1_000_000), headers=headers)
+    assert_problem(response, 503, "unavailable")
+    assert response.headers["Retry-After"] == "5"

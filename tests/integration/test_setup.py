@@ -1,4 +1,4 @@
-"""The set-up step: it may run at any time, and gives each service what it needs and no more."""
+"""The set-up may run at any time, and gives each service only the rights that it needs."""
 
 import asyncio
 import os
@@ -14,7 +14,6 @@ import pytest
 import pytest_asyncio
 from alembic import command
 from miniopy_async.error import S3Error
-from records.service import find_record, find_waveform
 from sqlalchemy import Connection, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -27,40 +26,43 @@ from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
 from deploy.setup import set_up
 from records.problems import NoWaveform, UnknownRecord
+from records.sql import find_record, find_waveform
 from records.storage import make_client
-from tests.integration.isolated import Isolated, open_isolated
-from tests.integration.sounds import SMALL, pieces
+from tests.integration.recordings import SMALL, wav_pieces
+from tests.integration.records_service import RecordsService, open_isolated_service
 from users.sql import create_user
 
 
 @pytest_asyncio.fixture(scope="module")
-async def place(stack: Stack) -> AsyncIterator[Isolated]:
-    """A database and a bucket that were set up once."""
-    async with open_isolated(stack, "setup") as place:
+async def place(stack: Stack) -> AsyncIterator[RecordsService]:
+    """A database and a bucket after one set-up."""
+    async with open_isolated_service(stack, "setup") as place:
         yield place
 
 
 @asynccontextmanager
-async def empty_database(isolated: Isolated, name: str) -> AsyncIterator[AsyncEngine]:
-    await isolated.query(f'CREATE DATABASE "{name}"')
-    url = make_url(isolated.setup.database_url).set(database=name).render_as_string(hide_password=False)
-    engine = make_engine(url, isolated.setup.postgres_password)
+async def empty_database(isolated_service: RecordsService, name: str) -> AsyncIterator[AsyncEngine]:
+    await isolated_service.query(f'CREATE DATABASE "{name}"')
+    url = (
+        make_url(isolated_service.setup.database_url).set(database=name).render_as_string(hide_password=False)
+    )
+    engine = make_engine(url, isolated_service.setup.postgres_password)
     try:
         yield engine
     finally:
         await engine.dispose()
-        await isolated.query(f'DROP DATABASE "{name}"')
+        await isolated_service.query(f'DROP DATABASE "{name}"')
 
 
-def login(stack: Stack, place: Isolated, service: str) -> AsyncEngine:
+def login(stack: Stack, place: RecordsService, service: str) -> AsyncEngine:
     environment = stack.environment(service)
     database = make_url(place.setup.database_url).database
     url = make_url(environment["DATABASE_URL"]).set(database=database)
     return make_engine(url.render_as_string(hide_password=False), environment["DATABASE_PASSWORD"])
 
 
-async def state_of(place: Isolated) -> list[Any]:
-    """The schema with its grants, as rows that can be compared."""
+async def state_of(place: RecordsService) -> list[Any]:
+    """Reads the schema and its grants as comparable rows."""
     grants = await place.query(
         "SELECT grantee, table_name, column_name, privilege_type FROM information_schema.column_privileges"
         " WHERE grantee LIKE 'waxwing%' ORDER BY 1, 2, 3, 4"
@@ -72,7 +74,7 @@ async def state_of(place: Isolated) -> list[Any]:
     return [*grants, *columns]
 
 
-async def test_it_may_run_again_and_two_at_once_wait_for_each_other(place: Isolated) -> None:
+async def test_the_set_up_may_run_again_and_two_at_once_wait_for_each_other(place: RecordsService) -> None:
     user_id, credentials = await place.make_user()
     before = await state_of(place)
     assert before
@@ -80,12 +82,14 @@ async def test_it_may_run_again_and_two_at_once_wait_for_each_other(place: Isola
     await asyncio.gather(*(set_up(place.setup) for _ in range(2)))
     assert await state_of(place) == before
     uploads = place.uploads()
-    await uploads.store_record(pieces(SMALL), credentials)
+    await uploads.store_record(wav_pieces(SMALL), credentials)
     await uploads.close()
     assert [row.state for row in await place.rows(user_id)] == ["ready"]
 
 
-async def test_two_at_once_make_a_new_place_between_them(stack: Stack, place: Isolated) -> None:
+async def test_several_set_ups_at_once_make_a_new_database_and_bucket(
+    stack: Stack, place: RecordsService
+) -> None:
     async with empty_database(place, "twins") as engine:
         store = msgspec.structs.replace(place.setup.store, s3_bucket="twins", s3_access_key="twins")
         url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -105,7 +109,7 @@ async def test_two_at_once_make_a_new_place_between_them(stack: Stack, place: Is
         ("S3_ENDPOINT", "http://127.0.0.1:1", "127.0.0.1"),
     ],
 )
-def test_what_keeps_it_from_its_work_it_says_in_a_line(
+def test_a_failed_set_up_gives_its_reason_in_one_line(
     stack: Stack, setting: str, value: str, says: str
 ) -> None:
     environment = {**os.environ, **stack.environment("setup"), setting: value}
@@ -117,7 +121,7 @@ def test_what_keeps_it_from_its_work_it_says_in_a_line(
     assert says in line
 
 
-async def test_a_password_that_changes_is_renewed(place: Isolated) -> None:
+async def test_the_set_up_applies_a_changed_password(place: RecordsService) -> None:
     changed = msgspec.structs.replace(place.setup, records_database_password='it\'s "new" %s :x \\')
     await set_up(changed)
     try:
@@ -172,8 +176,8 @@ USERS_MAY_NOT = [
     ("service", "statement"),
     [("records", each) for each in RECORDS_MAY_NOT] + [("users", each) for each in USERS_MAY_NOT],
 )
-async def test_a_service_s_login_can_do_nothing_that_is_not_its_own(
-    stack: Stack, place: Isolated, service: str, statement: str
+async def test_the_login_of_a_service_may_do_nothing_else(
+    stack: Stack, place: RecordsService, service: str, statement: str
 ) -> None:
     engine = login(stack, place, service)
     try:
@@ -195,8 +199,8 @@ async def test_a_service_s_login_can_do_nothing_that_is_not_its_own(
         ("users", "UPDATE records SET state = 'deleting' WHERE user_id IS NULL RETURNING user_id"),
     ],
 )
-async def test_a_service_s_login_can_do_its_own_work(
-    stack: Stack, place: Isolated, service: str, statement: str
+async def test_the_login_of_a_service_may_do_its_work(
+    stack: Stack, place: RecordsService, service: str, statement: str
 ) -> None:
     engine = login(stack, place, service)
     async with engine.connect() as connection:
@@ -205,8 +209,8 @@ async def test_a_service_s_login_can_do_its_own_work(
 
 
 @pytest.mark.parametrize("service", ["records", "users"])
-async def test_a_service_s_login_is_no_owner_and_makes_no_roles_or_databases(
-    stack: Stack, place: Isolated, service: str
+async def test_the_login_of_a_service_may_not_make_roles_or_databases(
+    stack: Stack, place: RecordsService, service: str
 ) -> None:
     (role,) = await place.query(
         "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, rolcanlogin FROM pg_roles"
@@ -216,7 +220,7 @@ async def test_a_service_s_login_is_no_owner_and_makes_no_roles_or_databases(
     assert tuple(role) == (False, False, False, False, False, True)
 
 
-async def test_only_digests_of_tokens_are_in_the_database(place: Isolated) -> None:
+async def test_the_database_has_only_digests_of_tokens(place: RecordsService) -> None:
     user, token = await create_user(place.owner, "Ann")
     rows = await place.query("SELECT users::text AS all_of_it, token_digest FROM users")
     dump = "\n".join(row.all_of_it for row in rows)
@@ -226,7 +230,7 @@ async def test_only_digests_of_tokens_are_in_the_database(place: Isolated) -> No
     assert {len(row.token_digest) for row in rows} == {32}
 
 
-async def test_the_key_of_the_bucket_opens_nothing_else(place: Isolated) -> None:
+async def test_the_access_key_of_the_bucket_opens_nothing_else(place: RecordsService) -> None:
     store = place.setup.store
     root = {"access_key": place.setup.minio_root_user, "secret_key": place.setup.minio_root_password}
     owner = make_client(store, place.session, **root)
@@ -261,7 +265,7 @@ async def list_buckets(key: Any) -> list[Any]:
         return []
 
 
-async def test_a_stranger_without_a_key_gets_nothing_from_the_store(place: Isolated) -> None:
+async def test_without_an_access_key_minio_returns_nothing(place: RecordsService) -> None:
     await place.store.put("somebody/record.mp3", b"sound")
     for path in ("", "/", "/somebody/record.mp3", "?list-type=2"):
         url = f"{place.setup.store.s3_endpoint}/{place.setup.store.s3_bucket}{path}"
@@ -270,7 +274,7 @@ async def test_a_stranger_without_a_key_gets_nothing_from_the_store(place: Isola
     await place.store.remove("somebody/record.mp3")
 
 
-async def test_the_tables_are_what_the_migrations_make(place: Isolated) -> None:
+async def test_the_migrations_make_exactly_the_tables_of_the_code(place: RecordsService) -> None:
     def check(connection: Connection) -> None:
         command.check(make_alembic_config(connection))
 
@@ -278,7 +282,7 @@ async def test_the_tables_are_what_the_migrations_make(place: Isolated) -> None:
         await connection.run_sync(check)
 
 
-async def test_the_migrations_can_be_undone_and_done_again(place: Isolated) -> None:
+async def test_the_migrations_can_be_undone_and_done_again(place: RecordsService) -> None:
     async with empty_database(place, "undone") as engine:
         for _ in range(2):
             await migrate(engine)
@@ -293,8 +297,8 @@ async def test_the_migrations_can_be_undone_and_done_again(place: Isolated) -> N
         await migrate(engine)
 
 
-async def test_a_record_of_the_version_before_keeps_its_link_and_says_that_it_has_no_waveform(
-    place: Isolated,
+async def test_a_record_of_an_earlier_version_keeps_its_link_and_has_no_waveform(
+    place: RecordsService,
 ) -> None:
     async with empty_database(place, "before") as engine:
         await migrate(engine, "0001")
@@ -321,7 +325,7 @@ async def test_a_record_of_the_version_before_keeps_its_link_and_says_that_it_ha
                 await find_waveform(reader, record_id, uuid4())
 
 
-async def test_a_row_that_is_ready_but_not_complete_is_refused_by_the_database(place: Isolated) -> None:
+async def test_the_database_refuses_a_ready_row_that_is_incomplete(place: RecordsService) -> None:
     user_id, _ = await place.make_user()
     for state in ("ready", "uploading", "lost"):
         with pytest.raises(DBAPIError) as refusal:

@@ -1,4 +1,4 @@
-"""A client that goes away in the middle of its upload leaves nothing, and is nobody's fault."""
+"""A client that closes its connection during an upload leaves nothing, and is not logged as an error."""
 
 import socket
 import struct
@@ -12,17 +12,18 @@ from sqlalchemy import Row
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
-from tests.integration.isolated import Isolated
-from tests.integration.reading import Log, until, until_awaited
+from tests.integration.new_log_lines import NewLogLines
+from tests.integration.records_service import RecordsService
+from tests.integration.waiting import wait_until, wait_until_async
 from tests.raw_connection import make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
 from tests.wavs import Wav, silence
 
-# Of 8-bit sound at 8 kHz the MP3 has as many bytes as the WAV: the last two places are behind its second
-# part, which is the first that is sent, and what may wait for the encoder.
+# For 8-bit sound at 8 kHz the MP3 has as many bytes as the WAV. At the last two places the second upload
+# part, which is sent first, is complete, even if as much audio as allowed still waits for the encoder.
 PLACES = [0, 1, 100, 600, 10_000, 65_536, 300_000, 2_000_000, 16_600_000, 17_000_000]
-PART_IS_OUT = 16_600_000
-# The credentials and the header of the audio are through by then.
+UPLOAD_PART_IS_SENT = 16_600_000
+# By then the service has read the credentials and the header of the audio.
 ROW_IS_THERE = 600
 
 
@@ -32,7 +33,7 @@ def long_wav() -> bytes:
 
 
 def make_request(shape: str, user_id: str, token: str) -> tuple[bytes, bytes]:
-    """Head and body of an upload, bare or as a form."""
+    """Returns head and body of an upload, bare or as a form."""
     if shape == "bare":
         body = long_wav()
         headers = f"Authorization: Bearer {token}\r\nContent-Type: audio/wav\r\n"
@@ -49,34 +50,34 @@ def make_request(shape: str, user_id: str, token: str) -> tuple[bytes, bytes]:
 
 
 def vanish(connection: socket.socket, politely: bool) -> None:
-    """Closes a connection, or breaks it off."""
+    """Closes a connection, or resets it."""
     if not politely:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
-def has_ended(gateway: Log, log: Log, attempts: int, certain: int) -> bool:
+def has_ended(gateway: NewLogLines, log: NewLogLines, attempts: int, certain: int) -> bool:
     """Whether the gateway and the service have both ended the latest upload.
 
-    A client that is gone before the gateway has spoken to the service is none of the service's: only those
-    `certain` ones whose row was seen have been there.
+    The service never hears of a client that vanishes before nginx connects to it. It has certainly heard of
+    the `certain` uploads whose rows the test has seen.
     """
     at_gateway = [line for line in gateway.lines() if line.get("path") == "/records"]
     return len(at_gateway) == attempts and len(log.requests("/records")) >= certain
 
 
-async def is_gone(inside: Isolated, user_id: UUID, key: str) -> bool:
-    """Whether nothing is left of an upload but perhaps a tombstone."""
-    if any(row.state != "deleting" for row in await inside.rows(user_id)):
+async def is_gone(running_service: RecordsService, user_id: UUID, key: str) -> bool:
+    """Whether an upload has left nothing, except perhaps a tombstone."""
+    if any(row.state != "deleting" for row in await running_service.rows(user_id)):
         return False
-    return not await inside.objects(user_id) and not await inside.open_uploads(key)
+    return not await running_service.objects(user_id) and not await running_service.multipart_uploads(key)
 
 
 @pytest.mark.parametrize("shape", ["bare", "form"])
 async def test_a_client_that_vanishes_anywhere_leaves_nothing_and_is_logged_as_499(
-    stack: Stack, inside: Isolated, client: Client, shape: str
+    stack: Stack, running_service: RecordsService, client: Client, shape: str
 ) -> None:
-    log, gateway = Log(stack, "records"), Log(stack, "gateway")
+    log, gateway = NewLogLines(stack, "records"), NewLogLines(stack, "gateway")
     keys: dict[UUID, str] = {}
     for attempt, place in enumerate(PLACES):
         user = client.create_user("Vanishing")
@@ -85,48 +86,48 @@ async def test_a_client_that_vanishes_anywhere_leaves_nothing_and_is_logged_as_4
         connection = socket.create_connection((LOOPBACK, stack.ports.gateway))
         connection.sendall(head + body[:place])
         if shape == "bare" or place >= ROW_IS_THERE:
-            (row,) = await until_awaited(partial(inside.rows, user_id))
+            (row,) = await wait_until_async(partial(running_service.rows, user_id))
             keys[user_id] = row.object_key
-        if place >= PART_IS_OUT:
-            await until_awaited(partial(inside.open_uploads, keys[user_id]))
+        if place >= UPLOAD_PART_IS_SENT:
+            await wait_until_async(partial(running_service.multipart_uploads, keys[user_id]))
         vanish(connection, politely=attempt % 2 == 0)
-        until(partial(has_ended, gateway, log, attempt + 1, len(keys)))
-    # The log may have counted some of the others, so that the latest has not ended yet.
+        wait_until(partial(has_ended, gateway, log, attempt + 1, len(keys)))
+    # The service may have logged uploads without a seen row, so the latest upload may not have ended yet.
     for user_id, key in keys.items():
-        await until_awaited(partial(is_gone, inside, user_id, key))
+        await wait_until_async(partial(is_gone, running_service, user_id, key))
     assert {line["status"] for line in log.requests("/records")} == {499}
     assert not [line for line in log.lines() if line["level"] in {"error", "critical"}], log.text()
     assert "unexpected error" not in log.text()
     assert len(keys) >= 7
 
 
-async def test_a_client_that_vanishes_after_its_last_byte_leaves_a_whole_record_or_none(
-    stack: Stack, inside: Isolated, client: Client
+async def test_a_client_that_vanishes_after_its_last_byte_leaves_a_complete_record_or_none(
+    stack: Stack, running_service: RecordsService, client: Client
 ) -> None:
-    log = Log(stack, "records")
+    log = NewLogLines(stack, "records")
     user = client.create_user("Vanishing")
     head, body = make_request("bare", user["id"], user["token"])
     with socket.create_connection((LOOPBACK, stack.ports.gateway)) as connection:
         connection.sendall(head + body)
-    until(lambda: log.requests("/records"))
+    wait_until(lambda: log.requests("/records"))
     assert [line for line in log.lines() if line["level"] in {"error", "critical"}] == []
 
     async def find_ended() -> list[Row[Any]]:
-        return [row for row in await inside.rows(UUID(user["id"])) if row.state != "uploading"]
+        return [row for row in await running_service.rows(UUID(user["id"])) if row.state != "uploading"]
 
-    (row,) = await until_awaited(find_ended)
+    (row,) = await wait_until_async(find_ended)
     if row.state == "deleting":
-        await until_awaited(partial(is_gone, inside, row.user_id, row.object_key))
+        await wait_until_async(partial(is_gone, running_service, row.user_id, row.object_key))
     else:
         assert row.state == "ready"
-        assert await inside.objects(row.user_id) == [row.object_key]
-        assert await inside.open_uploads(row.object_key) == []
+        assert await running_service.objects(row.user_id) == [row.object_key]
+        assert await running_service.multipart_uploads(row.object_key) == []
 
 
 async def test_an_upload_whose_chunks_break_off_in_nonsense_is_a_problem_and_leaves_nothing(
-    stack: Stack, inside: Isolated, user: dict[str, Any]
+    stack: Stack, running_service: RecordsService, user: dict[str, Any]
 ) -> None:
-    # The gateway would not let it through.
+    # The request goes to the service itself, because the gateway refuses it.
     service = f"http://{LOOPBACK}:{stack.ports.records}"
     head = make_request_head(
         "POST",
@@ -136,15 +137,15 @@ async def test_an_upload_whose_chunks_break_off_in_nonsense_is_a_problem_and_lea
         "Content-Type: audio/wav",
         "Transfer-Encoding: chunked",
     )
-    with open_raw_connection(service) as wire:
-        wire.send(head, b"2\r\nRI\r\n")
-        await until_awaited(partial(inside.rows, UUID(user["id"])))
-        wire.send(b"nonsense\r\n")
-        assert_problem(wire.read_response(), 400, "invalid-request")
-        # The rest is not refused with a reset.
-        wire.send(long_wav())
+    with open_raw_connection(service) as connection:
+        connection.send(head, b"2\r\nRI\r\n")
+        await wait_until_async(partial(running_service.rows, UUID(user["id"])))
+        connection.send(b"nonsense\r\n")
+        assert_problem(connection.read_response(), 400, "invalid-request")
+        # The service reads the rest and does not reset the connection.
+        connection.send(long_wav())
 
     async def is_forgotten() -> bool:
-        return not await inside.rows(UUID(user["id"]))
+        return not await running_service.rows(UUID(user["id"]))
 
-    await until_awaited(is_forgotten)
+    await wait_until_async(is_forgotten)

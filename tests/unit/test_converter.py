@@ -1,4 +1,4 @@
-"""The converter: right length and right sound of every format, judged by FFmpeg's decoder."""
+"""The Converter keeps length and sound of every format; FFmpeg's decoder is the reference."""
 
 import asyncio
 import tracemalloc
@@ -20,18 +20,18 @@ from records.audio import (
 from records.audio.mp3 import SAMPLE_RATES, read_frame_header
 from tests import decoding, wavs
 from tests.decoding import Comparison, Decoded
-from tests.unit import converting
-from tests.unit.converting import drain, feed_all
+from tests.unit import run_converter
+from tests.unit.run_converter import drain, feed_all
 from tests.wavs import FLOAT, UNKNOWN_SIZE, Wav
 
 
 def convert(
     *pieces: bytes, bitrate_kbps: int = 128, max_duration_seconds: int = 3600
 ) -> tuple[bytes, Properties]:
-    converter, frames = converting.convert(
+    converter, mp3 = run_converter.convert(
         *pieces, bitrate_kbps=bitrate_kbps, max_duration_seconds=max_duration_seconds
     )
-    return converter.make_head() + frames, converter.properties
+    return converter.make_head() + mp3, converter.properties
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def threads() -> AsyncIterator[EncoderThreads]:
 def assert_right_length_and_sound(comparison: Comparison, correlation: float = 0.99) -> None:
     assert (comparison.lag, comparison.seconds) == (0, 0)
     assert comparison.correlation > correlation
-    # LAME lowers the level by 0.45 dB up to 160 kbit/s, as headroom for what it leaves out.
+    # Up to 160 kbit/s LAME lowers the level by 0.45 dB, as headroom for what it leaves out.
     assert abs(comparison.level_db) < 0.5
 
 
@@ -125,7 +125,7 @@ def test_silence_stays_silent() -> None:
     assert np.abs(decoding.decode(mp3).samples).max() == 0
 
 
-def test_one_sample_is_a_recording() -> None:
+def test_a_recording_may_have_one_sample() -> None:
     mp3, properties = convert(Wav(channels=1).build(wavs.sine(channels=1)[:1]))
     assert properties.duration_seconds == 1 / 44100
     assert len(decoding.decode(mp3).samples) == 1
@@ -140,7 +140,7 @@ def test_one_sample_is_a_recording() -> None:
         Wav(riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE),
     ],
 )
-def test_a_wav_without_one_whole_frame_is_broken(wav: Wav) -> None:
+def test_a_wav_without_a_whole_sample_frame_is_broken(wav: Wav) -> None:
     with pytest.raises(BrokenAudio, match="holds no audio"):
         convert(wav.header(0))
     with pytest.raises(BrokenAudio, match="holds no audio"):
@@ -165,7 +165,7 @@ def test_truncated_audio_is_complete_as_far_as_it_goes() -> None:
         (96000, 2, 192, 192),
     ],
 )
-def test_the_properties_are_those_of_every_frame_of_the_mp3(
+def test_the_properties_are_those_of_every_mp3_frame(
     rate: int, channels: int, asked_kbps: int, kbps: int
 ) -> None:
     wav = Wav(rate=rate, channels=channels).build(wavs.noise(1, rate, channels))
@@ -173,29 +173,29 @@ def test_the_properties_are_those_of_every_frame_of_the_mp3(
     assert properties.bitrate_kbps == kbps
     decoded = decoding.decode(mp3)
     assert (properties.sample_rate, properties.channels) == (decoded.rate, decoded.channels)
-    # Behind the Info frame, which may be of a larger bitrate.
+    # Start behind the Info frame, whose bitrate may be higher.
     position = read_frame_header(mp3).frame_bytes
-    frames = 0
+    mp3_frames = 0
     while position < len(mp3):
         header = read_frame_header(mp3[position:])
         assert (header.bitrate_kbps, header.sample_rate, header.channels) == (kbps, decoded.rate, channels)
         position += header.frame_bytes
-        frames += 1
+        mp3_frames += 1
     assert position == len(mp3)
-    assert 0 < frames * header.samples - len(decoded.samples) <= 3 * header.samples
+    assert 0 < mp3_frames * header.sample_frames - len(decoded.samples) <= 3 * header.sample_frames
 
 
 @pytest.mark.parametrize(
     "header",
     ["", "fffb90", "ff0b9064", "fff39864"[:6], "ffeb9064", "fff99064", "fffb0064", "fffbf064", "fffb9c64"],
 )
-def test_what_is_no_frame_header_is_not_taken_for_one(header: str) -> None:
+def test_four_bytes_that_are_no_mp3_frame_header_are_refused(header: str) -> None:
     with pytest.raises(ValueError, match="frame header"):
         read_frame_header(bytes.fromhex(header))
 
 
 def test_levels_and_waveform_are_those_of_what_is_encoded() -> None:
-    converter, _ = converting.convert(Wav(bits=24, channels=1).build(wavs.sine(channels=1)))
+    converter, _ = run_converter.convert(Wav(bits=24, channels=1).build(wavs.sine(channels=1)))
     assert (converter.properties.peak_dbfs, converter.properties.rms_dbfs) == (-6.02, -9.03)
     assert (converter.waveform.samples_per_pixel, converter.waveform.length) == (128, 345)
     assert set(converter.waveform.values()[100:110]) <= {-64, -63, 63, 64}
@@ -209,12 +209,23 @@ def test_before_the_end_there_are_no_properties_and_no_waveform(threads: Encoder
         _ = converter.waveform
 
 
-@pytest.mark.parametrize("wav", [Wav(rate=48000), Wav(bits=24, rate=96000, before_data=((b"odd ", b"1"),))])
-def test_the_mp3_does_not_depend_on_how_the_wav_was_cut(wav: Wav) -> None:
-    data = wav.build(wavs.sweep(seconds=0.2, rate=wav.rate))
-    whole = convert(data)
-    assert convert(*(data[at : at + 1] for at in range(len(data)))) == whole
-    assert convert(*(data[at : at + 1001] for at in range(0, len(data), 1001))) == whole
+DECODED_WAV = Wav(bits=24, rate=96000, before_data=((b"odd ", b"1"),))
+
+
+@pytest.mark.parametrize(
+    ("wav", "seconds", "piece_bytes"),
+    [
+        (Wav(rate=48000), 0.2, 1),
+        (Wav(rate=48000), 0.2, 1001),
+        # A thread decodes each piece, so single bytes take long. The longer one has more than a batch.
+        (DECODED_WAV, 0.02, 1),
+        (DECODED_WAV, 0.3, 1001),
+    ],
+)
+def test_the_mp3_does_not_depend_on_how_the_wav_was_cut(wav: Wav, seconds: float, piece_bytes: int) -> None:
+    data = wav.build(wavs.sweep(seconds=seconds, rate=wav.rate))
+    pieces = (data[start : start + piece_bytes] for start in range(0, len(data), piece_bytes))
+    assert convert(*pieces) == convert(data)
 
 
 @given(cut=st.integers(0, 800), another=st.integers(0, 800))
@@ -273,12 +284,12 @@ async def test_memory_does_not_grow_with_the_recording(
     finally:
         tracemalloc.stop()
     converter.close()
-    # What may wait for the threads, while its buffer grows; and a batch of ADPCM, a quarter of a million
-    # samples, of four bytes each.
+    # The limit allows twice the PCM that may wait for the threads, and a batch of ADPCM: a quarter of a
+    # million samples of four bytes each.
     assert held_bytes < 2 * threads.budget_bytes + (6 << 20)
 
 
-async def test_memory_does_not_grow_where_a_few_bytes_are_hours_of_mp3(threads: EncoderThreads) -> None:
+async def test_memory_does_not_grow_where_a_few_bytes_become_hours_of_mp3(threads: EncoderThreads) -> None:
     converter = Converter(threads)
     wav = Wav(rate=1, bits=8, channels=1).build(wavs.silence(2000, 1, 1))
     mp3_bytes = 0
@@ -295,7 +306,7 @@ async def test_memory_does_not_grow_where_a_few_bytes_are_hours_of_mp3(threads: 
     assert held_bytes < 2 * threads.budget_bytes + (6 << 20)
 
 
-async def test_a_recording_over_the_limit_is_refused_as_soon_as_it_is_with_the_way_out(
+async def test_a_recording_over_the_limit_is_refused_at_once_with_the_command_that_shortens_it(
     threads: EncoderThreads,
 ) -> None:
     converter = Converter(threads, max_duration_seconds=2)
@@ -312,11 +323,11 @@ async def test_a_recording_over_the_limit_is_refused_as_soon_as_it_is_with_the_w
     assert converter.properties.duration_seconds == 2
 
 
-async def test_a_converter_that_is_closed_leaves_its_threads_and_its_memory(threads: EncoderThreads) -> None:
+async def test_a_closed_converter_lets_go_of_its_threads_and_its_memory(threads: EncoderThreads) -> None:
     converter = Converter(threads)
     await drain(converter.feed(Wav().build(wavs.music(30))))
     assert threads.waiting_bytes > 0
     converter.close()
     assert threads.waiting_bytes == 0
-    while threads.working:  # noqa: ASYNC110 (nothing is announced to those outside)
+    while threads.working:  # noqa: ASYNC110 (the threads announce nothing outside the package)
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Every kind of WAV becomes an MP3 that sounds as FFmpeg decodes the same WAV, or is refused in words."""
+"""Every kind of WAV becomes an MP3 that sounds like FFmpeg's decoding of the WAV, or is refused by name."""
 
 import struct
 from collections import deque
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from records.audio import BrokenAudio, Properties, UnsupportedAudio
+from records.audio.blocks import BlockMaker
 from records.audio.mixing import downmix_matrix
 from records.audio.wav import WavParser
-from records.audio.windows import Windows
 from tests import decoding, wavs
 from tests.decoding import Decoded
-from tests.unit import converting
+from tests.unit import run_converter
 from tests.wavs import FLOAT, UNKNOWN_SIZE, Sound, Wav, ds64, encoded
 
 IMA, MS = "adpcm_ima_wav", "adpcm_ms"
@@ -24,26 +24,27 @@ OTHER_RATES = [
 
 
 def voices(rate: int = 44100, channels: int = 2, seconds: float = 0.5) -> Sound:
-    """Returns a sweep in every channel, each at another place of it, so that no two can be mistaken."""
+    """Returns a sweep that starts elsewhere in every channel, so that no two channels are alike."""
     sweep = wavs.sweep(seconds, rate, 1, highest=12000)[:, 0]
     return np.stack([np.roll(sweep, -len(sweep) * c // channels) for c in range(channels)], axis=1)
 
 
 def convert(wav: bytes) -> tuple[bytes, Properties]:
-    # So many that what LAME leaves out does not hide what the source's side has lost.
-    converter, frames = converting.convert(wav, bitrate_kbps=320)
+    # At 320 kbit/s LAME leaves out so little that losses before it show.
+    converter, frames = run_converter.convert(wav, bitrate_kbps=320)
     return converter.make_head() + frames, converter.properties
 
 
 def pcm_of(wav: bytes) -> Decoded:
-    """Returns what the encoder would be given."""
+    """Returns the PCM that the encoder would get."""
     parser = WavParser()
     audio = b"".join(parser.feed(wav))
     parser.finish()
-    windows = Windows(parser.format, parser.frames, max_duration_seconds=60)
-    pcm = b"".join(w.raw_data for part in (windows.feed(memoryview(audio)), windows.finish()) for w in part)
-    samples = np.frombuffer(pcm, dtype="<i2").reshape(-1, windows.channels) / 32768
-    return Decoded(samples, windows.sample_rate)
+    maker = BlockMaker(parser.format, parser.announced_sample_frames, max_duration_seconds=60)
+    blocks = [*maker.feed(memoryview(audio)), *maker.finish()]
+    pcm = b"".join(block.raw_data for block in blocks)
+    samples = np.frombuffer(pcm, dtype="<i2").reshape(-1, maker.channels) / 32768
+    return Decoded(samples, maker.sample_rate)
 
 
 def assert_right(wav: bytes, source: Decoded) -> None:
@@ -55,7 +56,7 @@ def assert_right(wav: bytes, source: Decoded) -> None:
     assert comparison.lag == 0
     assert comparison.correlation > 0.99
     assert abs(comparison.level_db) < 0.5
-    # To the nearest sample, where the rate is another one.
+    # Resampling rounds to the nearest sample frame.
     assert abs(comparison.seconds) <= 0.501 / decoded.rate
 
 
@@ -63,7 +64,7 @@ LIST = (b"LIST", b"INFOINAM\x05\0\0\0Song\0\0")
 ODD = (b"odd ", b"123")
 AUDIO_BYTES = voices().size * 2
 
-# Each is judged by FFmpeg's own decoding of it.
+# The reference for each is FFmpeg's own decoding of it.
 CONTAINERS = {
     "plain": Wav(),
     "fmt of 14 bytes, 8 bit": Wav(bits=8, fmt_bytes=14),
@@ -103,7 +104,7 @@ SAMPLES = {
 
 
 @pytest.mark.parametrize("wav", [*CONTAINERS.values(), *SAMPLES.values()], ids=[*CONTAINERS, *SAMPLES])
-def test_every_container_and_sample_sounds_as_ffmpeg_decodes_it(wav: Wav) -> None:
+def test_every_container_and_width_sounds_like_ffmpegs_decoding(wav: Wav) -> None:
     data = wav.build(voices(channels=wav.channels))
     assert_right(data, decoding.decode(data, "wav"))
 
@@ -111,9 +112,9 @@ def test_every_container_and_sample_sounds_as_ffmpeg_decodes_it(wav: Wav) -> Non
 @pytest.mark.parametrize(
     "wav",
     [
-        # FFmpeg and PyAV do not read these, or not right: RIFX is taken for little-endian or refused with
-        # more than 16 bytes of fmt, there is no decoder for odd widths over 32 bit and no array of 64 bit,
-        # and 24 bit in 32 is read as Cool Edit's floats.
+        # FFmpeg and PyAV read these wrongly or not at all. They take RIFX for little-endian, or refuse it
+        # with more than 16 bytes of fmt. FFmpeg has no decoder for odd widths over 32 bit, PyAV no array of
+        # 64 bit. FFmpeg reads 24 bit in 32 as Cool Edit's floats.
         *(Wav(magic=b"RIFX", bits=bits) for bits in (8, 12, 16, 24, 32, 40, 64)),
         Wav(magic=b"RIFX", bits=24, extensible=True),
         Wav(magic=b"RIFX", tag=FLOAT, bits=32, fmt_bytes=18),
@@ -131,7 +132,7 @@ def test_every_container_and_sample_sounds_as_ffmpeg_decodes_it(wav: Wav) -> Non
     ],
     ids=repr,
 )
-def test_what_ffmpeg_does_not_read_sounds_as_it_was_written(wav: Wav) -> None:
+def test_a_wav_that_ffmpeg_cannot_read_sounds_as_it_was_written(wav: Wav) -> None:
     sound = voices(channels=wav.channels)
     assert_right(wav.build(sound), Decoded(sound, 44100))
 
@@ -139,7 +140,7 @@ def test_what_ffmpeg_does_not_read_sounds_as_it_was_written(wav: Wav) -> None:
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("codec", ["pcm_alaw", "pcm_mulaw", IMA, MS])
 @pytest.mark.parametrize(("rate", "block_bytes"), [(8000, 256), (44100, 1024), (96000, 4096), (22050, 8192)])
-def test_every_codec_sounds_as_ffmpeg_decodes_it(
+def test_every_codec_sounds_like_ffmpegs_decoding(
     codec: str, channels: int, rate: int, block_bytes: int
 ) -> None:
     data = encoded(voices(rate, channels), codec, rate, block_bytes)
@@ -149,7 +150,7 @@ def test_every_codec_sounds_as_ffmpeg_decodes_it(
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("codec", [IMA, MS])
 @pytest.mark.parametrize("cut_bytes", [0, 1, 57, 300, 1010, 1024, 5 * 1024 + 500])
-def test_adpcm_and_its_short_last_block_decode_to_the_samples_of_ffmpeg(
+def test_adpcm_and_its_short_last_block_decode_to_ffmpegs_samples(
     codec: str, channels: int, cut_bytes: int
 ) -> None:
     data = encoded(voices(channels=channels), codec)
@@ -158,7 +159,7 @@ def test_adpcm_and_its_short_last_block_decode_to_the_samples_of_ffmpeg(
 
 
 @pytest.mark.parametrize("codec", [IMA, MS])
-def test_what_fills_up_the_last_block_of_adpcm_is_left_out_where_the_fact_chunk_says_so(codec: str) -> None:
+def test_the_padding_of_the_last_adpcm_block_is_dropped_where_the_fact_chunk_says_so(codec: str) -> None:
     data = encoded(voices(), codec)
     whole = pcm_of(data).samples
     at = data.index(b"fact") + 8
@@ -185,18 +186,18 @@ def test_ima_adpcm_may_have_more_channels(channels: int) -> None:
     together = pcm_of(wav.header(len(audio)) + audio).samples
     alone = np.stack([pcm_of(data).samples[:, 0] for data in mono], axis=1)
     sound = Wav(bits=16, channels=channels).build(alone)
-    frames = min(len(together), len(alone))
-    assert np.abs(together[:frames] - pcm_of(sound).samples[:frames]).max() <= 1 / 32768
+    sample_frames = min(len(together), len(alone))
+    assert np.abs(together[:sample_frames] - pcm_of(sound).samples[:sample_frames]).max() <= 1 / 32768
 
 
 @pytest.mark.parametrize("rate", [*MP3_RATES, *OTHER_RATES])
-def test_every_sample_rate_sounds_as_ffmpeg_decodes_it(rate: int) -> None:
+def test_every_sample_rate_sounds_like_ffmpegs_decoding(rate: int) -> None:
     data = Wav(rate=rate, channels=1).build(voices(rate, 1))
     assert_right(data, decoding.decode(data, "wav"))
 
 
 @pytest.mark.parametrize("rate", [500, 1000, 1234, 2000])
-def test_a_low_sample_rate_keeps_what_it_has(rate: int) -> None:
+def test_a_low_sample_rate_keeps_its_sound(rate: int) -> None:
     top = 0.35 * rate
     data = Wav(rate=rate, channels=1).build(wavs.sweep(3, rate, 1, highest=top))
     assert_right(data, Decoded(wavs.sweep(3, 8000, 1, highest=top), 8000))
@@ -208,7 +209,7 @@ def test_one_hertz_becomes_eight_thousand() -> None:
 
 
 @pytest.mark.parametrize("mask", [0x007, 0x107, 0x033, 0x037, 0x607, 0x03F, 0x60F, 0x70F, 0x63F, 0x0FF])
-def test_surround_sounds_as_ffmpeg_mixes_it(mask: int) -> None:
+def test_surround_sounds_like_ffmpegs_mix(mask: int) -> None:
     channels = mask.bit_count()
     data = Wav(bits=24, channels=channels, extensible=True, mask=mask).build(voices(channels=channels))
     assert_right(data, decoding.mix(data))
@@ -237,7 +238,7 @@ REFUSED = {
     "test-44100Hz-le-1ch-4bytes-incomplete-chunk.wav": "ends after 13 bytes, inside its chunk header",
     "test-8000Hz-le-3ch-5S-24bit-inconsistent.wav": "block align of 4 bytes, but 3 channels of 24 bit take 9",
 }
-# What FFmpeg does not read has a twin that it does.
+# FFmpeg cannot read these, but it can read a twin of each.
 TWINS = {
     "test-44100Hz-2ch-32bit-float-be.wav": "test-44100Hz-2ch-32bit-float-le.wav",
     "test-44100Hz-be-1ch-4bytes.wav": "test-44100Hz-le-1ch-4bytes.wav",
@@ -270,7 +271,7 @@ def test_the_wavs_of_scipys_own_tests_are_read_to_the_sample(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "words"), REFUSED.items())
-def test_the_broken_wavs_of_scipys_own_tests_are_refused_in_words(name: str, words: str) -> None:
+def test_the_broken_wavs_of_scipys_own_tests_are_refused_with_the_reason(name: str, words: str) -> None:
     with pytest.raises(BrokenAudio, match=words):
         convert(OF_SCIPY[name])
 

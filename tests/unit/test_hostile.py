@@ -1,6 +1,6 @@
-"""Whatever bytes come, a recording is converted or refused in words, in work and memory that are bounded.
+"""Any bytes are converted or refused with a message, in bounded work and memory.
 
-`just fuzz` makes the same checks for as long as one likes, on bytes that it chooses by what they reach.
+`just fuzz` makes the same checks for any length of time, and chooses its bytes by the code that they reach.
 """
 
 import inspect
@@ -28,7 +28,7 @@ def test_every_input_is_converted_or_refused_and_many_get_past_the_format() -> N
     assert sum(not outcome.refusal for outcome in outcomes) >= 0.3 * len(outcomes)
 
 
-def test_the_work_grows_with_the_size_at_most_and_nearly_all_of_the_parser_is_reached() -> None:
+def test_the_work_grows_at_most_with_the_size_and_nearly_all_of_the_parser_is_reached() -> None:
     reached: set[Line] = set()
     for data in arbitrary(3_000):
         wav_bytes = hostile.make_wav(hostile.Choices(data))
@@ -41,7 +41,7 @@ def test_the_work_grows_with_the_size_at_most_and_nearly_all_of_the_parser_is_re
 
 
 def lines_run_for(wav_bytes: bytes) -> list[Line]:
-    """Returns the lines of the audio package that run for this input, each as often as it does."""
+    """Returns the lines of the audio package that run for this input, each as often as it runs."""
     lines: list[Line] = []
 
     def on_line(frame: FrameType, event: str, _: Any) -> Any:
@@ -62,7 +62,7 @@ def lines_run_for(wav_bytes: bytes) -> list[Line]:
 
 
 def lines_of_functions(module: Any) -> Iterator[Line]:
-    """Yields the lines that do something when the module is used, other than imported."""
+    """Yields the lines inside functions, which run when the module is used, not when it is imported."""
     path = inspect.getsourcefile(module)
     assert path
     codes = [compile(inspect.getsource(module), path, "exec")]
@@ -73,7 +73,7 @@ def lines_of_functions(module: Any) -> Iterator[Line]:
             yield from ((path, line) for *_, line in code.co_lines() if line and line != code.co_firstlineno)
 
 
-def test_what_is_held_is_bounded() -> None:
+def test_the_memory_is_bounded() -> None:
     tracemalloc.start()
     try:
         for data in arbitrary(1_000):

@@ -1,4 +1,4 @@
-"""The Info frame: whoever honours it hears exactly what was encoded, and knows its length at once."""
+"""The Info frame: a player that honours it plays exactly what was encoded, and knows its length at once."""
 
 import io
 from itertools import pairwise
@@ -11,18 +11,18 @@ from records.audio import Converter
 from records.audio.mp3 import SAMPLE_RATES, make_frame_header, read_frame_header
 from tests import decoding, mp3_walk, wavs
 from tests.decoding import Decoded
-from tests.unit import converting
+from tests.unit import run_converter
 from tests.wavs import Sound, Wav
 
-# Where MPEG allows it; LAME takes the nearest that it has.
+# LAME takes the nearest bitrate that exists at the sample rate.
 BITRATES_KBPS = [16, 32, 48, 128, 192, 320]
 DECODER_DELAY = 529
 
 
 def convert(sound: Sound, rate: int, bitrate_kbps: int = 128) -> tuple[Converter, bytes]:
-    """The converter when it is done, and the frames without their head."""
+    """Converts a sound. Returns the finished converter, and the MP3 without its head."""
     wav = Wav(channels=sound.shape[1], rate=rate).build(sound)
-    return converting.convert(wav, bitrate_kbps=bitrate_kbps)
+    return run_converter.convert(wav, bitrate_kbps=bitrate_kbps)
 
 
 def crc_16(data: bytes) -> int:
@@ -31,7 +31,7 @@ def crc_16(data: bytes) -> int:
     for byte in data:
         crc ^= byte
         for _ in range(8):
-            crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)
+            crc = (crc >> 1) ^ (0xA001 if crc & 1 else 0)
     return crc
 
 
@@ -42,13 +42,13 @@ def number(data: bytes, start: int, size: int) -> int:
 @pytest.mark.parametrize("bitrate_kbps", BITRATES_KBPS)
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rate", SAMPLE_RATES)
-def test_a_decoder_gives_exactly_the_samples_of_the_source_and_none_before_them(
+def test_a_decoder_returns_exactly_the_samples_of_the_source(
     rate: int, channels: int, bitrate_kbps: int
 ) -> None:
     source = wavs.sweep(0.7, rate, channels, highest=min(2000.0, rate / 4))
-    converter, frames = convert(source, rate, bitrate_kbps)
+    converter, mp3_frames = convert(source, rate, bitrate_kbps)
     for title in (None, "In front"):
-        mp3 = converter.make_head(title) + frames
+        mp3 = converter.make_head(title) + mp3_frames
         assert mp3.startswith(b"ID3") == bool(title)
         decoded = decoding.decode(mp3)
         assert len(decoded.samples) == len(source)
@@ -67,68 +67,70 @@ def test_a_decoder_gives_exactly_the_samples_of_the_source_and_none_before_them(
 @pytest.mark.parametrize("rate", SAMPLE_RATES)
 @pytest.mark.parametrize("samples", [48, 575, 576, 577, 1151, 1152, 1153, 2305, 4096, 4097])
 def test_the_shortest_recordings_have_exactly_their_samples(rate: int, samples: int) -> None:
-    converter, frames = convert(wavs.noise(1, rate)[:samples], rate)
+    converter, mp3_frames = convert(wavs.noise(1, rate)[:samples], rate)
     head = converter.make_head()
-    assert len(decoding.decode(head + frames).samples) == samples
-    assert MPEGInfo(io.BytesIO(head + frames)).length == samples / rate
+    assert len(decoding.decode(head + mp3_frames).samples) == samples
+    assert MPEGInfo(io.BytesIO(head + mp3_frames)).length == samples / rate
 
 
 @pytest.mark.parametrize("rate", SAMPLE_RATES)
 @pytest.mark.parametrize("samples", [1, 2, 47])
-def test_a_few_samples_have_the_right_length_and_at_most_a_frame_is_heard(rate: int, samples: int) -> None:
-    converter, frames = convert(wavs.noise(1, rate)[:samples], rate)
+def test_fewer_than_48_samples_have_the_right_length_and_at_most_529_are_added(
+    rate: int, samples: int
+) -> None:
+    converter, mp3_frames = convert(wavs.noise(1, rate)[:samples], rate)
     head = converter.make_head()
-    assert MPEGInfo(io.BytesIO(head + frames)).length == samples / rate
-    heard = len(decoding.decode(head + frames).samples)
-    # In MPEG-2, FFmpeg forgets what is still to be left out in front where it leaves out all behind as well.
+    assert MPEGInfo(io.BytesIO(head + mp3_frames)).length == samples / rate
+    heard = len(decoding.decode(head + mp3_frames).samples)
+    # In MPEG-2, FFmpeg does not drop the rest of the start where it also drops the end of the same MP3 frame.
     assert heard == samples or (rate < 32000 and heard == samples + DECODER_DELAY)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize(("rate", "bitrate_kbps"), [(44100, 128), (48000, 32), (22050, 16), (8000, 64)])
-def test_the_fields_are_those_of_the_specification(rate: int, channels: int, bitrate_kbps: int) -> None:
+def test_every_field_has_the_value_of_the_specification(rate: int, channels: int, bitrate_kbps: int) -> None:
     source = wavs.noise(1.3, rate, channels)
-    converter, frames = convert(source, rate, bitrate_kbps)
+    converter, mp3_frames = convert(source, rate, bitrate_kbps)
     head = converter.make_head()
-    header, first = read_frame_header(head), read_frame_header(frames)
+    header, first = read_frame_header(head), read_frame_header(mp3_frames)
     assert header.frame_bytes == len(head)
     assert (header.version, header.sample_rate, header.channels) == (first.version, rate, channels)
     tag = 4 + {("1", 1): 17, ("1", 2): 32, ("2", 1): 9, ("2", 2): 17}[header.version[0], channels]
     assert not any(head[4:tag])
     assert head[tag : tag + 4] == b"Info"
     assert number(head, tag + 4, 4) == 0b1111
-    count = len(mp3_walk.walk(frames))
+    count = len(mp3_walk.walk(mp3_frames))
     assert number(head, tag + 8, 4) == count
-    assert number(head, tag + 12, 4) == len(head) + len(frames)
+    assert number(head, tag + 12, 4) == len(head) + len(mp3_frames)
     lame = tag + 120
     assert head[lame : lame + 9] == b"LAME3.100"
     assert head[lame + 9] == 1
     assert head[lame + 20] == first.bitrate_kbps
     delay, padding = divmod(number(head, lame + 21, 3), 1 << 12)
     assert delay == 576
-    assert padding == count * first.samples - 576 - len(source)
-    assert number(head, lame + 28, 4) == len(head) + len(frames)
-    assert number(head, lame + 32, 2) == crc_16(frames)
+    assert padding == count * first.sample_frames - 576 - len(source)
+    assert number(head, lame + 28, 4) == len(head) + len(mp3_frames)
+    assert number(head, lame + 32, 2) == crc_16(mp3_frames)
     assert number(head, lame + 34, 2) == crc_16(head[: lame + 34])
     assert not any(head[lame + 36 :])
 
 
 def test_the_seek_table_leads_to_its_hundredth_of_the_time() -> None:
     source = wavs.silence(60)
-    converter, frames = convert(source, 44100)
+    converter, mp3_frames = convert(source, 44100)
     head = converter.make_head()
     table = head[52:152]
     assert len(table) == 100
     assert table[0] == 0
     assert all(before < after for before, after in pairwise(table))
-    size_bytes = len(head) + len(frames)
+    size_bytes = len(head) + len(mp3_frames)
     places = np.frombuffer(table, dtype=np.uint8) / 256 * size_bytes
     seconds = (places - len(head)) / (128_000 / 8)
-    # An entry is as coarse as a 256th of the file.
+    # An entry has a resolution of a 256th of the file.
     assert np.abs(seconds - np.arange(100) * 0.6).max() <= 60 / 256 + 0.03
 
 
-def test_an_mp3_longer_than_the_fields_can_say_still_gets_its_head() -> None:
+def test_an_mp3_over_the_limit_of_the_size_field_still_gets_its_head() -> None:
     converter, _ = convert(wavs.noise(0.1), 44100)
     converter._stream._size_bytes = 1 << 33
     head = converter.make_head()
@@ -136,13 +138,13 @@ def test_an_mp3_longer_than_the_fields_can_say_still_gets_its_head() -> None:
 
 
 @pytest.mark.parametrize("bitrate_kbps", [32, 64, 320])
-def test_the_frame_is_of_the_lowest_bitrate_that_holds_it(bitrate_kbps: int) -> None:
-    converter, frames = convert(wavs.noise(0.1, 48000), 48000, bitrate_kbps)
+def test_the_info_frame_has_the_lowest_bitrate_that_holds_it(bitrate_kbps: int) -> None:
+    converter, mp3_frames = convert(wavs.noise(0.1, 48000), 48000, bitrate_kbps)
     head = converter.make_head()
-    assert read_frame_header(frames).bitrate_kbps == bitrate_kbps
+    assert read_frame_header(mp3_frames).bitrate_kbps == bitrate_kbps
     assert read_frame_header(head).bitrate_kbps == max(64, bitrate_kbps)
 
 
-def test_what_no_frame_can_hold_is_refused() -> None:
+def test_more_bytes_than_any_mp3_frame_holds_are_refused() -> None:
     with pytest.raises(ValueError, match="frame header"):
         make_frame_header(bytes.fromhex("fffb9064"), 10_000)

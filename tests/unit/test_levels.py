@@ -1,4 +1,4 @@
-"""The meter: levels and waveform as numpy finds them on the whole recording at once."""
+"""The meter finds the levels and the waveform that numpy computes on the whole recording at once."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,11 @@ from tests import wavs
 Samples = NDArray[np.int16]
 
 
-def measure(samples: Samples, window_frames: int = 4096) -> Levels:
-    """Measures int16 samples of shape (frames, channels)."""
+def measure(samples: Samples, block_sample_frames: int = 4096) -> Levels:
+    """Measures int16 samples of shape (sample frames, channels)."""
     meter = Meter(samples.shape[1])
-    for start in range(0, len(samples), window_frames):
-        meter.feed(samples[start : start + window_frames].tobytes())
+    for start in range(0, len(samples), block_sample_frames):
+        meter.feed(samples[start : start + block_sample_frames].tobytes())
     return meter.finish()
 
 
@@ -23,15 +23,15 @@ def as_16_bit(sound: wavs.Sound) -> Samples:
 
 
 def expected_waveform(samples: Samples, samples_per_pixel: int) -> list[int]:
-    """What audiowaveform's WaveformGenerator makes: the channels' average, then its upper byte."""
+    """Returns what audiowaveform's WaveformGenerator makes: the channels' average, then its upper byte."""
     average = np.trunc(samples.astype(np.int64).sum(axis=1) / samples.shape[1])
     upper = np.trunc(average / 256).astype(int)
     pixels = [upper[at : at + samples_per_pixel] for at in range(0, len(upper), samples_per_pixel)]
     return [int(value) for pixel in pixels for value in (pixel.min(), pixel.max())]
 
 
-def noise(frames: int, channels: int) -> Samples:
-    return np.random.default_rng(seed=2).integers(-32768, 32768, (frames, channels), dtype=np.int16)
+def noise(sample_frames: int, channels: int) -> Samples:
+    return np.random.default_rng(seed=2).integers(-32768, 32768, (sample_frames, channels), dtype=np.int16)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -48,21 +48,24 @@ def test_levels_and_waveform_are_those_of_the_whole_recording(kind: str, channel
     assert levels.rms_dbfs == pytest.approx(20 * np.log10(np.sqrt(np.mean(exact**2)) / 32768), abs=0.0051)
     assert levels.waveform.samples_per_pixel == SAMPLES_PER_PIXEL
     assert levels.waveform.values() == expected_waveform(samples, SAMPLES_PER_PIXEL)
-    for window_frames in (1, 777, len(samples)):
-        assert measure(samples, window_frames) == levels
+    for block_sample_frames in (1, 777, len(samples)):
+        assert measure(samples, block_sample_frames) == levels
 
 
-def test_a_level_between_two_hundredths_does_not_depend_on_the_cuts() -> None:
+def test_a_level_between_two_hundredths_does_not_depend_on_the_blocks() -> None:
     random = np.random.default_rng(seed=0)
     samples = (random.integers(-32768, 32768, (131_072, 1), dtype=np.int16) * 0.62).astype(np.int16)
     squares = samples.astype(np.int64) ** 2
-    # Silences what is too much, largest first, until the power is that at which -9.05 and -9.06 meet.
+    # Silence the largest samples until the power lies on the border of -9.05 and -9.06 dB.
     while (excess := squares.sum() - 10**-0.9055 * 32768**2 * len(squares)) > 0:
         index = np.where(squares <= excess, squares, 0).argmax()
         if not squares[index]:
             break
         samples[index] = squares[index] = 0
-    found = {measure(samples, window_frames).rms_dbfs for window_frames in (128, 777, 4096, 32768, 131_072)}
+    found = {
+        measure(samples, block_sample_frames).rms_dbfs
+        for block_sample_frames in (128, 777, 4096, 32768, 131_072)
+    }
     assert len(found) == 1
     assert found < {-9.05, -9.06}
 
@@ -82,7 +85,7 @@ def test_a_square_wave_at_full_scale_has_a_level_of_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame", "peak_dbfs", "rms_dbfs", "waveform"),
+    ("sample_frame", "peak_dbfs", "rms_dbfs", "waveform"),
     [
         ([-32768], 0.0, 0.0, [-128, -128]),
         ([1], -90.31, -90.31, [0, 0]),
@@ -94,22 +97,22 @@ def test_a_square_wave_at_full_scale_has_a_level_of_zero() -> None:
         ([-32768, 0], 0.0, -3.01, [-64, -64]),
     ],
 )
-def test_one_frame_has_its_levels_and_one_pixel(
-    frame: list[int], peak_dbfs: float, rms_dbfs: float, waveform: list[int]
+def test_one_sample_frame_has_its_levels_and_one_pixel(
+    sample_frame: list[int], peak_dbfs: float, rms_dbfs: float, waveform: list[int]
 ) -> None:
-    levels = measure(np.array([frame], dtype=np.int16))
+    levels = measure(np.array([sample_frame], dtype=np.int16))
     assert (levels.peak_dbfs, levels.rms_dbfs) == (peak_dbfs, rms_dbfs)
     assert levels.waveform.values() == waveform
 
 
-@pytest.mark.parametrize("window_frames", [1, 127, 1152, 4096, 65_536, 65_537, 1 << 20])
-def test_it_does_not_matter_how_the_recording_is_cut(window_frames: int) -> None:
+@pytest.mark.parametrize("block_sample_frames", [1, 127, 1152, 4096, 65_536, 65_537, 1 << 20])
+def test_the_result_does_not_depend_on_the_blocks(block_sample_frames: int) -> None:
     samples = noise(200_003, 2)
-    assert measure(samples, window_frames) == measure(samples, 200_003)
+    assert measure(samples, block_sample_frames) == measure(samples, 200_003)
 
 
 @pytest.mark.parametrize(
-    ("frames", "factor"),
+    ("sample_frames", "factor"),
     [
         (SAMPLES_PER_PIXEL * (MAX_PIXELS - 1), 1),
         (SAMPLES_PER_PIXEL * (MAX_PIXELS - 1) + 1, 2),
@@ -120,15 +123,15 @@ def test_it_does_not_matter_how_the_recording_is_cut(window_frames: int) -> None
         (SAMPLES_PER_PIXEL * MAX_PIXELS * 5 + 77, 8),
     ],
 )
-def test_a_long_recording_has_the_finest_waveform_that_fits(frames: int, factor: int) -> None:
-    samples = np.resize(noise(1_000_003, 1) // 2, (frames, 1))
+def test_a_long_recording_has_the_finest_waveform_that_fits(sample_frames: int, factor: int) -> None:
+    samples = np.resize(noise(1_000_003, 1) // 2, (sample_frames, 1))
     waveform = measure(samples, 1 << 18).waveform
     assert waveform.samples_per_pixel == SAMPLES_PER_PIXEL * factor
-    assert waveform.length == -(-frames // waveform.samples_per_pixel) < MAX_PIXELS
+    assert waveform.length == -(-sample_frames // waveform.samples_per_pixel) < MAX_PIXELS
     assert waveform.values() == expected_waveform(samples, waveform.samples_per_pixel)
 
 
-def test_a_pixel_may_be_longer_than_all_that_is_measured_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pixel_may_be_longer_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("records.audio.levels.MAX_PIXELS", 16)
     samples = np.resize(noise(1_000_003, 1), (3_000_001, 1))
     waveform = measure(samples).waveform

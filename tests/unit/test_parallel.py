@@ -1,19 +1,28 @@
-"""One recording on all cores: cut where audio waits, whole and in order at the end, and bounded meanwhile."""
+"""One recording on all cores: cut where audio waits, complete and in order at the end, in bounded memory."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import cache
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from records.audio import parallel
 from records.audio.encoder import Encoder
 from records.audio.parallel import EncoderThreads, ParallelEncoder
 from tests.mp3_walk import assert_valid, walk
-from tests.unit.test_join import DECODER_DELAY, decode, encode, errors, music, power_db, samples_of
+from tests.unit.serial_encoding import (
+    DECODER_DELAY,
+    Samples,
+    Stream,
+    decode,
+    encode_music,
+    errors_of,
+    music,
+    music_error_db,
+    power_db,
+)
 
 STREAM = (44100, 2, 128)
 PIECE_BYTES = 256 * 1024
@@ -26,8 +35,8 @@ async def threads() -> AsyncIterator[EncoderThreads]:
     threads.close()
 
 
-async def encode_fast(encoder: ParallelEncoder, samples: NDArray[np.int16]) -> bytes:
-    """Writes without a pause, as a client nearby does."""
+async def encode_fast(encoder: ParallelEncoder, samples: Samples) -> bytes:
+    """Writes without a pause, like a client nearby."""
     pcm, mp3 = samples.tobytes(), b""
     for place in range(0, len(pcm), PIECE_BYTES):
         await encoder.write(pcm[place : place + PIECE_BYTES])
@@ -36,24 +45,31 @@ async def encode_fast(encoder: ParallelEncoder, samples: NDArray[np.int16]) -> b
     return mp3 + encoder.take()
 
 
+@cache
+def count_mp3_frames(seconds: float, stream: Stream) -> int:
+    """Returns how many MP3 frames the serial MP3 of music has."""
+    return len(walk(encode_music(seconds, stream)))
+
+
 async def until_idle(threads: EncoderThreads) -> None:
-    while threads.working:  # noqa: ASYNC110 (nothing is announced to those outside)
+    while threads.working:  # noqa: ASYNC110 (the threads announce nothing outside the package)
         await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("seconds", [0.01, 1, 5, 10, 60])
 @pytest.mark.parametrize("is_announced", [True, False])
-async def test_a_fast_upload_is_cut_and_sounds_as_if_it_had_been_encoded_in_one(
+async def test_a_fast_upload_is_cut_and_sounds_like_one_encoding(
     threads: EncoderThreads, seconds: float, is_announced: bool
 ) -> None:
-    samples = samples_of(music(seconds, 44100, 2))
+    samples = music(seconds, 44100, 2)
     encoder = ParallelEncoder(threads, *STREAM, len(samples) if is_announced else None)
-    mp3, serial = await encode_fast(encoder, samples), encode(samples, STREAM)
+    mp3, serial = await encode_fast(encoder, samples), encode_music(seconds, STREAM)
     assert (encoder.cuts > 0) == (seconds >= 5)
     assert_valid(walk(mp3))
-    assert len(decode(mp3)) == len(decode(serial))
+    decoded = decode(mp3)
+    assert len(decoded) == len(decode(serial))
     if seconds >= 1:
-        assert power_db(errors(samples, mp3)) - power_db(errors(samples, serial)) <= 0.05
+        assert power_db(errors_of(samples, decoded)) - music_error_db(seconds, STREAM) <= 0.05
     assert threads.waiting_bytes == 0
 
 
@@ -61,11 +77,11 @@ async def test_a_fast_upload_is_cut_and_sounds_as_if_it_had_been_encoded_in_one(
 async def test_a_header_that_lies_about_the_length_does_no_harm(
     threads: EncoderThreads, announced_seconds: int
 ) -> None:
-    samples = samples_of(music(20, 44100, 2))
+    samples = music(20, 44100, 2)
     encoder = ParallelEncoder(threads, *STREAM, announced_seconds * 44100)
     mp3 = await encode_fast(encoder, samples)
     assert_valid(walk(mp3))
-    assert len(decode(mp3)) == len(decode(encode(samples, STREAM)))
+    assert len(decode(mp3)) == len(decode(encode_music(20, STREAM)))
 
 
 @settings(max_examples=60)
@@ -75,11 +91,11 @@ async def test_a_header_that_lies_about_the_length_does_no_harm(
     expected_seconds=st.sampled_from([None, 1, 12, 3600]),
     thread_count=st.integers(1, 5),
 )
-def test_however_the_audio_comes_the_mp3_is_whole_and_sounds_right(
-    data: st.DataObject, stream: tuple[int, int, int], expected_seconds: int | None, thread_count: int
+def test_however_the_audio_arrives_the_mp3_is_complete_and_sounds_right(
+    data: st.DataObject, stream: Stream, expected_seconds: int | None, thread_count: int
 ) -> None:
     sample_rate, channels, _ = stream
-    samples = samples_of(music(12, sample_rate, channels))
+    samples = music(12, sample_rate, channels)
     pieces = data.draw(st.lists(st.tuples(st.integers(1, 200_000), st.integers(0, 50)), max_size=20))
 
     async def encode_pieces() -> tuple[ParallelEncoder, bytes]:
@@ -90,7 +106,7 @@ def test_however_the_audio_comes_the_mp3_is_whole_and_sounds_right(
         for size, pause in [*pieces, (len(samples), 0)]:
             await encoder.write(samples[place : place + size].tobytes())
             place += size
-            # However far the threads come meanwhile.
+            # Let the threads get further, or not.
             for _ in range(pause):
                 await asyncio.sleep(0)
             mp3 += encoder.take()
@@ -100,15 +116,16 @@ def test_however_the_audio_comes_the_mp3_is_whole_and_sounds_right(
         return encoder, mp3
 
     encoder, mp3 = asyncio.run(encode_pieces())
-    assert_valid(walk(mp3))
-    assert encoder.frames == len(walk(mp3)) == len(walk(encode(samples, stream)))
-    assert power_db(errors(samples, mp3)) - power_db(errors(samples, encode(samples, stream))) <= 0.1
+    mp3_frames = walk(mp3)
+    assert_valid(mp3_frames)
+    assert encoder.mp3_frames == len(mp3_frames) == count_mp3_frames(12, stream)
+    assert power_db(errors_of(samples, decode(mp3))) - music_error_db(12, stream) <= 0.1
 
 
 async def test_a_slow_upload_is_never_cut_and_equals_one_encoding_bit_for_bit(
     threads: EncoderThreads,
 ) -> None:
-    samples = samples_of(music(20, 44100, 2))
+    samples = music(20, 44100, 2)
     encoder = ParallelEncoder(threads, *STREAM, len(samples))
     mp3 = b""
     for place in range(0, len(samples), 44100):
@@ -118,41 +135,41 @@ async def test_a_slow_upload_is_never_cut_and_equals_one_encoding_bit_for_bit(
     await encoder.finish()
     mp3 += encoder.take()
     assert encoder.cuts == 0
-    assert mp3 == encode(samples, STREAM)
+    assert mp3 == encode_music(20, STREAM)
 
 
 async def test_one_thread_cuts_nothing() -> None:
     threads = EncoderThreads(1)
-    samples = samples_of(music(20, 44100, 2))
+    samples = music(20, 44100, 2)
     encoder = ParallelEncoder(threads, *STREAM, len(samples))
-    assert await encode_fast(encoder, samples) == encode(samples, STREAM)
+    assert await encode_fast(encoder, samples) == encode_music(20, STREAM)
     assert encoder.cuts == 0
     threads.close()
 
 
 async def test_many_threads_work_on_one_recording() -> None:
     threads = EncoderThreads(8)
-    samples = samples_of(music(40, 44100, 2))
+    samples = music(40, 44100, 2)
     encoder = ParallelEncoder(threads, *STREAM, len(samples))
     mp3 = await encode_fast(encoder, samples)
     assert encoder.cuts >= 7
     assert_valid(walk(mp3))
-    assert len(decode(mp3)) == len(decode(encode(samples, STREAM)))
+    assert len(decode(mp3)) == len(decode(encode_music(40, STREAM)))
     threads.close()
 
 
-async def test_where_no_frame_ever_fits_the_recording_is_encoded_serially(
+async def test_where_no_mp3_frame_ever_fits_the_recording_is_encoded_serially(
     threads: EncoderThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parallel, "join", lambda *_: None)
-    samples = samples_of(music(40, 44100, 2))
+    samples = music(40, 44100, 2)
     encoder = ParallelEncoder(threads, *STREAM, len(samples))
-    assert await encode_fast(encoder, samples) == encode(samples, STREAM)
+    assert await encode_fast(encoder, samples) == encode_music(40, STREAM)
     assert encoder.cuts > 1
 
 
-async def test_a_writer_waits_while_too_much_audio_waits(threads: EncoderThreads) -> None:
-    samples = samples_of(music(120, 44100, 2))
+async def test_write_waits_while_too_much_audio_waits(threads: EncoderThreads) -> None:
+    samples = music(120, 44100, 2)
     encoder = ParallelEncoder(threads, *STREAM, None)
     pcm, most = samples.tobytes(), 0
     for place in range(0, len(pcm), PIECE_BYTES):
@@ -165,8 +182,8 @@ async def test_a_writer_waits_while_too_much_audio_waits(threads: EncoderThreads
     )
 
 
-async def test_recordings_at_once_are_all_whole_and_share_one_budget(threads: EncoderThreads) -> None:
-    samples = samples_of(music(20, 44100, 2))
+async def test_simultaneous_recordings_are_complete_and_share_one_budget(threads: EncoderThreads) -> None:
+    samples = music(20, 44100, 2)
     most = 0
 
     async def watch() -> None:
@@ -179,14 +196,14 @@ async def test_recordings_at_once_are_all_whole_and_share_one_budget(threads: En
     encoders = [ParallelEncoder(threads, *STREAM, len(samples)) for _ in range(10)]
     mp3s = await asyncio.gather(*(encode_fast(encoder, samples) for encoder in encoders))
     watcher.cancel()
-    assert {len(decode(mp3)) for mp3 in mp3s} == {len(decode(encode(samples, STREAM)))}
+    assert {len(decode(mp3)) for mp3 in mp3s} == {len(decode(encode_music(20, STREAM)))}
     assert most <= threads.budget_bytes + 10 * (parallel.WAITING_BYTES_ALONE + PIECE_BYTES)
 
 
-async def test_others_leave_a_recording_one_thread_at_least(threads: EncoderThreads) -> None:
+async def test_a_recording_always_has_at_least_one_thread(threads: EncoderThreads) -> None:
     encoders = [ParallelEncoder(threads, *STREAM, None) for _ in range(3)]
     assert [threads.share_of(encoder) for encoder in encoders] == [2, 2, 2]
-    pcm = samples_of(music(1, 44100, 2)).tobytes()
+    pcm = music(1, 44100, 2).tobytes()
     for encoder in encoders:
         await encoder.write(pcm)
     assert threads.working == set(encoders)
@@ -195,9 +212,9 @@ async def test_others_leave_a_recording_one_thread_at_least(threads: EncoderThre
     assert [threads.share_of(encoder) for encoder in encoders] == [2, 2, 2]
 
 
-async def test_a_recording_that_is_closed_leaves_its_threads_and_its_memory(threads: EncoderThreads) -> None:
+async def test_a_closed_recording_lets_go_of_its_threads_and_its_memory(threads: EncoderThreads) -> None:
     encoder = ParallelEncoder(threads, *STREAM, None)
-    pcm = samples_of(music(20, 44100, 2)).tobytes()
+    pcm = music(20, 44100, 2).tobytes()
     await encoder.write(pcm)
     assert threads.waiting_bytes == len(pcm)
     encoder.close()
@@ -206,10 +223,10 @@ async def test_a_recording_that_is_closed_leaves_its_threads_and_its_memory(thre
     assert encoder.take() == b""
 
 
-async def test_an_encoder_that_fails_fails_its_recording_alone(
+async def test_a_failing_encoder_ends_only_its_own_recording(
     threads: EncoderThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples = samples_of(music(20, 44100, 2))
+    samples = music(20, 44100, 2)
     good, bad = (ParallelEncoder(threads, *STREAM, len(samples)) for _ in range(2))
 
     def fail(*_: object) -> bytes:
@@ -220,5 +237,5 @@ async def test_an_encoder_that_fails_fails_its_recording_alone(
         with pytest.raises(MemoryError, match="no room"):
             await encode_fast(bad, samples)
     bad.close()
-    assert len(decode(await encode_fast(good, samples))) == len(decode(encode(samples, STREAM)))
+    assert len(decode(await encode_fast(good, samples))) == len(decode(encode_music(20, STREAM)))
     assert threads.waiting_bytes == 0

@@ -1,4 +1,4 @@
-"""What a WAV says about itself arrives as ID3v2.4, and nothing that it says breaks anything."""
+"""What a WAV says about itself becomes an ID3v2.4 tag, and nothing that it says breaks anything."""
 
 import io
 
@@ -13,7 +13,7 @@ Chunks = list[tuple[bytes, bytes]]
 
 
 def info(*entries: tuple[bytes, bytes], order: str = "little") -> tuple[bytes, bytes]:
-    """A LIST chunk of the type INFO."""
+    """Returns a LIST chunk of the type INFO."""
     body = b"INFO"
     for name, value in entries:
         size = len(value).to_bytes(4, "big" if order == "big" else "little")
@@ -22,26 +22,26 @@ def info(*entries: tuple[bytes, bytes], order: str = "little") -> tuple[bytes, b
 
 
 def bext(description: bytes = b"", originator: bytes = b"", date: bytes = b"") -> tuple[bytes, bytes]:
-    """A bext chunk of EBU Tech 3285, version 0."""
+    """Returns a bext chunk of EBU Tech 3285, version 0."""
     fields = (description, 256), (originator, 32), (b"", 32), (date, 10), (b"12:34:56", 8), (b"", 264)
     return b"bext", b"".join(value.ljust(size, b"\0") for value, size in fields)
 
 
 def read(chunks: Chunks, title: str | None = None) -> dict[str, str]:
-    """The texts of the tag by name."""
+    """Returns the texts of the tag by name."""
     tag = make_id3(chunks, title)
     if not tag:
         return {}
     read = id3.ID3(io.BytesIO(tag))
     assert read.version == (2, 4, 0)
     assert len(tag) <= MAX_TAG_BYTES
-    # mutagen's own count of the tag: what follows it is not part of it.
+    # mutagen counts only the tag, so nothing may follow it.
     assert read.size == len(tag)
     assert not read.unknown_frames
     return {name: str(frame.text[0]) for name, frame in read.items()}
 
 
-def test_every_entry_that_has_a_frame_arrives() -> None:
+def test_every_entry_with_an_id3_frame_arrives() -> None:
     chunks: Chunks = [
         info(
             *((b"INAM", b"A walk\0"), (b"IART", b"Ann\0"), (b"IPRD", b"Walks\0"), (b"IGNR", b"Folk\0")),
@@ -61,7 +61,7 @@ def test_every_entry_that_has_a_frame_arrives() -> None:
     }
 
 
-def test_bext_fills_what_info_leaves_open() -> None:
+def test_bext_fills_in_what_info_does_not_say() -> None:
     recorder = bext(b"Scene 1, take 2", b"Recorder", b"2023-01-02")
     assert read([recorder]) == {"COMM::XXX": "Scene 1, take 2", "TPE1": "Recorder", "TDRC": "2023-01-02"}
     own = info((b"IART", b"Ann"), (b"ICRD", b"2024"), (b"ICMT", b"In the rain"))
@@ -91,7 +91,7 @@ def test_the_title_of_the_request_wins() -> None:
         [(b"LIST", b"INFO"), (b"LIST", b"INFOINAM"), (b"LIST", b"INFOINAM\xff")],
     ],
 )
-def test_where_nothing_is_said_there_is_no_tag(chunks: Chunks) -> None:
+def test_chunks_that_say_nothing_make_no_tag(chunks: Chunks) -> None:
     assert make_id3(chunks, None) == b""
     assert make_id3(chunks, "") == b""
 
@@ -129,7 +129,7 @@ def test_texts_of_every_encoding_are_read_and_cleaned(raw: bytes, text: str) -> 
         ("٢٠٢٤".encode(), None),
     ],
 )
-def test_a_date_is_a_year_with_month_and_day_or_is_left_out(raw: bytes, date: str | None) -> None:
+def test_a_date_has_a_year_and_perhaps_month_and_day_or_is_left_out(raw: bytes, date: str | None) -> None:
     expected = {"TDRC": date} if date else {}
     assert read([info((b"ICRD", raw))]) == expected
     assert read([bext(date=raw[:10])]) == expected
@@ -140,7 +140,7 @@ def test_a_track_that_is_no_number_is_left_out(raw: bytes) -> None:
     assert read([info((b"ITRK", raw), (b"IPRT", b"7"))]) == {"TRCK": "7"}
 
 
-def test_the_first_of_two_counts_if_it_says_anything() -> None:
+def test_the_first_entry_that_says_something_counts() -> None:
     assert read([info((b"INAM", b""), (b"INAM", b"one")), info((b"INAM", b"two"))]) == {"TIT2": "one"}
 
 
@@ -155,7 +155,7 @@ def test_texts_and_tag_have_a_bounded_length() -> None:
     names = b"INAM", b"IART", b"IPRD", b"IGNR", b"ICMT", b"ICOP"
     texts = read([info(*((name, long.encode()) for name in names), (b"ITRK", b"1"))], long)
     assert texts["TIT2"] == "\U0001f3b5" * MAX_CHARACTERS
-    # What is small still fits behind what was left out.
+    # A small text still fits after larger ones were left out.
     assert texts["TRCK"] == "1"
     assert 4 <= len(texts) < len(names) + 1
 
@@ -174,9 +174,7 @@ def test_a_chunk_of_many_entries_is_read_in_bounded_time() -> None:
     ),
     title=st.none() | st.text(max_size=200),
 )
-def test_whatever_the_chunks_hold_comes_a_tag_that_can_be_read_or_none(
-    chunks: Chunks, title: str | None
-) -> None:
+def test_any_chunks_make_a_readable_tag_or_none(chunks: Chunks, title: str | None) -> None:
     if title:
         title = title.encode(errors="ignore").decode()
     for text in read(chunks, title).values():

@@ -1,4 +1,4 @@
-"""The WAV parser: every layout that real writers leave behind, and a clear refusal of the rest."""
+"""The WAV parser reads every layout that real writers leave behind, and refuses the rest with the reason."""
 
 import struct
 import tracemalloc
@@ -34,7 +34,7 @@ def parse(*pieces: bytes) -> bytes:
 
 
 def outcome(*pieces: bytes) -> bytes | tuple[type[Exception], str]:
-    """Returns the audio, or the refusal and its words; any other exception escapes."""
+    """Returns the audio, or the type and the message of the refusal. Any other exception escapes."""
     try:
         return parse(*pieces)
     except (BrokenAudio, UnsupportedAudio) as refusal:
@@ -85,10 +85,10 @@ def test_the_format_says_what_the_fmt_chunk_says() -> None:
         assert parser.format.channels == 6
         assert parser.format.sample_rate == 48000
         assert parser.format.sample_bytes == 3
-        assert parser.format.block_bytes == 18
+        assert parser.format.block_align_bytes == 18
         assert parser.format.channel_mask == 0x3F
         assert parser.format.is_big_endian == (magic == b"RIFX")
-        assert parser.frames == 10
+        assert parser.announced_sample_frames == 10
 
 
 def test_a_big_endian_wav_has_its_numbers_reversed_everywhere() -> None:
@@ -113,7 +113,7 @@ def test_a_big_endian_wav_has_its_numbers_reversed_everywhere() -> None:
         (Wav(magic=b"RF64", before_fmt=(ds64(1 << 40),), data_size=UNKNOWN_SIZE), 0, True),
     ],
 )
-def test_audio_that_ends_early_is_complete_as_far_as_it_goes_and_known_for_it(
+def test_audio_that_ends_early_is_complete_as_far_as_it_goes_and_reported_as_truncated(
     wav: Wav, cut_bytes: int, truncated: bool
 ) -> None:
     data = wav.build(SOUND)
@@ -133,7 +133,7 @@ def test_a_file_that_lacks_only_what_follows_its_audio_is_not_truncated() -> Non
     assert parser.metadata == []
 
 
-def test_metadata_is_handed_out_from_before_and_after_the_audio_and_larger_ones_are_left_out() -> None:
+def test_metadata_is_kept_from_before_and_after_the_audio_except_large_chunks() -> None:
     largest = (b"bext", b"x" * MAX_METADATA_CHUNK_BYTES)
     too_large = (b"bext", b"x" * (MAX_METADATA_CHUNK_BYTES + 1))
     wav = Wav(
@@ -153,19 +153,19 @@ def test_metadata_is_handed_out_from_before_and_after_the_audio_and_larger_ones_
 
 
 @pytest.mark.parametrize(
-    ("fact_frames", "frames"),
+    ("fact_sample_frames", "sample_frames"),
     [(2000, 2000), (1018, 1018), (2034, 2034), (0, 2034), (1017, 2034), (5000, 2034)],
 )
-def test_the_fact_chunk_shortens_the_last_block_of_adpcm_and_nothing_else(
-    fact_frames: int, frames: int
+def test_the_fact_chunk_shortens_the_last_adpcm_block_and_nothing_else(
+    fact_sample_frames: int, sample_frames: int
 ) -> None:
-    # Two blocks of 1017 frames.
+    # Two ADPCM blocks of 1017 sample frames.
     data = encoded(sine(seconds=2034 / 44100), "adpcm_ima_wav")
     at = data.index(b"fact") + 8
     parser = WavParser()
-    audio = b"".join(parser.feed(data[:at] + struct.pack("<I", fact_frames) + data[at + 4 :]))
+    audio = b"".join(parser.feed(data[:at] + struct.pack("<I", fact_sample_frames) + data[at + 4 :]))
     assert len(audio) == 2048
-    assert parser.frames == frames
+    assert parser.announced_sample_frames == sample_frames
 
 
 def test_audio_of_unknown_size_goes_on_past_four_gib() -> None:
@@ -195,7 +195,7 @@ def test_an_empty_data_chunk_of_a_finished_file_does_not_swallow_what_follows() 
     ],
 )
 @pytest.mark.parametrize("extensible", [False, True])
-def test_another_codec_is_refused_by_tag_and_name_with_a_way_out(
+def test_another_codec_is_refused_by_tag_and_name_with_the_command_that_converts_it(
     tag: int, words: str, extensible: bool
 ) -> None:
     with pytest.raises(UnsupportedAudio) as refusal:
@@ -236,7 +236,7 @@ def test_an_unknown_sub_format_is_refused_by_its_guid(subtype: str, words: str) 
         (b"hello", "This is not a WAV: it starts with 'hello'"),
     ],
 )
-def test_a_file_that_is_no_wav_is_refused_by_what_it_looks_like(start: bytes, words: str) -> None:
+def test_a_file_that_is_no_wav_is_refused_by_the_format_it_looks_like(start: bytes, words: str) -> None:
     with pytest.raises(UnsupportedAudio) as refusal:
         parse(start)
     assert words in str(refusal.value)
@@ -254,10 +254,13 @@ def test_a_file_that_is_no_wav_is_refused_by_what_it_looks_like(start: bytes, wo
         (Wav(rate=0xFFFFFFFF, channels=32), "4294967295 Hz; 1 to 768000 Hz"),
         (Wav(tag=IMA, bits=3, block_align=1024), "IMA ADPCM of 3 bit; 4 bit are"),
         (Wav(tag=IMA, bits=4, block_align=8193), "in blocks of 8193 bytes; at most 8192"),
-        (Wav(tag=MS, bits=4, channels=3, block_align=1024), "Microsoft ADPCM of 3 channels; it has 1 or 2"),
+        (
+            Wav(tag=MS, bits=4, channels=3, block_align=1024),
+            "Microsoft ADPCM of 3 channels; 1 to 2 are supported",
+        ),
     ],
 )
-def test_what_lies_beyond_the_limits_is_refused_with_value_limit_and_way_out(wav: Wav, words: str) -> None:
+def test_a_value_beyond_its_limit_is_refused_with_value_limit_and_command(wav: Wav, words: str) -> None:
     with pytest.raises(UnsupportedAudio) as refusal:
         parse(wav.header(400))
     assert words in str(refusal.value)
@@ -265,6 +268,12 @@ def test_what_lies_beyond_the_limits_is_refused_with_value_limit_and_way_out(wav
 
 
 WHOLE = Wav().build(SOUND)
+WHAT_TO_DO = (
+    "Send a WAV.",
+    "Send the whole WAV.",
+    "Write the WAV again with the program that made it.",
+    "Copy its audio with: ffmpeg -i in.wav -map_metadata -1 -c copy out.wav",
+)
 
 
 @pytest.mark.parametrize(
@@ -300,10 +309,11 @@ WHOLE = Wav().build(SOUND)
         (Wav(extensible=True, valid_bits=17).header(4), "17 valid bits in samples of 16"),
     ],
 )
-def test_a_broken_wav_is_refused_with_what_is_wrong(data: bytes, words: str) -> None:
+def test_a_broken_wav_is_refused_with_the_reason_and_what_to_do(data: bytes, words: str) -> None:
     with pytest.raises(BrokenAudio) as refusal:
         parse(data)
     assert words in str(refusal.value)
+    assert str(refusal.value).endswith(WHAT_TO_DO)
 
 
 def test_endless_chunks_before_the_audio_are_refused() -> None:
@@ -311,7 +321,7 @@ def test_endless_chunks_before_the_audio_are_refused() -> None:
         parse(WHOLE[:36], chunk(b"a   ", b"") * MAX_CHUNKS)
 
 
-def test_of_ten_million_chunks_after_the_audio_a_few_thousand_are_looked_at() -> None:
+def test_of_ten_million_chunks_after_the_audio_only_a_few_thousand_are_read() -> None:
     parser = WavParser()
     piece = chunk(b"LIST", b"ab") * 10_000
     assert b"".join(parser.feed(WHOLE)) == AUDIO
@@ -338,7 +348,7 @@ def test_many_bytes_before_the_audio_are_skipped_without_being_held() -> None:
 
 @given(data=st.binary(max_size=200), cuts=st.lists(st.integers(0, 200), max_size=5))
 @example(data=b"RIFF", cuts=[1])
-def test_arbitrary_bytes_are_refused_with_the_same_words_however_they_are_cut(
+def test_arbitrary_bytes_are_refused_with_the_same_message_however_they_are_cut(
     data: bytes, cuts: list[int]
 ) -> None:
     whole = outcome(data)

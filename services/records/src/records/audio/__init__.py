@@ -1,4 +1,4 @@
-"""A WAV in, an MP3 out, in bounded memory; knows neither HTTP nor SQL nor storage."""
+"""Converts a WAV into an MP3 in bounded memory. Knows neither HTTP nor SQL nor storage."""
 
 from .converter import Converter, Properties
 from .errors import BrokenAudio, TooLong, UnsupportedAudio

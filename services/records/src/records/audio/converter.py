@@ -1,49 +1,50 @@
-"""A WAV in, an MP3 out, while it arrives: parser, windows of PCM, meter, encoders, and at last the head."""
+"""Converts a WAV into an MP3 while it arrives: parser, PCM blocks, meter, encoders, and at last the head."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .blocks import BlockMaker
 from .errors import BrokenAudio
 from .info import Stream
 from .levels import Meter, Waveform
 from .parallel import EncoderThreads, ParallelEncoder
 from .tags import make_id3
 from .wav import WavParser
-from .windows import Windows
 
 if TYPE_CHECKING:
     from pydub import AudioSegment
 
 DEFAULT_MAX_DURATION_SECONDS = 24 * 60 * 60
 
-# A byte of WAV can be a second of MP3 (at 1 Hz), so what a large piece gives comes in blocks too.
+# At 1 Hz a byte of WAV becomes a second of MP3. So even the PCM of one piece is measured and encoded in
+# blocks of about this size.
 _BLOCK_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Properties:
-    """What a finished MP3 is; sample rate, channels and bitrate are those of its first frame, as it is."""
+    """The properties of a finished MP3. Sample rate, channels and bitrate come from its first MP3 frame."""
 
     duration_seconds: float
-    """Sample frames of the source by its sample rate: without the encoder's delay and padding."""
+    """Sample frames of the source divided by its sample rate: without the encoder's delay and padding."""
     sample_rate: int
     channels: int
     bitrate_kbps: int
     peak_dbfs: float | None
-    """The loudest sample of what was encoded, below full scale; None where all is digital silence."""
+    """The loudest sample that was encoded, in dB below full scale; None for digital silence."""
     rms_dbfs: float | None
-    """The mean level of what was encoded, below a full-scale square wave; None as above."""
+    """The mean level of what was encoded, in dB below a full-scale square wave; None for digital silence."""
     truncated: bool
-    """The WAV ended before the audio that its header announces; the MP3 is complete as far as that goes."""
+    """Whether the WAV ended before the announced audio did. The MP3 has all the audio that arrived."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Pipeline:
-    """What stands behind the parser, once the format is known."""
+    """The stages behind the parser, which need the format."""
 
-    windows: Windows
+    block_maker: BlockMaker
     meter: Meter
     encoder: ParallelEncoder
 
@@ -51,8 +52,8 @@ class _Pipeline:
 class Converter:
     """Turns a WAV that arrives in pieces into MP3 bytes.
 
-    Memory is bounded whatever the input: besides a piece, the PCM that may wait for an encoder. To be used in
-    one event loop, one call at a time; what takes long is done in threads. An exception ends it.
+    Its memory is bounded for any input: it holds a piece, and the PCM that may wait for an encoder. To be
+    used in one event loop, one call at a time; threads do the work that takes long. An exception ends it.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Converter:
         *,
         max_duration_seconds: int = DEFAULT_MAX_DURATION_SECONDS,
     ) -> None:
-        """Asks for a bitrate of 8 to 320 kbit/s; LAME takes the nearest that the sample rate has."""
+        """Asks for 8 to 320 kbit/s. LAME takes the nearest bitrate that exists at the sample rate."""
         self._threads = threads
         self._bitrate_kbps = bitrate_kbps
         self._max_duration_seconds = max_duration_seconds
@@ -74,14 +75,14 @@ class Converter:
 
     @property
     def properties(self) -> Properties:
-        """What the MP3 is, once `finish` has ended; a RuntimeError before."""
+        """The properties of the MP3, once `finish` has ended; raises RuntimeError before."""
         if self._properties is None:
             raise RuntimeError("the MP3 is not finished")
         return self._properties
 
     @property
     def waveform(self) -> Waveform:
-        """The peaks of what was encoded, once `finish` has ended; a RuntimeError before."""
+        """The waveform of what was encoded, once `finish` has ended; raises RuntimeError before."""
         if self._waveform is None:
             raise RuntimeError("the MP3 is not finished")
         return self._waveform
@@ -89,30 +90,33 @@ class Converter:
     async def feed(self, data: bytes) -> AsyncIterator[bytes]:
         """Takes the next piece of the WAV, of any size, and yields the MP3 bytes that are ready, often none.
 
-        Raises UnsupportedAudio, BrokenAudio or TooLong as soon as the bytes that show it are there.
+        Raises UnsupportedAudio, BrokenAudio or TooLong as soon as the reason has arrived.
         """
         async for mp3 in self._encode(self._read(data)):
             yield mp3
 
     async def finish(self) -> AsyncIterator[bytes]:
-        """Says that the WAV has ended and yields the rest of the MP3, to which the head is still missing.
+        """Says that the WAV has ended, and yields the rest of the MP3, which still lacks its head.
 
-        Afterwards `properties` and `waveform` hold, and `make_head` can be called.
-        Raises BrokenAudio when there was no audio, and UnsupportedAudio for a few bytes that are no WAV.
+        Afterwards `properties` and `waveform` are known, and `make_head` can be called.
+        Raises BrokenAudio where the WAV held no audio, and UnsupportedAudio where a few bytes are no WAV.
         """
         self._parser.finish()
-        windows = self._open().windows
-        async for mp3 in self._encode(windows.finish()):
+        block_maker = self._open().block_maker
+        async for mp3 in self._encode(block_maker.finish()):
             yield mp3
-        if windows.frames == 0:
-            raise BrokenAudio("The WAV holds no audio: its data chunk has not one whole sample frame.")
+        if block_maker.source_sample_frames == 0:
+            raise BrokenAudio(
+                "The WAV holds no audio: its data chunk has no whole sample frame; "
+                "at least one is needed. Send the whole WAV."
+            )
         await self._open().encoder.finish()
         yield self._take()
         levels = self._open().meter.finish()
         header = self._stream.header
         self._waveform = levels.waveform
         self._properties = Properties(
-            duration_seconds=windows.frames / self._parser.format.sample_rate,
+            duration_seconds=block_maker.source_sample_frames / self._parser.format.sample_rate,
             sample_rate=header.sample_rate,
             channels=header.channels,
             bitrate_kbps=header.bitrate_kbps,
@@ -122,64 +126,67 @@ class Converter:
         )
 
     def make_head(self, title: str | None = None) -> bytes:
-        """Returns what belongs in front of all that `feed` and `finish` have yielded: the tags, if there are
-        any, and the Info frame, by which players know the length and leave out what the codec adds.
+        """Returns the bytes that belong in front of all that `feed` and `finish` have yielded.
 
-        `title` wins over that of the WAV.
+        They are the ID3 tag, if there is anything to say, and the Info frame. It tells players the length,
+        and what the codec has added to the sound. `title` replaces the WAV's own title.
         """
         encoder = self._open().encoder
         return make_id3(self._parser.metadata, title) + self._stream.make_info_frame(
-            encoder.samples, encoder.frames
+            encoder.sample_frames, encoder.mp3_frames
         )
 
     def close(self) -> None:
-        """Lets its threads and its memory go, at the end or before."""
+        """Lets go of its threads and its memory, at the end or before."""
         if self._pipeline:
             self._pipeline.encoder.close()
 
     def _read(self, data: bytes) -> "Iterator[AudioSegment]":
         for audio in self._parser.feed(data):
-            yield from self._open().windows.feed(audio)
+            yield from self._open().block_maker.feed(audio)
 
     def _open(self) -> _Pipeline:
         if self._pipeline is None:
-            announced = self._parser.frames
-            windows = Windows(self._parser.format, announced, self._max_duration_seconds)
-            expected = announced and announced * windows.sample_rate // self._parser.format.sample_rate
+            source, announced = self._parser.format, self._parser.announced_sample_frames
+            block_maker = BlockMaker(source, announced, self._max_duration_seconds)
+            expected = announced and announced * block_maker.sample_rate // source.sample_rate
             encoder = ParallelEncoder(
-                self._threads, windows.sample_rate, windows.channels, self._bitrate_kbps, expected
+                self._threads, block_maker.sample_rate, block_maker.channels, self._bitrate_kbps, expected
             )
-            self._pipeline = _Pipeline(windows, Meter(windows.channels), encoder)
+            self._pipeline = _Pipeline(block_maker, Meter(block_maker.channels), encoder)
         return self._pipeline
 
-    async def _encode(self, windows: "Iterator[AudioSegment]") -> AsyncIterator[bytes]:
-        """Measures and encodes windows; every window of the recording comes by here, in order."""
-        while pcm := await self._next_block(windows):
+    async def _encode(self, blocks: "Iterator[AudioSegment]") -> AsyncIterator[bytes]:
+        """Measures and encodes all blocks. Every block of the recording passes through here, in order."""
+        while pcm := await self._next_block(blocks):
             await self._open().encoder.write(pcm)
             if mp3 := self._take():
                 yield mp3
             if len(pcm) < _BLOCK_BYTES:
                 return
 
-    async def _next_block(self, windows: "Iterator[AudioSegment]") -> bytes:
-        # To hand over what needs no decoding would take longer than to do it.
-        if self._pipeline and self._pipeline.windows.is_plain:
-            return self._measure(windows)
-        return await asyncio.to_thread(self._measure, windows)
+    async def _next_block(self, blocks: "Iterator[AudioSegment]") -> bytes:
+        # Plain audio needs no decoding; handing it to a thread would take longer than measuring it here.
+        if self._pipeline and self._pipeline.block_maker.is_plain:
+            return self._measure(blocks)
+        return await asyncio.to_thread(self._measure, blocks)
 
-    def _measure(self, windows: "Iterator[AudioSegment]") -> bytes:
-        """Returns the next windows as one block, measured; only the last one is short."""
-        pieces: list[bytes] = []
-        size = 0
-        for window in windows:
-            pieces.append(window.raw_data)
-            size += len(window.raw_data)
-            if size >= _BLOCK_BYTES:
+    def _measure(self, blocks: "Iterator[AudioSegment]") -> bytes:
+        """Measures the next blocks as one, and returns it.
+
+        It has at least _BLOCK_BYTES, except for the last one.
+        """
+        taken: list[bytes] = []
+        size_bytes = 0
+        for block in blocks:
+            taken.append(block.raw_data)
+            size_bytes += len(block.raw_data)
+            if size_bytes >= _BLOCK_BYTES:
                 break
-        block = b"".join(pieces)
-        if block:
-            self._open().meter.feed(block)
-        return block
+        pcm = b"".join(taken)
+        if pcm:
+            self._open().meter.feed(pcm)
+        return pcm
 
     def _take(self) -> bytes:
         mp3 = self._open().encoder.take()

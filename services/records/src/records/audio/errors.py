@@ -1,13 +1,20 @@
-"""Why a recording is refused, in words for the person who sent it."""
+"""Why a recording is refused.
+
+A message is the `detail` of a problem: it says what is wrong (with the value), what is allowed and what to
+do.
+"""
+
+WRITE_AGAIN = "Write the WAV again with the program that made it."
+"""What to do about a WAV whose header is wrong."""
 
 
-class UnsupportedAudio(Exception):  # noqa: N818 - a fact, as all problems of this project are named
-    """The bytes are no WAV, or of a kind that is not converted; the message names it and the way out."""
+class UnsupportedAudio(Exception):  # noqa: N818 - the project names its problems for facts, without Error
+    """The bytes are no WAV, or a WAV of a kind that is not converted."""
 
 
 class BrokenAudio(Exception):  # noqa: N818
-    """The bytes are a WAV that contradicts itself or holds no audio; the message names what is wrong."""
+    """The bytes are a WAV that contradicts itself, ends too early or holds no audio."""
 
 
 class TooLong(Exception):  # noqa: N818
-    """The recording lasts longer than is converted; the message names the limit and the way out."""
+    """The recording lasts longer than the limit."""

@@ -1,6 +1,6 @@
-"""The fmt chunk of a WAV: codec, channels, rate and layout of the samples.
+"""Reads the fmt chunk of a WAV: codec, channels, sample rate and layout of the samples.
 
-After the "Multimedia Programming Interface and Data Specifications 1.0" (IBM and Microsoft, 1991),
+Sources: "Multimedia Programming Interface and Data Specifications 1.0" (IBM and Microsoft, 1991);
 Microsoft's "New Multimedia Data Types and Data Techniques" (1994, ADPCM) and "Multiple channel audio data and
 WAVE files" (WAVEFORMATEXTENSIBLE).
 """
@@ -9,12 +9,13 @@ import struct
 from dataclasses import dataclass
 from enum import Enum
 
-from .errors import BrokenAudio, UnsupportedAudio
+from .errors import WRITE_AGAIN, BrokenAudio, UnsupportedAudio
 
 MIN_FMT_BYTES = 14
 MAX_CHANNELS = 32
-HIGHEST_SAMPLE_RATE = 768_000
-# Writers use 256 to 4096 bytes. Samples of a block depend on each other, so larger ones are slow to decode.
+MAX_SAMPLE_RATE = 768_000
+# Writers use 256 to 4096 bytes. The samples of an ADPCM block depend on each other, so large ones decode
+# slowly.
 MAX_ADPCM_BLOCK_BYTES = 8 * 1024
 
 _FMT_PCM_BYTES = 16
@@ -25,16 +26,16 @@ _MAX_INTEGER_BYTES = 8
 _FLOAT_BYTES = (4, 8)
 _ADPCM_BITS = 4
 
-# A sub-format is a GUID whose first bytes are the codec's tag; these are the families that carry one.
+# A sub-format is a GUID. In two families its first two bytes are the codec's tag, and the rest is:
 _MEDIA_SUBTYPE = bytes.fromhex("000000001000800000aa00389b71")
 _AMBISONIC_SUBTYPE = bytes.fromhex("00002107d3118644c8c1ca000000")
 
 _SUPPORTED = "integer PCM, IEEE float, A-law, µ-law, IMA ADPCM and Microsoft ADPCM are supported"
-_WAY_OUT = "Convert it with: ffmpeg -i in.wav -c:a pcm_s16le out.wav"
+_CONVERT = "Convert it with: ffmpeg -i in.wav -c:a pcm_s16le out.wav"
 
 
 class Codec(Enum):
-    """How samples are written, by the tag of the fmt chunk."""
+    """The codecs that are converted, by their tag in the fmt chunk."""
 
     INTEGER = 0x0001
     MS_ADPCM = 0x0002
@@ -44,6 +45,8 @@ class Codec(Enum):
     IMA_ADPCM = 0x0011
 
 
+# Bytes at the start of an ADPCM block, for each channel.
+_ADPCM_HEAD_BYTES = {Codec.IMA_ADPCM: 4, Codec.MS_ADPCM: 7}
 _TAGS = [codec.value for codec in Codec]
 _CODEC_NAMES = {
     0x0001: "integer PCM",
@@ -86,43 +89,44 @@ _CODEC_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How the audio of a WAV is laid out; only what can be converted gets one."""
+    """How the audio of a WAV is laid out, where it can be converted."""
 
     codec: Codec
     channels: int
     sample_rate: int
-    block_bytes: int
-    """Bytes of the smallest unit that decodes by itself: a sample of every channel, or a block of ADPCM."""
+    block_align_bytes: int
+    """Bytes of the smallest unit that decodes by itself: a sample frame, or an ADPCM block."""
     channel_mask: int = 0
-    """The speaker of each channel as bits of `dwChannelMask`, 0 when the file does not say."""
+    """The speakers of the channels as bits of `dwChannelMask`, 0 where the file does not say."""
     is_big_endian: bool = False
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one sample of one channel (not of ADPCM): one byte is unsigned, more are signed."""
-        return self.block_bytes // self.channels
+        """Bytes of one sample of one channel, not for ADPCM. One byte is unsigned, more are signed."""
+        return self.block_align_bytes // self.channels
 
-    def frames(self, audio_bytes: int) -> int:
-        """Returns how many sample frames there are in so many bytes, where the last block may be short."""
-        blocks, rest = divmod(audio_bytes, self.block_bytes)
-        return blocks * self._frames_of_block(self.block_bytes) + self._frames_of_block(rest)
+    def sample_frames(self, audio_bytes: int) -> int:
+        """Returns how many sample frames so many bytes hold. The last ADPCM block may be short."""
+        units, rest = divmod(audio_bytes, self.block_align_bytes)
+        return units * self._sample_frames_of_unit(self.block_align_bytes) + self._sample_frames_of_unit(rest)
 
-    def _frames_of_block(self, size: int) -> int:
-        # A block of ADPCM begins with one sample (IMA) or two (Microsoft) of every channel; the others follow
-        # with four bits each, eight of one channel at a time (IMA) or in turn.
+    def _sample_frames_of_unit(self, size: int) -> int:
+        # An ADPCM block starts with one sample (IMA) or two (Microsoft) of every channel. The other samples
+        # follow with four bits each: of each channel eight in turn (IMA), or one in turn (Microsoft).
         if self.codec is Codec.IMA_ADPCM:
-            groups, _ = divmod(size, 4 * self.channels)
+            groups = size // (_ADPCM_HEAD_BYTES[self.codec] * self.channels)
             return 8 * (groups - 1) + 1 if groups else 0
         if self.codec is Codec.MS_ADPCM:
-            octets = size - 7 * self.channels
-            return 2 + 2 * octets // self.channels if octets >= 0 else 0
-        return size // self.block_bytes
+            body_bytes = size - _ADPCM_HEAD_BYTES[self.codec] * self.channels
+            return 2 + 2 * body_bytes // self.channels if body_bytes >= 0 else 0
+        return size // self.block_align_bytes
 
 
 def read_format(fmt: bytes, *, is_big_endian: bool = False) -> Format:
-    """Reads the body of a fmt chunk of at least 14 bytes: WAVEFORMAT, PCM-, -EX or -EXTENSIBLE.
+    """Reads the body of a fmt chunk, which has at least MIN_FMT_BYTES.
 
-    Raises UnsupportedAudio for a codec, depth, rate or number of channels that is not converted, and
+    It is a WAVEFORMAT, PCMWAVEFORMAT, WAVEFORMATEX or WAVEFORMATEXTENSIBLE.
+    Raises UnsupportedAudio for a codec, width, rate or number of channels that is not converted, and
     BrokenAudio where fields contradict each other.
     """
     order = ">" if is_big_endian else "<"
@@ -133,27 +137,31 @@ def read_format(fmt: bytes, *, is_big_endian: bool = False) -> Format:
     if tag == _EXTENSIBLE:
         if len(fmt) < _FMT_EXTENSIBLE_BYTES:
             raise BrokenAudio(
-                f"The extensible fmt chunk has {len(fmt)} bytes; it needs {_FMT_EXTENSIBLE_BYTES}."
+                f"The extensible fmt chunk has {len(fmt)} bytes; it needs {_FMT_EXTENSIBLE_BYTES}. "
+                f"{WRITE_AGAIN}"
             )
         valid_bits, mask, *subtype = struct.unpack_from(f"{order}HIIHH8s", fmt, 18)
         tag, shown_codec = _read_subtype(struct.pack("<IHH8s", *subtype))
-        # Fewer valid bits are left-justified, with zeros below them, so they need no treatment of their own.
+        # Fewer valid bits are left-justified, with zeros below them, so they need no code of their own.
         if tag == Codec.INTEGER.value and valid_bits > bits:
-            raise BrokenAudio(f"fmt chunk says {valid_bits} valid bits in samples of {bits}.")
+            raise BrokenAudio(
+                f"The fmt chunk says {valid_bits} valid bits in samples of {bits} bit; at most {bits} fit. "
+                f"{WRITE_AGAIN}"
+            )
     if tag not in _TAGS:
         name = f"{shown_codec} ({_CODEC_NAMES[tag]})" if tag in _CODEC_NAMES else shown_codec
-        raise UnsupportedAudio(f"fmt chunk says codec {name}; {_SUPPORTED}. {_WAY_OUT}")
+        raise UnsupportedAudio(f"The fmt chunk says codec {name}; {_SUPPORTED}. {_CONVERT}")
     _check_channels_and_rate(channels, sample_rate)
     source = Format(Codec(tag), channels, sample_rate, block_align, mask, is_big_endian)
     if source.codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM):
-        _check_blocks(source, bits)
+        _check_adpcm(source, bits)
     else:
         _check_samples(source, bits or 8 * block_align // channels)
     return source
 
 
 def _read_subtype(subtype: bytes) -> tuple[int | None, str]:
-    """Returns the codec's tag, None where the GUID is of no known family, and how to name it to a person."""
+    """Returns the codec's tag, None where the GUID's family is unknown, and the codec's name for a person."""
     tag = int.from_bytes(subtype[:2], "little")
     if subtype[2:] == _MEDIA_SUBTYPE:
         return tag, f"0x{tag:04X}"
@@ -166,59 +174,67 @@ def _read_subtype(subtype: bytes) -> tuple[int | None, str]:
 
 def _check_channels_and_rate(channels: int, sample_rate: int) -> None:
     if channels == 0:
-        raise BrokenAudio("fmt chunk says 0 channels.")
+        raise BrokenAudio(f"The fmt chunk says 0 channels; 1 to {MAX_CHANNELS} are supported. {WRITE_AGAIN}")
     if channels > MAX_CHANNELS:
         raise UnsupportedAudio(
-            f"fmt chunk says {channels} channels; 1 to {MAX_CHANNELS} are supported. "
+            f"The fmt chunk says {channels} channels; 1 to {MAX_CHANNELS} are supported. "
             "Convert it with: ffmpeg -i in.wav -ac 2 -c:a pcm_s16le out.wav"
         )
     if sample_rate == 0:
-        raise BrokenAudio("fmt chunk says a sample rate of 0 Hz.")
-    if sample_rate > HIGHEST_SAMPLE_RATE:
+        raise BrokenAudio(
+            f"The fmt chunk says a sample rate of 0 Hz; 1 to {MAX_SAMPLE_RATE} Hz are supported. "
+            f"{WRITE_AGAIN}"
+        )
+    if sample_rate > MAX_SAMPLE_RATE:
         raise UnsupportedAudio(
-            f"fmt chunk says a sample rate of {sample_rate} Hz; 1 to {HIGHEST_SAMPLE_RATE} Hz are supported. "
+            f"The fmt chunk says a sample rate of {sample_rate} Hz; 1 to {MAX_SAMPLE_RATE} Hz are supported. "
             "Convert it with: ffmpeg -i in.wav -ar 48000 -c:a pcm_s16le out.wav"
         )
 
 
 def _check_samples(source: Format, bits: int) -> None:
-    """Checks samples that stand one after the other, perhaps left-justified in containers that are larger."""
+    """Checks samples that follow one another, perhaps left-justified in containers that are larger."""
     name = _CODEC_NAMES[source.codec.value]
     if source.codec is Codec.INTEGER and bits > 8 * _MAX_INTEGER_BYTES:
-        raise UnsupportedAudio(f"fmt chunk says {name} of {bits} bit; 1 to 64 bit are supported. {_WAY_OUT}")
+        raise UnsupportedAudio(
+            f"The fmt chunk says {name} of {bits} bit; 1 to {8 * _MAX_INTEGER_BYTES} bit are supported. "
+            f"{_CONVERT}"
+        )
     if source.codec is Codec.FLOAT and bits not in [8 * size for size in _FLOAT_BYTES]:
         raise UnsupportedAudio(
-            f"fmt chunk says {name} of {bits} bit; 32 and 64 bit are supported. {_WAY_OUT}"
+            f"The fmt chunk says {name} of {bits} bit; 32 and 64 bit are supported. {_CONVERT}"
         )
     if source.codec in (Codec.A_LAW, Codec.MU_LAW):
         bits = 8
-    least_bytes = -(-bits // 8)
-    most_bytes = _MAX_INTEGER_BYTES if source.codec is Codec.INTEGER and least_bytes > 1 else least_bytes
-    sample_bytes, rest = divmod(source.block_bytes, source.channels)
-    if rest or not max(1, least_bytes) <= sample_bytes <= most_bytes:
+    min_bytes = -(-bits // 8)
+    max_bytes = _MAX_INTEGER_BYTES if source.codec is Codec.INTEGER and min_bytes > 1 else min_bytes
+    sample_bytes, rest = divmod(source.block_align_bytes, source.channels)
+    if rest or not max(1, min_bytes) <= sample_bytes <= max_bytes:
         raise BrokenAudio(
-            f"fmt chunk says a block align of {source.block_bytes} bytes, "
-            f"but {source.channels} channels of {bits} bit take {source.channels * least_bytes}."
+            f"The fmt chunk says a block align of {source.block_align_bytes} bytes, "
+            f"but {source.channels} channels of {bits} bit take {source.channels * min_bytes}. {WRITE_AGAIN}"
         )
 
 
-def _check_blocks(source: Format, bits: int) -> None:
+def _check_adpcm(source: Format, bits: int) -> None:
     name = _CODEC_NAMES[source.codec.value]
     if bits != _ADPCM_BITS:
         raise UnsupportedAudio(
-            f"fmt chunk says {name} of {bits} bit; {_ADPCM_BITS} bit are supported. {_WAY_OUT}"
+            f"The fmt chunk says {name} of {bits} bit; {_ADPCM_BITS} bit are supported. {_CONVERT}"
         )
     if source.codec is Codec.MS_ADPCM and source.channels > _MAX_MS_ADPCM_CHANNELS:
         raise UnsupportedAudio(
-            f"fmt chunk says {name} of {source.channels} channels; it has 1 or 2. {_WAY_OUT}"
+            f"The fmt chunk says {name} of {source.channels} channels; "
+            f"1 to {_MAX_MS_ADPCM_CHANNELS} are supported. {_CONVERT}"
         )
-    if source.block_bytes > MAX_ADPCM_BLOCK_BYTES:
+    if source.block_align_bytes > MAX_ADPCM_BLOCK_BYTES:
         raise UnsupportedAudio(
-            f"fmt chunk says {name} in blocks of {source.block_bytes} bytes; "
-            f"at most {MAX_ADPCM_BLOCK_BYTES} are supported. {_WAY_OUT}"
+            f"The fmt chunk says {name} in blocks of {source.block_align_bytes} bytes; "
+            f"at most {MAX_ADPCM_BLOCK_BYTES} are supported. {_CONVERT}"
         )
-    if not source.block_bytes or not source.frames(source.block_bytes):
+    head_bytes = _ADPCM_HEAD_BYTES[source.codec] * source.channels
+    if source.block_align_bytes < head_bytes:
         raise BrokenAudio(
-            f"fmt chunk says a block align of {source.block_bytes} bytes, "
-            f"too few for the start of a block of {name} with {source.channels} channels."
+            f"The fmt chunk says a block align of {source.block_align_bytes} bytes, too few for {name}: "
+            f"the head of a block takes {head_bytes} with {source.channels} channels. {WRITE_AGAIN}"
         )

@@ -1,7 +1,7 @@
-"""The Info frame that stands in front of an MP3: a silent frame from which players learn what follows.
+"""The Info frame in front of an MP3: a silent MP3 frame that tells players the length of the stream.
 
 Its layout is Xing's header with the extension of "MP3 Info Tag rev 1" (Gabriel Bouvigne, the LAME project).
-With its delay and padding a decoder returns exactly the samples that were encoded.
+A decoder that honours its delay and padding returns exactly the sample frames that were encoded.
 """
 
 import struct
@@ -10,23 +10,27 @@ from fastcrc import crc16
 
 from .mp3 import HEADER_BYTES, FrameHeader, make_frame_header, read_frame_header
 
-# LAME's polyphase filter and MDCT; the decoder's own 529 samples are not counted here.
+# Sample frames by which LAME's polyphase filter and MDCT delay the sound. A decoder adds 529 of its own.
 ENCODER_DELAY = 576
 
 _XING_AND_LAME_BYTES = 120 + 36
-_HAS_FRAMES_BYTES_TOC_AND_QUALITY = 0b1111
-# As LAME computes it, from its default VBR quality (4) and the quality that it is asked for (5).
+_HAS_MP3_FRAMES_BYTES_TOC_AND_QUALITY = 0b1111
+# LAME computes it from its default VBR quality (4) and the quality that it is asked for (5).
 _QUALITY = 100 - 10 * 4 - 5
-# Constant bitrate: every hundredth of the time begins at as many hundredths of the bytes.
+# At constant bitrate, each hundredth of the time begins at the same hundredth of the bytes.
 _SEEK_TABLE = bytes(256 * percent // 100 for percent in range(100))
 _VERSION = b"LAME3.100"
 _CONSTANT_BITRATE = 1
 _MONO, _JOINT_STEREO = 0, 3
+# Delay and padding share three bytes.
+_DELAY_SHIFT = 12
+# The source rate shares a byte with the stereo mode.
+_SOURCE_RATE_SHIFT, _STEREO_MODE_SHIFT = 6, 2
 _MAX_12_BITS, _MAX_32_BITS = 0xFFF, 0xFFFFFFFF
 
 
 class Stream:
-    """What is to be said in front of an MP3 stream of constant bitrate, gathered while the stream is made."""
+    """Gathers what the Info frame says about an MP3 stream of constant bitrate, while the stream is made."""
 
     def __init__(self) -> None:
         self._first_header = b""
@@ -34,40 +38,40 @@ class Stream:
         self._crc = 0
 
     def add(self, mp3: bytes) -> None:
-        """Takes the next bytes of the stream."""
+        """Counts the next bytes of the stream."""
         self._first_header += mp3[: HEADER_BYTES - len(self._first_header)]
         self._size_bytes += len(mp3)
         self._crc = crc16.arc(mp3, self._crc)
 
     @property
     def header(self) -> FrameHeader:
-        """The header of the first frame; a ValueError where the stream does not begin with one."""
+        """The header of the first MP3 frame; raises ValueError where the stream does not start with one."""
         return read_frame_header(self._first_header)
 
-    def make_info_frame(self, samples: int, frames: int) -> bytes:
-        """Returns the frame that belongs in front of the stream, of so many samples in so many frames."""
+    def make_info_frame(self, sample_frames: int, mp3_frames: int) -> bytes:
+        """Returns the Info frame of the stream, which holds so many sample frames in so many MP3 frames."""
         stream = self.header
         mpeg_header = make_frame_header(
             self._first_header, HEADER_BYTES + stream.side_info_bytes + _XING_AND_LAME_BYTES
         )
         frame_bytes = read_frame_header(mpeg_header).frame_bytes
-        padding = min(max(frames * stream.samples - ENCODER_DELAY - samples, 0), _MAX_12_BITS)
-        # Longer than the fields can say is rare and harmless: the number of frames gives the duration.
+        padding = min(max(mp3_frames * stream.sample_frames - ENCODER_DELAY - sample_frames, 0), _MAX_12_BITS)
+        # A size over the field's limit is rare and harmless: players take the duration from the MP3 frames.
         size_bytes = min(frame_bytes + self._size_bytes, _MAX_32_BITS)
         tag = mpeg_header + bytes(stream.side_info_bytes)
-        tag += struct.pack(">4sIII", b"Info", _HAS_FRAMES_BYTES_TOC_AND_QUALITY, frames, size_bytes)
+        tag += struct.pack(">4sIII", b"Info", _HAS_MP3_FRAMES_BYTES_TOC_AND_QUALITY, mp3_frames, size_bytes)
         tag += _SEEK_TABLE + struct.pack(">I", _QUALITY)
-        # Revision and method; unknown are low-pass, peak, gains, and how LAME was tuned.
+        # Revision and method. The zeros say that low-pass, peak, gains and LAME's tuning are unknown.
         tag += _VERSION + bytes([_CONSTANT_BITRATE]) + bytes(1 + 8 + 1)
         tag += bytes([min(stream.bitrate_kbps, 255)])
-        tag += (ENCODER_DELAY << 12 | padding).to_bytes(3, "big")
-        # Source rate and stereo mode; then nothing of MP3Gain, surround and presets.
-        tag += bytes(
-            [_source_rate(stream.sample_rate) << 6 | (_MONO, _JOINT_STEREO)[stream.channels - 1] << 2]
-        )
+        tag += ((ENCODER_DELAY << _DELAY_SHIFT) | padding).to_bytes(3, "big")
+        source_rate = _source_rate_code(stream.sample_rate) << _SOURCE_RATE_SHIFT
+        stereo_mode = (_MONO, _JOINT_STEREO)[stream.channels - 1] << _STEREO_MODE_SHIFT
+        tag += bytes([source_rate | stereo_mode])
+        # The zeros say that there is no MP3Gain, no surround and no preset.
         tag += bytes(1 + 2) + struct.pack(">IH", size_bytes, self._crc)
         return (tag + crc16.arc(tag).to_bytes(2, "big")).ljust(frame_bytes, b"\0")
 
 
-def _source_rate(sample_rate: int) -> int:
+def _source_rate_code(sample_rate: int) -> int:
     return {44100: 1, 48000: 2}.get(sample_rate, 0)

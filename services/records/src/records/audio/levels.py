@@ -1,4 +1,4 @@
-"""How loud a recording is, and its waveform, measured on the 16-bit windows that are encoded."""
+"""Measures how loud a recording is, and its waveform, on the 16-bit PCM that is encoded."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# The finest waveform: 2.9 ms a pixel at 44.1 kHz. When it is full, neighbours are merged.
+# The finest waveform has 2.9 ms a pixel at 44.1 kHz. When it is full, neighbouring pixels are merged.
 SAMPLES_PER_PIXEL = 128
 MAX_PIXELS = 16_384
 
@@ -18,12 +18,12 @@ _STEREO = 2
 
 @dataclass(frozen=True, slots=True)
 class Waveform:
-    """Peaks as BBC audiowaveform draws them: of all channels' average, in 8 bit, rounded towards zero."""
+    """Peaks of the average of all channels, in 8 bit and rounded towards zero, like BBC audiowaveform's."""
 
     samples_per_pixel: int
-    """Sample frames of the MP3, at its sample rate, that one pixel stands for; the last may have fewer."""
+    """Sample frames of the MP3, at its sample rate, in one pixel. The last pixel may have fewer."""
     peaks: bytes
-    """Minimum and maximum of each pixel in turn, as int8."""
+    """The minimum and the maximum of each pixel in turn, as int8."""
 
     @property
     def length(self) -> int:
@@ -31,16 +31,16 @@ class Waveform:
         return len(self.peaks) // 2
 
     def coarsen(self, samples_per_pixel: int = 1, max_pixels: int = MAX_PIXELS) -> "Waveform":
-        """Returns the finest waveform of at least so many samples a pixel and at most so many pixels.
+        """Returns the finest waveform with at least so many samples a pixel and at most so many pixels.
 
-        Whole pixels are merged, so its resolution is a multiple of this one.
+        It merges whole pixels, so the result has a multiple of this waveform's samples a pixel.
         """
         factor = max(-(-samples_per_pixel // self.samples_per_pixel), -(-self.length // max_pixels))
         pixels = np.frombuffer(self.peaks, dtype=np.int8).reshape(-1, 2)
         return Waveform(self.samples_per_pixel * factor, _merge_pixels(pixels, factor).tobytes())
 
     def values(self) -> list[int]:
-        """Returns minimum and maximum of each pixel in turn, from -128 to 127."""
+        """Returns the minimum and the maximum of each pixel in turn, from -128 to 127."""
         return [*memoryview(self.peaks).cast("b")]
 
 
@@ -49,43 +49,43 @@ class Levels:
     """What was measured. Levels are in dB below a full-scale square wave (dBFS), None for digital silence."""
 
     peak_dbfs: float | None
-    """Of the loudest sample of any channel."""
+    """The level of the loudest sample of any channel."""
     rms_dbfs: float | None
-    """Of all samples of all channels together."""
+    """The mean level of all samples of all channels together."""
     waveform: Waveform
 
 
 class Meter:
-    """Measures one recording in bounded memory, whatever its length, and however it is cut.
+    """Measures one recording of any length in bounded memory. The result does not depend on how it is fed.
 
-    Each of numpy's calls has a price of its own, so it is best fed with long pieces.
-    The waveform has fewer than MAX_PIXELS, at the smallest 128 * 2**n samples a pixel that allow it.
+    Long blocks are best, because every call of numpy has a cost of its own.
+    The waveform has fewer than MAX_PIXELS, with the smallest SAMPLES_PER_PIXEL * 2**n that allows it.
     """
 
     def __init__(self, channels: int) -> None:
         self._channels = channels
         self._pixel_bytes = SAMPLES_PER_PIXEL * channels * _SAMPLE_BYTES
-        # Less than a pixel.
+        # PCM of less than a pixel.
         self._held = b""
         self._samples = 0
         self._peak = 0
         self._sum_of_squares = 0.0
-        # Pixels of SAMPLES_PER_PIXEL that came last, and those before, each of `_factor` times as much.
+        # The latest pixels have SAMPLES_PER_PIXEL each; the settled ones before them `_factor` times as many.
         self._fresh: list[NDArray[np.int8]] = []
         self._fresh_pixels = 0
         self._pixels: NDArray[np.int8] = np.empty((0, 2), dtype=np.int8)
         self._factor = 1
 
     def feed(self, pcm: bytes) -> None:
-        """Takes the next 16-bit PCM, of whole frames."""
+        """Measures the next 16-bit PCM, which has whole sample frames."""
         pcm = self._held + pcm
-        whole = len(pcm) - len(pcm) % self._pixel_bytes
-        if whole:
-            self._measure(np.frombuffer(pcm, "<i2", whole // _SAMPLE_BYTES))
-        self._held = pcm[whole:]
+        whole_bytes = len(pcm) - len(pcm) % self._pixel_bytes
+        if whole_bytes:
+            self._measure(np.frombuffer(pcm, "<i2", whole_bytes // _SAMPLE_BYTES))
+        self._held = pcm[whole_bytes:]
 
     def finish(self) -> Levels:
-        """Returns the levels; nothing can be fed afterwards, and something must have been before."""
+        """Returns the levels. Something must have been fed before, and nothing can be fed afterwards."""
         if self._held:
             self._measure(np.frombuffer(self._held, "<i2"))
         if self._fresh_pixels:
@@ -98,19 +98,19 @@ class Meter:
         self._samples += len(samples)
         self._peak = max(self._peak, int(samples.max()), -int(samples.min()))
         floats = samples.astype(np.float32)
-        # Exact in 64 bits, so it does not matter how the recording is cut.
+        # The sum is exact in 64 bits, so it does not depend on how the recording is fed.
         self._sum_of_squares += float(np.square(floats, out=floats).sum(dtype=np.float64))
         added = _add_channels(samples) if self._channels == _STEREO else samples.astype(np.int32)
         pixels = _merge(added, added, SAMPLES_PER_PIXEL)
-        # Averaging and then taking the upper byte, both towards zero, as audiowaveform does.
+        # Like audiowaveform: the average, then its upper byte, both rounded towards zero.
         self._fresh.append(np.trunc(pixels / (256 * self._channels)).astype(np.int8))
         self._fresh_pixels += len(pixels)
-        # So many that they make whole pixels, whatever the factor: both are powers of two.
+        # Settle a multiple of the factor, so that merging leaves no rest: both numbers are powers of two.
         while self._fresh_pixels >= (count := max(self._factor, MAX_PIXELS // 2)):
             self._settle(count)
 
     def _settle(self, count: int) -> None:
-        """Moves so many of the fresh pixels to the others, and halves the resolution when these are full."""
+        """Moves so many fresh pixels to the settled ones, and halves the resolution when these are full."""
         fresh = np.concatenate(self._fresh)
         self._fresh, self._fresh_pixels = [fresh[count:]], len(fresh) - count
         self._pixels = np.concatenate([self._pixels, _merge_pixels(fresh[:count], self._factor)])
@@ -120,16 +120,19 @@ class Meter:
 
 
 def _add_channels(stereo: NDArray[np.int16]) -> NDArray[np.int32]:
-    """Returns left plus right of every frame, which are the lower and the upper half of 32 bits."""
-    frames = stereo.view("<i4")
-    added: NDArray[np.int32] = frames << 16
+    """Returns left plus right of every sample frame.
+
+    Seen as 32 bits, a sample frame has left in its lower half and right in its upper half.
+    """
+    sample_frames = stereo.view("<i4")
+    added: NDArray[np.int32] = sample_frames << 16
     added >>= 16
-    added += frames >> 16
+    added += sample_frames >> 16
     return added
 
 
 def _merge(lows: NDArray[Any], highs: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Returns minimum and maximum of every `factor` values, of shape (pixels, 2); the last may have fewer."""
+    """Returns minimum and maximum of every `factor` values, as shape (pixels, 2). The last may have fewer."""
     starts = np.arange(0, len(lows), factor)
     return np.stack([np.minimum.reduceat(lows, starts), np.maximum.reduceat(highs, starts)], axis=1)
 
@@ -140,5 +143,5 @@ def _merge_pixels(pixels: NDArray[np.int8], factor: int) -> NDArray[np.int8]:
 
 def _dbfs(amplitude: float) -> float | None:
     """Returns the level of an amplitude of 0 to 32768, to a hundredth of a dB."""
-    # The sum makes the zero of what rounds to -0.0.
+    # The sum turns -0.0 into 0.0.
     return round(20 * math.log10(amplitude / _FULL_SCALE), 2) + 0.0 if amplitude else None

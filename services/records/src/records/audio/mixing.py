@@ -1,14 +1,14 @@
-"""More than two channels become stereo."""
+"""Mixes more than two channels down to stereo."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .formats import Format
 
-# Speakers in the order of the bits of dwChannelMask, each with what it gives to left and right: ITU-R
-# BS.775-3, annex 4, where centre and surrounds are mixed in 3 dB down, and the effects channel (LFE) is left
-# out. Speakers that it does not know are treated as their neighbours: height as surround, a back centre as a
-# surround of both sides.
+# Speakers in the order of the bits of dwChannelMask, and what each gives to left and right. ITU-R BS.775-3,
+# annex 4, mixes centre and surrounds in 3 dB down and leaves the effects channel (LFE) out. Speakers that it
+# does not know are treated like their neighbours: height like surround, and back centre like a surround of
+# both sides.
 _HALF = 0.5**0.5
 _LEFT, _RIGHT, _CENTRE, _NOWHERE = (1.0, 0.0), (0.0, 1.0), (_HALF, _HALF), (0.0, 0.0)
 _SIDE_LEFT, _SIDE_RIGHT, _BACK_CENTRE = (_HALF, 0.0), (0.0, _HALF), (0.5, 0.5)
@@ -21,23 +21,23 @@ _SPEAKERS = (
     *(_SIDE_LEFT, _BACK_CENTRE, _SIDE_RIGHT),  # top back left, centre, right
 )
 
-# What a file without a mask means by its number of channels: ffmpeg's default layouts, but for three
-# channels, where ffmpeg's 2.1 would drop the third for ever and Microsoft's order of speakers makes it the
-# centre.
+# The speakers of a file without a mask, by its number of channels: ffmpeg's default layouts, except for three
+# channels. There ffmpeg assumes 2.1, so its downmix drops the third channel; Microsoft's order of speakers
+# makes it the centre.
 _DEFAULT_MASKS = {3: 0x007, 4: 0x107, 5: 0x037, 6: 0x03F, 7: 0x70F, 8: 0x63F}
 
 
 def downmix_matrix(source: Format) -> NDArray[np.float32]:
-    """Returns what each of the source's channels gives to left and right, as float32 of shape (channels, 2).
+    """Returns what each channel gives to left and right, as float32 of shape (channels, 2).
 
-    The larger side adds up to 1, so that the mix can never clip. Channels with no known speaker (a multitrack
-    recorder's) go left and right in turn.
+    The larger side adds up to 1, so the mix never clips. Channels without a known speaker, as a multitrack
+    recorder writes them, go left and right in turn.
     """
     mask = source.channel_mask
     if mask.bit_count() != source.channels or mask >> len(_SPEAKERS):
         mask = _DEFAULT_MASKS.get(source.channels, 0)
     if mask:
-        gains = [gain for bit, gain in enumerate(_SPEAKERS) if mask >> bit & 1]
+        gains = [gain for bit, gain in enumerate(_SPEAKERS) if mask & (1 << bit)]
     else:
         gains = [(_LEFT, _RIGHT)[channel % 2] for channel in range(source.channels)]
     loudest = max(sum(side) for side in zip(*gains, strict=True))

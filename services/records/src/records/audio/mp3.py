@@ -4,10 +4,20 @@ from dataclasses import dataclass
 
 HEADER_BYTES = 4
 
-# Indexed by the header's fields; None marks what is reserved, and "free format", which has no stated bitrate.
-_VERSIONS = ("2.5", None, "2", "1")
-_SYNC = 0x7FF
+# Field by field: how far the field lies above the lowest bit of the 32-bit header, and its mask.
+_SYNC_SHIFT, _SYNC = 21, 0x7FF
+_VERSION_SHIFT, _VERSION_MASK = 19, 0b11
+_LAYER_SHIFT, _LAYER_MASK = 17, 0b11
+_BITRATE_SHIFT, _BITRATE_MASK = 12, 0b1111
+_SAMPLE_RATE_SHIFT, _SAMPLE_RATE_MASK = 10, 0b11
+_MODE_SHIFT, _MODE_MASK = 6, 0b11
+# Fields of one bit.
+_NO_CRC, _PADDED = 1 << 16, 1 << 9
+
 _LAYER_3 = 1
+_MODE_MONO = 3
+# Indexed by a field's value. None marks reserved values, and "free format", which states no bitrate.
+_VERSIONS = ("2.5", None, "2", "1")
 _BITRATES_KBPS = {
     "1": (None, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, None),
     "2": (None, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, None),
@@ -18,21 +28,19 @@ _SAMPLE_RATES = {
     "2": (22050, 24000, 16000, None),
     "2.5": (11025, 12000, 8000, None),
 }
-_MODE_MONO = 3
-_NO_CRC, _NEXT_BITRATE, _PADDED = 1 << 16, 1 << 12, 1 << 9
 
 SAMPLE_RATES = tuple(sorted(rate for rates in _SAMPLE_RATES.values() for rate in rates if rate))
-"""Every sample rate that MP3 has, in Hz, the lowest first."""
+"""Every sample rate of MP3 in Hz, the lowest first."""
 
 
-def samples_per_frame(sample_rate: int) -> int:
-    """Sample frames that one MP3 frame holds at this rate: two granules in MPEG-1, one in MPEG-2 and 2.5."""
+def sample_frames_per_mp3_frame(sample_rate: int) -> int:
+    """Returns how many sample frames an MP3 frame holds: two granules in MPEG-1, one in MPEG-2 and 2.5."""
     return 1152 if sample_rate in _SAMPLE_RATES["1"] else 576
 
 
 @dataclass(frozen=True, slots=True)
 class FrameHeader:
-    """What the four bytes at the start of a Layer III frame say."""
+    """The four bytes at the start of an MP3 frame (MPEG Layer III)."""
 
     version: str
     """The version of MPEG: "1", "2" or "2.5"."""
@@ -42,51 +50,55 @@ class FrameHeader:
     padded: bool
 
     @property
-    def samples(self) -> int:
-        """Sample frames that one MP3 frame holds."""
-        return samples_per_frame(self.sample_rate)
+    def sample_frames(self) -> int:
+        """How many sample frames the MP3 frame holds."""
+        return sample_frames_per_mp3_frame(self.sample_rate)
 
     @property
     def side_info_bytes(self) -> int:
-        """Bytes of the side information, which stand behind the header."""
+        """Bytes of the side information, which follows the header."""
         mono, stereo = (17, 32) if self.version == "1" else (9, 17)
         return mono if self.channels == 1 else stereo
 
     @property
     def frame_bytes(self) -> int:
         """Bytes from this header to the next."""
-        return self.samples // 8 * self.bitrate_kbps * 1000 // self.sample_rate + self.padded
+        return self.sample_frames // 8 * self.bitrate_kbps * 1000 // self.sample_rate + self.padded
 
 
 def read_frame_header(data: bytes) -> FrameHeader:
-    """Reads the frame header that `data` starts with.
+    """Reads the MP3 frame header that `data` starts with.
 
-    Raises ValueError when there is none, or one of another layer, of reserved values or of free format.
+    Raises ValueError where `data` starts with no header, or with one of another layer, with reserved values
+    or of free format.
     """
     word = int.from_bytes(data[:HEADER_BYTES], "big")
-    version = _VERSIONS[word >> 19 & 0b11]
-    if len(data) < HEADER_BYTES or word >> 21 != _SYNC or version is None or word >> 17 & 0b11 != _LAYER_3:
+    version = _VERSIONS[(word >> _VERSION_SHIFT) & _VERSION_MASK]
+    layer = (word >> _LAYER_SHIFT) & _LAYER_MASK
+    has_sync = len(data) >= HEADER_BYTES and word >> _SYNC_SHIFT == _SYNC
+    if not has_sync or version is None or layer != _LAYER_3:
         raise ValueError(f"no Layer III frame header: {data[:HEADER_BYTES].hex()}")
-    bitrate_kbps = _BITRATES_KBPS[version][word >> 12 & 0b1111]
-    sample_rate = _SAMPLE_RATES[version][word >> 10 & 0b11]
+    bitrate_kbps = _BITRATES_KBPS[version][(word >> _BITRATE_SHIFT) & _BITRATE_MASK]
+    sample_rate = _SAMPLE_RATES[version][(word >> _SAMPLE_RATE_SHIFT) & _SAMPLE_RATE_MASK]
+    mode = (word >> _MODE_SHIFT) & _MODE_MASK
     if bitrate_kbps is None or sample_rate is None:
         raise ValueError(f"reserved or free-format values in the frame header {data[:HEADER_BYTES].hex()}")
     return FrameHeader(
         version=version,
         bitrate_kbps=bitrate_kbps,
         sample_rate=sample_rate,
-        channels=1 if word >> 6 & 0b11 == _MODE_MONO else 2,
-        padded=bool(word >> 9 & 1),
+        channels=1 if mode == _MODE_MONO else 2,
+        padded=bool(word & _PADDED),
     )
 
 
-def make_frame_header(like: bytes, least_bytes: int) -> bytes:
-    """Returns the header of an unpadded frame beside those of the header `like`, without a CRC.
+def make_frame_header(like: bytes, min_bytes: int) -> bytes:
+    """Returns the header of an MP3 frame of the same stream as the header `like`, without padding and CRC.
 
-    Its bitrate is the lowest, from that of `like` on, at which the frame has `least_bytes`. Raises ValueError
-    where none has.
+    Takes the bitrate of `like`, or the next higher one at which the MP3 frame has `min_bytes`. Raises
+    ValueError where it has them at no bitrate.
     """
-    word = int.from_bytes(like[:HEADER_BYTES], "big") & ~_PADDED | _NO_CRC
-    while read_frame_header(header := word.to_bytes(HEADER_BYTES, "big")).frame_bytes < least_bytes:
-        word += _NEXT_BITRATE
+    word = (int.from_bytes(like[:HEADER_BYTES], "big") & ~_PADDED) | _NO_CRC
+    while read_frame_header(header := word.to_bytes(HEADER_BYTES, "big")).frame_bytes < min_bytes:
+        word += 1 << _BITRATE_SHIFT
     return header

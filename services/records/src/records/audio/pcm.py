@@ -1,4 +1,4 @@
-"""Samples of every width and coding that stand one after the other: integer PCM, IEEE float, A-law, µ-law."""
+"""Decodes samples of every width that follow one another: integer PCM, IEEE float, A-law and µ-law."""
 
 import warnings
 
@@ -8,26 +8,27 @@ from numpy.typing import NDArray
 from .formats import Codec, Format
 
 with warnings.catch_warnings():
-    # The package audioop-lts takes its place where Python has none any more, from 3.13 on.
+    # From Python 3.13 on, the package audioop-lts takes its place.
     warnings.filterwarnings("ignore", message="'audioop' is deprecated", category=DeprecationWarning)
     import audioop
 
 __all__ = ["FULL_SCALE", "audioop", "decode_samples"]
 
 FULL_SCALE = 32768
-_WIDEST_BYTES = 4  # of what audioop takes
+# audioop takes samples of at most so many bytes.
+_MAX_BYTES = 4
 
 
 def decode_samples(audio: bytes | bytearray | memoryview, source: Format) -> NDArray[np.float32]:
-    """Returns whole sample frames as float32 of shape (frames, channels), where full scale is FULL_SCALE.
+    """Decodes whole sample frames to float32 of shape (sample frames, channels). Full scale is FULL_SCALE.
 
-    A float beyond full scale is clipped, and one that is no number is silence.
+    A float beyond full scale is clipped; infinities and NaN become silence.
     """
     if source.codec is Codec.FLOAT:
         samples = _read_floats(audio, source)
     else:
         samples = _read_integers(audio, source).astype(np.float32)
-        # Integers come with 32 bit.
+        # _read_integers returns 32 bit; full scale has 16.
         samples *= np.float32(2**-16)
     return samples.reshape(-1, source.channels)
 
@@ -39,21 +40,21 @@ def _read_floats(audio: bytes | bytearray | memoryview, source: Format) -> NDArr
 
 
 def _read_integers(audio: bytes | bytearray | memoryview, source: Format) -> NDArray[np.int32]:
-    """Returns integers and what the laws stand for, as 32 bit whatever their width."""
+    """Returns integers of any width, and decoded A-law and µ-law, as integers of 32 bit."""
     width = source.sample_bytes
-    if width > _WIDEST_BYTES:
+    if width > _MAX_BYTES:
         octets = np.frombuffer(audio, dtype=np.uint8).reshape(-1, width)
-        high = octets[:, _WIDEST_BYTES - 1 :: -1] if source.is_big_endian else octets[:, -_WIDEST_BYTES:]
+        high = octets[:, _MAX_BYTES - 1 :: -1] if source.is_big_endian else octets[:, -_MAX_BYTES:]
         return np.ascontiguousarray(high).view("<i4")
     if source.codec is Codec.A_LAW:
-        audio = audioop.alaw2lin(audio, _WIDEST_BYTES)
+        audio = audioop.alaw2lin(audio, _MAX_BYTES)
     elif source.codec is Codec.MU_LAW:
-        audio = audioop.ulaw2lin(audio, _WIDEST_BYTES)
+        audio = audioop.ulaw2lin(audio, _MAX_BYTES)
     else:
         if width == 1:
-            # Samples of one byte are unsigned in a WAV, and signed in audioop.
+            # One-byte samples are unsigned in a WAV, and signed in audioop.
             audio = audioop.bias(audio, 1, 128)
         elif source.is_big_endian:
             audio = audioop.byteswap(audio, width)
-        audio = audioop.lin2lin(audio, width, _WIDEST_BYTES)
+        audio = audioop.lin2lin(audio, width, _MAX_BYTES)
     return np.frombuffer(audio, dtype="<i4")

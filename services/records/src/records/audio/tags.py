@@ -1,7 +1,7 @@
-"""What a WAV says about itself (LIST/INFO and bext chunks), as the ID3v2.4 tag of the MP3.
+"""Makes the ID3v2.4 tag of the MP3 from what a WAV says about itself in its LIST/INFO and bext chunks.
 
-INFO is that of Microsoft's "Multimedia Programming Interface and Data Specifications 1.0", bext that of EBU
-Tech 3285. Whatever the chunks hold, a tag comes out, of a bounded size, or none.
+Sources: Microsoft's "Multimedia Programming Interface and Data Specifications 1.0" for INFO, EBU Tech 3285
+for bext. Whatever the chunks hold, the result is a tag of a bounded size, or none.
 """
 
 import io
@@ -15,10 +15,10 @@ MAX_CHARACTERS = 1_000
 MAX_TAG_BYTES = 16 * 1024
 
 _MAX_ENTRIES = 256
-# What a frame and the tag take besides their text, rounded up.
-_FRAME_BYTES = 32
-# The names of INFO's entries; of two with one meaning the first in the file counts.
-_FRAMES_OF_INFO = {
+# An ID3 frame, and the tag, take at most so many bytes besides their text.
+_OVERHEAD_BYTES = 32
+# The ID3 frames of INFO's entries. Of two entries for one ID3 frame the first in the file counts.
+_ID3_FRAMES_OF_INFO = {
     b"INAM": "TIT2",
     b"IART": "TPE1",
     b"IPRD": "TALB",
@@ -29,9 +29,9 @@ _FRAMES_OF_INFO = {
     b"ITRK": "TRCK",
     b"IPRT": "TRCK",
 }
-# The fields of a bext chunk, by their place.
+# Where the fields of a bext chunk stand.
 _DESCRIPTION, _ORIGINATOR, _ORIGINATION_DATE = slice(0, 256), slice(256, 288), slice(320, 330)
-# These make a text read other than it is written.
+# These characters change the direction of a text, so that it reads differently from how it is written.
 _BIDI_CONTROLS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _DATE = re.compile(
     r"(?!0000)([0-9]{4})(?:[-/.:_ ](0[1-9]|1[0-2])(?:[-/.:_ ](0[1-9]|[12][0-9]|3[01]))?)?(?![0-9])"
@@ -42,8 +42,8 @@ _TRACK = re.compile(r"[0-9]{1,4}(/[0-9]{1,4})?")
 def make_id3(chunks: list[tuple[bytes, bytes]], title: str | None) -> bytes:
     """Returns the ID3v2.4 tag for a WAV's chunks, given as names and bodies; b"" where they say nothing.
 
-    `title` wins over that of the WAV. A text has at most MAX_CHARACTERS, the tag at most MAX_TAG_BYTES, and
-    what does not fit is left out.
+    `title` replaces the WAV's own title. A text is cut to MAX_CHARACTERS. Texts that would make the tag
+    larger than MAX_TAG_BYTES are left out.
     """
     texts = {"TIT2": _clean(title or "")}
     for name, raw in _read_chunks(chunks):
@@ -52,24 +52,24 @@ def make_id3(chunks: list[tuple[bytes, bytes]], title: str | None) -> bytes:
     if texts.get("TXXX") == texts.get("COMM"):
         texts.pop("TXXX", None)
     tag = id3.ID3()
-    left_bytes = MAX_TAG_BYTES - _FRAME_BYTES
+    left_bytes = MAX_TAG_BYTES - _OVERHEAD_BYTES
     for name, text in texts.items():
-        size_bytes = len(text.encode()) + _FRAME_BYTES
+        size_bytes = len(text.encode()) + _OVERHEAD_BYTES
         if text and size_bytes <= left_bytes:
             left_bytes -= size_bytes
-            tag.add(_make_frame(name, text))
+            tag.add(_make_id3_frame(name, text))
     return _write(tag) if tag else b""
 
 
 def _read_chunks(chunks: list[tuple[bytes, bytes]]) -> Iterator[tuple[str, bytes]]:
-    """Yields the names of ID3 frames and the bytes of their texts, first all of INFO, then bext."""
+    """Yields the names of ID3 frames and the bytes of their texts: first from INFO, then from bext."""
     for name, body in chunks:
         if name == b"LIST" and body[:4] == b"INFO":
             yield from _read_info(body)
     for name, body in chunks:
         if name == b"bext":
             yield "COMM", body[_DESCRIPTION]
-            # Where INFO has a comment of its own.
+            # This keeps the description where INFO has a comment of its own.
             yield "TXXX", body[_DESCRIPTION]
             yield "TPE1", body[_ORIGINATOR]
             yield "TDRC", body[_ORIGINATION_DATE]
@@ -79,17 +79,17 @@ def _read_info(body: bytes) -> Iterator[tuple[str, bytes]]:
     position = 4
     for _ in range(_MAX_ENTRIES):
         name, size = body[position : position + 4], body[position + 4 : position + 8]
-        # A RIFX has its sizes big-endian; for all that is below 64 KiB the smaller reading is the right one.
+        # A RIFX has big-endian sizes. Below 64 KiB the smaller of both readings is right.
         size_bytes = min(int.from_bytes(size, "little"), int.from_bytes(size, "big"))
-        if name in _FRAMES_OF_INFO:
-            yield _FRAMES_OF_INFO[name], body[position + 8 : position + 8 + size_bytes]
+        if name in _ID3_FRAMES_OF_INFO:
+            yield _ID3_FRAMES_OF_INFO[name], body[position + 8 : position + 8 + size_bytes]
         position += 8 + size_bytes + size_bytes % 2
         if position >= len(body):
             return
 
 
 def _read_text(name: str, raw: bytes) -> str:
-    """Returns what a frame of this name says, "" where that is nothing or not of the right form."""
+    """Returns the text of an ID3 frame, "" where it is empty or malformed."""
     text = _clean(_decode(raw[: 4 * MAX_CHARACTERS].partition(b"\0")[0]))
     if name == "TDRC":
         date = _DATE.match(text)
@@ -100,18 +100,18 @@ def _read_text(name: str, raw: bytes) -> str:
 
 
 def _decode(raw: bytes) -> str:
-    """Returns UTF-8 or else Windows-1252, which do not look like each other."""
+    """Decodes UTF-8, or otherwise Windows-1252. Windows-1252 is rarely valid UTF-8."""
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
         readable = raw[: error.start]
-        # A field of fixed length may have cut the last character.
+        # A field of fixed length may cut its last character.
         is_cut = error.reason == "unexpected end of data" and not readable.isascii()
         return readable.decode() if is_cut else raw.decode("cp1252", errors="ignore")
 
 
 def _clean(text: str) -> str:
-    """Returns a text of one line, without control characters, and no longer than allowed."""
+    """Returns the text on one line, without control characters, cut to MAX_CHARACTERS."""
     text = "".join(
         character
         for character in " ".join(text.split())
@@ -120,9 +120,9 @@ def _clean(text: str) -> str:
     return text[:MAX_CHARACTERS].strip()
 
 
-def _make_frame(name: str, text: str) -> id3.Frame:
+def _make_id3_frame(name: str, text: str) -> id3.Frame:
     if name == "COMM":
-        # The language is not known.
+        # XXX means an unknown language.
         return id3.COMM(encoding=id3.Encoding.UTF8, lang="XXX", desc="", text=[text])
     if name == "TXXX":
         return id3.TXXX(encoding=id3.Encoding.UTF8, desc="description", text=[text])

@@ -1,9 +1,9 @@
-"""A WAV file that arrives in pieces: its format first, then its audio, with little else kept.
+"""Parses a WAV file that arrives in pieces: first its format, then its audio, and some metadata.
 
-The layout is that of the "Multimedia Programming Interface and Data Specifications 1.0" (IBM and Microsoft,
-1991; RIFF, and RIFX, whose numbers are big-endian) and of EBU Tech 3306 and ITU-R BS.2088 (RF64 and BW64,
-whose ds64 chunk holds sizes over 4 GiB). What writers to a pipe leave behind is taken as they mean it: a
-`data` size of 0xFFFFFFFF, or of 0 in an unfinished header, runs to the end of the input, and audio that ends
+Sources: "Multimedia Programming Interface and Data Specifications 1.0" (IBM and Microsoft, 1991) for RIFF,
+and for RIFX, whose numbers are big-endian; EBU Tech 3306 and ITU-R BS.2088 for RF64 and BW64, whose ds64
+chunk holds sizes over 4 GiB. The parser understands the headers that writers to a pipe leave behind: audio of
+the size 0xFFFFFFFF, or of the size 0 in an unfinished header, runs to the end of the input. Audio that ends
 early is complete as far as it goes. Nothing that follows the announced audio can break the recording.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Literal
 
-from .errors import BrokenAudio, UnsupportedAudio
+from .errors import WRITE_AGAIN, BrokenAudio, UnsupportedAudio
 from .formats import MIN_FMT_BYTES, Codec, Format, read_format
 
 MAX_FMT_BYTES = 1024
@@ -28,11 +28,14 @@ _FACT_BYTES = 4
 _MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _METADATA_CHUNKS = (b"LIST", b"bext", b"id3 ", b"ID3 ")
 _UNKNOWN_SIZE = 0xFFFFFFFF
-# What SoX writes to a pipe.
-_LARGEST_SOX_SIZE = 0x7FFFF000
+# SoX writes this size to a pipe.
+_SOX_UNKNOWN_SIZE = 0x7FFFF000
 _ENDLESS = 1 << 63
 
-# How other files begin: offset, bytes, name, and the usual ending of the name for the way out.
+_SEND_WHOLE = "Send the whole WAV."
+_COPY = "Copy its audio with: ffmpeg -i in.wav -map_metadata -1 -c copy out.wav"
+
+# How files of other formats start: offset, bytes, name of the format, and its usual file name extension.
 _OTHER_FILES = (
     (0, b"riff\x2e\x91\xcf\x11", "Sony Wave64", "w64"),
     (8, b"AIFF", "AIFF", "aiff"),
@@ -67,29 +70,30 @@ class _Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Want:
-    """What the parser asks of the input next: so many bytes to keep, to pass over or to hand out."""
+    """What the parser asks of the input next: so many bytes to take, to skip, or to hand out as audio."""
 
     kind: _Kind
     size: int
     what: str
+    """The name of these bytes in an error message."""
 
 
 class WavParser:
-    """Finds format and audio in a WAV that is fed in pieces of any size.
+    """Finds the format and the audio of a WAV that is fed in pieces of any size.
 
-    At most MAX_METADATA_BYTES and one chunk of MAX_METADATA_CHUNK_BYTES are ever held. An exception ends the
-    parser: nothing more may be fed to it.
+    It holds at most MAX_METADATA_BYTES and one chunk of MAX_METADATA_CHUNK_BYTES. After an exception nothing
+    more may be fed to it.
     """
 
     def __init__(self) -> None:
         self._byte_order: Literal["little", "big"] = "little"
         self._format: Format | None = None
-        self._frames: int | None = None
+        self._announced_sample_frames: int | None = None
         self._has_found_audio = False
         self._is_truncated = False
         self._metadata: list[tuple[bytes, bytes]] = []
         self._metadata_bytes = 0
-        self._fact_frames: int | None = None
+        self._fact_sample_frames: int | None = None
         self._ds64_sizes: tuple[int, int] | None = None
         self._held = bytearray()
         self._fed_bytes = 0
@@ -98,59 +102,60 @@ class WavParser:
 
     @property
     def format(self) -> Format:
-        """The format, known when the first audio is handed out and after `finish`; a RuntimeError before."""
+        """The format, known with the first audio and after `finish`; raises RuntimeError before."""
         if self._format is None:
             raise RuntimeError("the fmt chunk has not been read")
         return self._format
 
     @property
-    def frames(self) -> int | None:
-        """How many sample frames the header announces, known with the format; None where it does not say."""
-        return self._frames
+    def announced_sample_frames(self) -> int | None:
+        """How many sample frames the header announces, if any; known with the first audio."""
+        return self._announced_sample_frames
 
     @property
     def truncated(self) -> bool:
-        """Whether the input ended before the audio that the header announces; known after `finish`."""
+        """Whether the input ended before the announced audio did; known after `finish`."""
         return self._is_truncated
 
     @property
     def metadata(self) -> list[tuple[bytes, bytes]]:
-        """Name and body of the LIST, bext and ID3 chunks that have come so far, before and after the audio.
+        """Names and bodies of the LIST, bext and ID3 chunks so far, before and after the audio.
 
-        The bodies are as they stand in the file, at most MAX_METADATA_CHUNK_BYTES each and MAX_METADATA_BYTES
-        in all; what is larger is left out. In a RIFX, where `format.is_big_endian`, so are their numbers.
+        A body is unchanged; in a RIFX its numbers are big-endian. Chunks over MAX_METADATA_CHUNK_BYTES, or
+        over MAX_METADATA_BYTES together, are left out.
         """
         return self._metadata
 
     def feed(self, data: bytes | memoryview) -> Iterator[memoryview]:
-        """Yields the audio in `data`, as views of it that may end inside a sample.
+        """Yields the audio in `data`, as views of it, which may end inside a sample.
 
-        Raises UnsupportedAudio or BrokenAudio as soon as the bytes that show it are there.
+        Raises UnsupportedAudio or BrokenAudio as soon as the reason has arrived.
         """
         rest = memoryview(data)
         while rest:
-            part = rest[: self._want.size - len(self._held)]
-            rest = rest[len(part) :]
-            self._fed_bytes += len(part)
+            wanted = rest[: self._want.size - len(self._held)]
+            rest = rest[len(wanted) :]
+            self._fed_bytes += len(wanted)
             if self._want.kind is _Kind.TAKE:
-                self._held += part
+                self._held += wanted
                 if len(self._held) == self._want.size:
                     taken = bytes(self._held)
                     self._held.clear()
                     self._want = self._steps.send(taken)
             else:
                 if self._want.kind is _Kind.AUDIO:
-                    yield part
-                left = self._want.size - len(part)
+                    yield wanted
+                left = self._want.size - len(wanted)
                 self._want = replace(self._want, size=left) if left else next(self._steps)
 
     def finish(self) -> None:
-        """Says that the input has ended; raises BrokenAudio or UnsupportedAudio where no audio was found."""
+        """Says that the input has ended. Raises BrokenAudio or UnsupportedAudio where no audio was found."""
         if self._has_found_audio:
-            self._is_truncated = self._want.kind is _Kind.AUDIO and self._frames is not None
+            is_inside_audio = self._want.kind is _Kind.AUDIO
+            self._is_truncated = is_inside_audio and self._announced_sample_frames is not None
             return
         if self._fed_bytes == 0:
-            raise BrokenAudio("The recording is empty: 0 bytes arrived.")
+            raise BrokenAudio("The recording is empty: 0 bytes arrived. Send a WAV.")
         start = bytes(self._held)
         if self._fed_bytes < _RIFF_HEADER_BYTES and not any(
             start[:4] == magic[: len(start)] for magic in _MAGICS
@@ -158,10 +163,12 @@ class WavParser:
             raise _not_a_wav(start)
         if self._format is not None and self._want.what == "chunk header" and not self._held:
             raise BrokenAudio(
-                f"The WAV of {self._fed_bytes} bytes has no data chunk, which would hold the audio."
+                f"The WAV of {self._fed_bytes} bytes has no data chunk, which would hold the audio. "
+                f"{_SEND_WHOLE}"
             )
         raise BrokenAudio(
-            f"The WAV ends after {self._fed_bytes} bytes, inside its {self._want.what}, before any audio."
+            f"The WAV ends after {self._fed_bytes} bytes, inside its {self._want.what}, before any audio. "
+            f"{_SEND_WHOLE}"
         )
 
     def _parse(self) -> Generator[_Want, bytes, None]:
@@ -183,17 +190,19 @@ class WavParser:
                 yield from self._take_header(name, size)
             yield from _skip(size % 2, "chunk padding")
         if not self._has_found_audio:
-            raise BrokenAudio(f"The WAV has {MAX_CHUNKS} chunks and none of them is a data chunk.")
+            raise BrokenAudio(
+                f"The first {MAX_CHUNKS} chunks of the WAV, which is the limit, hold no data chunk. {_COPY}"
+            )
         yield _Want(_Kind.SKIP, _ENDLESS, "rest")
 
     def _take_header(self, name: bytes, size: int) -> Generator[_Want, bytes, None]:
-        """Takes a chunk that stands before the audio."""
+        """Takes or skips a chunk before the audio."""
         if name == b"fmt ":
             yield from self._take_format(size)
         elif self._fed_bytes + size > MAX_BYTES_BEFORE_AUDIO:
             raise BrokenAudio(
-                f"Chunk {_shown(name)} says {size} bytes; "
-                f"at most {MAX_BYTES_BEFORE_AUDIO} may come before the audio."
+                f"Chunk {_quote(name)} says {size} bytes; "
+                f"at most {MAX_BYTES_BEFORE_AUDIO} may come before the audio. {_COPY}"
             )
         elif name == b"ds64" and size >= _DS64_BYTES:
             yield from self._take_large_sizes(size)
@@ -204,10 +213,14 @@ class WavParser:
 
     def _take_format(self, size: int) -> Generator[_Want, bytes, None]:
         if self._format is not None:
-            raise BrokenAudio("The WAV has two fmt chunks, so its format is not certain.")
+            raise BrokenAudio(
+                "The WAV has two fmt chunks before its audio, so its format is not certain; one is allowed. "
+                f"{WRITE_AGAIN}"
+            )
         if not MIN_FMT_BYTES <= size <= MAX_FMT_BYTES:
             raise BrokenAudio(
-                f"The fmt chunk says {size} bytes; {MIN_FMT_BYTES} to {MAX_FMT_BYTES} make sense."
+                f"The fmt chunk says {size} bytes; {MIN_FMT_BYTES} to {MAX_FMT_BYTES} are allowed. "
+                f"{WRITE_AGAIN}"
             )
         fmt = yield _Want(_Kind.TAKE, size, "fmt chunk")
         self._format = read_format(fmt, is_big_endian=self._byte_order == "big")
@@ -218,33 +231,34 @@ class WavParser:
         yield from _skip(size - _DS64_BYTES, "ds64 chunk")
 
     def _take_fact(self, size: int) -> Generator[_Want, bytes, None]:
-        self._fact_frames = self._number((yield _Want(_Kind.TAKE, _FACT_BYTES, "fact chunk")))
+        self._fact_sample_frames = self._number((yield _Want(_Kind.TAKE, _FACT_BYTES, "fact chunk")))
         yield from _skip(size - _FACT_BYTES, "fact chunk")
 
     def _take_metadata(self, name: bytes, size: int) -> Generator[_Want, bytes, None]:
         is_small = size <= MAX_METADATA_CHUNK_BYTES and self._metadata_bytes + size <= MAX_METADATA_BYTES
         if name in _METADATA_CHUNKS and size and is_small:
-            self._metadata.append((name, (yield _Want(_Kind.TAKE, size, f"chunk {_shown(name)}"))))
+            self._metadata.append((name, (yield _Want(_Kind.TAKE, size, f"chunk {_quote(name)}"))))
             self._metadata_bytes += size
         else:
-            yield from _skip(size, f"chunk {_shown(name)}")
+            yield from _skip(size, f"chunk {_quote(name)}")
 
     def _pass_audio(self, size: int, riff_size: int) -> Generator[_Want, bytes, int]:
-        """Hands out the audio and returns how many bytes it has."""
+        """Hands out the audio, and returns how many bytes it has."""
         if self._format is None:
             raise BrokenAudio(
-                "The data chunk comes before any fmt chunk, so the format of the audio is not known."
+                "The data chunk comes before any fmt chunk, so the format of the audio is not known; "
+                f"the fmt chunk must come first. {WRITE_AGAIN}"
             )
         if self._ds64_sizes:
             riff_size = self._ds64_sizes[0] if riff_size == _UNKNOWN_SIZE else riff_size
             size = self._ds64_sizes[1] if size == _UNKNOWN_SIZE else size
-        # A writer that cannot go back leaves an empty file's header; a file that is truly empty and goes on
-        # after its data chunk says so in the size of the RIFF chunk.
+        # A data chunk of the size 0 has two meanings. A writer to a pipe cannot go back, so it leaves the
+        # sizes of an empty file. A file without audio but with more chunks has a RIFF chunk that goes on.
         is_unfinished = riff_size == _UNKNOWN_SIZE or riff_size + _CHUNK_HEADER_BYTES <= self._fed_bytes
-        if size in (_UNKNOWN_SIZE, _LARGEST_SOX_SIZE) or (size == 0 and is_unfinished) or size > _ENDLESS:
+        if size in (_UNKNOWN_SIZE, _SOX_UNKNOWN_SIZE) or (size == 0 and is_unfinished) or size > _ENDLESS:
             size = _ENDLESS
         else:
-            self._frames = _true_frames(self._format, size, self._fact_frames)
+            self._announced_sample_frames = _count_sample_frames(self._format, size, self._fact_sample_frames)
         self._has_found_audio = True
         if size:
             yield _Want(_Kind.AUDIO, size, "audio")
@@ -259,32 +273,32 @@ def _skip(size: int, what: str) -> Generator[_Want, bytes, None]:
         yield _Want(_Kind.SKIP, size, what)
 
 
-def _true_frames(source: Format, audio_bytes: int, fact_frames: int | None) -> int:
-    """Returns how many frames the audio has: by its bytes, or by the fact chunk where that can be right.
+def _count_sample_frames(source: Format, audio_bytes: int, fact_sample_frames: int | None) -> int:
+    """Returns how many sample frames the audio has, by its bytes or by the fact chunk.
 
-    A fact chunk may shorten the last block of ADPCM, which is padded; any other number of it is a mistake.
+    The fact chunk counts only where it shortens the last ADPCM block, which is padded. Otherwise it is wrong.
     """
-    frames = source.frames(audio_bytes)
-    if source.codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM) and fact_frames is not None:
-        least = source.frames(max(0, audio_bytes - source.block_bytes))
-        if least < fact_frames < frames:
-            return fact_frames
-    return frames
+    sample_frames = source.sample_frames(audio_bytes)
+    if source.codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM) and fact_sample_frames is not None:
+        before_last_block = source.sample_frames(max(0, audio_bytes - source.block_align_bytes))
+        if before_last_block < fact_sample_frames < sample_frames:
+            return fact_sample_frames
+    return sample_frames
 
 
 def _not_a_wav(start: bytes) -> UnsupportedAudio:
-    for offset, mark, name, ending in _OTHER_FILES:
+    for offset, mark, name, extension in _OTHER_FILES:
         if start.startswith(mark, offset):
             return UnsupportedAudio(
                 f"This is {name}, which is not supported; send a WAV. "
-                f"Convert it with: ffmpeg -i in.{ending} -c:a pcm_s16le out.wav"
+                f"Convert it with: ffmpeg -i in.{extension} -c:a pcm_s16le out.wav"
             )
     return UnsupportedAudio(
-        f"This is not a WAV: it starts with {_shown(start)}, not with 'RIFF', a size and 'WAVE'. "
+        f"This is not a WAV: it starts with {_quote(start)}, not with 'RIFF', a size and 'WAVE'. "
         "Convert it with: ffmpeg -i in -c:a pcm_s16le out.wav"
     )
 
 
-def _shown(name: bytes) -> str:
-    """Returns bytes of the sender's as quoted ASCII, whatever they are."""
+def _quote(name: bytes) -> str:
+    """Returns any bytes of the file as quoted ASCII."""
     return ascii(name.decode("latin-1"))

@@ -1,4 +1,4 @@
-"""Without nginx (DOWNLOADS=stream) a download is answered as it is by the gateway."""
+"""A records service without nginx (DOWNLOADS=stream) responds to downloads as the gateway does."""
 
 import hashlib
 import json
@@ -19,13 +19,14 @@ from deploy.client import Client
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
 from tests.download_requests import DOWNLOAD_REQUESTS, REQUESTS_BY_STATUS, DownloadRequest, link_path
-from tests.integration.isolated import open_inside
-from tests.integration.reading import BOUND_SECONDS, Log, until
-from tests.integration.sounds import LARGE, SMALL, wav_of
+from tests.integration.new_log_lines import NewLogLines
+from tests.integration.recordings import LARGE, SMALL, make_wav
+from tests.integration.records_service import open_running_service
+from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
 from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
 
-# What is each one's own; all other headers are part of the answer.
+# These headers may differ between the service and the gateway. All others must be equal.
 OWN = {"server", "date", "connection", "x-request-id"}
 
 
@@ -42,7 +43,7 @@ class Service(NamedTuple):
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """A stack whose store may go away, and which lets the scripts of one site in."""
+    """A stack whose MinIO these tests stop, and which lets the scripts of one site in."""
     with temporary_stack({"CORS_ORIGINS": SITE}) as stack:
         yield stack
 
@@ -54,21 +55,21 @@ def base_url(stack: Stack) -> str:
 
 @pytest.fixture(scope="module")
 def service(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A records service of its own, with no gateway in front of it."""
+    """A second records service without a gateway in front of it."""
     log = tmp_path_factory.mktemp("service") / "records.log"
     (port,) = free_ports(1)
     environment = {**os.environ, **stack.environment("records"), "DOWNLOADS": "stream", "PORT": str(port)}
     command = [sys.executable, "-m", "records"]
     with log.open("w") as output, subprocess.Popen(command, env=environment, stdout=output) as process:
         try:
-            until(lambda: answers(port))
+            wait_until(lambda: is_ready(port))
             yield Service(port, psutil.Process(process.pid), log)
         finally:
             process.terminate()
             process.wait(60)
 
 
-def answers(port: int) -> bool:
+def is_ready(port: int) -> bool:
     try:
         return httpx.get(f"http://{LOOPBACK}:{port}/readyz", trust_env=False).status_code == 200
     except httpx.TransportError:
@@ -89,9 +90,9 @@ def token(stack: Stack) -> str:
 
 @pytest.fixture(scope="module")
 def records(stack: Stack, token: str) -> dict[str, dict[str, Any]]:
-    """One record of each kind, which the gateway has in its cache."""
+    """One record of each kind, which the gateway has cached."""
     with Client(stack.base_url) as client:
-        records = {kind: client.upload_stream(iter([wav_of(kind)]), token) for kind in (SMALL, LARGE)}
+        records = {kind: client.upload_stream(iter([make_wav(kind)]), token) for kind in (SMALL, LARGE)}
         for record in records.values():
             assert client.http.get(link_path(record)).status_code == 200
         return records
@@ -104,7 +105,7 @@ def telling(response: httpx.Response) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("kind", ["new", SMALL, LARGE])
 @pytest.mark.parametrize("download", DOWNLOAD_REQUESTS, ids=str)
-def test_the_service_alone_answers_as_the_gateway_does(
+def test_the_service_alone_responds_as_the_gateway_does(
     client: Client,
     direct: httpx.Client,
     records: dict[str, dict[str, Any]],
@@ -113,7 +114,7 @@ def test_the_service_alone_answers_as_the_gateway_does(
     download: DownloadRequest,
 ) -> None:
     # A new record is not in the gateway's cache.
-    record = records.get(kind) or client.upload_stream([wav_of(SMALL)], token)
+    record = records.get(kind) or client.upload_stream([make_wav(SMALL)], token)
     through = download.send(str(client.http.base_url), record)
     alone = download.send(str(direct.base_url), record)
     assert (through.status_code, alone.status_code) == (download.status, download.status)
@@ -130,7 +131,7 @@ def test_the_service_alone_answers_as_the_gateway_does(
 
 @pytest.mark.parametrize("origin", [SITE, "https://evil.example", f"{SITE}.evil.example", "null"])
 @pytest.mark.parametrize("kind", ["new", SMALL])
-def test_the_scripts_of_a_site_are_told_the_same_both_ways(
+def test_scripts_of_a_site_get_the_same_headers_from_the_service_and_the_gateway(
     client: Client,
     direct: httpx.Client,
     records: dict[str, dict[str, Any]],
@@ -146,7 +147,7 @@ def test_the_scripts_of_a_site_are_told_the_same_both_ways(
         ("OPTIONS", {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "range"}),
     ]
     for method, headers in asked:
-        record = records.get(kind) or client.upload_stream([wav_of(SMALL)], token)
+        record = records.get(kind) or client.upload_stream([make_wav(SMALL)], token)
         download = DownloadRequest(0, method, {**headers, "Origin": origin})
         through = download.send(str(client.http.base_url), record)
         alone = download.send(str(direct.base_url), record)
@@ -156,27 +157,27 @@ def test_the_scripts_of_a_site_are_told_the_same_both_ways(
         assert bool(is_named) == (origin == SITE), download
 
 
-def test_what_has_been_played_is_played_while_the_store_is_away(
+def test_cached_downloads_are_served_while_minio_is_away(
     stack: Stack, records: dict[str, dict[str, Any]]
 ) -> None:
     record = records[SMALL]
     stack.stop_part("minio")
     try:
-        answers = {str(each): each.send(stack.base_url, record).status_code for each in DOWNLOAD_REQUESTS}
+        responses = {str(each): each.send(stack.base_url, record).status_code for each in DOWNLOAD_REQUESTS}
     finally:
         stack.start_part("minio")
-    assert answers == {str(each): 503 if each.needs_store() else each.status for each in DOWNLOAD_REQUESTS}
+    assert responses == {str(each): 503 if each.needs_store() else each.status for each in DOWNLOAD_REQUESTS}
 
 
-def test_the_bytes_are_those_that_were_stored(
+def test_the_service_alone_returns_the_stored_bytes(
     direct: httpx.Client, records: dict[str, dict[str, Any]]
 ) -> None:
 
     for record in records.values():
-        answer = direct.get(link_path(record))
-        assert answer.status_code == 200
-        assert answer.headers["content-type"] == "audio/mpeg"
-        assert hashlib.sha256(answer.content).hexdigest() == record["sha256"]
+        response = direct.get(link_path(record))
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "audio/mpeg"
+        assert hashlib.sha256(response.content).hexdigest() == record["sha256"]
 
 
 @pytest.mark.parametrize(("name", "status"), [("If-None-Match", 304), ("If-Match", 200)])
@@ -184,68 +185,68 @@ def test_two_lines_of_etags_are_one_list_for_the_service_alone(
     direct: httpx.Client, records: dict[str, dict[str, Any]], name: str, status: int
 ) -> None:
     record = records[SMALL]
-    # The gateway refuses them.
-    answer = direct.get(link_path(record), headers=[(name, '"other"'), (name, f'"{record["sha256"]}"')])
-    assert answer.status_code == status
-    assert answer.headers["ETag"] == f'"{record["sha256"]}"'
+    # The gateway refuses two lines.
+    response = direct.get(link_path(record), headers=[(name, '"other"'), (name, f'"{record["sha256"]}"')])
+    assert response.status_code == status
+    assert response.headers["ETag"] == f'"{record["sha256"]}"'
 
 
-def test_two_lines_of_ranges_are_ignored_both_ways(
+def test_two_range_headers_are_ignored_by_the_service_and_the_gateway(
     client: Client, direct: httpx.Client, records: dict[str, dict[str, Any]]
 ) -> None:
     headers = [("Range", "bytes=0-1"), ("Range", "bytes=5-6")]
-    answers = [each.get(link_path(records[SMALL]), headers=headers) for each in (client.http, direct)]
-    assert [answer.status_code for answer in answers] == [200, 200]
-    assert telling(answers[0]) == telling(answers[1])
+    responses = [each.get(link_path(records[SMALL]), headers=headers) for each in (client.http, direct)]
+    assert [response.status_code for response in responses] == [200, 200]
+    assert telling(responses[0]) == telling(responses[1])
 
 
-def test_somebody_else_s_record_is_not_found_either_way(
+def test_a_record_of_another_user_is_404_from_the_service_and_the_gateway(
     client: Client, direct: httpx.Client, records: dict[str, dict[str, Any]]
 ) -> None:
     stranger = client.create_user("Stranger")
     path = f"/record?id={records[SMALL]['id']}&user={stranger['id']}"
-    answers = [each.get(path) for each in (client.http, direct)]
-    assert [answer.status_code for answer in answers] == [404, 404]
-    assert answers[0].json()["type"] == answers[1].json()["type"] == "/problems/unknown-record"
+    responses = [each.get(path) for each in (client.http, direct)]
+    assert [response.status_code for response in responses] == [404, 404]
+    assert responses[0].json()["type"] == responses[1].json()["type"] == "/problems/unknown-record"
 
 
-def find_line(log: Log, request_id: str) -> dict[str, Any] | None:
+def find_line(log: NewLogLines, request_id: str) -> dict[str, Any] | None:
     return next((line for line in log.lines() if line["request_id"] == request_id), None)
 
 
-async def test_an_mp3_that_the_store_has_lost_is_told_from_a_store_that_is_away(
+async def test_a_lost_object_gets_another_detail_than_a_store_that_is_away(
     stack: Stack, client: Client, service: Service, direct: httpx.Client, token: str
 ) -> None:
-    record = client.upload_stream([wav_of(SMALL)], token)
-    async with open_inside(stack) as inside:
-        assert await inside.store.remove(f"{record['user_id']}/{record['id']}.mp3")
-    gateway = Log(stack, "gateway")
+    record = client.upload_stream([make_wav(SMALL)], token)
+    async with open_running_service(stack) as running_service:
+        assert await running_service.store.remove(f"{record['user_id']}/{record['id']}.mp3")
+    gateway = NewLogLines(stack, "gateway")
     for download in (DownloadRequest(503, "GET", headers) for headers in ({}, {"Range": "bytes=0-1"})):
         through = download.send(str(client.http.base_url), record)
         alone = download.send(str(direct.base_url), record)
-        for answer in (through, alone):
-            assert_problem(answer, 503, "unavailable", "does not have this MP3")
+        for response in (through, alone):
+            assert_problem(response, 503, "unavailable", "does not have this MP3")
         assert through.json()["detail"] == alone.json()["detail"]
         assert telling(through) == telling(alone)
         request_id = through.headers["X-Request-ID"]
-        line = until(partial(find_line, gateway, request_id))
+        line = wait_until(partial(find_line, gateway, request_id))
         assert line and line["upstream_status"].endswith("404")
     said = [json.loads(line) for line in service.log.read_text().splitlines()]
     assert [line["detail"] for line in said if line["event"] == "unavailable"] == [alone.json()["detail"]] * 2
     assert record["id"] not in service.log.read_text()
 
 
-def test_a_store_that_hangs_is_away_for_the_service_alone_too(
+def test_a_store_that_hangs_is_503_from_the_service_alone_too(
     stack: Stack, direct: httpx.Client, records: dict[str, dict[str, Any]]
 ) -> None:
     minio = psutil.Process(stack.pid("minio"))
     minio.suspend()
     try:
         # The service's patience for an upload is longer than ours.
-        answer = direct.get(link_path(records[SMALL]), timeout=BOUND_SECONDS // 2)
+        response = direct.get(link_path(records[SMALL]), timeout=MAX_WAIT_SECONDS // 2)
     finally:
         minio.resume()
-    assert_problem(answer, 503, "unavailable", "does not answer")
+    assert_problem(response, 503, "unavailable", "does not answer")
 
 
 def read_connections(stack: Stack) -> set[int]:
@@ -258,7 +259,7 @@ def read_connections(stack: Stack) -> set[int]:
     return found
 
 
-def test_of_what_a_listener_leaves_nothing_more_is_read_from_the_store(
+def test_the_service_stops_reading_an_object_when_its_listener_leaves(
     stack: Stack, service: Service, direct: httpx.Client, records: dict[str, dict[str, Any]]
 ) -> None:
     path = link_path(records[LARGE])
@@ -267,7 +268,7 @@ def test_of_what_a_listener_leaves_nothing_more_is_read_from_the_store(
         leaving = []
         for _ in range(20):
             connection = socket.socket()
-            # So small that most of the 14 MB are still on their way when the listener goes.
+            # A receive buffer so small that most of the 14 MB are still unsent when the listener leaves.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect((LOOPBACK, service.port))
             connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
@@ -280,7 +281,7 @@ def test_of_what_a_listener_leaves_nothing_more_is_read_from_the_store(
         left |= now
         for connection in leaving:
             connection.close()
-        until(lambda: not read_connections(stack))
-    answer = direct.get(path)
-    assert answer.status_code == 200
-    assert len(answer.content) == records[LARGE]["size_bytes"]
+        wait_until(lambda: not read_connections(stack))
+    response = direct.get(path)
+    assert response.status_code == 200
+    assert len(response.content) == records[LARGE]["size_bytes"]

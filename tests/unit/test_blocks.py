@@ -1,4 +1,4 @@
-"""PCM windows: every width and number of channels becomes 16-bit mono or stereo, without clipping."""
+"""PCM blocks: every width and number of channels becomes 16-bit mono or stereo, without clipping."""
 
 import os
 import subprocess
@@ -13,10 +13,10 @@ import pytest
 
 import records.audio
 from records.audio import TooLong
+from records.audio.blocks import MAX_BLOCK_SAMPLE_FRAMES, BlockMaker
 from records.audio.formats import Codec, Format
 from records.audio.mixing import downmix_matrix
 from records.audio.resampling import mp3_sample_rate
-from records.audio.windows import WINDOW_FRAMES, Windows
 from tests import wavs
 
 HALF = 0.5**0.5
@@ -26,16 +26,16 @@ def integers(channels: int, sample_bytes: int = 2, mask: int = 0, rate: int = 48
     return Format(Codec.INTEGER, channels, rate, channels * sample_bytes, mask)
 
 
-def windowed(audio: bytes, source: Format, piece_bytes: int = 1 << 20) -> list[bytes]:
-    windows = Windows(source, None, max_duration_seconds=10**6)
-    out = []
+def make_blocks(audio: bytes, source: Format, piece_bytes: int = 1 << 20) -> list[bytes]:
+    maker = BlockMaker(source, None, max_duration_seconds=10**6)
+    blocks = []
     for start in range(0, len(audio), piece_bytes):
-        out += [segment.raw_data for segment in windows.feed(memoryview(audio)[start : start + piece_bytes])]
-    return out + [segment.raw_data for segment in windows.finish()]
+        blocks += [block.raw_data for block in maker.feed(memoryview(audio)[start : start + piece_bytes])]
+    return blocks + [block.raw_data for block in maker.finish()]
 
 
 def sides(channels: int, mask: int = 0) -> list[tuple[float, float]]:
-    """Returns what each channel gives to left and right, before it is scaled so that the sum cannot clip."""
+    """Returns what each channel gives to left and right, before scaling prevents clipping."""
     matrix = downmix_matrix(integers(channels, mask=mask))
     assert matrix.sum(axis=0).max() == pytest.approx(1)
     return [(round(float(left), 3), round(float(right), 3)) for left, right in matrix / matrix.max()]
@@ -53,35 +53,35 @@ def sides(channels: int, mask: int = 0) -> list[tuple[float, float]]:
 def test_every_width_becomes_the_same_16_bit_samples(
     sample_bytes: int, audio: str, expected: list[int]
 ) -> None:
-    [window] = windowed(bytes.fromhex(audio), integers(1, sample_bytes))
-    assert np.frombuffer(window, "<i2").tolist() == expected
+    [block] = make_blocks(bytes.fromhex(audio), integers(1, sample_bytes))
+    assert np.frombuffer(block, "<i2").tolist() == expected
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 7, 4096, 1 << 20])
-def test_windows_are_the_same_however_the_audio_arrives(piece_bytes: int) -> None:
+def test_blocks_are_the_same_however_the_audio_arrives(piece_bytes: int) -> None:
     audio = bytes(3 * 2 * (2 * 21_845 + 3)) + b"\1"
-    windows = windowed(audio, integers(2, 3), piece_bytes)
-    assert [len(window) for window in windows] == [4 * 21_845, 4 * 21_845, 12]
+    blocks = make_blocks(audio, integers(2, 3), piece_bytes)
+    assert [len(block) for block in blocks] == [4 * 21_845, 4 * 21_845, 12]
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 7, 4096, 1 << 20])
-def test_plain_audio_is_handed_on_in_whole_frames_as_it_arrives(piece_bytes: int) -> None:
-    audio = np.arange(2 * 2 * WINDOW_FRAMES + 6, dtype="<i2").tobytes() + b"\1"
-    windows = windowed(audio, integers(2), piece_bytes)
-    assert b"".join(windows) == audio[:-1]
-    assert {len(window) % 4 for window in windows} == {0}
-    # Small pieces are gathered to 32 KiB; the last window is what is left.
-    least = min(4 * WINDOW_FRAMES, max(piece_bytes, 32 * 1024))
-    assert all(least <= len(window) <= least + 4 for window in windows[:-1])
+def test_plain_audio_passes_unchanged_in_whole_sample_frames_as_it_arrives(piece_bytes: int) -> None:
+    audio = np.arange(2 * 2 * MAX_BLOCK_SAMPLE_FRAMES + 6, dtype="<i2").tobytes() + b"\1"
+    blocks = make_blocks(audio, integers(2), piece_bytes)
+    assert b"".join(blocks) == audio[:-1]
+    assert {len(block) % 4 for block in blocks} == {0}
+    # Small pieces are joined to blocks of 32 KiB. The last block is the rest.
+    least = min(4 * MAX_BLOCK_SAMPLE_FRAMES, max(piece_bytes, 32 * 1024))
+    assert all(least <= len(block) <= least + 4 for block in blocks[:-1])
 
 
 def test_mono_and_stereo_keep_their_channels() -> None:
     for channels, expected in ((1, 1), (2, 2), (6, 2)):
-        assert Windows(integers(channels), None, 1).channels == expected
+        assert BlockMaker(integers(channels), None, 1).channels == expected
 
 
 @pytest.mark.parametrize("mask", [0, 0x3F])
-def test_surround_5_1_is_mixed_as_bs_775_says_and_lfe_is_left_out(mask: int) -> None:
+def test_surround_5_1_is_mixed_by_bs_775_without_its_lfe_channel(mask: int) -> None:
     half = round(HALF, 3)
     assert sides(6, mask) == [(1, 0), (0, 1), (half, half), (0, 0), (half, 0), (0, half)]
 
@@ -104,11 +104,11 @@ def test_each_speaker_goes_to_its_side(channels: int, mask: int, expected: list[
 
 
 @pytest.mark.parametrize("mask", [0x7, 0x8000001F, 0xFFFFFFFF])
-def test_a_mask_that_does_not_fit_counts_as_none(mask: int) -> None:
+def test_a_mask_that_does_not_fit_is_ignored(mask: int) -> None:
     assert sides(6, mask) == sides(6)
 
 
-def test_channels_of_no_known_speaker_go_left_and_right_in_turn() -> None:
+def test_channels_without_a_known_speaker_go_left_and_right_in_turn() -> None:
     assert sides(9) == [(1, 0), (0, 1)] * 4 + [(1, 0)]
     assert sides(32) == [(1, 0), (0, 1)] * 16
 
@@ -117,8 +117,8 @@ def test_channels_of_no_known_speaker_go_left_and_right_in_turn() -> None:
 def test_a_downmix_at_full_scale_does_not_clip(channels: int) -> None:
     for value in (-32768, 32767):
         audio = np.full(channels * 5, value, dtype="<i2").tobytes()
-        [window] = windowed(audio, integers(channels))
-        mixed = np.frombuffer(window, "<i2").reshape(-1, 2)
+        [block] = make_blocks(audio, integers(channels))
+        mixed = np.frombuffer(block, "<i2").reshape(-1, 2)
         assert len(mixed) == 5
         assert np.abs(mixed.astype(int)).max() == abs(value)
         assert (np.sign(mixed) == np.sign(value)).all()
@@ -136,7 +136,7 @@ def test_a_downmix_at_full_scale_does_not_clip(channels: int) -> None:
         (Codec.INTEGER, 8, True, "8000000000000000 7fffffffffffffff", [-32768, 32767]),
         (Codec.FLOAT, 4, False, "000080bf 0000803f 0000003f 00000040", [-32768, 32767, 16384, 32767]),
         (Codec.FLOAT, 4, True, "bf800000 3f000000", [-32768, 16384]),
-        # Not a number, quiet and signalling, both infinities, and the largest number.
+        # Quiet and signalling NaN, both infinities, and the largest number.
         (Codec.FLOAT, 4, False, "0000c07f 0100807f 0000807f 000080ff ffff7f7f", [0, 0, 0, 0, 32767]),
         (Codec.FLOAT, 8, False, "000000000000f07f ffffffffffffefff 000000000000e03f", [0, -32768, 16384]),
         (Codec.A_LAW, 1, False, "d5 55 2a aa", [8, -8, -32256, 32256]),
@@ -147,17 +147,17 @@ def test_every_coding_becomes_16_bit_samples(
     codec: Codec, sample_bytes: int, big_endian: bool, audio: str, expected: list[int]
 ) -> None:
     source = Format(codec, 1, 48000, sample_bytes, is_big_endian=big_endian)
-    [window] = windowed(bytes.fromhex(audio), source)
-    assert np.frombuffer(window, "<i2").tolist() == expected
+    [block] = make_blocks(bytes.fromhex(audio), source)
+    assert np.frombuffer(block, "<i2").tolist() == expected
 
 
-def test_a_downmix_keeps_what_lies_below_16_bit_until_the_end() -> None:
-    # Two steps of 16 bit and a half, of which a truncated sum would lose one.
+def test_a_downmix_rounds_to_16_bit_only_at_the_end() -> None:
+    # Each channel is 2.5 steps of 16 bit; a sum of truncated channels would lose a step.
     audio = np.array([0x00027FFF, 0x00027FFF, 0x00027FFF], dtype="<i4").tobytes()
-    [window] = windowed(audio, integers(3, sample_bytes=4))
-    assert np.frombuffer(window, "<i2").tolist() == [2, 2]
-    [window] = windowed(np.full(3, 0x0002C000, dtype="<i4").tobytes(), integers(3, sample_bytes=4))
-    assert np.frombuffer(window, "<i2").tolist() == [3, 3]
+    [block] = make_blocks(audio, integers(3, sample_bytes=4))
+    assert np.frombuffer(block, "<i2").tolist() == [2, 2]
+    [block] = make_blocks(np.full(3, 0x0002C000, dtype="<i4").tobytes(), integers(3, sample_bytes=4))
+    assert np.frombuffer(block, "<i2").tolist() == [3, 3]
 
 
 RATES = [
@@ -187,15 +187,15 @@ RATES = [
 
 
 @pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("frames", [1, 2, 1000, 12345])
-def test_the_length_is_kept_to_the_nearest_frame_at_every_rate(rate: int, frames: int) -> None:
-    frames = min(frames, 30 * rate)
-    windows = windowed(bytes(2 * frames), integers(1, rate=rate))
+@pytest.mark.parametrize("sample_frames", [1, 2, 1000, 12345])
+def test_the_length_is_kept_to_the_nearest_sample_frame_at_every_rate(rate: int, sample_frames: int) -> None:
+    sample_frames = min(sample_frames, 30 * rate)
+    blocks = make_blocks(bytes(2 * sample_frames), integers(1, rate=rate))
     out_rate = mp3_sample_rate(rate)
-    exact = Fraction(frames * out_rate, rate)
-    made = sum(len(window) for window in windows) // 2
+    exact = Fraction(sample_frames * out_rate, rate)
+    made = sum(len(block) for block in blocks) // 2
     assert made == max(1, int(exact + Fraction(1, 2)))
-    assert max(len(window) for window in windows) <= 2 * WINDOW_FRAMES
+    assert max(len(block) for block in blocks) <= 2 * MAX_BLOCK_SAMPLE_FRAMES
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -204,48 +204,48 @@ def test_every_rate_keeps_its_sound_in_place(rate: int) -> None:
     hertz = 0.3 * min(rate, 48000)
     out_rate = mp3_sample_rate(rate)
     audio = wavs.pcm(wavs.sine(hertz, seconds, rate, channels=1), 16)
-    samples = np.frombuffer(b"".join(windowed(audio, integers(1, rate=rate))), "<i2") / 32768
+    samples = np.frombuffer(b"".join(make_blocks(audio, integers(1, rate=rate))), "<i2") / 32768
     expected = wavs.sine(hertz, seconds, out_rate, channels=1)[:, 0]
     middle = slice(len(expected) // 4, 3 * len(expected) // 4)
     error = samples[middle] - expected[: len(samples)][middle]
-    # 16 bits have a noise of -98 dB of full scale, from the source and once more from the result.
+    # 16 bits have a noise of -98 dBFS, once from the source and once from the result.
     assert 20 * np.log10(np.sqrt(np.mean(np.square(error)))) < -92
 
 
 @pytest.mark.parametrize("rate", [64000, 96000, 176400, 384000, 768000])
-def test_what_lies_beyond_the_new_rate_is_not_folded_back(rate: int) -> None:
+def test_tones_above_half_the_new_rate_are_not_folded_back(rate: int) -> None:
     out_rate = mp3_sample_rate(rate)
     tones = [hertz for hertz in (25000, 28000, 31000, 60000, 90000, 190000, 380000) if hertz < rate / 2]
     for hertz in tones:
         audio = wavs.pcm(wavs.sine(hertz, 0.2, rate, channels=1), 16)
-        samples = np.frombuffer(b"".join(windowed(audio, integers(1, rate=rate))), "<i2") / 32768
+        samples = np.frombuffer(b"".join(make_blocks(audio, integers(1, rate=rate))), "<i2") / 32768
         middle = samples[out_rate // 20 : -out_rate // 20]
         assert np.abs(middle).max() < 2 / 32768
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 999, 1 << 20])
 @pytest.mark.parametrize("rate", [50, 44099, 96000])
-def test_resampled_windows_are_the_same_however_the_audio_arrives(rate: int, piece_bytes: int) -> None:
+def test_resampled_blocks_are_the_same_however_the_audio_arrives(rate: int, piece_bytes: int) -> None:
     audio = wavs.pcm(wavs.noise(0.1 if rate > 50 else 30, rate), 16)
     source = integers(2, rate=rate)
-    assert windowed(audio, source, piece_bytes) == windowed(audio, source, len(audio))
+    assert make_blocks(audio, source, piece_bytes) == make_blocks(audio, source, len(audio))
 
 
-def test_a_recording_that_is_too_long_is_refused_as_soon_as_it_is() -> None:
-    windows = Windows(integers(1, sample_bytes=1, rate=10), None, max_duration_seconds=60)
-    deque(windows.feed(memoryview(bytes(600))), maxlen=0)
+def test_a_recording_is_refused_as_soon_as_it_is_too_long() -> None:
+    maker = BlockMaker(integers(1, sample_bytes=1, rate=10), None, max_duration_seconds=60)
+    deque(maker.feed(memoryview(bytes(600))), maxlen=0)
     with pytest.raises(TooLong, match="longer than 60 seconds"):
-        deque(chain(windows.feed(memoryview(bytes(1))), windows.finish()), maxlen=0)
+        deque(chain(maker.feed(memoryview(bytes(1))), maker.finish()), maxlen=0)
 
 
-def test_importing_the_package_says_nothing_even_where_warnings_are_errors(tmp_path: Path) -> None:
+def test_importing_the_package_raises_no_warning(tmp_path: Path) -> None:
     source = Path(records.audio.__file__).parents[2]
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", "import records.audio"],
         env={
             **os.environ,
             "PYTHONPATH": str(source),
-            # Nothing is compiled yet here, as after an installation without bytecode.
+            # Here nothing is compiled yet, as after an installation without bytecode.
             "PYTHONPYCACHEPREFIX": str(tmp_path),
         },
         capture_output=True,

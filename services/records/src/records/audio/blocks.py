@@ -1,4 +1,4 @@
-"""The audio of a WAV, cut, decoded, mixed and resampled into windows of 16-bit PCM that the encoder takes."""
+"""Decodes, mixes and resamples the audio of a WAV into blocks of the 16-bit PCM that the encoder takes."""
 
 import warnings
 from collections.abc import Iterator
@@ -6,46 +6,52 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from .adpcm import decode_blocks
+from .adpcm import decode_adpcm
 from .errors import TooLong
 from .formats import Codec, Format
 from .mixing import downmix_matrix
 from .pcm import FULL_SCALE, decode_samples
 from .resampling import Resampler, mp3_sample_rate
 
-# Importing pydub warns of escapes in its source (when it is compiled), of the audioop that left Python in
-# 3.13 (the package audioop-lts replaces it there) and of a missing ffmpeg (which is never called here).
+# Importing pydub warns of escapes in its source, when Python compiles it; of audioop, which the package
+# audioop-lts replaces from Python 3.13 on; and of a missing ffmpeg, which nothing here calls.
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="invalid escape sequence|.* is an invalid escape sequence")
     warnings.filterwarnings("ignore", message="'audioop' is deprecated", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message="Couldn't find ffmpeg or avconv", category=RuntimeWarning)
     from pydub import AudioSegment
 
-# One and a half seconds of CD sound, at most.
-WINDOW_FRAMES = 65_536
-# So many bytes of the source are decoded at once, at most: blocks of ADPCM side by side, of PCM one window.
+# At 44.1 kHz a block of this length lasts one and a half seconds.
+MAX_BLOCK_SAMPLE_FRAMES = 65_536
+# At most so many bytes of the source are decoded at once.
 _BATCH_BYTES = 128 * 1024
-# What needs no work is handed on as it comes, but in pieces that are worth a step.
-_LEAST_PLAIN_BYTES = 32 * 1024
+# Plain audio passes as it arrives, but in blocks of at least this size, so that each is worth its overhead.
+_MIN_PLAIN_BYTES = 32 * 1024
 
 _SAMPLE_BYTES = 2
 _MAX_OUTPUT_CHANNELS = 2
 
 
-class Windows:
-    """Turns the audio of one WAV into windows of mono or stereo at a sample rate that MP3 has.
+class BlockMaker:
+    """Turns the audio of one WAV into blocks of mono or stereo at a sample rate that MP3 has.
 
-    `frames` counts the sample frames of the source so far; `is_plain` says that they need no work. What is
-    held is one batch of the source at most, and what the resampler holds back.
+    It holds at most one batch of the source, and what the resampler holds back.
     """
 
-    def __init__(self, source: Format, frames: int | None, max_duration_seconds: int) -> None:
-        """Prepares for `source`, whose audio ends after `frames` sample frames, if that is known."""
+    def __init__(
+        self, source: Format, announced_sample_frames: int | None, max_duration_seconds: int
+    ) -> None:
+        """Prepares for audio of the format `source`.
+
+        Audio beyond `announced_sample_frames`, where the header announces them, fills up the last ADPCM block
+        and is dropped.
+        """
         self.channels = min(source.channels, _MAX_OUTPUT_CHANNELS)
         self.sample_rate = mp3_sample_rate(source.sample_rate)
-        self.frames = 0
+        self.source_sample_frames = 0
+        """How many sample frames of the source have been converted."""
         self._source = source
-        self._last_frame = frames
+        self._announced_sample_frames = announced_sample_frames
         self._max_duration_seconds = max_duration_seconds
         self._is_adpcm = source.codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM)
         self._held = bytearray()
@@ -55,7 +61,7 @@ class Windows:
             if self.sample_rate != source.sample_rate
             else None
         )
-        # Nearly all WAVs are 16-bit PCM as the encoder takes it, which then is not touched.
+        # Nearly all WAVs hold 16-bit PCM that the encoder takes as it is.
         self.is_plain = (
             source.codec is Codec.INTEGER
             and source.sample_bytes == _SAMPLE_BYTES
@@ -63,11 +69,17 @@ class Windows:
             and self._matrix is None
             and self._resampler is None
         )
-        blocks = WINDOW_FRAMES if self.is_plain else min(WINDOW_FRAMES, _BATCH_BYTES // source.block_bytes)
-        self._batch_bytes = blocks * source.block_bytes
+        """Whether blocks are the source's bytes, unchanged."""
+        batch_units = MAX_BLOCK_SAMPLE_FRAMES
+        if not self.is_plain:
+            batch_units = min(batch_units, _BATCH_BYTES // source.block_align_bytes)
+        self._batch_bytes = batch_units * source.block_align_bytes
 
     def feed(self, audio: memoryview) -> Iterator[AudioSegment]:
-        """Yields the windows for which `audio`, of any length, suffices; raises TooLong over the limit."""
+        """Takes audio of any length, and yields the blocks that are complete.
+
+        Raises TooLong as soon as the recording exceeds its limit.
+        """
         while batch_bytes := self._next_batch(len(self._held) + len(audio)):
             missing = batch_bytes - len(self._held)
             batch = b"".join((self._held, audio[:missing])) if self._held else audio[:missing]
@@ -77,55 +89,55 @@ class Windows:
         self._held += audio
 
     def finish(self) -> Iterator[AudioSegment]:
-        """Yields the last windows, if there are any; a frame that was cut short is dropped."""
+        """Yields the last blocks, if there are any. Drops a sample frame that was cut short."""
         if not self._is_adpcm:
-            del self._held[len(self._held) - len(self._held) % self._source.block_bytes :]
+            del self._held[len(self._held) - len(self._held) % self._source.block_align_bytes :]
         if self._held:
             yield from self._convert(self._held)
-        if self._resampler is not None and self.frames:
+        if self._resampler is not None and self.source_sample_frames:
             for samples in self._resampler.finish():
                 yield from self._cut(samples)
 
     def _next_batch(self, size_bytes: int) -> int:
-        """Returns how many of the bytes that are there are converted next; 0: they must be more."""
+        """Returns how many of `size_bytes` are converted next; 0 where more bytes must arrive first."""
         if size_bytes >= self._batch_bytes:
             return self._batch_bytes
-        if self.is_plain and size_bytes >= _LEAST_PLAIN_BYTES:
-            return size_bytes - size_bytes % self._source.block_bytes
+        if self.is_plain and size_bytes >= _MIN_PLAIN_BYTES:
+            return size_bytes - size_bytes % self._source.block_align_bytes
         return 0
 
     def _convert(self, audio: bytes | bytearray | memoryview) -> Iterator[AudioSegment]:
         if self.is_plain:
-            self._count(len(audio) // self._source.block_bytes)
-            yield self._segment(bytes(audio))
+            self._count(len(audio) // self._source.block_align_bytes)
+            yield self._as_audio_segment(bytes(audio))
             return
-        samples = (decode_blocks if self._is_adpcm else decode_samples)(audio, self._source)
-        if self._last_frame is not None:
-            samples = samples[: self._last_frame - self.frames]
+        samples = (decode_adpcm if self._is_adpcm else decode_samples)(audio, self._source)
+        if self._announced_sample_frames is not None:
+            samples = samples[: self._announced_sample_frames - self.source_sample_frames]
         self._count(len(samples))
         if self._matrix is not None:
             samples = samples @ self._matrix
         for resampled in [samples] if self._resampler is None else self._resampler.feed(samples):
             yield from self._cut(resampled)
 
-    def _count(self, frames: int) -> None:
-        self.frames += frames
-        if self.frames > self._max_duration_seconds * self._source.sample_rate:
+    def _count(self, sample_frames: int) -> None:
+        self.source_sample_frames += sample_frames
+        if self.source_sample_frames > self._max_duration_seconds * self._source.sample_rate:
             raise TooLong(
                 f"The recording is longer than {self._max_duration_seconds} seconds, which is the limit. "
-                f"Cut it with: ffmpeg -i in.wav -t {self._max_duration_seconds} -c copy out.wav"
+                f"Shorten it with: ffmpeg -i in.wav -t {self._max_duration_seconds} -c copy out.wav"
             )
 
     def _cut(self, samples: NDArray[np.float32]) -> Iterator[AudioSegment]:
-        # In place: whoever made these samples has no more use for them.
+        # Work in place: nobody else uses these samples any more.
         np.rint(samples, out=samples)
         np.maximum(samples, -FULL_SCALE, out=samples)
         np.minimum(samples, FULL_SCALE - 1, out=samples)
         pcm = samples.astype("<i2")
-        for start in range(0, len(pcm), WINDOW_FRAMES):
-            yield self._segment(pcm[start : start + WINDOW_FRAMES].tobytes())
+        for start in range(0, len(pcm), MAX_BLOCK_SAMPLE_FRAMES):
+            yield self._as_audio_segment(pcm[start : start + MAX_BLOCK_SAMPLE_FRAMES].tobytes())
 
-    def _segment(self, pcm: bytes) -> AudioSegment:
+    def _as_audio_segment(self, pcm: bytes) -> AudioSegment:
         return AudioSegment(
             pcm, sample_width=_SAMPLE_BYTES, frame_rate=self.sample_rate, channels=self.channels
         )

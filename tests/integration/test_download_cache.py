@@ -1,0 +1,330 @@
+"""The gateway's cache of downloads, and the many, slow and vanishing listeners that it serves."""
+
+import hashlib
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from miniopy_async.commonconfig import ENABLED, REPLACE, CopySource, Filter, Tags
+from miniopy_async.lifecycleconfig import Expiration, LifecycleConfig, Rule
+
+from common.settings import load
+from deploy.client import Client
+from deploy.local.ports import LOOPBACK
+from deploy.local.stack import Stack
+from deploy.setup import SetupSettings
+from records.storage import make_client, make_session
+from tests.integration.recordings import LARGE, SMALL, make_wav
+from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
+from tests.raw_connection import make_request_head
+from tests.stacks import temporary_stack
+from tests.wavs import Wav, silence
+
+SITE = "https://player.example"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """A stack that forgets downloads after a second, and that lets the scripts of one site in."""
+    with temporary_stack({"CACHE_SECONDS": "1", "CORS_ORIGINS": SITE}) as stack:
+        yield stack
+
+
+@pytest.fixture
+def http(stack: Stack) -> Iterator[httpx.Client]:
+    with Client(stack.base_url) as client:
+        yield client.http
+
+
+@pytest.fixture(scope="module")
+def owner(stack: Stack) -> dict[str, Any]:
+    with Client(stack.base_url) as client:
+        return client.create_user("Ann")
+
+
+def upload(stack: Stack, user: dict[str, Any], kind: str = SMALL) -> dict[str, Any]:
+    with Client(stack.base_url) as client:
+        return client.upload_stream([make_wav(kind)], user["token"])
+
+
+def cached_files(stack: Stack) -> list[Path]:
+    """Lists the MP3s in the gateway's cache."""
+    folder = stack.supervisor.log("gateway").parents[1] / "gateway" / "cache"
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def count_connections(pid: int, port: int) -> int:
+    """Counts the connections of a process and its children to a port of this machine."""
+    process = psutil.Process(pid)
+    count = 0
+    for each in (process, *process.children()):
+        # At its start nginx has a child that reads the cache's directory and then ends.
+        with suppress(psutil.NoSuchProcess):
+            connections = each.net_connections("tcp4")
+            count += sum(bool(one.raddr) and one.raddr.port == port for one in connections)
+    return count
+
+
+def test_without_minio_cached_downloads_are_served_and_all_others_are_503(
+    stack: Stack, owner: dict[str, Any], http: httpx.Client
+) -> None:
+    cached, other = upload(stack, owner), upload(stack, owner)
+    mp3 = http.get(cached["url"]).content
+    stack.stop_part("minio")
+    try:
+        assert http.get(cached["url"]).content == mp3
+        part = http.get(cached["url"], headers={"Range": "bytes=100-199"})
+        assert (part.status_code, part.content) == (206, mp3[100:200])
+        refused = http.get(other["url"])
+        assert (refused.status_code, refused.json()["type"]) == (503, "/problems/unavailable")
+        assert int(refused.headers["Retry-After"]) > 0
+    finally:
+        stack.start_part("minio")
+    assert http.get(other["url"]).status_code == 200
+
+
+def test_a_store_that_hangs_is_answered_with_503_and_without_the_headers_of_a_download(
+    stack: Stack, owner: dict[str, Any], http: httpx.Client
+) -> None:
+    record = upload(stack, owner)
+    minio = psutil.Process(stack.pid("minio"))
+    minio.suspend()
+    try:
+        answer = http.get(f"{record['url']}&download=1", headers={"Origin": SITE})
+    finally:
+        minio.resume()
+    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/unavailable")
+    assert "Content-Disposition" not in answer.headers
+    assert answer.headers["Access-Control-Allow-Origin"] == SITE
+
+
+def test_listeners_who_wait_for_the_same_download_all_get_their_range(
+    stack: Stack, owner: dict[str, Any]
+) -> None:
+    record = upload(stack, owner)
+    minio = psutil.Process(stack.pid("minio"))
+    gateway = stack.pid("gateway")
+    minio.suspend()
+    try:
+        before = count_connections(gateway, stack.ports.minio)
+        with ThreadPoolExecutor(3) as pool:
+            asked = [
+                pool.submit(httpx.get, record["url"], headers={"Range": "bytes=0-"}, trust_env=False)
+                for _ in range(3)
+            ]
+            # Each request has its own connection to MinIO, so none waits for another request any more.
+            wait_until(lambda: count_connections(gateway, stack.ports.minio) >= before + 3)
+            minio.resume()
+            answers = [each.result() for each in asked]
+    finally:
+        minio.resume()
+    assert [answer.status_code for answer in answers] == [206] * 3
+    assert {answer.headers["Accept-Ranges"] for answer in answers} == {"bytes"}
+    assert {len(answer.content) for answer in answers} == {record["size_bytes"]}
+
+
+def test_an_mp3_is_cached_once_for_all_its_requests(
+    stack: Stack, owner: dict[str, Any], http: httpx.Client
+) -> None:
+    url = upload(stack, owner)["url"]
+    wait_until(lambda: not cached_files(stack))
+    answers = [http.get(url, headers={"Range": "bytes=0-"}) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [206] * 5
+    assert len(cached_files(stack)) == 1
+
+
+def test_a_range_of_an_uncached_mp3_does_not_fetch_the_whole(
+    stack: Stack, owner: dict[str, Any], http: httpx.Client
+) -> None:
+    record = upload(stack, owner, LARGE)
+    wait_until(lambda: not cached_files(stack))
+    part = http.get(record["url"], headers={"Range": "bytes=-100"})
+    assert (part.status_code, len(part.content)) == (206, 100)
+    assert cached_files(stack) == []
+
+
+def test_a_deleted_record_is_404_at_once_and_leaves_the_cache(
+    stack: Stack, owner: dict[str, Any], http: httpx.Client
+) -> None:
+    record = upload(stack, owner)
+    assert http.get(record["url"]).status_code == 200
+    assert http.delete(f"/records/{record['id']}", auth=(owner["id"], owner["token"])).status_code == 204
+    assert http.get(record["url"]).status_code == 404
+    wait_until(lambda: not cached_files(stack))
+
+
+def test_two_hundred_listeners_of_a_new_record_all_get_it(stack: Stack, owner: dict[str, Any]) -> None:
+    with Client(stack.base_url) as client:
+        wav = Wav(bits=8, channels=1, rate=8000).build(silence(240.0, rate=8000, channels=1))
+        record = client.upload_stream([wav], owner["token"])
+
+    def listen(_: int) -> tuple[int, int]:
+        answer = httpx.get(record["url"], headers={"Range": "bytes=0-"}, timeout=60, trust_env=False)
+        return answer.status_code, len(answer.content)
+
+    with ThreadPoolExecutor(200) as pool:
+        heard = set(pool.map(listen, range(200)))
+    assert heard == {(206, record["size_bytes"])}
+
+
+def test_ten_thousand_aborted_downloads_leave_no_connection_behind(
+    stack: Stack, owner: dict[str, Any], http: httpx.Client
+) -> None:
+    record = upload(stack, owner, LARGE)
+    path = record["url"].removeprefix(stack.base_url)
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    gateway, records = stack.pid("gateway"), stack.pid("records")
+
+    def abort(number: int) -> None:
+        with socket.create_connection((LOOPBACK, stack.ports.gateway)) as connection:
+            connection.sendall(request)
+            # Every second client waits for the first bytes; the others leave before.
+            if number % 2:
+                assert connection.recv(64).startswith(b"HTTP/1.1 200")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(abort, range(10_000)))
+    # nginx keeps connections for the next requests: 32 in each of its two workers.
+    wait_until(
+        lambda: (
+            count_connections(gateway, stack.ports.minio) <= 64
+            and count_connections(gateway, stack.ports.records) <= 64
+        )
+    )
+    assert count_connections(records, stack.ports.minio) <= 10
+    assert len(http.get(record["url"]).content) == record["size_bytes"]
+
+
+def begin_download(stack: Stack, url: str, *lines: str) -> socket.socket:
+    """Opens a download with a receive buffer so small that most of the MP3 waits until the test reads it."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(MAX_WAIT_SECONDS)
+    connection.connect((LOOPBACK, stack.ports.gateway))
+    connection.sendall(make_request_head("GET", url.removeprefix(stack.base_url), stack.base_url, *lines))
+    return connection
+
+
+def read_to_the_end(connection: socket.socket) -> Iterator[bytes]:
+    """Yields all bytes until the server closes the connection."""
+    with suppress(ConnectionResetError):
+        while piece := connection.recv(1 << 16):
+            yield piece
+
+
+def test_slow_listeners_cost_the_service_nothing_and_get_everything_while_others_download(
+    stack: Stack, owner: dict[str, Any], http: httpx.Client
+) -> None:
+    record = upload(stack, owner, LARGE)
+    mp3 = http.get(record["url"]).content
+    service = psutil.Process(stack.pid("records"))
+    before = service.memory_info().rss
+    with ExitStack() as opened:
+        slow = [
+            opened.enter_context(begin_download(stack, record["url"], "Connection: close"))
+            for _ in range(200)
+        ]
+        heard = [connection.recv(1024) for connection in slow]
+        for _ in range(20):
+            assert http.get(record["url"]).content == mp3
+            pieces = [connection.recv(1024) for connection in slow]
+            assert all(pieces)
+            heard = [begun + piece for begun, piece in zip(heard, pieces, strict=True)]
+        assert count_connections(stack.pid("gateway"), stack.ports.records) <= 64
+        assert service.memory_info().rss - before < 10 * 2**20
+        # Only every fiftieth download is read to its end, to save time.
+        for begun, connection in list(zip(heard, slow, strict=True))[::50]:
+            answer = begun + b"".join(read_to_the_end(connection))
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert answer.partition(b"\r\n\r\n")[2] == mp3
+
+
+@pytest.fixture(scope="module")
+def long_record(stack: Stack, owner: dict[str, Any]) -> dict[str, Any]:
+    """48 MB, more than Linux buffers in sockets by default: MinIO is still sending while the test reads."""
+    with Client(stack.base_url) as client:
+        wav = Wav(bits=8, channels=1, rate=8000).build(silence(6000.0, rate=8000, channels=1))
+        return client.upload_stream([wav], owner["token"])
+
+
+@pytest.mark.parametrize("process", ["gateway", "minio"])
+def test_after_a_restart_during_a_download_the_player_s_next_range_works(
+    stack: Stack, long_record: dict[str, Any], process: str
+) -> None:
+    # The gateway does not cache ranges, so the bytes come from MinIO during the download.
+    with begin_download(stack, long_record["url"], "Range: bytes=1-", "Connection: close") as listener:
+        answer = listener.recv(1024)
+        stack.stop_part(process)
+        try:
+            answer += b"".join(read_to_the_end(listener))
+        finally:
+            stack.start_part(process)
+    head, _, begun = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 206")
+    # The restart interrupted the download.
+    assert 0 < len(begun) < long_record["size_bytes"] - 1
+    # A new client, because the connections of an older one are closed.
+    with Client(stack.base_url) as client:
+
+        def listen(span: str) -> bytes:
+            headers = {"Range": f"bytes={span}", "If-Range": f'"{long_record["sha256"]}"'}
+            answer = client.http.get(long_record["url"], headers=headers)
+            assert answer.status_code == 206
+            return answer.content
+
+        mp3 = listen("0-0") + begun + listen(f"{1 + len(begun)}-")
+    assert hashlib.sha256(mp3).hexdigest() == long_record["sha256"]
+
+
+def read_headers(http: httpx.Client, url: str, **headers: str) -> list[tuple[str, str]]:
+    """Returns all header lines of a download, except those that differ in each response."""
+    answer = http.get(url, headers=headers)
+    assert answer.status_code in (200, 206)
+    return sorted(pair for pair in answer.headers.multi_items() if pair[0] not in ("date", "x-request-id"))
+
+
+async def test_metadata_of_the_object_never_reaches_a_response(
+    stack: Stack, owner: dict[str, Any], http: httpx.Client
+) -> None:
+    record = upload(stack, owner)
+    requests = [{}, {"Range": "bytes=0-9"}, {"Range": "bytes=0-"}, {"If-Match": "*"}]
+    before = [read_headers(http, record["url"], **headers) for headers in requests]
+    bucket, key = "records", f"{owner['id']}/{record['id']}.mp3"
+    tags = Tags.new_object_tags()
+    tags["secret"] = "tag"
+    metadata: dict[str, str | list[str] | tuple[str]] = {
+        "Cache-Control": "public, max-age=999",
+        "Content-Disposition": "attachment; filename=metadata.html",
+        "Content-Encoding": "gzip",
+        "Content-Language": "xx",
+        "Content-Type": "text/html",
+    }
+    settings = load(SetupSettings, stack.environment("setup"))
+    root = {"access_key": settings.minio_root_user, "secret_key": settings.minio_root_password}
+    async with make_session() as session:
+        admin = make_client(settings.store, session, **root)
+        rule = Rule(ENABLED, rule_filter=Filter(prefix=owner["id"]), expiration=Expiration(days=365))
+        await admin.set_bucket_lifecycle(bucket, LifecycleConfig([rule]))
+        await admin.copy_object(
+            bucket,
+            key,
+            CopySource(bucket, key),
+            metadata=metadata,
+            metadata_directive=REPLACE,
+            tags=tags,
+            tagging_directive=REPLACE,
+        )
+        wait_until(lambda: not cached_files(stack))
+        try:
+            # The whole MP3 comes last: once it is cached, the gateway no longer asks MinIO for ranges.
+            after = [read_headers(http, record["url"], **headers) for headers in reversed(requests)][::-1]
+            assert read_headers(http, record["url"]) == before[0]
+        finally:
+            await admin.delete_bucket_lifecycle(bucket)
+    assert after == before
