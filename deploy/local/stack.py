@@ -269,7 +269,12 @@ class Stack:
                 "MINIO_ROOT_USER": "waxwing",
                 "MINIO_ROOT_PASSWORD": self.secrets["minio"],
             }
-            command = minio.command(minio_binary, self._folder / "minio", ports.minio, ports.console)
+            command = minio.command(
+                minio_binary,
+                self._folder / "minio",
+                f"{LOOPBACK}:{ports.minio}",
+                f"{LOOPBACK}:{ports.console}",
+            )
             parts.append(Part("minio", 2, command, environment))
         return parts
 

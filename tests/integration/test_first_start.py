@@ -1,0 +1,318 @@
+"""Tests of the first start: which MinIO the stack runs, and how `./just` builds one while pip installs.
+
+Stand-ins for go and pip force an order of events or a failure. Each waits for files that another one makes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploy.local import minio
+from deploy.local.supervision import ROOT
+
+WAIT = 'wait_for() { until [ -e "$1" ]; do sleep 0.02; done; }\n'
+
+
+def program(path: Path, script: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o700)
+    return path
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so within {seconds} seconds"
+        time.sleep(0.02)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture(scope="module")
+def real_minio() -> Path:
+    """Returns a real MinIO, built if this machine has none yet."""
+    return minio.find_or_build(os.environ, lambda _: None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns a folder that is first in PATH and has no MinIO that works."""
+    folder = tmp_path / "bin"
+    for name in ("minio", "silo"):
+        program(folder / name, "echo wrong machine >&2; exit 8")
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+def settings(tmp_path: Path, **more: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path / "cache"), **more}
+
+
+@pytest.mark.parametrize("name", ["minio", "silo"])
+def test_a_minio_in_path_is_used_and_named(name: str, real_minio: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / name).unlink()
+    (folder / name).symlink_to(real_minio)
+    said: list[str] = []
+    assert minio.find_or_build(settings(tmp_path), said.append) == folder / name
+    assert said[-1] == f"using the MinIO in PATH: {folder / name}"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_minio_bin_comes_before_path_and_an_earlier_build(
+    real_minio: Path, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "minio").unlink()
+    (folder / "minio").symlink_to(real_minio)
+    own = program(tmp_path / "own", "")
+    assert minio.find(settings(tmp_path, MINIO_BIN=str(own)), print) == own
+
+
+def test_an_earlier_build_is_used_without_a_look_at_path(folder: Path, tmp_path: Path) -> None:
+    built = program(tmp_path / "cache" / "waxwing" / minio.MODULE.rpartition("@")[2] / "minio", "")
+    said: list[str] = []
+    assert minio.find_or_build(settings(tmp_path), said.append) == built
+    assert not said
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo wrong machine >&2; exit 8", "`server --help` ended with status 8: wrong machine"),
+        ("echo usage: minio", "`server --help` does not name --address and --console-address"),
+        ("echo '  --address value'", "`server --help` does not name --console-address"),
+        ("exec sleep 600", "timed out"),
+    ],
+)
+def test_a_program_in_path_that_is_no_minio_server_is_not_used_and_the_reason_is_said(
+    script: str, reason: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minio, "_HELP_SECONDS", 2)
+    program(folder / "minio", script)
+    said: list[str] = []
+    assert minio.find(settings(tmp_path), said.append) is None
+    assert said[0].startswith(f"not using {folder / 'minio'}, which is in PATH: ")
+    assert reason in said[0]
+
+
+def test_a_file_that_cannot_be_executed_is_not_used(folder: Path, tmp_path: Path) -> None:
+    (folder / "minio").write_bytes(b"\x7fELF of another machine")
+    said: list[str] = []
+    assert minio.find(settings(tmp_path), said.append) is None
+    assert "Exec format error" in said[0]
+
+
+class Clone:
+    """A fresh clone with stand-ins for go, for pip and for the `just` that pip installs.
+
+    `pip` and `go` are the shell commands of `pip install` and `go install`. Both run in the folder `seen`.
+    """
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        self.root = folder / "clone"
+        self.seen = folder / "seen"
+        self.seen.mkdir()
+        self._programs = programs
+        for name in (
+            "just",
+            "requirements-dev.txt",
+            "deploy/local/minio.py",
+            "deploy/local/requirements-go.txt",
+        ):
+            self._copy(ROOT / name)
+        for file in (*ROOT.glob("libs/*/pyproject.toml"), *ROOT.glob("services/*/pyproject.toml")):
+            self._copy(file)
+        self.cache = folder / "cache" / "waxwing" / minio.MODULE.rpartition("@")[2]
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if name not in ("MINIO_BIN", "S3_ENDPOINT")},
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "PYTHON": str(programs / "python"),
+        }
+
+    def _copy(self, file: Path) -> None:
+        copy = self.root / file.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+
+    def start(self, *arguments: str, pip: str, go: str) -> subprocess.Popen[str]:
+        program(self.seen / "just", 'shift 2; echo "recipe $*"')
+        program(
+            self._programs / "python",
+            f"""{WAIT}
+            case "$1 $2" in
+            "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && exec cp {self.seen}/just "$3/bin" ;;
+            "-m pip") cd {self.seen} && {{ {pip}
+            exit; }} ;;
+            esac
+            exec {sys.executable} "$@"
+            """,
+        )
+        program(
+            self._programs / "go",
+            f"""{WAIT}
+            [ "$1" = version ] && echo go version go1.99 && exit
+            cd {self.seen} && {{ {go}
+            }}""",
+        )
+        # If this process ignores SIGINT, its children do so too. With a handler here, they do not.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(
+                [self.root / "just", *arguments],
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def run(self, *arguments: str, pip: str, go: str) -> tuple[int, str, str]:
+        """Runs `./just` to its end and returns its exit status, stdout and stderr."""
+        with self.start(*arguments, pip=pip, go=go) as process:
+            try:
+                output, errors = process.communicate(timeout=60)
+            finally:
+                end(process)
+        return process.returncode, output, errors
+
+    def leftovers(self) -> list[Path]:
+        return list(self.cache.glob("build-*"))
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Ends a `./just` and all its descendants, if they still run."""
+    if process.poll() is None:
+        for each in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+            each.kill()
+
+
+@pytest.fixture
+def clone(tmp_path: Path, folder: Path) -> Iterator[Clone]:
+    clone = Clone(tmp_path, folder)
+    yield clone
+    for file in clone.seen.glob("*-pid"):
+        assert is_gone(int(file.read_text())), f"{file.name} still runs"
+
+
+MAKE_BINARY = 'mkdir "$GOBIN" && touch "$GOBIN/minio"'
+
+
+def test_the_build_starts_before_pip_ends_and_the_recipe_starts_after_both(clone: Clone) -> None:
+    status, output, errors = clone.run(
+        *("up", "-d"),
+        pip="touch pip-runs; wait_for go-runs; touch pip-ends",
+        go=f"wait_for pip-runs; touch go-runs; wait_for pip-ends; {MAKE_BINARY}",
+    )
+    assert (status, output) == (0, "recipe up -d\n"), errors
+    assert (clone.cache / "minio").exists()
+    lines = errors.splitlines()
+    assert [line for line in lines if not line.startswith(("just: ", "waxwing: "))] == []
+    assert f"waxwing: not using {clone.environment['PATH'].split(os.pathsep)[0]}/minio" in errors
+    assert lines.count("just: the requirements are installed") == 1
+    assert lines[-1].startswith("waxwing: MinIO is built (")
+
+
+def test_a_pip_that_fails_ends_the_build(clone: Clone) -> None:
+    status, output, errors = clone.run(
+        "demo",
+        pip="wait_for go-runs; echo no such package; exit 7",
+        go="echo $$ >go-pid; sleep 600 & echo $! >compiler-pid; touch go-runs; wait",
+    )
+    assert (status, output) == (1, ""), errors
+    assert "no such package" in errors
+    assert errors.splitlines()[-1].startswith("just: the installation failed")
+    assert clone.leftovers() == []
+
+
+def test_a_build_that_fails_ends_the_command_with_the_words_of_go(clone: Clone) -> None:
+    status, output, errors = clone.run(
+        "test", pip="wait_for go-runs", go="touch go-runs; echo no space left; exit 3"
+    )
+    assert (status, output) == (1, ""), errors
+    assert "go said:\nno space left\n" in errors
+    assert errors.splitlines()[-1] == "just: MinIO could not be built: the reason stands above"
+    assert clone.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+@pytest.mark.parametrize("pip", ["echo $$ >pip-pid; exec sleep 600", "touch pip-pid.not"])
+def test_a_signal_ends_pip_and_the_build(clone: Clone, number: signal.Signals, status: int, pip: str) -> None:
+    """Ctrl-C sends the signal to each process of the terminal. Pip runs then, or has ended."""
+    with clone.start(
+        "up", pip=pip, go="echo $$ >go-pid; sleep 600 & echo $! >compiler-pid; touch go-runs; wait"
+    ) as process:
+        try:
+            ended = clone.root / ".venv" / "stamp-requirements"
+            pip_is_there = clone.seen / "pip-pid" if "exec" in pip else ended
+            until(lambda: (clone.seen / "go-runs").exists() and pip_is_there.exists())
+            os.killpg(process.pid, number)
+            assert process.wait(60) == status
+        finally:
+            end(process)
+    assert clone.leftovers() == []
+
+
+@pytest.mark.parametrize("arguments", [("--list",), ("ps",), ("format", "lint"), ("test-unit",), ()])
+def test_only_a_command_that_starts_a_stack_starts_a_build(clone: Clone, arguments: tuple[str, ...]) -> None:
+    status, _, errors = clone.run(*arguments, pip=":", go="touch go-runs; exit 1")
+    assert status == 0, errors
+    assert "MinIO" not in errors
+    assert not (clone.seen / "go-runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("dotenv", "variables"),
+    [
+        ("S3_ENDPOINT=https://s3.example", {}),
+        ("export MINIO_BIN='/opt/minio'", {}),
+        ("", {"S3_ENDPOINT": "https://s3.example"}),
+        ("", {"MINIO_BIN": "/bin/true"}),
+    ],
+)
+def test_settings_that_choose_another_store_or_program_start_no_build(
+    clone: Clone, dotenv: str, variables: dict[str, str]
+) -> None:
+    (clone.root / ".env").write_text(f"#MINIO_BIN=\n{dotenv}\n")
+    clone.environment |= variables
+    status, output, errors = clone.run("up", pip=":", go="touch go-runs; exit 1")
+    assert (status, output) == (0, "recipe up\n"), errors
+    assert not (clone.seen / "go-runs").exists()
+
+
+def test_a_second_build_waits_for_the_first(clone: Clone, tmp_path: Path) -> None:
+    go = f"echo build >>builds; touch go-runs; wait_for second-waits; {MAKE_BINARY}"
+    with clone.start("up", pip=":", go=go) as process:
+        try:
+            until((clone.seen / "go-runs").exists)
+            said: list[str] = []
+
+            def say(line: str) -> None:
+                said.append(line)
+                if "waiting" in line:
+                    (clone.seen / "second-waits").touch()
+
+            assert minio.find_or_build(settings(tmp_path), say) == clone.cache / "minio"
+            assert process.wait(60) == 0
+        finally:
+            end(process)
+    assert said[-1] == "waiting for another process that builds MinIO …"
+    assert (clone.seen / "builds").read_text() == "build\n"
