@@ -226,7 +226,7 @@ def test_the_build_starts_before_pip_ends_and_the_recipe_starts_after_both(clone
     assert [line for line in lines if not line.startswith(("just: ", "waxwing: "))] == []
     assert f"waxwing: not using {clone.environment['PATH'].split(os.pathsep)[0]}/minio" in errors
     assert lines.count("just: the requirements are installed") == 1
-    assert lines[-1].startswith("waxwing: MinIO is built (")
+    assert sum(line.startswith("waxwing: MinIO is built (") for line in lines) == 1
 
 
 def test_a_pip_that_fails_ends_the_build(clone: Clone) -> None:
@@ -316,3 +316,23 @@ def test_a_second_build_waits_for_the_first(clone: Clone, tmp_path: Path) -> Non
             end(process)
     assert said[-1] == "waiting for another process that builds MinIO …"
     assert (clone.seen / "builds").read_text() == "build\n"
+
+
+MAKE_UV = 'printf \'#!/bin/sh\\n%s\\n\' "{uv}" >{bin}/uv; chmod 700 {bin}/uv; echo "$*" >>pip-calls'
+
+
+@pytest.mark.parametrize(
+    ("uv", "config", "calls"),
+    [
+        ("exit 0", "", ["config list", "uv.txt", "editable"]),
+        ("exit 1", "", ["config list", "uv.txt", "requirements-dev.txt", "editable"]),
+        ("exit 0", "global.index-url='https://x'", ["config list", "requirements-dev.txt", "editable"]),
+    ],
+)
+def test_pip_installs_what_uv_cannot(clone: Clone, uv: str, config: str, calls: list[str]) -> None:
+    """uv does not know the index of pip's settings."""
+    make_uv = MAKE_UV.format(uv=uv, bin=clone.root / ".venv" / "bin")
+    status, output, errors = clone.run("ps", pip=f'{make_uv}; [ "$3" != config ] || echo "{config}"', go="")
+    assert (status, output) == (0, "recipe ps\n"), errors
+    made = (clone.seen / "pip-calls").read_text().replace("-e libs/common", "editable").splitlines()
+    assert [call for line, call in zip(made, calls, strict=True) if call in line] == calls
