@@ -287,7 +287,7 @@ def test_logs_shows_the_lines_of_the_requested_processes(stack: Stack, folder: P
     assert 0 < len(shown.stdout.splitlines()) <= 3
     assert all(line.startswith("postgres | ") for line in shown.stdout.splitlines())
     assert {line.split()[0] for line in run(folder, "logs").stdout.splitlines()} >= {"postgres", "minio"}
-    assert "no part is called nobody" in run(folder, "logs", "nobody").stderr
+    assert "no process is called nobody" in run(folder, "logs", "nobody").stderr
 
 
 def test_psql_reaches_the_database_and_returns_its_exit_status(stack: Stack, folder: Path) -> None:
