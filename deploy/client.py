@@ -1,6 +1,6 @@
 """A small client of Waxwing with three commands: demo, user NAME, and upload FILE USER TOKEN.
 
-It speaks HTTP to BASE_URL (or to the local stack) and knows nothing else; the acceptance tests use it too.
+It sends HTTP requests to BASE_URL or to the local stack. The acceptance tests use it too.
 """
 
 import argparse
@@ -25,16 +25,18 @@ from tqdm import tqdm
 
 from deploy.local.stack import StackError, find_stack
 
-# Conversion keeps pace with the upload; the answer comes soon after the last byte, whatever the length.
+# The service converts while the upload arrives, so the response comes soon after the last byte of any
+# recording.
 TIMEOUT = httpx.Timeout(60, read=300)
-# How an upload breaks off; where nobody answers at all (ConnectError), to try again helps nobody.
+# The errors of an upload that breaks off. ConnectError is none of them: nobody answers, so trying again is no
+# use.
 BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadTimeout, httpx.WriteTimeout)
 TRIES = 3
 PAUSE_SECONDS = 1
 
 
 class Refused(Exception):  # noqa: N818 (a fact, as all problems of this project are named)
-    """Waxwing answered with a problem; the message is its detail."""
+    """Waxwing responded with a problem; the message contains its detail."""
 
     def __init__(self, response: httpx.Response) -> None:
         if response.headers.get("content-type") == "application/problem+json":
@@ -46,17 +48,17 @@ class Refused(Exception):  # noqa: N818 (a fact, as all problems of this project
 
     @property
     def pause_seconds(self) -> int | None:
-        """After how long another try can succeed; None where the answer does not say that it can."""
+        """The seconds after which another try can succeed; None if the response has no Retry-After."""
         pause = self.response.headers.get("Retry-After", "")
         return int(pause) if pause.isdecimal() else None
 
 
 class Client:
-    """Calls of Waxwing's API; `http` is there for every other request."""
+    """Calls Waxwing's API. `http` sends any other request."""
 
     def __init__(self, base_url: str, tls: ssl.SSLContext | None = None) -> None:
         """Without a `tls` the client loads the CA certificates, which takes longer than many a request."""
-        # Nothing of the environment: a proxy of the user's must not see tokens for a service nearby.
+        # trust_env is off: a proxy from the environment must not see the tokens of a local service.
         self.http = httpx.Client(base_url=base_url, timeout=TIMEOUT, trust_env=False, verify=tls or True)
 
     def __enter__(self) -> "Client":
@@ -67,44 +69,44 @@ class Client:
 
     def create_user(self, name: str) -> dict[str, Any]:
         """Creates a user and returns id, name, token and created_at. Raises Refused."""
-        return _answer(self.http.post("/users", json={"name": name}))
+        return _read_document(self.http.post("/users", json={"name": name}))
 
     def upload(
         self, audio: BinaryIO, user_id: str, token: str, key: str | None = None, **options: str | int | None
     ) -> dict[str, Any]:
         """Uploads a WAV as a form and returns the record with its `url`. Raises Refused.
 
-        With a `key` (Idempotency-Key) it may be sent again. `options` are `title` and `bitrate_kbps`; None
-        leaves one out.
+        With a `key` (Idempotency-Key) the upload may be sent again. `options` are `title` and `bitrate_kbps`;
+        an option that is None is left out.
         """
-        # As bytes, so that it is for Waxwing to say what a key is.
+        # As bytes, so that Waxwing and not the client library judges the key.
         headers = {b"Idempotency-Key": os.fsencode(key)} if key is not None else None
         given = {name: str(value) for name, value in options.items() if value is not None}
         fields = {"user_id": user_id, "token": token, **given}
         files = {"audio": ("audio.wav", audio, "audio/wav")}
-        return _answer(self.http.post("/records", data=fields, files=files, headers=headers))
+        return _read_document(self.http.post("/records", data=fields, files=files, headers=headers))
 
     def upload_stream(self, pieces: Iterable[bytes], token: str) -> dict[str, Any]:
-        """Uploads a WAV of unknown length, as it is made; returns the record. Raises Refused."""
+        """Uploads a WAV of unknown length piece by piece, and returns the record. Raises Refused."""
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "audio/wav"}
-        return _answer(self.http.post("/records", content=pieces, headers=headers))
+        return _read_document(self.http.post("/records", content=pieces, headers=headers))
 
     def download(self, url: str) -> bytes:
-        """The whole MP3 behind a link. Raises Refused."""
+        """Returns the whole MP3 of a link. Raises Refused."""
         response = self.http.get(url)
         if response.is_error:
             raise Refused(response)
         return response.content
 
 
-def _answer(response: httpx.Response) -> dict[str, Any]:
+def _read_document(response: httpx.Response) -> dict[str, Any]:
     if response.is_error:
         raise Refused(response)
     return cast(dict[str, Any], response.json())
 
 
 def make_tune(seconds: int = 10, sample_rate: int = 44100) -> bytes:
-    """A WAV of plucked notes, 16-bit mono: something that one can tell from a fault by ear."""
+    """Returns a WAV of plucked notes, 16-bit mono. A listener would hear any fault in it."""
     notes_hz = [261.63, 329.63, 392.0, 523.25, 392.0, 329.63, 293.66, 349.23, 440.0, 587.33]
     time = np.arange(sample_rate) / sample_rate
     envelope = np.minimum(time * 200, 1) * np.exp(-3 * time)
@@ -119,26 +121,26 @@ def make_tune(seconds: int = 10, sample_rate: int = 44100) -> bytes:
 
 
 def _pluck(turns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A tone with two overtones, at these turns of its fundamental."""
+    """Returns a tone with two overtones. `turns` are the periods of its fundamental."""
     overtones, volumes = np.array([[1], [2], [3]]), np.array([0.6, 0.25, 0.1])
     return volumes @ np.sin(2 * np.pi * overtones * turns)
 
 
 def measure_seconds(mp3: bytes) -> float:
-    """The length of an MP3, found by decoding all of it."""
+    """Decodes an MP3 and returns its length in seconds."""
     with av.open(io.BytesIO(mp3), "r", format="mp3") as container:
         return sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
 
 
 def find_base_url() -> str:
-    """BASE_URL, or the address of the local stack."""
+    """Returns BASE_URL, or the URL of the local stack."""
     return os.environ.get("BASE_URL") or find_stack().base_url
 
 
 def _upload_safely(
     client: Client, wav: BinaryIO, user_id: str, token: str, key: str, **options: str | int | None
 ) -> dict[str, Any]:
-    """Uploads, and does so again where it broke off or can succeed later; for its key that is one record."""
+    """Uploads, and tries again if the upload broke off or can succeed later. The key makes it one record."""
     upload = partial(_upload_with_progress, client, wav, user_id, token, key, **options)
     for _ in range(TRIES - 1):
         try:
@@ -147,13 +149,16 @@ def _upload_safely(
             pause = error.pause_seconds if isinstance(error, Refused) else PAUSE_SECONDS
             if pause is None:
                 raise
-            print(f"client: {_say(error)}; trying again in {pause} s with --key {key}", file=sys.stderr)
+            print(
+                f"client: {_describe_error(error)}; trying again in {pause} s with --key {key}",
+                file=sys.stderr,
+            )
             time.sleep(pause)
     return upload()
 
 
-def _say(error: Exception) -> str:
-    """What a person reads of an error; httpx has some without words."""
+def _describe_error(error: Exception) -> str:
+    """Returns the text of an error. Some errors of httpx have no text, so their class is named."""
     return str(error) or type(error).__name__
 
 
@@ -167,7 +172,7 @@ def _upload_with_progress(
 
 
 def run_demo(client: Client) -> None:
-    """The whole mission once: user, upload, link, download, check."""
+    """Creates a user, uploads a tune, downloads it by its link, and checks it."""
     user = client.create_user("Demo")
     print(f"user     {user['name']}, id {user['id']}, token {user['token']}")
     wav = make_tune()
@@ -176,8 +181,8 @@ def run_demo(client: Client) -> None:
     seconds = measure_seconds(mp3)
     print(f"upload   {len(wav):,} bytes of WAV, 10 s, became {len(mp3):,} bytes of MP3, {seconds:.2f} s")
     if hashlib.sha256(mp3).hexdigest() != record["sha256"]:
-        sys.exit("demo: the MP3 is not the one that was stored")
-    if abs(seconds - record["duration_seconds"]) > 0.001:  # noqa: PLR2004 (the MP3 says what to leave out)
+        sys.exit("demo: the downloaded MP3 is not the stored one")
+    if abs(seconds - record["duration_seconds"]) > 0.001:  # noqa: PLR2004 (the Info frame makes the length exact)
         sys.exit(f"demo: the MP3 has {seconds} s instead of {record['duration_seconds']} s")
     print(f"link     {record['url']}")
 
@@ -195,7 +200,9 @@ def main(arguments: list[str]) -> None:
     upload.add_argument("--title", help="a name for the record")
     upload.add_argument("--bitrate", type=int, metavar="KBPS", help="of the MP3, 32 to 320 (default: 128)")
     upload.add_argument(
-        "--key", default=str(uuid4()), help="under which it can be sent again for a day, and makes one record"
+        "--key",
+        default=str(uuid4()),
+        help="sent again with this key within a day, the upload makes only one record",
     )
     options = parser.parse_args(arguments)
     base_url = ""
@@ -206,7 +213,7 @@ def main(arguments: list[str]) -> None:
     except httpx.ConnectError:
         sys.exit(f"client: nothing answers at {base_url}: `./just up` starts the stack")
     except (Refused, StackError, httpx.TransportError, OSError) as error:
-        sys.exit(f"client: {_say(error)}")
+        sys.exit(f"client: {_describe_error(error)}")
 
 
 def _run(client: Client, options: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
-"""`python -m deploy.setup` makes what the services need, and may run again at any time.
+"""`python -m deploy.setup` creates schema, login roles, bucket and bucket key. It may run again at any time.
 
-It needs the owners' credentials of PostgreSQL and MinIO; the services themselves never hold these.
+Only the set-up has the credentials of the owners of PostgreSQL and MinIO. The services never have them.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from records.storage import make_client, make_session
 
 log = structlog.get_logger()
 
-# How every default secret in docker-compose.yml begins.
+# Every default secret in docker-compose.yml begins with this.
 LAPTOP_SECRET = "laptop-"  # noqa: S105
 
 
@@ -50,23 +50,23 @@ class SetupSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def refuse_laptop_secrets(settings: SetupSettings) -> None:
-    """Raises SettingsError for a default secret of docker-compose.yml where a host of ours is not local."""
-    far = [
+    """Raises SettingsError if a configured host is not local and a secret still has its default."""
+    public_hosts = [
         name
         for name in configured_hosts(settings.public_url, settings.allowed_hosts)
         if not is_loopback(name)
     ]
     secrets = msgspec.structs.asdict(settings) | msgspec.structs.asdict(settings.store)
     defaults = [name.upper() for name, value in secrets.items() if str(value).startswith(LAPTOP_SECRET)]
-    if far and defaults:
+    if public_hosts and defaults:
         raise SettingsError(
-            f"{min(far)} (in PUBLIC_URL or ALLOWED_HOSTS) is not local, but {', '.join(defaults)} still has"
-            " the default that everybody can read in docker-compose.yml; choose a secret of your own"
+            f"{min(public_hosts)} (in PUBLIC_URL or ALLOWED_HOSTS) is not local, but {', '.join(defaults)}"
+            " still has the default, which everybody can read in docker-compose.yml: choose your own secret"
         )
 
 
 async def set_up(settings: SetupSettings) -> None:
-    """Schema, login roles, bucket, and the key of the bucket, in this order."""
+    """Creates schema, login roles, bucket and bucket key, in this order."""
     engine = make_engine(settings.database_url, settings.postgres_password)
     try:
         await migrate(engine)
@@ -91,7 +91,7 @@ async def set_up(settings: SetupSettings) -> None:
 
 
 def make_admin(settings: SetupSettings, session: aiohttp.ClientSession) -> MinioAdmin:
-    """MinIO's administration, for its root user."""
+    """Returns a client of MinIO's administration, as its root user."""
     endpoint = urlsplit(settings.store.s3_endpoint)
     provider = StaticProvider(settings.minio_root_user, settings.minio_root_password)
     secure = endpoint.scheme == "https"
@@ -99,9 +99,11 @@ def make_admin(settings: SetupSettings, session: aiohttp.ClientSession) -> Minio
 
 
 async def make_bucket_key(admin: MinioAdmin, settings: SetupSettings) -> None:
-    """Creates the key of the records service, or renews its secret; it can do nothing outside the bucket."""
+    """Creates the key of the records service, or renews its secret. The key allows nothing outside the
+    bucket.
+    """
     name = f"waxwing-{settings.store.s3_bucket}"
-    # The library reads policies from files only.
+    # The library reads policies only from files.
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(make_policy(settings.store.s3_bucket), file)
         file.flush()
@@ -111,7 +113,7 @@ async def make_bucket_key(admin: MinioAdmin, settings: SetupSettings) -> None:
 
 
 def make_policy(bucket: str) -> dict[str, object]:
-    """The least that the records service needs, in the language of S3 policies."""
+    """Returns the S3 policy with the least rights that the records service needs."""
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -142,6 +144,6 @@ if __name__ == "__main__":
         *(aiohttp.ClientError, MinioException, MinioAdminException),
         OSError,
     ) as error:
-        # SQLAlchemy's has the statement below.
+        # The first line is enough: behind it SQLAlchemy puts the statement.
         reason, _, _ = str(error).partition("\n")
         sys.exit(f"waxwing: the set-up failed: {type(error).__name__}: {reason}")

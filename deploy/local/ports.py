@@ -1,4 +1,4 @@
-"""The ports of the local stack: which they are, which are free, and who holds the others."""
+"""Chooses the ports of the local stack, and says who holds a port that is taken."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import psutil
 
 LOOPBACK = "127.0.0.1"
 _RANGE = range(20000, 32000)
-"""Where free ports are taken from: below the ephemeral range, where outgoing connections take theirs."""
+"""Free ports come from here: below the ephemeral range, from which outgoing connections take their ports."""
 
 
 @dataclass(frozen=True)
 class Ports:
-    """One port for each thing of the stack that listens."""
+    """The ports on which the stack listens."""
 
     gateway: int
     minio: int
@@ -30,12 +30,14 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Six ports that nobody holds, for a stack beside others."""
+        """Choose free ports for a stack that runs beside others."""
         return cls(*free_ports(len(fields(cls))))
 
     @classmethod
     def chosen(cls, settings: Mapping[str, str], remembered: int | None) -> Ports:
-        """The ports that the settings name; `remembered` is the one that Postgres had the last time."""
+        """Choose the ports that the settings name. `remembered` is the port that PostgreSQL had at the last
+        start.
+        """
         users, records, fresh = free_ports(3)
         postgres = remembered if remembered and is_free(LOOPBACK, remembered) else fresh
         return cls(
@@ -49,7 +51,7 @@ class Ports:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports of the loopback address that nobody holds at the moment."""
+    """Return different ports of the loopback address that are free at the moment."""
     found: set[int] = set()
     while len(found) < count:
         port = secrets.choice(_RANGE)
@@ -60,24 +62,24 @@ def free_ports(count: int) -> list[int]:
 
 def is_free(host: str, port: int) -> bool:
     """Whether a server could listen there."""
-    return _obstacle(host, port) is None
+    return _find_listen_error(host, port) is None
 
 
-def _obstacle(host: str, port: int) -> OSError | None:
-    """What keeps a server from listening there."""
+def _find_listen_error(host: str, port: int) -> OSError | None:
+    """Return the error that a server would get there, or None."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-            # Where both have set SO_REUSEADDR, only listening tells that another listens already.
+            # With SO_REUSEADDR on both sockets, only listen() fails when another server listens already.
             probe.listen()
         except OSError as error:
             return error
     return None
 
 
-class Wish(NamedTuple):
-    """A port that something wants, and the setting that chooses another."""
+class PortRequest(NamedTuple):
+    """A port that a process needs, and the setting that chooses another port."""
 
     what: str
     host: str
@@ -85,31 +87,31 @@ class Wish(NamedTuple):
     setting: str
 
 
-def complaints(wanted: Sequence[Wish]) -> list[str]:
-    """One sentence for each port that is wanted twice or cannot be had: why, and what changes it."""
+def explain_port_conflicts(requests: Sequence[PortRequest]) -> list[str]:
+    """Return a sentence for each port that is requested twice or not available: why, and what to do."""
     found = [
         f"{one.setting} and {other.setting} are both {one.port}: choose another for one of them"
-        for one, other in combinations(wanted, 2)
+        for one, other in combinations(requests, 2)
         if one.port == other.port
     ]
-    for what, host, port, setting in wanted:
-        error = _obstacle(host, port)
+    for what, host, port, setting in requests:
+        error = _find_listen_error(host, port)
         if error is None:
             continue
         if error.errno == errno.EADDRINUSE:
-            reason = f"is taken by {_holder(port)}: stop that, or"
+            reason = f"is taken by {_describe_holder(port)}: stop that, or"
         elif isinstance(error, PermissionError):
-            reason = "is not for ordinary users, as those below 1024:"
+            reason = "needs root, as all ports below 1024 do:"
         else:
             reason = f"cannot be opened at {host} ({error.strerror}):"
         found.append(f"port {port} ({what}) {reason} choose another with {setting}=…")
     return found
 
 
-def _holder(port: int) -> str:
+def _describe_holder(port: int) -> str:
     try:
         connections = psutil.net_connections("inet")
-    except psutil.AccessDenied:  # macOS shows them to root only.
+    except psutil.AccessDenied:  # macOS shows connections to root only.
         connections = []
     for connection in connections:
         if connection.status != psutil.CONN_LISTEN or connection.pid is None or not connection.laddr:
@@ -125,5 +127,5 @@ def _holder(port: int) -> str:
 def _port(settings: Mapping[str, str], name: str, default: int) -> int:
     value = settings.get(name) or str(default)
     if not value.isascii() or not value.isdecimal() or not 1 <= int(value) <= 65535:  # noqa: PLR2004
-        raise ValueError(f"{name}={value} is not a port: a number from 1 to 65535 is one")
+        raise ValueError(f"{name}={value} is not a port: set it to a number from 1 to 65535")
     return int(value)

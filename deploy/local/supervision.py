@@ -1,7 +1,7 @@
-"""The processes of the local stack under supervisor: its configuration, its control, and their logs.
+"""Runs the processes of the local stack under supervisor, and reads their logs.
 
-supervisor starts and stops the parts, writes and rotates their logs and runs in the background. What it does
-not do is to stop everything when one part dies: for that it runs this file beside them, as an event listener.
+supervisor runs in the background, starts and stops the processes, and writes and rotates their logs. It
+cannot stop everything when one process dies, so it also runs this file, as an event listener that does so.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from supervisor.xmlrpc import SupervisorTransport
 
 ROOT = Path(__file__).parents[2]
 _STOPPED = ("STOPPED", "EXITED", "FATAL", "BACKOFF", "UNKNOWN")
-# Longer than a service takes to finish its requests (GRACEFUL_SHUTDOWN_SECONDS of common.server).
+# Longer than a service takes to finish its requests (GRACEFUL_SHUTDOWN_SECONDS in common.server).
 _STOP_SECONDS = 40
-# Five parts and the watch, one after the other.
+# For five processes and the event listener, one after the other.
 _SHUTDOWN_SECONDS = 6 * _STOP_SECONDS
 
 
 class AlreadyRunningError(Exception):
-    """The folder's stack runs, or is being started."""
+    """The stack of this folder runs already, or is being started."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """One process of the stack. Parts are stopped one by one, the highest `order` first."""
+class StackProcess:
+    """One process of the stack. supervisor stops the processes one by one, the highest `order` first."""
 
     name: str
     order: int
@@ -51,20 +51,21 @@ class Part:
 
 
 class Supervisor:
-    """The supervisor daemon of one folder, whether this process has started it or another one did.
+    """Controls the supervisor daemon of one folder, whoever started it.
 
-    It holds the lock of the folder as long as it lives: the lock tells whether it runs, also after a crash.
+    The daemon holds the lock of the folder while it lives, so the lock shows whether it runs, even after a
+    crash.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock_file = folder / "lock"
         self._socket_file = folder / "supervisor.json"
-        self._obituary = folder / "obituary"
+        self._death_file = folder / "death_file"
         self._log_starts: dict[str, int] = {}
 
     def is_running(self) -> bool:
-        """Whether a supervisor runs in this folder, or is being started."""
+        """Whether a daemon runs in this folder, or is being started."""
         if not self._lock_file.exists():
             return False
         with self._lock_file.open("a") as lock:
@@ -72,25 +73,32 @@ class Supervisor:
 
     @contextmanager
     def starting(self) -> Iterator[TextIO]:
-        """Hold the folder's lock. Raises AlreadyRunningError when a stack runs or starts there."""
+        """Hold the folder's lock for the block. Raises AlreadyRunningError if a stack runs or starts
+        there.
+        """
         with self._lock_file.open("a") as lock:
             if not _locked(lock):
                 raise AlreadyRunningError("the stack runs already: `just ps` shows it, `just down` stops it")
-            self._obituary.unlink(missing_ok=True)
+            self._death_file.unlink(missing_ok=True)
             yield lock
 
     def start(
-        self, lock: TextIO, parts: Sequence[Part], environment: Mapping[str, str], *, one_dies_all_stop: bool
+        self,
+        lock: TextIO,
+        processes: Sequence[StackProcess],
+        environment: Mapping[str, str],
+        *,
+        stop_all_on_death: bool,
     ) -> None:
-        """Start the daemon with every part at rest. Raises RuntimeError when it does not start."""
-        # A stack that has stopped itself could not tidy up.
+        """Start the daemon and no process yet. Raises RuntimeError if the daemon does not start."""
+        # A stack that stopped itself has left its socket behind.
         self._remove_socket()
-        # The path of a unix socket may have 107 bytes at most, and the folder's may be longer.
+        # The path of a unix socket has at most 107 bytes, and the path of the folder can be longer.
         socket = Path(tempfile.mkdtemp(prefix="waxwing-")) / "supervisor.sock"
         self._socket_file.write_text(json.dumps(str(socket)))
         configuration = self._folder / "supervisor.conf"
         configuration.touch(mode=0o600)
-        configuration.write_text(self._render(socket, parts, one_dies_all_stop))
+        configuration.write_text(self._render(socket, processes, stop_all_on_death))
         done = subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)],
             pass_fds=[lock.fileno()],
@@ -103,11 +111,11 @@ class Supervisor:
             raise RuntimeError(f"supervisor did not start: {done.stderr.strip() or done.stdout.strip()}")
 
     def stop(self, meanwhile: Callable[[], None]) -> None:
-        """Stop all parts in order, then the daemon; return when they are gone. Raises TimeoutError if not.
+        """Stop all processes in order, then the daemon, and return when all are gone.
 
-        `meanwhile` is called over and over until then.
+        Calls `meanwhile` again and again until then. Raises TimeoutError if they do not stop in time.
         """
-        # It may be gone already, or on its way.
+        # The daemon may be gone already, or be stopping.
         with suppress(OSError, HTTPException, Fault):
             self._call("shutdown")
         deadline = time.monotonic() + _SHUTDOWN_SECONDS
@@ -118,13 +126,13 @@ class Supervisor:
                 )
             meanwhile()
             time.sleep(0.05)
-            # It looks for parts that ended once a second, and whenever it is asked something.
+            # supervisor looks for ended processes once a second, and at every call.
             with suppress(OSError, HTTPException, Fault):
                 self._call("getState")
         self._remove_socket()
 
-    def start_part(self, name: str) -> None:
-        """Start one part that is at rest; it need not be ready yet."""
+    def start_process(self, name: str) -> None:
+        """Start one process that does not run. Returns before it is ready."""
         log = self.log(name)
         self._log_starts[name] = log.stat().st_size if log.exists() else 0
         try:
@@ -132,39 +140,43 @@ class Supervisor:
         except Fault as fault:
             raise RuntimeError(f"{name} did not start: {fault.faultString}") from fault
 
-    def stop_part(self, name: str) -> None:
-        """Stop one part and return when it is gone; the others go on."""
+    def stop_process(self, name: str) -> None:
+        """Stop one process and return when it is gone. The other processes go on."""
         self._call("stopProcess", name, True)
 
-    def parts(self) -> list[dict[str, Any]]:
-        """What supervisor knows of each part: `name`, `statename`, `pid`, `description`, `exitstatus` …"""
+    def process_infos(self) -> list[dict[str, Any]]:
+        """Return supervisor's facts about each process: `name`, `statename`, `pid`, `description`,
+        `exitstatus` …
+        """
         found = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
-        return [part for part in found if part["group"] != "watch"]
+        return [process for process in found if process["group"] != "watch"]
 
     def pid(self, name: str) -> int:
-        """The process id of a part; 0 when it does not run."""
+        """Return the process id of a process, or 0 if it does not run."""
         return int(self._info(name)["pid"])
 
-    def death(self) -> str | None:
-        """Which part died and took the stack along, as a sentence; None when none did."""
-        return self._obituary.read_text() if self._obituary.exists() else None
+    def find_death(self) -> str | None:
+        """Return which process died, so that the stack was stopped, as a sentence; None if no process
+        died.
+        """
+        return self._death_file.read_text() if self._death_file.exists() else None
 
     def has_died(self, name: str) -> bool:
-        """Whether a part that was started is not running any more."""
+        """Whether a process that was started has ended."""
         try:
             return self._info(name)["statename"] in _STOPPED
         except (OSError, HTTPException, Fault):
             return True
 
     def log(self, name: str) -> Path:
-        """The log file of a part."""
+        """Return the log file of a process."""
         return self._folder / "logs" / f"{name}.log"
 
-    def last_words(self, name: str) -> str:
-        """The last lines that a part has logged since its start by this process."""
+    def last_log_lines(self, name: str) -> str:
+        """Return the last lines that a process has logged since we started it."""
         log, start = self.log(name), self._log_starts.get(name, 0)
         with log.open(encoding="utf-8", errors="replace") as file:
-            # A log that was rotated since begins anew.
+            # If supervisor has rotated the log since, the file starts with newer lines.
             file.seek(start if start <= log.stat().st_size else 0)
             return "".join(deque(file, maxlen=20)).rstrip() or "(it has logged nothing)"
 
@@ -184,7 +196,7 @@ class Supervisor:
         with ServerProxy("http://127.0.0.1", transport=transport) as proxy:
             return getattr(proxy.supervisor, method)(*arguments)
 
-    def _render(self, socket: Path, parts: Sequence[Part], one_dies_all_stop: bool) -> str:
+    def _render(self, socket: Path, processes: Sequence[StackProcess], stop_all_on_death: bool) -> str:
         sections: dict[str, dict[str, object]] = {
             "supervisord": {
                 "identifier": "waxwing",
@@ -194,23 +206,23 @@ class Supervisor:
                 "pidfile": self._folder / "supervisor.pid",
                 "umask": "077",
                 "nocleanup": "true",
-                # Without this line it warns when it runs as root.
+                # Without this line supervisor warns when it runs as root.
                 **({"user": "root"} if os.geteuid() == 0 else {}),
             },
             "unix_http_server": {"file": socket, "chmod": "0700"},
             "rpcinterface:supervisor": {
                 "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
             },
-            **{f"program:{part.name}": self._program(part) for part in parts},
+            **{f"program:{process.name}": self._program(process) for process in processes},
         }
-        if one_dies_all_stop:
+        if stop_all_on_death:
             sections["eventlistener:watch"] = {
-                "command": shlex.join([sys.executable, "-m", __name__, str(self._obituary)]),
+                "command": shlex.join([sys.executable, "-m", __name__, str(self._death_file)]),
                 "events": "PROCESS_STATE_EXITED,PROCESS_STATE_FATAL",
-                # What it writes there is its talk with supervisor, no log.
+                # The listener talks to supervisor through its standard output, so that is no log.
                 "stdout_logfile": "NONE",
                 "stderr_logfile": _escaped(self.log("watch")),
-                # The first to be started and the last to be stopped.
+                # supervisor starts the listener first and stops it last.
                 "priority": 0,
             }
         return "\n".join(
@@ -218,28 +230,28 @@ class Supervisor:
             for name, section in sections.items()
         )
 
-    def _program(self, part: Part) -> dict[str, object]:
+    def _program(self, process: StackProcess) -> dict[str, object]:
         return {
-            "command": shlex.join(part.command),
-            "environment": ",".join(f'{name}="{value}"' for name, value in part.environment.items()),
-            "priority": part.order,
+            "command": shlex.join(process.command),
+            "environment": ",".join(f'{name}="{value}"' for name, value in process.environment.items()),
+            "priority": process.order,
             "autostart": "false",
             "autorestart": "false",
-            # Whether a part is up is asked of the part itself.
+            # The stack asks each process itself whether it is ready.
             "startsecs": 0,
             "startretries": 0,
-            "stopsignal": part.stop_signal,
+            "stopsignal": process.stop_signal,
             "stopwaitsecs": _STOP_SECONDS,
             "redirect_stderr": "true",
-            # Of a program these are expanded twice.
-            "stdout_logfile": _escaped(self.log(part.name)),
+            # supervisor expands percent signs in this value twice.
+            "stdout_logfile": _escaped(self.log(process.name)),
             "stdout_logfile_maxbytes": "20MB",
             "stdout_logfile_backups": 2,
         }
 
 
 class LogReader:
-    """The log files of some parts, read as they grow and across their rotation."""
+    """Reads the log files of some processes while they grow, and goes on after supervisor rotates them."""
 
     def __init__(self, supervisor: Supervisor, names: Sequence[str]) -> None:
         self._paths = {name: supervisor.log(name) for name in names}
@@ -259,13 +271,13 @@ class LogReader:
         self._closer.close()
 
     def last_lines(self, count: int) -> Iterator[str]:
-        """The last lines of each part, with the part's name before them."""
+        """Yield the last lines of each process, each behind the name of its process."""
         for name, path in self._paths.items():
             with path.open(encoding="utf-8", errors="replace") as file:
                 yield from (self._prefixed(name, line) for line in deque(file, maxlen=count))
 
     def new_lines(self) -> Iterator[str]:
-        """The lines that came since the last call, with the part's name before them."""
+        """Yield the lines logged since the last call, each behind the name of its process."""
         for name, path in self._paths.items():
             chunk = self._files[name].read()
             if not chunk and path.stat().st_ino != os.fstat(self._files[name].fileno()).st_ino:
@@ -292,21 +304,21 @@ def _locked(lock: TextIO) -> bool:
 
 
 def _escaped(value: object) -> str:
-    """In supervisor's configuration a percent sign begins an expansion."""
+    """Escape percent signs, which start an expansion in supervisor's configuration."""
     return str(value).replace("%", "%%")
 
 
-def _watch(obituary: Path) -> None:
-    """Wait until a part dies; write down which and how, and have supervisor stop everything."""
+def _watch(death_file: Path) -> None:
+    """Wait until a process dies, write down which one and how, and let supervisor stop everything."""
     while True:
         _, payload = childutils.listener.wait()
         name = childutils.get_headers(payload)["processname"]
         supervisor = childutils.getRPCInterface(os.environ).supervisor
         status = supervisor.getProcessInfo(name)["exitstatus"]
-        # A second one that dies on the way down is not the reason.
-        if not obituary.exists():
+        # A second process that dies while the others stop is not the reason.
+        if not death_file.exists():
             how = "was killed" if status < 0 else f"ended with status {status}"
-            obituary.write_text(f"{name} {how}")
+            death_file.write_text(f"{name} {how}")
             supervisor.shutdown()
         childutils.listener.ok()
 

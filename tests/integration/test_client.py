@@ -150,7 +150,7 @@ async def test_the_client_tries_three_times_but_only_once_after_a_permanent_fail
 def test_without_a_stack_the_client_says_how_to_start_one(tmp_path: Path) -> None:
     refused = run(tmp_path, "user", "Ada", WAXWING_FOLDER=str(tmp_path / "none"))
     assert refused.returncode == 1
-    assert refused.stderr == "client: nothing has been started here yet: `./just up` does it\n"
+    assert refused.stderr == "client: nothing was started here yet: `./just up` starts the stack\n"
 
 
 def test_the_client_names_the_url_at_which_nothing_responds(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_without_minio_cached_downloads_are_served_and_all_others_are_503(
 ) -> None:
     cached, other = upload(stack, owner), upload(stack, owner)
     mp3 = http.get(cached["url"]).content
-    stack.stop_part("minio")
+    stack.stop_process("minio")
     try:
         assert http.get(cached["url"]).content == mp3
         part = http.get(cached["url"], headers={"Range": "bytes=100-199"})
@@ -85,7 +85,7 @@ def test_without_minio_cached_downloads_are_served_and_all_others_are_503(
         assert (refused.status_code, refused.json()["type"]) == (503, "/problems/unavailable")
         assert int(refused.headers["Retry-After"]) > 0
     finally:
-        stack.start_part("minio")
+        stack.start_process("minio")
     assert http.get(other["url"]).status_code == 200
 
 
@@ -260,11 +260,11 @@ def test_after_a_restart_during_a_download_the_player_s_next_range_works(
     # The gateway does not cache ranges, so the bytes come from MinIO during the download.
     with begin_download(stack, long_record["url"], "Range: bytes=1-", "Connection: close") as listener:
         answer = listener.recv(1024)
-        stack.stop_part(process)
+        stack.stop_process(process)
         try:
             answer += b"".join(read_to_the_end(listener))
         finally:
-            stack.start_part(process)
+            stack.start_process(process)
     head, _, begun = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 206")
     # The restart interrupted the download.

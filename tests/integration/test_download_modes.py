@@ -161,11 +161,11 @@ def test_cached_downloads_are_served_while_minio_is_away(
     stack: Stack, records: dict[str, dict[str, Any]]
 ) -> None:
     record = records[SMALL]
-    stack.stop_part("minio")
+    stack.stop_process("minio")
     try:
         responses = {str(each): each.send(stack.base_url, record).status_code for each in DOWNLOAD_REQUESTS}
     finally:
-        stack.start_part("minio")
+        stack.start_process("minio")
     assert responses == {str(each): 503 if each.needs_store() else each.status for each in DOWNLOAD_REQUESTS}
 
 

@@ -80,8 +80,8 @@ def test_a_gibibyte_is_uploaded_in_bounded_memory_without_a_file_while_the_gatew
     stack: Stack, client: Client
 ) -> None:
     # A new process, so that earlier uploads have left nothing in its memory.
-    stack.stop_part("records")
-    stack.start_part("records")
+    stack.stop_process("records")
+    stack.start_process("records")
     user = client.create_user("Large")
     records = stack.pid("records")
     nginx = [stack.pid("gateway"), *(each.pid for each in psutil.Process(stack.pid("gateway")).children())]

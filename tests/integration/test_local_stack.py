@@ -46,7 +46,7 @@ def modes_before(folder: Path) -> dict[Path, int]:
 @pytest.fixture(scope="module")
 def stack(folder: Path, modes_before: dict[Path, int]) -> Iterator[Stack]:
     """One stack for all tests that leave it running."""
-    running = Stack(folder, Ports.free(), one_dies_all_stop=False)
+    running = Stack(folder, Ports.free(), stop_all_on_death=False)
     running.start()
     yield running
     running.stop()
@@ -153,7 +153,7 @@ def test_a_port_that_the_user_may_not_open_is_named_with_the_reason(
     stack = Stack(tmp_path, replace(Ports.free(), gateway=80))
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(
-        StackError, match=r"port 80 .the gateway. is not for ordinary users, as those below 1024"
+        StackError, match=r"port 80 .the gateway. needs root, as all ports below 1024 do"
     ):
         stack.start()
 
@@ -287,7 +287,7 @@ def test_logs_shows_the_lines_of_the_requested_processes(stack: Stack, folder: P
     assert 0 < len(shown.stdout.splitlines()) <= 3
     assert all(line.startswith("postgres | ") for line in shown.stdout.splitlines())
     assert {line.split()[0] for line in run(folder, "logs").stdout.splitlines()} >= {"postgres", "minio"}
-    assert "no part is called nobody" in run(folder, "logs", "nobody").stderr
+    assert "no process is called nobody" in run(folder, "logs", "nobody").stderr
 
 
 def test_psql_reaches_the_database_and_returns_its_exit_status(stack: Stack, folder: Path) -> None:
@@ -305,13 +305,13 @@ def test_a_second_start_in_the_same_folder_is_refused(stack: Stack, folder: Path
 
 def test_a_process_can_be_stopped_and_started_again_on_its_port(stack: Stack) -> None:
     port = stack.ports.postgres
-    stack.stop_part("postgres")
+    stack.stop_process("postgres")
     assert stack.pid("postgres") == 0
-    stack.start_part("postgres")
+    stack.start_process("postgres")
     assert stack.ports.postgres == port
     os.kill(stack.pid("records"), signal.SIGKILL)
     wait_until(lambda: stack.pid("records") == 0)
-    stack.start_part("records")
+    stack.start_process("records")
     assert health(stack) == 200
 
 
@@ -336,7 +336,7 @@ def test_a_second_stack_runs_beside_the_first_on_a_given_object_store(stack: Sta
     second = Stack(tmp_path / "second", Ports.free(), settings=store)
     second.start()
     try:
-        assert "minio" not in second.part_names
+        assert "minio" not in second.process_names
         assert (health(stack), health(second)) == (200, 200)
         assert second.base_url != stack.base_url
     finally:

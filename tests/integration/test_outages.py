@@ -65,8 +65,8 @@ def test_while_postgres_restarts_a_link_is_200_or_503(fragile: Stack, record: di
     with ThreadPoolExecutor(6) as pool:
         asked = pool.map(ask, range(6))
         for _ in range(3):
-            fragile.stop_part("postgres")
-            fragile.start_part("postgres")
+            fragile.stop_process("postgres")
+            fragile.start_process("postgres")
         over.set()
         assert set().union(*asked) == {200, 503}
 
@@ -132,7 +132,7 @@ def test_without_a_store_every_request_that_needs_it_is_503_until_the_store_is_b
     logs = [NewLogLines(fragile, "users"), NewLogLines(fragile, "records")]
     pids = {name: fragile.pid(name) for name in ("users", "records", "gateway")}
     seen: set[int] = set()
-    fragile.stop_part(store)
+    fragile.stop_process(store)
     try:
         for _ in range(3):  # On kept connections, and then on new ones.
             answers = send_all(http, ann["token"], record["url"])
@@ -141,7 +141,7 @@ def test_without_a_store_every_request_that_needs_it_is_503_until_the_store_is_b
                 if answer.status_code == 503:
                     assert_is_unavailable(what, answer)
     finally:
-        fragile.supervisor.start_part(store)
+        fragile.supervisor.start_process(store)
 
     def is_well() -> bool:
         answers = send_all(http, ann["token"], record["url"])
@@ -184,11 +184,11 @@ async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_on
             (row,) = await wait_until_async(partial(look.rows, user_id))
             if kind == LARGE:
                 await wait_until_async(partial(look.multipart_uploads, row.object_key))
-            fragile.stop_part(store)
+            fragile.stop_process(store)
         finally:
             is_gone.set()
         answer = answering.result(120)
-    fragile.start_part(store)
+    fragile.start_process(store)
     assert answer.status_code == 503, answer.text
     assert_is_unavailable("POST /records", answer)
     assert "unexpected error" not in log.text()
@@ -261,11 +261,11 @@ def owned(fragile: Stack) -> Iterator[StackWithUser]:
 @pytest.fixture
 def without(owned: StackWithUser, request: pytest.FixtureRequest) -> Iterator[StackWithUser]:
     """Stops one process of the stack, and starts it again afterwards."""
-    owned.stack.stop_part(request.param)
+    owned.stack.stop_process(request.param)
     try:
         yield owned
     finally:
-        owned.stack.start_part(request.param)
+        owned.stack.start_process(request.param)
 
 
 @pytest.fixture
@@ -315,8 +315,8 @@ def test_the_first_request_after_a_process_is_back_succeeds(
     owned: StackWithUser, tiny_record: dict[str, Any], process: str
 ) -> None:
     pid = owned.stack.pid("records")
-    owned.stack.stop_part(process)
-    owned.stack.start_part(process)
+    owned.stack.stop_process(process)
+    owned.stack.start_process(process)
     owned.assert_link_is_good(tiny_record)
     owned.assert_link_is_good(owned.upload())
     assert_json(owned.client.http.post("/users", json={"name": "Ann"}), 201)
