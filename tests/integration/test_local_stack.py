@@ -152,9 +152,7 @@ def test_a_port_that_the_user_may_not_open_is_named_with_the_reason(
 
     stack = Stack(tmp_path, replace(Ports.free(), gateway=80))
     monkeypatch.setattr(socket.socket, "bind", refuse)
-    with pytest.raises(
-        StackError, match=r"port 80 .the gateway. needs root, as all ports below 1024 do"
-    ):
+    with pytest.raises(StackError, match=r"port 80 .the gateway. needs root, as all ports below 1024 do"):
         stack.start()
 
 
