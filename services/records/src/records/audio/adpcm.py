@@ -30,7 +30,7 @@ _MS_MAX_STEP = (2**31 - 1) // 768
 
 
 def decode_adpcm(audio: bytes | bytearray | memoryview, source: Format) -> NDArray[np.float32]:
-    """Decodes ADPCM blocks, of which the last may be short, to float32 of shape (sample frames, channels).
+    """Decodes ADPCM blocks to float32 of shape (sample frames, channels).
 
     Full scale is 32768. A short ADPCM block decodes as far as it goes; one without a whole head is dropped.
     """

@@ -99,7 +99,7 @@ class Converter:
         """Says that the WAV has ended, and yields the rest of the MP3, which still lacks its head.
 
         Afterwards `properties` and `waveform` are known, and `make_head` can be called.
-        Raises BrokenAudio where the WAV held no audio, and UnsupportedAudio where a few bytes are no WAV.
+        Raises BrokenAudio if the WAV held no audio, and UnsupportedAudio if a few bytes are no WAV.
         """
         self._parser.finish()
         block_maker = self._open().block_maker

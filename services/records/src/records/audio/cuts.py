@@ -24,7 +24,7 @@ class Progress(NamedTuple):
     encoded_mp3_frames: float
     """The last segment's encoder has encoded everything before this position."""
     expected_mp3_frames: float
-    """The length of the recording; infinite where the header does not announce it."""
+    """The length of the recording; infinite if the header does not announce it."""
     lead_in_mp3_frames: int
     mp3_frame_seconds: float
     idle_threads: int

@@ -9,7 +9,7 @@ _CALL_BYTES = 32 * 1024
 
 
 class Encoder:
-    """Encodes one MP3 stream of constant bitrate, in joint stereo where there are two channels.
+    """Encodes one MP3 stream of constant bitrate, in joint stereo if there are two channels.
 
     LAME takes the nearest bitrate that exists at the sample rate: at 8 kHz, 128 kbit/s becomes 64.
     """

@@ -89,7 +89,7 @@ _CODEC_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How the audio of a WAV is laid out, where it can be converted."""
+    """The layout of the audio of a WAV that can be converted."""
 
     codec: Codec
     channels: int
@@ -97,7 +97,7 @@ class Format:
     block_align_bytes: int
     """Bytes of the smallest unit that decodes by itself: a sample frame, or an ADPCM block."""
     channel_mask: int = 0
-    """The speakers of the channels as bits of `dwChannelMask`, 0 where the file does not say."""
+    """The speakers of the channels as bits of `dwChannelMask`, 0 if the file does not say."""
     is_big_endian: bool = False
 
     @property
@@ -161,7 +161,7 @@ def read_format(fmt: bytes, *, is_big_endian: bool = False) -> Format:
 
 
 def _read_subtype(subtype: bytes) -> tuple[int | None, str]:
-    """Returns the codec's tag, None where the GUID's family is unknown, and the codec's name for a person."""
+    """Returns the codec's tag, None if the GUID's family is unknown, and the codec's name for a person."""
     tag = int.from_bytes(subtype[:2], "little")
     if subtype[2:] == _MEDIA_SUBTYPE:
         return tag, f"0x{tag:04X}"

@@ -45,7 +45,7 @@ class Stream:
 
     @property
     def header(self) -> FrameHeader:
-        """The header of the first MP3 frame; raises ValueError where the stream does not start with one."""
+        """The header of the first MP3 frame; raises ValueError if the stream does not start with one."""
         return read_frame_header(self._first_header)
 
     def make_info_frame(self, sample_frames: int, mp3_frames: int) -> bytes:

@@ -100,7 +100,7 @@ class Mp3Frames:
     def append(self, mp3: bytes) -> None:
         """Takes the next bytes of the stream, which may end anywhere.
 
-        Raises ValueError where the stream does not start with an MP3 frame.
+        Raises ValueError if the stream does not start with an MP3 frame.
         """
         self._data += mp3
         if self._layout is None:
@@ -184,7 +184,7 @@ class Mp3Frames:
         return (side_info >> shift) & mask
 
     def _areas_before(self, frame: int, size: int) -> list[slice]:
-        """Returns where the last `size` bytes of main data before the slot of `frame` stand in the stream."""
+        """Returns the places of the last `size` bytes of main data before the slot of `frame`."""
         areas: list[slice] = []
         index = frame - self.first
         while size and index:

@@ -96,7 +96,7 @@ def make_frame_header(like: bytes, min_bytes: int) -> bytes:
     """Returns the header of an MP3 frame of the same stream as the header `like`, without padding and CRC.
 
     Takes the bitrate of `like`, or the next higher one at which the MP3 frame has `min_bytes`. Raises
-    ValueError where it has them at no bitrate.
+    ValueError if it has them at no bitrate.
     """
     word = (int.from_bytes(like[:HEADER_BYTES], "big") & ~_PADDED) | _NO_CRC
     while read_frame_header(header := word.to_bytes(HEADER_BYTES, "big")).frame_bytes < min_bytes:

@@ -1,6 +1,6 @@
 """Encodes one recording on all cores, while it arrives.
 
-Where audio waits and a thread is idle, the recording is cut before an MP3 frame: the segment that is being
+If audio waits and a thread is idle, the recording is cut before an MP3 frame: the segment that is being
 encoded gets an end, and a new segment, with a LAME encoder of its own, takes what follows. Their MP3 frames
 are joined into one stream (records.audio.join). The audio of a slow client never waits, so one LAME encoder
 encodes all of it.
@@ -40,8 +40,8 @@ class EncoderThreads:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        # Between two calls of LAME a thread needs the GIL for a moment. Where the event loop is busy, Python
-        # would make the thread wait for 5 ms: with many recordings at once that is 5 to 10 % of the time.
+        # Between two calls of LAME a thread needs the GIL for a moment. If the event loop is busy, Python
+        # makes the thread wait for 5 ms: with many recordings at once that is 5 to 10 % of the time.
         sys.setswitchinterval(_SWITCH_SECONDS)
         self.executor = ThreadPoolExecutor(count, thread_name_prefix="encoder")
         self.working: set[ParallelEncoder] = set()
@@ -67,7 +67,7 @@ class EncoderThreads:
 class ParallelEncoder:
     """Encodes one recording of 16-bit PCM, with as many threads as there are to spare.
 
-    The bytes of the MP3 depend on where the recording was cut, and so on time; its sound does not.
+    The bytes of the MP3 depend on the places of the cuts, and so on time; its sound does not.
     To be used in one event loop.
     """
 
@@ -81,7 +81,7 @@ class ParallelEncoder:
     ) -> None:
         """Prepares for mono or stereo at one of mp3.SAMPLE_RATES.
 
-        `expected_sample_frames` is the length that the WAV's header announces, None where it announces none.
+        `expected_sample_frames` is the length that the WAV's header announces, None if it announces none.
         """
         self._threads = threads
         self._sample_rate = sample_rate
@@ -185,7 +185,7 @@ class ParallelEncoder:
         return (has_arrived or self._has_ended) and segment.fed_sample_frames == self._limit(segment)
 
     def _add_job(self, segment: Segment) -> bool:
-        """Adds a segment's next job, and returns True, where there is enough audio for one."""
+        """Adds a segment's next job if there is enough audio for one. Returns whether it did."""
         if not segment.accepts_jobs:
             return False
         start, limit = segment.fed_sample_frames, self._limit(segment)
@@ -232,7 +232,7 @@ class ParallelEncoder:
         self._changed.set()
 
     def _cut(self) -> None:
-        """Opens new segments for idle threads, where enough audio waits."""
+        """Opens new segments for idle threads if enough audio waits."""
         while self._segments:
             last = self._segments[-1]
             at_work = sum(not self._is_done(segment) for segment in self._segments)

@@ -108,7 +108,7 @@ class Segment:
         self._enter(_Event.THREAD_STARTED)
 
     def job_done(self, job: Job, mp3: bytes) -> None:
-        """Takes the MP3 of a job. Raises ValueError where the stream does not start with an MP3 frame."""
+        """Takes the MP3 of a job. Raises ValueError if the stream does not start with an MP3 frame."""
         self.encoded_sample_frames = job.end_sample_frames
         if job.is_last:
             self._enter(_Event.LAST_JOB_DONE)

@@ -40,7 +40,7 @@ _TRACK = re.compile(r"[0-9]{1,4}(/[0-9]{1,4})?")
 
 
 def make_id3(chunks: list[tuple[bytes, bytes]], title: str | None) -> bytes:
-    """Returns the ID3v2.4 tag for a WAV's chunks, given as names and bodies; b"" where they say nothing.
+    """Returns the ID3v2.4 tag for a WAV's chunks, given as names and bodies; b"" if they say nothing.
 
     `title` replaces the WAV's own title. A text is cut to MAX_CHARACTERS. Texts that would make the tag
     larger than MAX_TAG_BYTES are left out.
@@ -89,7 +89,7 @@ def _read_info(body: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _read_text(name: str, raw: bytes) -> str:
-    """Returns the text of an ID3 frame, "" where it is empty or malformed."""
+    """Returns the text of an ID3 frame, "" if it is empty or malformed."""
     text = _clean(_decode(raw[: 4 * MAX_CHARACTERS].partition(b"\0")[0]))
     if name == "TDRC":
         date = _DATE.match(text)

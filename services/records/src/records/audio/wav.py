@@ -149,7 +149,7 @@ class WavParser:
                 self._want = replace(self._want, size=left) if left else next(self._steps)
 
     def finish(self) -> None:
-        """Says that the input has ended. Raises BrokenAudio or UnsupportedAudio where no audio was found."""
+        """Says that the input has ended. Raises BrokenAudio or UnsupportedAudio if no audio was found."""
         if self._has_found_audio:
             is_inside_audio = self._want.kind is _Kind.AUDIO
             self._is_truncated = is_inside_audio and self._announced_sample_frames is not None
@@ -276,7 +276,7 @@ def _skip(size: int, what: str) -> Generator[_Want, bytes, None]:
 def _count_sample_frames(source: Format, audio_bytes: int, fact_sample_frames: int | None) -> int:
     """Returns how many sample frames the audio has, by its bytes or by the fact chunk.
 
-    The fact chunk counts only where it shortens the last ADPCM block, which is padded. Otherwise it is wrong.
+    The fact chunk counts only if it shortens the last ADPCM block, which is padded. Otherwise it is wrong.
     """
     sample_frames = source.sample_frames(audio_bytes)
     if source.codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM) and fact_sample_frames is not None:
