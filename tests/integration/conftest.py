@@ -1,11 +1,29 @@
-"""Fixtures of the integration tests: the records service inside the test process."""
+"""Fixtures of the integration tests: requests to a stack, and the records service inside the test process."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
+import httpx
+import pytest
 import pytest_asyncio
 
+from deploy.client import Client
 from deploy.local.stack import Stack
 from tests.integration.records_service import RecordsService, open_isolated_service, open_running_service
+
+
+@pytest.fixture
+def http(stack: Stack) -> Iterator[httpx.Client]:
+    """Sends any request to the gateway."""
+    with Client(stack.base_url) as client:
+        yield client.http
+
+
+@pytest.fixture(scope="module")
+def owner(stack: Stack) -> dict[str, Any]:
+    """The user who owns the records of a file."""
+    with Client(stack.base_url) as client:
+        return client.create_user("Ann")
 
 
 @pytest_asyncio.fixture(scope="session")

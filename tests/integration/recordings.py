@@ -2,7 +2,10 @@
 
 from collections.abc import AsyncIterator
 from functools import cache
+from typing import Any
 
+from deploy.client import Client
+from deploy.local.stack import Stack
 from records.form import AudioBegins, FormItem
 from tests.wavs import Wav, silence, sine
 
@@ -26,3 +29,9 @@ async def wav_pieces(kind: str, count: int = 4) -> AsyncIterator[FormItem]:
     size = -(-len(wav) // count)
     for start in range(0, len(wav), size):
         yield wav[start : start + size]
+
+
+def upload_recording(stack: Stack, user: dict[str, Any], kind: str = SMALL) -> dict[str, Any]:
+    """Uploads a WAV to a stack and returns the record."""
+    with Client(stack.base_url) as client:
+        return client.upload_stream([make_wav(kind)], user["token"])

@@ -85,9 +85,9 @@ async def open_unreliable_proxy(stack: Stack, *troubles: str) -> AsyncIterator[s
     async def ask(request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection(LOOPBACK, stack.ports.gateway)
         writer.write(request)
-        answer = await reader.read()
+        response = await reader.read()
         writer.close()
-        return answer
+        return response
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -95,9 +95,9 @@ async def open_unreliable_proxy(stack: Stack, *troubles: str) -> AsyncIterator[s
         assert length
         request = head + await reader.readexactly(int(length[1]))
         trouble = remaining.pop(0) if remaining else ""
-        answer = BUSY if trouble == "busy" else await ask(request)
-        if trouble != "answer lost":
-            writer.write(answer)
+        response = BUSY if trouble == "busy" else await ask(request)
+        if trouble != "response lost":
+            writer.write(response)
         writer.close()
 
     async with await asyncio.start_server(serve, LOOPBACK) as server:
@@ -120,7 +120,7 @@ async def upload_by(address: str, folder: Path, *arguments: str) -> subprocess.C
 async def test_the_client_repeats_a_lost_or_refused_upload_and_makes_one_record(
     stack: Stack, running_service: RecordsService, tmp_path: Path, upload_line: list[str]
 ) -> None:
-    async with open_unreliable_proxy(stack, "answer lost", "busy") as address:
+    async with open_unreliable_proxy(stack, "response lost", "busy") as address:
         done = await upload_by(address, tmp_path, *upload_line)
     assert done.returncode == 0, done.stderr
     (row,) = await running_service.rows(UUID(upload_line[2]))
@@ -141,9 +141,9 @@ async def test_the_client_tries_three_times_but_only_once_after_a_permanent_fail
         wrong = await upload_by(address, tmp_path, *upload_line, "--key", "\u00e9")
         assert "client: 400" in wrong.stderr
         assert "Idempotency-Key" in wrong.stderr
-    for answer, tries in ((refused, 3), (wrong, 1)):
-        assert answer.returncode == 1
-        assert answer.stderr.count("trying again") == tries - 1
+    for response, tries in ((refused, 3), (wrong, 1)):
+        assert response.returncode == 1
+        assert response.stderr.count("trying again") == tries - 1
     assert await running_service.rows(UUID(upload_line[2])) == []
 
 

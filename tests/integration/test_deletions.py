@@ -258,9 +258,9 @@ async def test_an_upload_during_which_its_user_deletes_the_account_is_answered_w
         deletion = client.http.delete("/users/me", headers=dict([authorization.split(": ")]))
         assert deletion.status_code == 204
         connection.send(wav[10_000:])
-        answer = connection.read_response("POST")
-    assert_problem(answer, 503, "upload-interrupted", "its user was deleted")
-    assert answer.headers["Retry-After"] == "5"
+        response = connection.read_response("POST")
+    assert_problem(response, 503, "upload-interrupted", "its user was deleted")
+    assert response.headers["Retry-After"] == "5"
     link = client.http.get("/record", params={"id": str(row.id), "user": user["id"]})
     assert_problem(link, 404, "unknown-record")
     assert await running_service.objects(user_id) == []

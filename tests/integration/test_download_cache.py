@@ -20,7 +20,7 @@ from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from deploy.setup import SetupSettings
 from records.storage import make_client, make_session
-from tests.integration.recordings import LARGE, SMALL, make_wav
+from tests.integration.recordings import LARGE, upload_recording
 from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
 from tests.raw_connection import make_request_head
 from tests.stacks import temporary_stack
@@ -34,23 +34,6 @@ def stack() -> Iterator[Stack]:
     """A stack that forgets downloads after a second, and that lets the scripts of one site in."""
     with temporary_stack({"CACHE_SECONDS": "1", "CORS_ORIGINS": SITE}) as stack:
         yield stack
-
-
-@pytest.fixture
-def http(stack: Stack) -> Iterator[httpx.Client]:
-    with Client(stack.base_url) as client:
-        yield client.http
-
-
-@pytest.fixture(scope="module")
-def owner(stack: Stack) -> dict[str, Any]:
-    with Client(stack.base_url) as client:
-        return client.create_user("Ann")
-
-
-def upload(stack: Stack, user: dict[str, Any], kind: str = SMALL) -> dict[str, Any]:
-    with Client(stack.base_url) as client:
-        return client.upload_stream([make_wav(kind)], user["token"])
 
 
 def cached_files(stack: Stack) -> list[Path]:
@@ -74,7 +57,7 @@ def count_connections(pid: int, port: int) -> int:
 def test_without_minio_cached_downloads_are_served_and_all_others_are_503(
     stack: Stack, owner: dict[str, Any], http: httpx.Client
 ) -> None:
-    cached, other = upload(stack, owner), upload(stack, owner)
+    cached, other = upload_recording(stack, owner), upload_recording(stack, owner)
     mp3 = http.get(cached["url"]).content
     stack.stop_process("minio")
     try:
@@ -92,22 +75,22 @@ def test_without_minio_cached_downloads_are_served_and_all_others_are_503(
 def test_a_store_that_hangs_is_answered_with_503_and_without_the_headers_of_a_download(
     stack: Stack, owner: dict[str, Any], http: httpx.Client
 ) -> None:
-    record = upload(stack, owner)
+    record = upload_recording(stack, owner)
     minio = psutil.Process(stack.pid("minio"))
     minio.suspend()
     try:
-        answer = http.get(f"{record['url']}&download=1", headers={"Origin": SITE})
+        response = http.get(f"{record['url']}&download=1", headers={"Origin": SITE})
     finally:
         minio.resume()
-    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/unavailable")
-    assert "Content-Disposition" not in answer.headers
-    assert answer.headers["Access-Control-Allow-Origin"] == SITE
+    assert (response.status_code, response.json()["type"]) == (503, "/problems/unavailable")
+    assert "Content-Disposition" not in response.headers
+    assert response.headers["Access-Control-Allow-Origin"] == SITE
 
 
 def test_listeners_who_wait_for_the_same_download_all_get_their_range(
     stack: Stack, owner: dict[str, Any]
 ) -> None:
-    record = upload(stack, owner)
+    record = upload_recording(stack, owner)
     minio = psutil.Process(stack.pid("minio"))
     gateway = stack.pid("gateway")
     minio.suspend()
@@ -121,28 +104,28 @@ def test_listeners_who_wait_for_the_same_download_all_get_their_range(
             # Each request has its own connection to MinIO, so none waits for another request any more.
             wait_until(lambda: count_connections(gateway, stack.ports.minio) >= before + 3)
             minio.resume()
-            answers = [each.result() for each in asked]
+            responses = [each.result() for each in asked]
     finally:
         minio.resume()
-    assert [answer.status_code for answer in answers] == [206] * 3
-    assert {answer.headers["Accept-Ranges"] for answer in answers} == {"bytes"}
-    assert {len(answer.content) for answer in answers} == {record["size_bytes"]}
+    assert [response.status_code for response in responses] == [206] * 3
+    assert {response.headers["Accept-Ranges"] for response in responses} == {"bytes"}
+    assert {len(response.content) for response in responses} == {record["size_bytes"]}
 
 
 def test_an_mp3_is_cached_once_for_all_its_requests(
     stack: Stack, owner: dict[str, Any], http: httpx.Client
 ) -> None:
-    url = upload(stack, owner)["url"]
+    url = upload_recording(stack, owner)["url"]
     wait_until(lambda: not cached_files(stack))
-    answers = [http.get(url, headers={"Range": "bytes=0-"}) for _ in range(5)]
-    assert [answer.status_code for answer in answers] == [206] * 5
+    responses = [http.get(url, headers={"Range": "bytes=0-"}) for _ in range(5)]
+    assert [response.status_code for response in responses] == [206] * 5
     assert len(cached_files(stack)) == 1
 
 
 def test_a_range_of_an_uncached_mp3_does_not_fetch_the_whole(
     stack: Stack, owner: dict[str, Any], http: httpx.Client
 ) -> None:
-    record = upload(stack, owner, LARGE)
+    record = upload_recording(stack, owner, LARGE)
     wait_until(lambda: not cached_files(stack))
     part = http.get(record["url"], headers={"Range": "bytes=-100"})
     assert (part.status_code, len(part.content)) == (206, 100)
@@ -152,7 +135,7 @@ def test_a_range_of_an_uncached_mp3_does_not_fetch_the_whole(
 def test_a_deleted_record_is_404_at_once_and_leaves_the_cache(
     stack: Stack, owner: dict[str, Any], http: httpx.Client
 ) -> None:
-    record = upload(stack, owner)
+    record = upload_recording(stack, owner)
     assert http.get(record["url"]).status_code == 200
     assert http.delete(f"/records/{record['id']}", auth=(owner["id"], owner["token"])).status_code == 204
     assert http.get(record["url"]).status_code == 404
@@ -165,8 +148,8 @@ def test_two_hundred_listeners_of_a_new_record_all_get_it(stack: Stack, owner: d
         record = client.upload_stream([wav], owner["token"])
 
     def listen(_: int) -> tuple[int, int]:
-        answer = httpx.get(record["url"], headers={"Range": "bytes=0-"}, timeout=60, trust_env=False)
-        return answer.status_code, len(answer.content)
+        response = httpx.get(record["url"], headers={"Range": "bytes=0-"}, timeout=60, trust_env=False)
+        return response.status_code, len(response.content)
 
     with ThreadPoolExecutor(200) as pool:
         heard = set(pool.map(listen, range(200)))
@@ -176,7 +159,7 @@ def test_two_hundred_listeners_of_a_new_record_all_get_it(stack: Stack, owner: d
 def test_ten_thousand_aborted_downloads_leave_no_connection_behind(
     stack: Stack, owner: dict[str, Any], http: httpx.Client
 ) -> None:
-    record = upload(stack, owner, LARGE)
+    record = upload_recording(stack, owner, LARGE)
     path = record["url"].removeprefix(stack.base_url)
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     gateway, records = stack.pid("gateway"), stack.pid("records")
@@ -221,7 +204,7 @@ def read_to_the_end(connection: socket.socket) -> Iterator[bytes]:
 def test_slow_listeners_cost_the_service_nothing_and_get_everything_while_others_download(
     stack: Stack, owner: dict[str, Any], http: httpx.Client
 ) -> None:
-    record = upload(stack, owner, LARGE)
+    record = upload_recording(stack, owner, LARGE)
     mp3 = http.get(record["url"]).content
     service = psutil.Process(stack.pid("records"))
     before = service.memory_info().rss
@@ -240,9 +223,9 @@ def test_slow_listeners_cost_the_service_nothing_and_get_everything_while_others
         assert service.memory_info().rss - before < 10 * 2**20
         # Only every fiftieth download is read to its end, to save time.
         for begun, connection in list(zip(heard, slow, strict=True))[::50]:
-            answer = begun + b"".join(read_to_the_end(connection))
-            assert answer.startswith(b"HTTP/1.1 200")
-            assert answer.partition(b"\r\n\r\n")[2] == mp3
+            response = begun + b"".join(read_to_the_end(connection))
+            assert response.startswith(b"HTTP/1.1 200")
+            assert response.partition(b"\r\n\r\n")[2] == mp3
 
 
 @pytest.fixture(scope="module")
@@ -259,13 +242,13 @@ def test_after_a_restart_during_a_download_the_player_s_next_range_works(
 ) -> None:
     # The gateway does not cache ranges, so the bytes come from MinIO during the download.
     with begin_download(stack, long_record["url"], "Range: bytes=1-", "Connection: close") as listener:
-        answer = listener.recv(1024)
+        response = listener.recv(1024)
         stack.stop_process(process)
         try:
-            answer += b"".join(read_to_the_end(listener))
+            response += b"".join(read_to_the_end(listener))
         finally:
             stack.start_process(process)
-    head, _, begun = answer.partition(b"\r\n\r\n")
+    head, _, begun = response.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 206")
     # The restart interrupted the download.
     assert 0 < len(begun) < long_record["size_bytes"] - 1
@@ -274,9 +257,9 @@ def test_after_a_restart_during_a_download_the_player_s_next_range_works(
 
         def listen(span: str) -> bytes:
             headers = {"Range": f"bytes={span}", "If-Range": f'"{long_record["sha256"]}"'}
-            answer = client.http.get(long_record["url"], headers=headers)
-            assert answer.status_code == 206
-            return answer.content
+            response = client.http.get(long_record["url"], headers=headers)
+            assert response.status_code == 206
+            return response.content
 
         mp3 = listen("0-0") + begun + listen(f"{1 + len(begun)}-")
     assert hashlib.sha256(mp3).hexdigest() == long_record["sha256"]
@@ -284,15 +267,15 @@ def test_after_a_restart_during_a_download_the_player_s_next_range_works(
 
 def read_headers(http: httpx.Client, url: str, **headers: str) -> list[tuple[str, str]]:
     """Returns all header lines of a download, except those that differ in each response."""
-    answer = http.get(url, headers=headers)
-    assert answer.status_code in (200, 206)
-    return sorted(pair for pair in answer.headers.multi_items() if pair[0] not in ("date", "x-request-id"))
+    response = http.get(url, headers=headers)
+    assert response.status_code in (200, 206)
+    return sorted(pair for pair in response.headers.multi_items() if pair[0] not in ("date", "x-request-id"))
 
 
 async def test_metadata_of_the_object_never_reaches_a_response(
     stack: Stack, owner: dict[str, Any], http: httpx.Client
 ) -> None:
-    record = upload(stack, owner)
+    record = upload_recording(stack, owner)
     requests = [{}, {"Range": "bytes=0-9"}, {"Range": "bytes=0-"}, {"If-Match": "*"}]
     before = [read_headers(http, record["url"], **headers) for headers in requests]
     bucket, key = "records", f"{owner['id']}/{record['id']}.mp3"

@@ -6,10 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
-from tests.integration.recordings import SMALL, make_wav
+from tests.integration.recordings import SMALL, make_wav, upload_recording
 from tests.stacks import temporary_stack
 from tests.upload_requests import NOBODY
 
@@ -29,23 +28,6 @@ def stack() -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture
-def http(stack: Stack) -> Iterator[httpx.Client]:
-    with Client(stack.base_url) as client:
-        yield client.http
-
-
-@pytest.fixture(scope="module")
-def owner(stack: Stack) -> dict[str, Any]:
-    with Client(stack.base_url) as client:
-        return client.create_user("Ann")
-
-
-def upload(stack: Stack, user: dict[str, Any], kind: str = SMALL) -> dict[str, Any]:
-    with Client(stack.base_url) as client:
-        return client.upload_stream([make_wav(kind)], user["token"])
-
-
 def test_an_empty_setting_means_its_default(stack: Stack) -> None:
     environment = stack.environment("records")
     assert (environment["MAX_UPLOAD_BYTES"], environment["DOWNLOADS"]) == (str(4 * 1024**3), "accel")
@@ -61,29 +43,29 @@ def test_a_trusted_proxy_decides_the_scheme_of_the_link(
         "X-Forwarded-Proto": forwarded,
         "Host": "[2001:db8::1]:8443",
     }
-    answer = http.post("/records", content=make_wav(SMALL), headers=headers)
-    record = answer.json()
+    response = http.post("/records", content=make_wav(SMALL), headers=headers)
+    record = response.json()
     link = f"{scheme}://[2001:db8::1]:8443/record?id={record['id']}&user={owner['id']}"
-    assert (record["url"], answer.headers["Location"]) == (link, link)
+    assert (record["url"], response.headers["Location"]) == (link, link)
 
 
-def cors_of(answer: httpx.Response) -> dict[str, str]:
-    return {name: value for name, value in answer.headers.items() if name.startswith("access-control-")}
+def cors_of(response: httpx.Response) -> dict[str, str]:
+    return {name: value for name, value in response.headers.items() if name.startswith("access-control-")}
 
 
 def test_scripts_of_an_allowed_site_may_read_every_response(
     stack: Stack, owner: dict[str, Any], http: httpx.Client
 ) -> None:
-    url = upload(stack, owner)["url"]
+    url = upload_recording(stack, owner)["url"]
     requests: list[dict[str, str]] = [{}, {"Range": "bytes=0-9"}, {"If-Match": "*"}, {"If-None-Match": "*"}]
-    answers = [http.get(url, headers={"Origin": SITE, **headers}) for headers in requests]
-    answers += [http.get(path, headers={"Origin": SITE}) for path in ("/users/me", "/records", "/record")]
-    assert [answer.status_code for answer in answers] == [200, 206, 200, 304, 401, 401, 400]
-    for answer in answers:
-        cors = cors_of(answer)
+    responses = [http.get(url, headers={"Origin": SITE, **headers}) for headers in requests]
+    responses += [http.get(path, headers={"Origin": SITE}) for path in ("/users/me", "/records", "/record")]
+    assert [response.status_code for response in responses] == [200, 206, 200, 304, 401, 401, 400]
+    for response in responses:
+        cors = cors_of(response)
         assert "Content-Range" in cors.pop("access-control-expose-headers")
         assert cors == {"access-control-allow-origin": SITE}
-        assert answer.headers.get_list("Vary") == ["Origin"]
+        assert response.headers.get_list("Vary") == ["Origin"]
 
 
 @pytest.mark.parametrize(
@@ -100,9 +82,9 @@ def test_a_preflight_of_an_allowed_site_lists_the_methods_of_the_path(
     http: httpx.Client, path: str, methods: set[str]
 ) -> None:
     asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "Range, If-Range"}
-    answer = http.options(path, headers={"Origin": SITE, **asked})
-    assert (answer.status_code, answer.content) == (204, b"")
-    cors = cors_of(answer)
+    response = http.options(path, headers={"Origin": SITE, **asked})
+    assert (response.status_code, response.content) == (204, b"")
+    cors = cors_of(response)
     assert set(cors["access-control-allow-methods"].split(", ")) == methods
     assert {"range", "if-range", "authorization"} <= set(cors["access-control-allow-headers"].split(", "))
     assert cors["access-control-allow-origin"] == SITE
@@ -113,22 +95,22 @@ def test_a_preflight_of_an_allowed_site_lists_the_methods_of_the_path(
 def test_scripts_of_other_sites_may_read_nothing(
     stack: Stack, owner: dict[str, Any], http: httpx.Client, origin: str | None
 ) -> None:
-    url = upload(stack, owner)["url"]
+    url = upload_recording(stack, owner)["url"]
     headers = {"Origin": origin} if origin else {}
     preflight = headers | {"Access-Control-Request-Method": "PUT"}
-    answers = [
+    responses = [
         *(http.get(url, headers=headers), http.get(url, headers={**headers, "Range": "bytes=0-9"})),
         *(http.get("/records", headers=headers), http.options(url, headers=headers)),
         *(http.options(url, headers=preflight), http.options("/users", headers=preflight)),
     ]
-    assert [answer.status_code for answer in answers] == [200, 206, 401, 204, 204, 204]
-    for answer in answers:
-        assert cors_of(answer) == {}
+    assert [response.status_code for response in responses] == [200, 206, 401, 204, 204, 204]
+    for response in responses:
+        assert cors_of(response) == {}
         # Without Vary a cache could give this response to the allowed site.
-        assert answer.headers.get_list("Vary") == ["Origin"]
+        assert response.headers.get_list("Vary") == ["Origin"]
 
 
 def test_a_preflight_for_another_host_is_refused(http: httpx.Client) -> None:
     headers = {"Origin": SITE, "Access-Control-Request-Method": "GET", "Host": "evil.example"}
-    answer = http.options("/record", headers=headers)
-    assert (answer.status_code, answer.headers["Content-Type"]) == (421, "application/problem+json")
+    response = http.options("/record", headers=headers)
+    assert (response.status_code, response.headers["Content-Type"]) == (421, "application/problem+json")

@@ -367,8 +367,8 @@ def send(client: Client, user: dict[str, Any]) -> httpx.Response:
 
 
 def send_unless_in_use(client: Client, user: dict[str, Any]) -> httpx.Response | None:
-    answer = send(client, user)
-    return None if answer.status_code == 409 else answer
+    response = send(client, user)
+    return None if response.status_code == 409 else response
 
 
 async def test_an_upload_whose_client_vanished_can_be_sent_again(
@@ -382,8 +382,8 @@ async def test_an_upload_whose_client_vanished_can_be_sent_again(
         connection.send(head, TINY_WAV[:200])
         await wait_until_async(partial(running_service.rows, UUID(user["id"])))
         assert_problem(send(client, user), 409, "idempotency-key-in-use")
-    answer = wait_until(partial(send_unless_in_use, client, user))
-    assert answer
-    record = assert_json(answer, 201)
-    assert "Idempotency-Replayed" not in answer.headers
+    response = wait_until(partial(send_unless_in_use, client, user))
+    assert response
+    record = assert_json(response, 201)
+    assert "Idempotency-Replayed" not in response.headers
     assert [row.id for row in await running_service.rows(UUID(user["id"]))] == [UUID(record["id"])]

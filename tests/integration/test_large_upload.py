@@ -60,7 +60,7 @@ class Witness(Thread):
     def __init__(self, stack: Stack, pids: list[int], temporary: Path) -> None:
         super().__init__()
         self.is_over = Event()
-        self.answers: list[tuple[int, str]] = []
+        self.responses: list[tuple[int, str]] = []
         self.files: set[str] = set()
         self._url = stack.base_url
         self._pids = pids
@@ -70,7 +70,7 @@ class Witness(Thread):
         with httpx.Client(base_url=self._url, trust_env=False) as http:
             while not self.is_over.wait(0.05):
                 for path in ("/healthz", "/readyz/records"):
-                    self.answers.append((http.get(path).status_code, path))
+                    self.responses.append((http.get(path).status_code, path))
                 self.files |= {str(path) for path in self._temporary.rglob("*") if path.is_file()}
                 for pid in self._pids:
                     self.files |= files_of(pid)
@@ -104,8 +104,8 @@ def test_a_gibibyte_is_uploaded_in_bounded_memory_without_a_file_while_the_gatew
     for pid, count in written.items():
         assert written_bytes(pid) - count < LOG_BYTES
     assert witness.files - before_files == set()
-    assert len(witness.answers) > 50
-    assert {status for status, _ in witness.answers} == {200}
+    assert len(witness.responses) > 50
+    assert {status for status, _ in witness.responses} == {200}
     seconds = (GIBIBYTE - 44) / (WAV.rate * WAV.sample_frame_bytes)
     assert abs(record["duration_seconds"] - seconds) < 0.001
     mp3 = client.download(record["url"])

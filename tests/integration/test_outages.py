@@ -43,13 +43,13 @@ def http(fragile: Stack) -> Iterator[Client]:
 
 
 @pytest.fixture
-def ann(http: Client) -> dict[str, Any]:
+def owner(http: Client) -> dict[str, Any]:
     return http.create_user("Ann")
 
 
 @pytest.fixture
-def record(http: Client, ann: dict[str, Any]) -> dict[str, Any]:
-    return http.upload_stream(iter([make_wav(SMALL)]), ann["token"])
+def record(http: Client, owner: dict[str, Any]) -> dict[str, Any]:
+    return http.upload_stream(iter([make_wav(SMALL)]), owner["token"])
 
 
 def test_while_postgres_restarts_a_link_is_200_or_503(fragile: Stack, record: dict[str, Any]) -> None:
@@ -72,9 +72,9 @@ def test_while_postgres_restarts_a_link_is_200_or_503(fragile: Stack, record: di
 
 
 @pytest_asyncio.fixture
-async def look(fragile: Stack) -> AsyncIterator[RecordsService]:
-    async with open_running_service(fragile) as look:
-        yield look
+async def running_service(fragile: Stack) -> AsyncIterator[RecordsService]:
+    async with open_running_service(fragile) as running_service:
+        yield running_service
 
 
 def upload(http: Client, token: str) -> httpx.Response:
@@ -115,19 +115,19 @@ def is_ready(http: Client, service: str) -> bool:
     return http.http.get(f"/readyz/{service}").status_code == 200
 
 
-def assert_is_unavailable(what: str, answer: httpx.Response) -> None:
-    assert answer.headers["content-type"] == PROBLEM, what
-    assert int(answer.headers["retry-after"]) > 0, what
+def assert_is_unavailable(what: str, response: httpx.Response) -> None:
+    assert response.headers["content-type"] == PROBLEM, what
+    assert int(response.headers["retry-after"]) > 0, what
     if not what.startswith("HEAD"):
-        problem = answer.json()
+        problem = response.json()
         assert problem["status"] == 503, what
         assert problem["type"] in {"/problems/unavailable", "/problems/not-ready"}, what
-        assert problem["request_id"] == answer.headers["x-request-id"], what
+        assert problem["request_id"] == response.headers["x-request-id"], what
 
 
 @pytest.mark.parametrize("store", ["postgres", "minio"])
 def test_without_a_store_every_request_that_needs_it_is_503_until_the_store_is_back(
-    fragile: Stack, http: Client, ann: dict[str, Any], record: dict[str, Any], store: str
+    fragile: Stack, http: Client, owner: dict[str, Any], record: dict[str, Any], store: str
 ) -> None:
     logs = [NewLogLines(fragile, "users"), NewLogLines(fragile, "records")]
     pids = {name: fragile.pid(name) for name in ("users", "records", "gateway")}
@@ -135,18 +135,18 @@ def test_without_a_store_every_request_that_needs_it_is_503_until_the_store_is_b
     fragile.stop_process(store)
     try:
         for _ in range(3):  # On kept connections, and then on new ones.
-            answers = send_all(http, ann["token"], record["url"])
-            assert {what: answer.status_code for what, answer in answers.items()} == WITHOUT[store]
-            for what, answer in answers.items():
-                if answer.status_code == 503:
-                    assert_is_unavailable(what, answer)
+            responses = send_all(http, owner["token"], record["url"])
+            assert {what: response.status_code for what, response in responses.items()} == WITHOUT[store]
+            for what, response in responses.items():
+                if response.status_code == 503:
+                    assert_is_unavailable(what, response)
     finally:
         fragile.supervisor.start_process(store)
 
     def is_well() -> bool:
-        answers = send_all(http, ann["token"], record["url"])
-        seen.update(answer.status_code for answer in answers.values())
-        return {what: answer.status_code for what, answer in answers.items()} == WELL
+        responses = send_all(http, owner["token"], record["url"])
+        seen.update(response.status_code for response in responses.values())
+        return {what: response.status_code for what, response in responses.items()} == WELL
 
     wait_until(is_well)
     # PostgreSQL refuses connections with another error while it starts; that is also a 503.
@@ -160,7 +160,12 @@ def test_without_a_store_every_request_that_needs_it_is_503_until_the_store_is_b
 @pytest.mark.parametrize("kind", [SMALL, LARGE])
 @pytest.mark.parametrize("store", ["postgres", "minio"])
 async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_once_the_store_is_back(
-    fragile: Stack, http: Client, look: RecordsService, ann: dict[str, Any], store: str, kind: str
+    fragile: Stack,
+    http: Client,
+    running_service: RecordsService,
+    owner: dict[str, Any],
+    store: str,
+    kind: str,
 ) -> None:
     log = NewLogLines(fragile, "records")
     half_is_sent, is_gone = Event(), Event()
@@ -173,52 +178,56 @@ async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_on
         yield wav[-len(wav) // 20 :]
 
     def post() -> httpx.Response:
-        headers = {"Authorization": f"Bearer {ann['token']}", "Content-Type": "audio/wav"}
+        headers = {"Authorization": f"Bearer {owner['token']}", "Content-Type": "audio/wav"}
         return http.http.post("/records", content=body(), headers=headers)
 
-    user_id = UUID(ann["id"])
+    user_id = UUID(owner["id"])
     with ThreadPoolExecutor(1) as threads:
         answering = threads.submit(post)
         try:
             assert half_is_sent.wait(60)
-            (row,) = await wait_until_async(partial(look.rows, user_id))
+            (row,) = await wait_until_async(partial(running_service.rows, user_id))
             if kind == LARGE:
-                await wait_until_async(partial(look.multipart_uploads, row.object_key))
+                await wait_until_async(partial(running_service.multipart_uploads, row.object_key))
             fragile.stop_process(store)
         finally:
             is_gone.set()
-        answer = answering.result(120)
+        response = answering.result(120)
     fragile.start_process(store)
-    assert answer.status_code == 503, answer.text
-    assert_is_unavailable("POST /records", answer)
+    assert response.status_code == 503, response.text
+    assert_is_unavailable("POST /records", response)
     assert "unexpected error" not in log.text()
     for service in ("users", "records"):
         wait_until(partial(is_ready, http, service))
-    await look.engine.dispose()
-    await look.owner.dispose()
-    assert "ready" not in [each.state for each in await look.rows(user_id)]
-    await look.settle(user_id)
-    assert await look.rows(user_id) == []
-    assert await look.objects(user_id) == []
-    assert await look.multipart_uploads(row.object_key) == []
+    await running_service.engine.dispose()
+    await running_service.owner.dispose()
+    assert "ready" not in [each.state for each in await running_service.rows(user_id)]
+    await running_service.settle(user_id)
+    assert await running_service.rows(user_id) == []
+    assert await running_service.objects(user_id) == []
+    assert await running_service.multipart_uploads(row.object_key) == []
 
 
 async def test_a_lost_object_is_503_without_anything_of_minio_s_error(
-    fragile: Stack, http: Client, look: RecordsService, ann: dict[str, Any], record: dict[str, Any]
+    fragile: Stack,
+    http: Client,
+    running_service: RecordsService,
+    owner: dict[str, Any],
+    record: dict[str, Any],
 ) -> None:
-    (key,) = await look.objects(UUID(ann["id"]))
-    assert await look.store.remove(key)
-    answer = http.http.get(record["url"])
-    assert answer.status_code == 503
-    assert_is_unavailable("GET /record", answer)
+    (key,) = await running_service.objects(UUID(owner["id"]))
+    assert await running_service.store.remove(key)
+    response = http.http.get(record["url"])
+    assert response.status_code == 503
+    assert_is_unavailable("GET /record", response)
     for secret in ("records/", "NoSuchKey", str(fragile.ports.minio)):
-        assert secret not in answer.text.replace("/problems/", "")
+        assert secret not in response.text.replace("/problems/", "")
 
 
 def test_a_restart_of_everything_keeps_records_and_tokens(
-    fragile: Stack, http: Client, ann: dict[str, Any], record: dict[str, Any]
+    fragile: Stack, http: Client, owner: dict[str, Any], record: dict[str, Any]
 ) -> None:
-    large = http.upload_stream(iter([make_wav(LARGE)]), ann["token"])
+    large = http.upload_stream(iter([make_wav(LARGE)]), owner["token"])
     before = {each["url"]: http.download(each["url"]) for each in (record, large)}
     fragile.stop()
     with pytest.raises(httpx.TransportError):
@@ -227,9 +236,9 @@ def test_a_restart_of_everything_keeps_records_and_tokens(
     for each in (record, large):
         assert http.download(each["url"]) == before[each["url"]]
         assert hashlib.sha256(before[each["url"]]).hexdigest() == each["sha256"]
-    again = upload(http, ann["token"])
+    again = upload(http, owner["token"])
     assert again.status_code == 201, again.text
-    assert again.json()["user_id"] == ann["id"]
+    assert again.json()["user_id"] == owner["id"]
 
 
 class StackWithUser(NamedTuple):

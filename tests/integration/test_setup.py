@@ -34,10 +34,10 @@ from users.sql import create_user
 
 
 @pytest_asyncio.fixture(scope="module")
-async def place(stack: Stack) -> AsyncIterator[RecordsService]:
+async def own_service(stack: Stack) -> AsyncIterator[RecordsService]:
     """A database and a bucket after one set-up."""
-    async with open_isolated_service(stack, "setup") as place:
-        yield place
+    async with open_isolated_service(stack, "setup") as own_service:
+        yield own_service
 
 
 @asynccontextmanager
@@ -54,48 +54,50 @@ async def empty_database(isolated_service: RecordsService, name: str) -> AsyncIt
         await isolated_service.query(f'DROP DATABASE "{name}"')
 
 
-def login(stack: Stack, place: RecordsService, service: str) -> AsyncEngine:
+def login(stack: Stack, own_service: RecordsService, service: str) -> AsyncEngine:
     environment = stack.environment(service)
-    database = make_url(place.setup.database_url).database
+    database = make_url(own_service.setup.database_url).database
     url = make_url(environment["DATABASE_URL"]).set(database=database)
     return make_engine(url.render_as_string(hide_password=False), environment["DATABASE_PASSWORD"])
 
 
-async def state_of(place: RecordsService) -> list[Any]:
+async def state_of(own_service: RecordsService) -> list[Any]:
     """Reads the schema and its grants as comparable rows."""
-    grants = await place.query(
+    grants = await own_service.query(
         "SELECT grantee, table_name, column_name, privilege_type FROM information_schema.column_privileges"
         " WHERE grantee LIKE 'waxwing%' ORDER BY 1, 2, 3, 4"
     )
-    columns = await place.query(
+    columns = await own_service.query(
         "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns"
         " WHERE table_schema = 'public' ORDER BY 1, 2"
     )
     return [*grants, *columns]
 
 
-async def test_the_set_up_may_run_again_and_two_at_once_wait_for_each_other(place: RecordsService) -> None:
-    user_id, credentials = await place.make_user()
-    before = await state_of(place)
+async def test_the_set_up_may_run_again_and_two_at_once_wait_for_each_other(
+    own_service: RecordsService,
+) -> None:
+    user_id, credentials = await own_service.make_user()
+    before = await state_of(own_service)
     assert before
-    await set_up(place.setup)
-    await asyncio.gather(*(set_up(place.setup) for _ in range(2)))
-    assert await state_of(place) == before
-    uploads = place.uploads()
+    await set_up(own_service.setup)
+    await asyncio.gather(*(set_up(own_service.setup) for _ in range(2)))
+    assert await state_of(own_service) == before
+    uploads = own_service.uploads()
     await uploads.store_record(wav_pieces(SMALL), credentials)
     await uploads.close()
-    assert [row.state for row in await place.rows(user_id)] == ["ready"]
+    assert [row.state for row in await own_service.rows(user_id)] == ["ready"]
 
 
 async def test_several_set_ups_at_once_make_a_new_database_and_bucket(
-    stack: Stack, place: RecordsService
+    stack: Stack, own_service: RecordsService
 ) -> None:
-    async with empty_database(place, "twins") as engine:
-        store = msgspec.structs.replace(place.setup.store, s3_bucket="twins", s3_access_key="twins")
+    async with empty_database(own_service, "twins") as engine:
+        store = msgspec.structs.replace(own_service.setup.store, s3_bucket="twins", s3_access_key="twins")
         url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        twins = msgspec.structs.replace(place.setup, database_url=url, store=store)
+        twins = msgspec.structs.replace(own_service.setup, database_url=url, store=store)
         await asyncio.gather(*(set_up(twins) for _ in range(3)))
-        assert await make_client(store, place.session).bucket_exists("twins")
+        assert await make_client(store, own_service.session).bucket_exists("twins")
         user, _ = await create_user(engine, "Ann")
         assert user.name == "Ann"
 
@@ -121,16 +123,16 @@ def test_a_failed_set_up_gives_its_reason_in_one_line(
     assert says in line
 
 
-async def test_the_set_up_applies_a_changed_password(place: RecordsService) -> None:
-    changed = msgspec.structs.replace(place.setup, records_database_password='it\'s "new" %s :x \\')
+async def test_the_set_up_applies_a_changed_password(own_service: RecordsService) -> None:
+    changed = msgspec.structs.replace(own_service.setup, records_database_password='it\'s "new" %s :x \\')
     await set_up(changed)
     try:
-        engine = make_engine(place.settings.database_url, changed.records_database_password)
+        engine = make_engine(own_service.settings.database_url, changed.records_database_password)
         async with engine.connect() as connection:
             assert await connection.scalar(select(1)) == 1
         await engine.dispose()
     finally:
-        await set_up(place.setup)
+        await set_up(own_service.setup)
 
 
 RECORDS_MAY_NOT = [
@@ -177,9 +179,9 @@ USERS_MAY_NOT = [
     [("records", each) for each in RECORDS_MAY_NOT] + [("users", each) for each in USERS_MAY_NOT],
 )
 async def test_the_login_of_a_service_may_do_nothing_else(
-    stack: Stack, place: RecordsService, service: str, statement: str
+    stack: Stack, own_service: RecordsService, service: str, statement: str
 ) -> None:
-    engine = login(stack, place, service)
+    engine = login(stack, own_service, service)
     try:
         async with engine.connect() as connection:
             with pytest.raises(DBAPIError) as refusal:
@@ -200,9 +202,9 @@ async def test_the_login_of_a_service_may_do_nothing_else(
     ],
 )
 async def test_the_login_of_a_service_may_do_its_work(
-    stack: Stack, place: RecordsService, service: str, statement: str
+    stack: Stack, own_service: RecordsService, service: str, statement: str
 ) -> None:
-    engine = login(stack, place, service)
+    engine = login(stack, own_service, service)
     async with engine.connect() as connection:
         assert (await connection.exec_driver_sql(statement)).returns_rows
     await engine.dispose()
@@ -210,9 +212,9 @@ async def test_the_login_of_a_service_may_do_its_work(
 
 @pytest.mark.parametrize("service", ["records", "users"])
 async def test_the_login_of_a_service_may_not_make_roles_or_databases(
-    stack: Stack, place: RecordsService, service: str
+    stack: Stack, own_service: RecordsService, service: str
 ) -> None:
-    (role,) = await place.query(
+    (role,) = await own_service.query(
         "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, rolcanlogin FROM pg_roles"
         " WHERE rolname = :name",
         name=f"waxwing_{service}_login",
@@ -220,9 +222,9 @@ async def test_the_login_of_a_service_may_not_make_roles_or_databases(
     assert tuple(role) == (False, False, False, False, False, True)
 
 
-async def test_the_database_has_only_digests_of_tokens(place: RecordsService) -> None:
-    user, token = await create_user(place.owner, "Ann")
-    rows = await place.query("SELECT users::text AS all_of_it, token_digest FROM users")
+async def test_the_database_has_only_digests_of_tokens(own_service: RecordsService) -> None:
+    user, token = await create_user(own_service.owner, "Ann")
+    rows = await own_service.query("SELECT users::text AS all_of_it, token_digest FROM users")
     dump = "\n".join(row.all_of_it for row in rows)
     assert str(user.id) in dump
     for form in (token, token.replace("-", ""), token.encode().hex()):
@@ -230,14 +232,17 @@ async def test_the_database_has_only_digests_of_tokens(place: RecordsService) ->
     assert {len(row.token_digest) for row in rows} == {32}
 
 
-async def test_the_access_key_of_the_bucket_opens_nothing_else(place: RecordsService) -> None:
-    store = place.setup.store
-    root = {"access_key": place.setup.minio_root_user, "secret_key": place.setup.minio_root_password}
-    owner = make_client(store, place.session, **root)
+async def test_the_access_key_of_the_bucket_opens_nothing_else(own_service: RecordsService) -> None:
+    store = own_service.setup.store
+    root = {
+        "access_key": own_service.setup.minio_root_user,
+        "secret_key": own_service.setup.minio_root_password,
+    }
+    owner = make_client(store, own_service.session, **root)
     if not await owner.bucket_exists("foreign"):
         await owner.make_bucket("foreign")
     await owner._put_object("foreign", "secret", b"secret", {})
-    key = make_client(store, place.session)
+    key = make_client(store, own_service.session)
     assert [bucket.name for bucket in await list_buckets(key)] in ([], [store.s3_bucket])
     for attempt in (
         lambda: key.make_bucket("mine"),
@@ -265,25 +270,25 @@ async def list_buckets(key: Any) -> list[Any]:
         return []
 
 
-async def test_without_an_access_key_minio_returns_nothing(place: RecordsService) -> None:
-    await place.store.put("somebody/record.mp3", b"sound")
+async def test_without_an_access_key_minio_returns_nothing(own_service: RecordsService) -> None:
+    await own_service.store.put("somebody/record.mp3", b"sound")
     for path in ("", "/", "/somebody/record.mp3", "?list-type=2"):
-        url = f"{place.setup.store.s3_endpoint}/{place.setup.store.s3_bucket}{path}"
-        async with place.session.get(url) as answer:
+        url = f"{own_service.setup.store.s3_endpoint}/{own_service.setup.store.s3_bucket}{path}"
+        async with own_service.session.get(url) as answer:
             assert answer.status == 403, path
-    await place.store.remove("somebody/record.mp3")
+    await own_service.store.remove("somebody/record.mp3")
 
 
-async def test_the_migrations_make_exactly_the_tables_of_the_code(place: RecordsService) -> None:
+async def test_the_migrations_make_exactly_the_tables_of_the_code(own_service: RecordsService) -> None:
     def check(connection: Connection) -> None:
         command.check(make_alembic_config(connection))
 
-    async with place.owner.connect() as connection:
+    async with own_service.owner.connect() as connection:
         await connection.run_sync(check)
 
 
-async def test_the_migrations_can_be_undone_and_done_again(place: RecordsService) -> None:
-    async with empty_database(place, "undone") as engine:
+async def test_the_migrations_can_be_undone_and_done_again(own_service: RecordsService) -> None:
+    async with empty_database(own_service, "undone") as engine:
         for _ in range(2):
             await migrate(engine)
             await create_user(engine, "Ann")
@@ -298,9 +303,9 @@ async def test_the_migrations_can_be_undone_and_done_again(place: RecordsService
 
 
 async def test_a_record_of_an_earlier_version_keeps_its_link_and_has_no_waveform(
-    place: RecordsService,
+    own_service: RecordsService,
 ) -> None:
-    async with empty_database(place, "before") as engine:
+    async with empty_database(own_service, "before") as engine:
         await migrate(engine, "0001")
         user, _ = await create_user(engine, "Ann")
         record_id = uuid4()
@@ -325,11 +330,11 @@ async def test_a_record_of_an_earlier_version_keeps_its_link_and_has_no_waveform
                 await find_waveform(reader, record_id, uuid4())
 
 
-async def test_the_database_refuses_a_ready_row_that_is_incomplete(place: RecordsService) -> None:
-    user_id, _ = await place.make_user()
+async def test_the_database_refuses_a_ready_row_that_is_incomplete(own_service: RecordsService) -> None:
+    user_id, _ = await own_service.make_user()
     for state in ("ready", "uploading", "lost"):
         with pytest.raises(DBAPIError) as refusal:
-            await place.query(
+            await own_service.query(
                 "INSERT INTO records (id, user_id, state, object_key) VALUES (:id, :user, :state, :key)",
                 id=uuid4(),
                 user=user_id,
