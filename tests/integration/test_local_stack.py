@@ -235,7 +235,7 @@ def test_a_python_that_does_not_run_is_named_with_its_error(tmp_path: Path) -> N
 
 
 def test_an_object_store_without_its_keys_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StackError, match="S3_ACCESS_KEY and S3_SECRET_KEY must be set too"):
+    with pytest.raises(StackError, match="set S3_ACCESS_KEY and S3_SECRET_KEY too"):
         Stack(tmp_path, settings={"S3_ENDPOINT": "https://s3.example.com"}).start()
 
 
