@@ -76,7 +76,8 @@ test *ARGS: format lint types check-gateway
 [group('check')]
 [positional-arguments]
 test-unit *ARGS:
-    pytest -n logical --dist worksteal tests/unit "$@"
+    @# No unit test uses schemathesis, and every process would load it.
+    pytest -n logical --dist worksteal -p no:schemathesis tests/unit "$@"
 
 # Show which documented responses the last tests have seen; fail if one was never seen, or one is not documented
 [group('check')]
