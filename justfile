@@ -1,4 +1,4 @@
-# Every command that a person or CI runs. `./just` makes .venv first and then calls this file with it.
+# Every command that a person or CI runs. The script `just` makes .venv first and then runs these recipes with it.
 
 set dotenv-path := ".env"
 
@@ -21,7 +21,7 @@ up *ARGS:
 down:
     @python -m deploy.local down
 
-# Show the latest log lines of all parts, or of some (-f: go on showing, -n LINES: how many)
+# Show the latest log lines of all processes, or of those named (-f: follow, -n LINES: how many)
 [group('stack')]
 [no-exit-message]
 logs *ARGS:
@@ -46,20 +46,20 @@ psql *ARGS:
 reset:
     @python -m deploy.local reset
 
-# Go through everything once: make a user, upload a recording, fetch its MP3; leaves the stack running
+# Create a user, upload a recording, and download its MP3; the stack goes on running
 [group('use')]
 [no-exit-message]
 demo: (up "-d")
     @python -m deploy.client demo
 
-# Make a user and print its id and token
+# Create a user and print its id and token
 [group('use')]
 [no-exit-message]
 [positional-arguments]
 user NAME:
     @python -m deploy.client user "$@"
 
-# Upload a WAV and print the link of its MP3 (--title TITLE: the record's name; --bitrate KBPS; --key KEY: to send it again safely)
+# Upload a WAV and print the link of its MP3 (--title TITLE: the record's name; --bitrate KBPS; --key KEY: repeat the upload safely)
 [group('use')]
 [no-exit-message]
 [positional-arguments]
@@ -102,18 +102,18 @@ lint:
 types:
     mypy
 
-# Format the code and mend what the linter can mend
+# Format the code and fix what the linter can fix
 [group('check')]
 fix:
     ruff format
     ruff check --fix
 
-# Check the gateway's configuration with nginx itself
+# Let nginx check the gateway's configuration
 [group('check')]
 check-gateway:
     @python -m deploy.local check-gateway
 
-# Write the OpenAPI documents in docs/openapi anew, as the services serve them
+# Write the OpenAPI documents that the services serve to docs/openapi
 [group('upkeep')]
 openapi:
     python -m deploy.openapi
@@ -141,24 +141,24 @@ compose-down *ARGS:
 compose-logs *ARGS:
     docker compose logs {{ARGS}}
 
-# Run the acceptance tests, and those of the containers themselves, against what runs in Docker
+# Run the acceptance tests and the tests of the containers against what runs in Docker
 [group('docker')]
 [positional-arguments]
 compose-test *ARGS:
     BASE_URL="http://127.0.0.1:${GATEWAY_PORT:-8080}" pytest tests/acceptance tests/compose "$@"
 
-# Where no image registry is reachable: start a Docker engine and make images that stand in for the public ones
+# If no image registry is reachable: start a Docker engine, and build images that replace the public ones
 [group('docker')]
 standins *ARGS:
     tests/compose/standins.sh {{ARGS}}
 
-# Open links in Chromium, which must be there (Debian: apt-get install chromium)
+# Open links in Chromium, which must be installed (Debian: apt-get install chromium)
 [group('check')]
 [positional-arguments]
 test-browser *ARGS:
     pytest tests/browser "$@"
 
-# Look for bytes that break the reading of WAVs (-runs=N -seed=N and the like go to libFuzzer; FILE: only that one)
+# Look for bytes that break the WAV reader (arguments such as -runs=N and -seed=N go to libFuzzer; FILE: only this input)
 [group('check')]
 fuzz *ARGS:
     @python -m tests.fuzz.fuzz_wav {{ARGS}}

@@ -37,7 +37,7 @@ unset DOCKER_HOST DOCKER_CONTEXT                   # always the engine of this m
 
 say() { printf '[standins %4ds] %s\n' "$SECONDS" "$*"; }
 die() { printf '[standins] error: %s\n' "$*" >&2; exit 1; }
-# The machine's own docker client wins; the unpacked one serves where there is none.
+# Prefers the machine's own docker client to the unpacked one.
 export PATH=$PATH:/usr/sbin:/sbin:$ENGINE/usr/bin:$ENGINE/usr/sbin
 
 lock() {
@@ -104,12 +104,12 @@ engine() {
     ln -sfn "$ENGINE/usr/bin/docker" /usr/local/bin/docker
   fi
   ln -sfn "$(command -v tini-static)" "$ENGINE/usr/bin/docker-init"   # for "init: true"
-  # Files of an engine that ended badly, whose process number something else may have by now.
+  # An engine that crashed left these files. Another process may have its process id by now.
   local f=/var/run/docker/containerd/containerd.pid
   rm -f "$CACHE/dockerd.lock.pid"
   if [[ -s $f && $(cat "/proc/$(<"$f")/comm" 2>/dev/null) != containerd ]]; then rm -f "$f"; fi
   say "engine: starting dockerd, log $LOG/dockerd.log"
-  # The unpacked binaries first, so that dockerd starts its own containerd and shim; runc is the system's.
+  # The unpacked binaries come first in PATH, so that dockerd starts its own containerd and shim; runc is the system's.
   PATH=$ENGINE/usr/bin:$ENGINE/usr/sbin:$PATH setsid nohup \
     "$ENGINE/usr/sbin/dockerd" --data-root "$DATA_ROOT" --pidfile "$CACHE/dockerd.lock.pid" \
     >"$LOG/dockerd.log" 2>&1 </dev/null 9>&- &
@@ -152,7 +152,7 @@ plugin() {
     go_main "$m" "$COMPOSE" ./cmd "$CACHE/bin/docker-compose" "-X $m/internal.Version=$COMPOSE" >"$LOG/compose.log" 2>&1 ||
       { tail -n 20 "$LOG/compose.log" >&2; die "compose did not build"; }
     ln -sfn "$CACHE/bin/docker-compose" "$dir/docker-compose"
-    # Newer compose refuses Debian's buildx and builds by itself where there is none.
+    # Newer versions of compose refuse Debian's buildx. Without a buildx they build by themselves.
     if [[ $(readlink "$dir/docker-buildx") = "$debian/docker-buildx" ]]; then rm "$dir/docker-buildx"; fi
   fi
   say "plugin: compose $(docker compose version --short), buildx $(docker buildx version 2>/dev/null | cut -d' ' -f2) ($((SECONDS - t)) s)"
@@ -226,7 +226,7 @@ write_context() {
 ARG BASE
 FROM ${BASE} AS python
 ENV LANG=C.UTF-8 SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
-# Debian's Python made to look like the official one: /usr/local/bin, pip allowed, site-packages.
+# Arranges Debian's Python like the official image: /usr/local/bin, site-packages, and pip is allowed.
 RUN apt-get update -q \
  && apt-get install -q -y --no-install-recommends python3 python3-pip python3-venv netbase tzdata \
  && rm -rf /var/lib/apt/lists/* /usr/lib/python3*/EXTERNALLY-MANAGED \
@@ -307,7 +307,7 @@ ENTRYPOINT ["/bin/dockerfile-frontend"]
 EOF
   cat >"$c/postgres/docker-entrypoint.sh" <<'EOF'
 #!/bin/bash
-# Stand-in for the official image's entrypoint: same variables, same volume layout.
+# Replaces the official image's entrypoint: same variables, same volume layout.
 set -eo pipefail
 [[ ${1:0:1} = - ]] && set -- postgres "$@"
 [[ $1 = postgres ]] || exec "$@"
@@ -336,7 +336,7 @@ if [[ ! -s $PGDATA/PG_VERSION ]]; then
   mkdir -p "$PGDATA" && chmod 700 "$PGDATA"
   eval 'initdb --username="$POSTGRES_USER" --pwfile=<(printf "%s\n" "$POSTGRES_PASSWORD") '"$POSTGRES_INITDB_ARGS"
   printf '\nhost all all all %s\n' "${POSTGRES_HOST_AUTH_METHOD:-scram-sha-256}" >>"$PGDATA/pg_hba.conf"
-  # Set up over the socket only, so that a health check over TCP waits for the real start.
+  # The set-up listens on the socket only, so that a health check over TCP waits for the real start.
   PGPASSWORD=$POSTGRES_PASSWORD; export PGPASSWORD
   pg_ctl -D "$PGDATA" -o "-c listen_addresses='' -p ${PGPORT:-5432}" -w start
   sql=(psql -v ON_ERROR_STOP=1 --no-psqlrc -U "$POSTGRES_USER")
@@ -381,7 +381,7 @@ http {
 EOF
   cat >"$c/nginx/nginx.sh" <<'EOF'
 #!/bin/sh
-# The wheel's nginx has its folders beside itself; here they are where the official image has them.
+# The wheel's nginx has its folders beside itself. This puts them where the official image has them.
 exec /usr/sbin/nginx-of-the-wheel -p /etc/nginx -e /var/log/nginx/error.log -c /etc/nginx/nginx.conf "$@"
 EOF
   cat >"$c/nginx/default.conf" <<'EOF'
@@ -393,14 +393,14 @@ server {
 EOF
   cat >"$c/nginx/docker-entrypoint.sh" <<'EOF'
 #!/bin/sh
-# Stand-in for the official image's entrypoint: templates, then /docker-entrypoint.d, then the command.
+# Replaces the official image's entrypoint: templates, then /docker-entrypoint.d, then the command.
 set -e
 case $1 in
 nginx | nginx-debug)
   src=${NGINX_ENVSUBST_TEMPLATE_DIR:-/etc/nginx/templates}
   dst=${NGINX_ENVSUBST_OUTPUT_DIR:-/etc/nginx/conf.d}
   suffix=${NGINX_ENVSUBST_TEMPLATE_SUFFIX:-.template}
-  # Only variables that exist are replaced, so nginx's own $variables stay.
+  # Replaces only variables that exist, so nginx's own $variables stay.
   vars=$(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p' | grep -E "${NGINX_ENVSUBST_FILTER:-}" | sed 's/.*/${&}/' | tr '\n' ' ')
   if [ -d "$src" ]; then
     find "$src" -follow -type f -name "*$suffix" | while read -r f; do
@@ -418,12 +418,12 @@ exec "$@"
 EOF
   cat >"$c/silo/mc" <<'EOF'
 #!/bin/sh
-# Stand-in for MinIO's client, of which the health check alone is needed: "mc ready local" asks just this.
+# Replaces MinIO's client. Only the health check needs it, with "mc ready local".
 [ "$*" = "ready local" ] && exec curl -fsS -o /dev/null http://127.0.0.1:9000/minio/health/cluster
 EOF
   cat >"$c/silo/docker-entrypoint.sh" <<'EOF'
 #!/bin/sh
-# The server is /usr/bin/silo (here a MinIO build); its name may be left out of the command.
+# Starts the server /usr/bin/silo, here a MinIO build. The command may leave its name out.
 if [ "$1" != silo ] && [ -n "$1" ]; then set -- silo "$@"; fi
 exec "$@"
 EOF
