@@ -12,9 +12,14 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from common.problems import Problem, type_of
+from common.problems import RETRY_AFTER_SECONDS, Problem, Unavailable, type_of
 from deploy.openapi import FOLDER, REQUESTS, make_apps, make_documents, make_requests
+from records.form import AUDIO, FIELDS, OPTIONS
+from records.openapi import BITRATE, MAX_COUNT, UPLOAD
+from records.requests import COUNT
 from records.settings import Settings
+from records.storage import LOST_OBJECT, NO_ANSWER
+from users.app import MAX_BODY_BYTES
 from users.pages import PROBLEMS
 
 DOCUMENTS = make_documents()
@@ -103,6 +108,22 @@ def test_the_document_says_that_the_wav_is_not_kept_and_how_large_it_may_be() ->
         assert f"{defaults['max_duration_seconds'] // 3600} hours" in text
 
 
+def test_the_default_bitrate_in_the_document_is_the_settings_default() -> None:
+    defaults = {field.name: field.default for field in msgspec.structs.fields(Settings)}
+    assert f"; {defaults['default_bitrate_kbps']} by default." in BITRATE["description"]
+
+
+def test_the_document_has_the_form_parts_that_the_service_reads_with_audio_last() -> None:
+    assert [*UPLOAD["multipart/form-data"]["schema"]["properties"]] == [*FIELDS, AUDIO]
+    parameters = DOCUMENTS["records"]["paths"]["/records"]["post"]["parameters"]
+    assert [one["name"] for one in parameters if one["in"] == "query"] == [*OPTIONS]
+
+
+def test_the_highest_count_in_the_document_is_the_highest_that_the_service_reads() -> None:
+    assert COUNT.fullmatch(str(MAX_COUNT))
+    assert not COUNT.fullmatch(str(MAX_COUNT + 1))
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_document_does_not_name_the_software_behind_the_api(name: str) -> None:
     assert not re.search("nginx|Litestar|Python|MinIO", json.dumps(DOCUMENTS[name]))
@@ -136,6 +157,20 @@ def test_problems_md_explains_every_problem_of_the_gateway_with_the_same_title()
     assert len(made) > 5
     for name, title in made:
         assert PROBLEMS[name]["title"] == title
+
+
+def test_the_gateway_says_of_an_outage_of_the_store_what_the_service_says() -> None:
+    template = TEMPLATE.read_text(encoding="utf-8")
+    (store,) = re.findall(r"map \$upstream_status \$waxwing_store_problem \{(.*?)\n\}", template, re.DOTALL)
+    said = re.findall(r' "([^"]+)";', store)
+    assert said == [Unavailable(one).detail for one in (LOST_OBJECT, NO_ANSWER)]
+    assert re.search(rf"503 +{RETRY_AFTER_SECONDS};", template)
+
+
+def test_the_gateway_and_the_users_service_have_the_same_limit_for_a_body() -> None:
+    template = TEMPLATE.read_text(encoding="utf-8")
+    assert re.findall(r"default +(\d+);\n\}\n\nserver", template) == [str(MAX_BODY_BYTES)]
+    assert f"client_max_body_size {MAX_BODY_BYTES};" in template
 
 
 def test_problems_md_explains_no_problem_that_does_not_exist() -> None:

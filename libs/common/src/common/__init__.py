@@ -1,1 +1,1 @@
-"""Code of both services: settings, schema, problems, credentials, health and logs."""
+"""Code that both services share: settings, schema, problems, credentials, health and logs."""

@@ -7,8 +7,8 @@ from litestar.types import BeforeMessageSendHookHandler, Message, Scope
 
 from common.settings import ServiceSettings
 
-# Headers of HTTP itself, the same for both services, so that a script need not know which service answers.
-# A service passes its own headers in addition.
+# Response headers that scripts may read. Both services expose all of them, so a script need not know which
+# service responds. Each service adds its own headers.
 RESPONSE_HEADERS = (
     *("Accept-Ranges", "Content-Disposition", "Content-Range", "ETag", "Location", "Retry-After"),
     "X-Request-ID",
@@ -27,7 +27,7 @@ def make_cors_hooks(
 ) -> list[BeforeMessageSendHookHandler]:
     """Returns the hook that adds CORS headers to every response, problems too; none if CORS is off.
 
-    Scripts may read `response_headers` besides the headers of HTTP itself.
+    Scripts may read `response_headers` besides RESPONSE_HEADERS.
     Litestar's own CORS middleware is not used: it answers an OPTIONS from another origin with 400 in plain
     text, before the host check, and sends no Vary to an origin that is not allowed.
     """

@@ -77,7 +77,8 @@ def require_credentials(header: str | None) -> Credentials:
     credentials = parse_authorization(header)
     if not credentials:
         raise InvalidCredentials(
-            "Send an Authorization header: Bearer TOKEN, or Basic with user id and token."
+            "The request has no credentials. Send an Authorization header: Bearer TOKEN, or Basic with user"
+            " id and token."
         )
     return credentials
 
@@ -93,5 +94,5 @@ def restrict_to_credentials(statement: Statement) -> Statement:
 
 
 def wrong_credentials() -> InvalidCredentials:
-    """Returns the same problem for an unknown user and for a wrong token, so that neither can be told."""
+    """Returns the problem for an unknown user and for a wrong token. A client cannot tell which it was."""
     return InvalidCredentials("There is no user with this id and token. POST /users creates a user.")

@@ -18,7 +18,8 @@ from common.problems import Unavailable
 
 CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_SECONDS = 10
-# Connections of an engine, and again of a RowReader. All instances share PostgreSQL's 100 connections.
+# The most connections of an engine. A RowReader has as many more. All instances share PostgreSQL's 100
+# connections.
 POOL_SIZE = 10
 # SQLSTATE classes that report a state of the server and no fault of the statement.
 OUTAGE_SQLSTATE_CLASSES = {
@@ -47,7 +48,8 @@ def make_engine(
     """Returns an engine that runs every statement in a transaction of its own.
 
     AUTOCOMMIT without a reset on return needs one round trip for a statement instead of three. For several
-    statements in one transaction use `transaction`; never hold one while a body is read or an object stored.
+    statements in one transaction use `transaction`. Never hold a transaction while a body is read or an
+    object is stored.
     asyncpg applies the statement timeout to a whole connection, so slower statements need an engine of their
     own.
     """

@@ -23,8 +23,8 @@ class NotReady(Unavailable):
 def make_health_routes(checks: Mapping[str, Callable[[], Awaitable[None]]]) -> list[HTTPRouteHandler]:
     """Returns the two routes.
 
-    `checks`: by the name of what the service needs, a function that raises an exception if that is away.
-    /readyz runs all checks at the same time.
+    `checks` maps the name of each thing that the service needs to a function, which raises an exception if
+    the thing is away. /readyz runs all checks at the same time.
     """
 
     @route("/healthz", http_method=["GET", "HEAD"], sync_to_thread=False, include_in_schema=False)

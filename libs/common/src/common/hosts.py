@@ -1,4 +1,4 @@
-"""Checks Host headers. The services make links from the Host header, so a forged one must be rejected."""
+"""Checks Host headers. The services make links from the Host header, so they must reject a forged one."""
 
 import re
 from functools import lru_cache

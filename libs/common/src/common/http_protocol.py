@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol with one change: it answers a request that is not valid HTTP with a problem.
 
-uvicorn has no setting for this answer, so the class below uses internals of uvicorn. They are read from the
+uvicorn has no setting for this response, so the class below uses internals of uvicorn. They are read from the
 source of UVICORN_VERSION. Before you raise the version, compare `send_400_response`, `data_received` and
 RequestResponseCycle in uvicorn/protocols/http/httptools_impl.py; tests/unit/test_http_protocol.py fails until
 you do.

@@ -18,7 +18,7 @@ from structlog.typing import Processor
 log = structlog.get_logger()
 
 REQUEST_ID = re.compile(rb"[0-9a-f]{32}")
-# Ids must not get into a log: whoever knows the ids in a link may use the link.
+# Ids must not get into a log: anyone who knows the ids in a link can use the link.
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 QUIET_PATHS = {"/healthz", "/readyz"}
 

@@ -5,9 +5,9 @@ from litestar.handlers import HTTPRouteHandler
 
 
 def with_options(*handlers: HTTPRouteHandler) -> list[HTTPRouteHandler]:
-    """Returns the handlers, preceded by a handler for each path that answers OPTIONS with all its methods.
+    """Returns the handlers, after one OPTIONS handler for each path, which lists all methods of the path.
 
-    Without them, Litestar adds a handler that names only the methods of a path's first handler.
+    Litestar's own OPTIONS handler lists only the methods of a path's first handler.
     """
     allowed: dict[str, set[str]] = {}
     for handler in handlers:

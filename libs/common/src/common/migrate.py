@@ -7,7 +7,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-# An arbitrary number. All instances of the set-up step must use the same.
+# An arbitrary number. All instances of the set-up step must use the same number.
 ADVISORY_LOCK = 0x5741_5857
 LOGIN_ROLES = {"waxwing_users_login": "waxwing_users", "waxwing_records_login": "waxwing_records"}
 
@@ -23,7 +23,7 @@ def make_alembic_config(connection: Connection) -> Config:
 
 
 async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
-    """Upgrades the schema to a revision in one transaction. Waits while another instance does so."""
+    """Upgrades the schema to a revision in one transaction. Waits while another instance upgrades it."""
     async with engine.execution_options(isolation_level="READ COMMITTED").begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
         await connection.run_sync(lambda sync: command.upgrade(make_alembic_config(sync), revision))

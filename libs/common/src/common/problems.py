@@ -1,4 +1,4 @@
-"""Problems (RFC 9457): each is an exception class, and `render_problem` makes the response of every one."""
+"""Problems (RFC 9457): each is an exception class, and `render_problem` turns all of them into responses."""
 
 import re
 from typing import Any, ClassVar
@@ -60,6 +60,9 @@ class UnknownRoute(Problem):
 
     status_code = 404
     title = "Nothing is served at this path"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"Nothing is served at {path}. The page /docs lists every operation.")
 
 
 class MethodNotAllowed(Problem):
@@ -137,7 +140,7 @@ def make_problem_body(problem: Problem, request_id: str | None) -> dict[str, Any
 
 
 def render_problem(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
-    """Makes the response of any exception, as application/problem+json. It is both services' handler."""
+    """Makes the response to any exception, as application/problem+json. It is both services' handler."""
     problem = _to_problem(request, error)
     if isinstance(problem, InternalError):
         log.error("unexpected error", exc_info=error)
@@ -156,14 +159,16 @@ def _to_problem(request: Request[Any, Any, Any], error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, NotFoundException):
-        return UnknownRoute(f"Nothing is served at {request.url.path}.")
+        return UnknownRoute(request.url.path)
     if isinstance(error, MethodNotAllowedException):
         headers = {name.title(): value for name, value in (error.headers or {}).items()}
         return MethodNotAllowed(
             f"This path does not support {request.method}. Allowed: {headers.get('Allow')}.", headers
         )
     if isinstance(error, RequestEntityTooLarge):
-        return TooLarge("The body is larger than this service accepts.")
+        return TooLarge("The body is larger than this service accepts. Send a smaller body.")
     if isinstance(error, ClientException):
         return InvalidRequest(error.detail)
-    return InternalError("The service has a fault. Report it with the request id, which finds it in the log.")
+    return InternalError(
+        "The service has a fault. Report the request id: the log describes the fault under it."
+    )

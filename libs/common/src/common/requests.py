@@ -24,14 +24,14 @@ async def stream_body(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
 def read_content_type(request: Request[Any, Any, Any]) -> tuple[str, dict[str, str]]:
     """Returns the media type of the body and its parameters. Raises InvalidRequest for two such headers."""
     if len(request.headers.getall("content-type", [])) > 1:
-        raise InvalidRequest("The header Content-Type is there twice. Send it once.")
+        raise InvalidRequest("The request has the header Content-Type twice. Send it once.")
     return request.content_type
 
 
 def reject_unknown_parameters(query: Iterable[tuple[str, str]], allowed: Sequence[str] = ()) -> None:
-    """Raises InvalidRequest for a query parameter that is not allowed, or that is there twice."""
+    """Raises InvalidRequest for a query parameter that is not allowed or is repeated."""
     names = [name for name, _ in query]
     for name in names:
         if name not in allowed or names.count(name) > 1:
             rule = f"allowed, once each: {', '.join(allowed)}" if allowed else "no parameter is allowed here"
-            raise InvalidRequest(f"The query has {name[:100]!r}; {rule}.")
+            raise InvalidRequest(f"The query has the parameter {name[:100]!r}; {rule}.")

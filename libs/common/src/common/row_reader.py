@@ -35,7 +35,8 @@ class RowReader:
     """Fetches rows on connections of its own, at most POOL_SIZE of them.
 
     An engine opens each connection, with the engine's settings. The RowReader then detaches the connection
-    from the engine's pool, so the pool may open another one in its place, and keeps it until `aclose`.
+    from the engine's pool, so the pool may open another one in its place. The RowReader keeps its
+    connections until `aclose`.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:

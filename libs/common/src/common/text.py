@@ -29,7 +29,8 @@ C0_CONTROLS_NOT_TRIMMED: Ranges = (
     (0x00, 0x08),
     (0x0E, 0x1F),
 )
-# Rejected anywhere: other control characters, and characters that make a text read other than it is written.
+# Rejected anywhere: other control characters, and characters that make a text look different from
+# how it is written.
 OTHER_CONTROLS: Ranges = (
     (0x7F, 0x9F),  # delete, and the C1 control characters
     (0x2028, 0x202E),  # line and paragraph separator; embeddings and overrides of the writing direction

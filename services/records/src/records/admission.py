@@ -14,17 +14,17 @@ class Admission:
         self._slots = asyncio.Semaphore(max_uploads)
         self._late_slots = asyncio.Semaphore(max_late_credentials)
 
-    async def admit(self, upload: AsyncExitStack) -> None:
-        """Takes a slot, which `upload` gives back when it closes. Raises Busy if no slot is free."""
-        await _take_slot(upload, self._slots, "this instance already takes as many uploads as it may")
+    async def admit(self, resources: AsyncExitStack) -> None:
+        """Takes a slot, which `resources` gives back when it closes. Raises Busy if no slot is free."""
+        await _take_slot(resources, self._slots, "this instance has no free slot for another upload")
 
-    async def admit_late(self, upload: AsyncExitStack) -> None:
+    async def admit_late(self, resources: AsyncExitStack) -> None:
         """Takes a slot for an upload whose credentials follow its audio. Raises Busy if no slot is free."""
-        await _take_slot(upload, self._late_slots, "too many uploads wait for their credentials")
-        await self.admit(upload)
+        await _take_slot(resources, self._late_slots, "too many uploads sent their audio before credentials")
+        await self.admit(resources)
 
 
-async def _take_slot(upload: AsyncExitStack, slots: asyncio.Semaphore, reason: str) -> None:
+async def _take_slot(resources: AsyncExitStack, slots: asyncio.Semaphore, reason: str) -> None:
     if slots.locked():
         raise Busy(f"Too many uploads at once: {reason}")
-    await upload.enter_async_context(slots)
+    await resources.enter_async_context(slots)

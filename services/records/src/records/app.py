@@ -1,4 +1,4 @@
-"""The composition root of the records service: all its parts, in the order in which they start."""
+"""The composition root of the records service: makes its objects in the order in which they start."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -95,7 +95,7 @@ def _check_if_match(headers: Mapping[str, str], representation: Representation) 
 
 
 def _read_date(value: str | None) -> datetime | None:
-    """Returns None for text that is no HTTP date, also where werkzeug overflows on huge numbers."""
+    """Returns None for text that is no HTTP date. On huge numbers werkzeug overflows."""
     try:
         return parse_date(value)
     except (OverflowError, ValueError):

@@ -30,7 +30,7 @@ class RecordDocument(msgspec.Struct, frozen=True):
         ),
     ]
     duration_seconds: Annotated[
-        float, msgspec.Meta(description="Duration of the sound in seconds, exactly that of the WAV.")
+        float, msgspec.Meta(description="Duration of the sound in seconds, exactly as in the WAV.")
     ]
     sample_rate: Annotated[
         int,

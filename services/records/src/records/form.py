@@ -22,6 +22,8 @@ OPTIONS = ("title", BITRATE)
 FIELDS = (*CREDENTIAL_FIELDS, *OPTIONS)
 AUDIO = "audio"
 MAX_FIELD_BYTES = 4 * 1024
+# In characters, after trimming.
+MAX_TITLE_LENGTH = 200
 # RFC 2046 section 5.1.1.
 MAX_BOUNDARY_LENGTH = 70
 # RFC 2045 section 6.2: these encodings leave a body unchanged. RFC 7578 section 4.7 forbids the others in
@@ -30,7 +32,7 @@ IDENTITY_ENCODINGS = ("7bit", "8bit", "binary")
 HEADERS_WITH_PARAMETERS = ("Content-Disposition", "Content-Type")
 PARAMETER = re.compile(r""";[ \t]*(?P<name>[^\s;="]+)[ \t]*=[ \t]*("(\\.|[^"\\])*"|[^\s;"]+)[ \t]*""")
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-# 0.75 s of CD sound: large enough to keep the steps few, small enough for many uploads at once.
+# 0.75 s of CD sound: large enough to keep the steps few, and small enough for many uploads at once.
 BLOCK_BYTES = 128 * 1024
 
 
@@ -101,7 +103,7 @@ async def _read_form(body: AsyncIterator[bytes], boundary: str) -> AsyncIterator
     except MultipartError as error:
         raise InvalidForm(f"The form is malformed: {error.args[0]}.") from None
     if AUDIO not in form.seen:
-        raise InvalidForm("The form has no field 'audio'. Send the WAV as a file in that field.")
+        raise InvalidForm("The form has no form part 'audio'. Send the WAV as a file with this name.")
 
 
 class _BlockBuffer:
@@ -118,7 +120,7 @@ class _BlockBuffer:
         return self.take() if len(self) >= BLOCK_BYTES else None
 
     def take(self) -> bytes:
-        """Returns and drops what has been gathered, so that only one copy exists while it is converted."""
+        """Returns the gathered bytes and drops them, so that only one copy exists during the conversion."""
         data = bytes(self._data)
         self._data.clear()
         return data
@@ -128,7 +130,7 @@ class _BlockBuffer:
 
 
 class _Form:
-    """The names of the form parts so far, and the part that is being read."""
+    """The names of the form parts so far, and the form part that is being read."""
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
@@ -190,4 +192,6 @@ def _check_parameters(header: str, value: str) -> None:
     names = [found["name"].lower() for found in PARAMETER.finditer(parameters)]
     for name in names:
         if names.count(name) > 1:
-            raise InvalidForm(f"The header {header} of a form part has the parameter {name[:100]!r} twice.")
+            raise InvalidForm(
+                f"The header {header} of a form part has the parameter {name[:100]!r} twice. Send it once."
+            )

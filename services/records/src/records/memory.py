@@ -8,8 +8,8 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Returning memory and asking for it again takes as long as encoding some seconds of sound. So it is returned
-# only after this long without uploads.
+# Returning memory and asking for it again takes as long as encoding some seconds of sound. So the
+# heap is trimmed only after this long without uploads.
 QUIET_SECONDS = 1
 
 

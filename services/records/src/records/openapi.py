@@ -13,6 +13,7 @@ from common.openapi import (
 )
 from common.problems import InvalidCredentials, TooLarge, UnknownRoute, UnsupportedMediaType
 from common.text import make_pattern
+from records.form import MAX_TITLE_LENGTH
 from records.problems import (
     BrokenAudio,
     Busy,
@@ -88,10 +89,13 @@ NOT_MODIFIED = describe_response("The client has the current version.", *VALIDAT
 BINARY = {"type": "string", "format": "binary"}
 TITLE = {
     "type": "string",
-    "pattern": make_pattern(0, 200),
-    "description": "A name for the record: up to 200 characters after trimming, no control characters."
-    " A title that is not empty needs a visible character.",
+    "pattern": make_pattern(0, MAX_TITLE_LENGTH),
+    "description": f"A name for the record: up to {MAX_TITLE_LENGTH} characters after trimming, no control"
+    " characters. A title that is not empty needs a visible character.",
 }
+DEFAULT_PAGE_RECORDS, MAX_PAGE_RECORDS = 50, 100
+# The highest number of nine digits, which records.requests reads.
+MAX_COUNT = 999_999_999
 # Visible ASCII characters.
 IDEMPOTENCY_KEY = "[!-~]{1,255}"
 # Microseconds since 1970, and an id.
@@ -186,8 +190,8 @@ GET_RECORDS = describe_operation(
             "The highest number of records on the page.",
             type="integer",
             minimum=1,
-            maximum=100,
-            default=50,
+            maximum=MAX_PAGE_RECORDS,
+            default=DEFAULT_PAGE_RECORDS,
         ),
         query_parameter(
             "cursor",
@@ -256,14 +260,14 @@ GET_RECORD_WAVEFORM = describe_operation(
             "The lowest number of samples for a pixel. Not together with `points`.",
             type="integer",
             minimum=1,
-            maximum=999_999_999,
+            maximum=MAX_COUNT,
         ),
         query_parameter(
             "points",
             "The highest number of pixels. Not together with `samples_per_pixel`.",
             type="integer",
             minimum=1,
-            maximum=999_999_999,
+            maximum=MAX_COUNT,
         ),
         *CONDITIONS,
     ],

@@ -4,7 +4,7 @@ from common.problems import RETRY_AFTER_SECONDS, InvalidRequest, Problem, Unavai
 
 
 class InvalidForm(InvalidRequest):
-    """The multipart body is malformed, or a form field is missing, unknown or there twice."""
+    """The multipart body is malformed, or a form field is missing, unknown or repeated."""
 
     title = "The form is malformed"
 

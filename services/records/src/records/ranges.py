@@ -17,7 +17,7 @@ SINGLE_RANGE = re.compile(
     r"bytes=[ \t,]*((?P<first>[0-9]{1,4300})-(?P<last>[0-9]{0,4300})|-(?P<suffix>[0-9]{1,4300}))[ \t,]*",
     re.IGNORECASE,
 )
-# The ranges that nginx reads in the same way: without commas, and with numbers that fit into its integers.
+# The ranges that nginx reads as this module does: no commas, and numbers that fit into nginx's integers.
 NGINX_RANGE = re.compile(r"bytes= *([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18}) *", re.IGNORECASE)
 
 
@@ -48,7 +48,7 @@ class DownloadMode(StrEnum):
 def select_range(headers: Mapping[str, str], mp3: Representation) -> ByteRange | None:
     """Returns the range that a GET asks for (206), or None for the whole MP3 (200).
 
-    A range that is malformed, has another unit or several parts is ignored (RFC 9110 section 14.2).
+    Ignores a malformed range, another unit, and several ranges (RFC 9110 section 14.2).
     Raises RangeNotSatisfiable (416).
     """
     found = SINGLE_RANGE.fullmatch(headers.get("range", ""))

@@ -20,11 +20,10 @@ from records.documents import RecordDocument
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CURSOR = re.compile(openapi.CURSOR)
 IDEMPOTENCY_KEY = re.compile(openapi.IDEMPOTENCY_KEY)
-DEFAULT_PAGE, MAX_PAGE = 50, 100
 PAGE_PARAMETERS = ("limit", "cursor")
-# Query parameters of a waveform, by the names of Waveform.coarsen's.
+# The query parameters of a waveform, and the parameter of Waveform.coarsen that each of them sets.
 RESOLUTIONS = {"samples_per_pixel": "samples_per_pixel", "points": "max_pixels"}
-# Nine digits keep every count of a waveform below 2**31, on which its readers may rely.
+# Nine digits keep every count of a waveform below 2**31, on which readers of waveforms may rely.
 COUNT = re.compile("[1-9][0-9]{0,8}", re.ASCII)
 
 
@@ -34,12 +33,12 @@ def reject_query(request: Request[Any, Any, Any]) -> None:
 
 
 def read_upload_query(request: Request[Any, Any, Any]) -> list[tuple[str, str]]:
-    """Returns the query parameters of an upload, which must be UTF-8. Litestar would put U+FFFD there."""
+    """Returns the query parameters of an upload. Litestar would put U+FFFD for bytes that are not UTF-8."""
     try:
         text = request.scope["query_string"].decode("ascii")
         return parse_qsl(text, keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
-        raise InvalidRequest("The query is not percent-encoded UTF-8. Escape its other characters.") from None
+        raise InvalidRequest("The query is not percent-encoded UTF-8. Encode it again.") from None
 
 
 def read_idempotency_key(request: Request[Any, Any, Any]) -> str | None:
@@ -47,7 +46,8 @@ def read_idempotency_key(request: Request[Any, Any, Any]) -> str | None:
     keys = request.headers.getall("idempotency-key", [])
     if len(keys) > 1 or not all(IDEMPOTENCY_KEY.fullmatch(key) for key in keys):
         raise InvalidRequest(
-            "Send the header Idempotency-Key once, with 1 to 255 visible ASCII characters, such as a UUID."
+            f"The header Idempotency-Key is {', '.join(keys)[:100]!r}. Send it once, with 1 to 255 visible"
+            " ASCII characters, such as a UUID."
         )
     return keys[0] if keys else None
 
@@ -56,17 +56,19 @@ def read_page(request: Request[Any, Any, Any]) -> tuple[int, tuple[datetime, UUI
     """Returns how many records to list, and the creation time and id behind which the page begins."""
     query = request.query_params
     reject_unknown_parameters(query.multi_items(), PAGE_PARAMETERS)
-    limit = query.get("limit", str(DEFAULT_PAGE))
-    if not COUNT.fullmatch(limit) or int(limit) > MAX_PAGE:
+    limit = query.get("limit", str(openapi.DEFAULT_PAGE_RECORDS))
+    if not COUNT.fullmatch(limit) or int(limit) > openapi.MAX_PAGE_RECORDS:
         raise InvalidRequest(
-            f"The parameter 'limit' is {limit[:100]!r}. It must be a whole number from 1 to {MAX_PAGE}."
+            f"The parameter 'limit' is {limit[:100]!r}. It must be a whole number from 1 to"
+            f" {openapi.MAX_PAGE_RECORDS}."
         )
     if "cursor" not in query:
         return int(limit), None
     cursor = CURSOR.fullmatch(query["cursor"])
     if not cursor:
         raise InvalidRequest(
-            "The parameter 'cursor' is not the next_cursor of a page. Leave it out for the first page."
+            f"The parameter 'cursor' is not the next_cursor of a page: {query['cursor'][:100]!r}. Leave it"
+            " out for the first page."
         )
     return int(limit), (EPOCH + timedelta(microseconds=int(cursor[1])), UUID(cursor[2]))
 
@@ -85,7 +87,10 @@ def read_is_attachment(request: Request[Any, Any, Any]) -> bool:
     """Returns whether the browser shall save the MP3 instead of playing it."""
     values = request.query_params.getall("download", ["0"])
     if values not in (["0"], ["1"]):
-        raise InvalidRequest("Send the parameter 'download' at most once: 1 saves the MP3, 0 plays it.")
+        raise InvalidRequest(
+            f"The parameter 'download' is {', '.join(values)[:100]!r}. Send it at most once: 1 saves the MP3,"
+            " 0 plays it."
+        )
     return values == ["1"]
 
 
@@ -97,13 +102,14 @@ def read_listener(request: Request[Any, Any, Any]) -> Credentials | UUID:
     header = request.headers.get("authorization")
     if header and "user" in request.query_params:
         raise InvalidRequest(
-            "The user is there twice. Send either an Authorization header or the parameter 'user'."
+            "The request names the user twice. Send either an Authorization header or the parameter 'user'."
         )
     if credentials := parse_authorization(header):
         return credentials
     if "user" not in request.query_params:
         raise InvalidCredentials(
-            "Send an Authorization header, or the parameter 'user' of the record's link."
+            "The request names no user. Send an Authorization header, or the parameter 'user' of the record's"
+            " link."
         )
     return _read_uuid(request, "user")
 
@@ -114,11 +120,12 @@ def read_resolution(request: Request[Any, Any, Any]) -> dict[str, int]:
     reject_unknown_parameters(parameters, (*RESOLUTIONS, "user"))
     given = [(name, value) for name, value in parameters if name in RESOLUTIONS]
     if len(given) > 1:
-        raise InvalidRequest("Send only one of the parameters 'samples_per_pixel' and 'points'.")
+        raise InvalidRequest("The query has both 'samples_per_pixel' and 'points'. Send only one of them.")
     for name, value in given:
         if not COUNT.fullmatch(value):
             raise InvalidRequest(
-                f"The parameter {name!r} is {value[:100]!r}. It must be a whole number from 1 to 999999999."
+                f"The parameter {name!r} is {value[:100]!r}. It must be a whole number from 1 to"
+                f" {openapi.MAX_COUNT}."
             )
     return {RESOLUTIONS[name]: int(value) for name, value in given}
 
@@ -129,4 +136,7 @@ def _read_uuid(request: Request[Any, Any, Any], name: str) -> UUID:
         (value,) = values
         return parse_uuid(value)
     except ValueError:
-        raise InvalidRequest(f"The link needs the parameter {name!r} once, and it must be a UUID.") from None
+        raise InvalidRequest(
+            f"The link needs the parameter {name!r} once, and it must be a UUID. Use the link exactly"
+            " as it was given."
+        ) from None

@@ -35,7 +35,7 @@ from records.documents import COLUMNS, RecordDocument
 from records.problems import IdempotencyKeyInUse, NoWaveform, UnknownRecord
 from records.storage import StoredObject
 
-# A published record answers to its idempotency key for this long.
+# For this long, an upload that repeats an idempotency key gets the record of the first one.
 IDEMPOTENCY_KEY_LIFETIME = timedelta(hours=24)
 
 DOCUMENT_COLUMNS = tuple(getattr(Record, name) for name in COLUMNS)
@@ -300,7 +300,7 @@ async def give_up_expired_uploads(engine: AsyncEngine) -> None:
 async def find_due_tombstones(
     engine: AsyncEngine, between_looks: timedelta, limit: int
 ) -> Sequence[Tombstone]:
-    """Returns tombstones that were not seen gone yet, or were seen gone `between_looks` ago."""
+    """Returns tombstones that were not seen gone yet, or were seen gone at least `between_looks` ago."""
     is_due = or_(Record.gone_since.is_(None), Record.gone_since < func.now() - between_looks)
     rows = await execute(
         engine,

@@ -1,8 +1,8 @@
 """The object store. Only this module knows MinIO.
 
-miniopy-async's put_object of unknown length has no back-pressure, fails on exact multiples of the part size
-and on an empty object, and never aborts a cancelled upload. So this module sends a small object as one PUT,
-and makes the four calls of a multipart upload itself.
+miniopy-async's put_object for an unknown length has no back-pressure, fails on exact multiples of the upload
+part's size and on an empty object, and never aborts a cancelled upload. So this module sends a small object
+as one PUT, and makes the four calls of a multipart upload itself.
 """
 
 import asyncio
@@ -38,8 +38,9 @@ CONNECT_TIMEOUT_SECONDS = 5
 PRESIGNED_LIFETIME = timedelta(minutes=5)
 CACHED_PRESIGNED_URLS, PRESIGNED_URLS_CACHED_SECONDS = 1024, 60
 READ_BYTES = 256 * 1024
-# Keep identical to the text in waxwing.conf.template.
-LOST_OBJECT = "The object store does not have this MP3, which its operator should know"
+# Keep both identical to the texts in waxwing.conf.template.
+NO_ANSWER = "The object store does not answer"
+LOST_OBJECT = "The object store does not have this MP3, so tell the operator"
 
 
 class StoredObject(NamedTuple):
@@ -60,7 +61,7 @@ def _errors_as_unavailable() -> Iterator[None]:
             LOST_OBJECT if is_lost else f"The object store refuses the request with the error {error.code}"
         ) from error
     except (aiohttp.ClientError, MinioException, OSError) as error:
-        raise Unavailable("The object store does not answer") from error
+        raise Unavailable(NO_ANSWER) from error
 
 
 def _bounded(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
@@ -107,7 +108,7 @@ class ObjectStore:
     async def complete(self, key: str, upload_id: str, parts: list[Part]) -> None:
         """Joins the upload parts into the object."""
         result = await self._client._complete_multipart_upload(self._bucket, key, upload_id, parts)
-        # S3 can send the status 200 before it has joined the parts, and then an error in the body.
+        # S3 can send the status 200 before it has joined the upload parts, and then an error in the body.
         if not result.etag:
             raise Unavailable("The object store could not join the upload parts")
 
@@ -263,8 +264,9 @@ class ObjectWriter:
         )
 
     async def _read_back(self, head: bytes) -> bytes:
-        """Reads the stored object and returns its digest, which starts with the head and so is unknown
-        before.
+        """Reads the stored object and returns its digest.
+
+        The object starts with the head, which becomes known last, so the digest is not known before.
 
         Raises Unavailable if the object differs from the bytes that were sent.
         """
@@ -299,7 +301,7 @@ def make_session() -> aiohttp.ClientSession:
 
 
 def make_client(settings: StoreSettings, session: aiohttp.ClientSession, **keys: Any) -> Minio:
-    """Returns a client. It is given the region, because it would ask the store for it otherwise.
+    """Returns a client. Without the region, the client would ask the store for it.
 
     The client puts the bucket into the path, never into the host name, because the gateway knows one host
     only.

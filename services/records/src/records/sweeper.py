@@ -47,8 +47,9 @@ async def sweep_if_alone(engine: AsyncEngine, store: ObjectStore, lease_seconds:
 async def sweep(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> None:
     """Forgets old idempotency keys, gives up expired uploads, and then works on every tombstone that is due.
 
-    A tombstone is removed when its object and its multipart uploads were seen gone twice. The two looks are
-    at least a lease and the longest PUT apart, so that the late PUT of a paused process is still caught.
+    A tombstone is removed after the store was seen twice without its object and its multipart uploads. The
+    two looks are at least a lease and the longest PUT apart, so that the second look catches the late PUT of
+    a paused process.
     """
     await sql.forget_old_idempotency_keys(engine)
     await sql.give_up_expired_uploads(engine)

@@ -6,9 +6,9 @@
 
 If the user has used the Idempotency-Key before, the upload inserts no row and has no effects at all.
 
-Whoever gives an upload up first commits the state `deleting`, so that step 3 can no longer succeed, and only
-then touches the object. This module gives up failed uploads; records.sweeper gives up those whose lease has
-run out.
+To give an upload up, the service first commits the state `deleting`, so that step 3 can no longer succeed.
+Only then it touches the object. This module gives up failed uploads; records.sweeper gives up uploads whose
+lease has run out.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from records import audio as audio_package
 from records import sql
 from records.admission import Admission
 from records.documents import RecordDocument
-from records.form import BITRATE, CREDENTIAL_FIELDS, AudioBegins, FormField, FormItem
+from records.form import BITRATE, CREDENTIAL_FIELDS, MAX_TITLE_LENGTH, AudioBegins, FormField, FormItem
 from records.memory import MemoryTrimmer
 from records.problems import (
     BrokenAudio,
@@ -43,7 +43,6 @@ from records.storage import ObjectStore, ObjectWriter
 
 log = structlog.get_logger()
 
-MAX_TITLE_LENGTH = 200
 RENEWALS_PER_LEASE = 6
 # The response to a failed upload waits this long for the clean-up, which then goes on by itself.
 CLEAN_UP_WAIT_SECONDS = 5
@@ -150,7 +149,7 @@ class Upload:
         self._state: State = Unidentified()
         self._credential_fields: dict[str, str] = {}
         self._title: str | None = None
-        # Also true for an empty title, which is none.
+        # Also true if that title was empty, which counts as none.
         self._title_precedes_audio = False
         self._audio_has_begun = False
         self._bitrate_kbps: int = shared.settings.default_bitrate_kbps
@@ -201,11 +200,11 @@ class Upload:
             self._title = normalise_text("title", field.value, 0, MAX_TITLE_LENGTH) or None
             self._title_precedes_audio = not self._audio_has_begun
         elif field.name == BITRATE:
-            # The form reader refuses a bitrate behind the audio, so this converter has not been fed.
+            # The form reader refuses a bitrate behind the audio, so the old converter has not been fed.
             self._bitrate_kbps = parse_bitrate(field.value, self._shared.settings)
             self._converter = self._make_converter()
         elif isinstance(self._state, Reserved | Replayable):
-            raise InvalidForm("The credentials are there twice. Send them in the header or as form fields.")
+            raise InvalidForm("The upload has credentials twice. Send them in the header or as form fields.")
         else:
             self._credential_fields[field.name] = field.value
             if len(self._credential_fields) == len(CREDENTIAL_FIELDS):
@@ -256,7 +255,10 @@ class Upload:
 
     async def _publish(self) -> Published:
         if not isinstance(self._state, Reserved):
-            raise InvalidCredentials("Send the fields user_id and token, or an Authorization header.")
+            raise InvalidCredentials(
+                "The upload has no complete credentials. Send the form fields user_id and token, or an"
+                " Authorization header."
+            )
         await self._write(self._converter.finish())
         finished = sql.FinishedUpload(
             self._title,

@@ -1,4 +1,4 @@
-"""The composition root of the users service: all its parts, in the order in which they start."""
+"""The composition root of the users service: makes its objects in the order in which they start."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -46,7 +46,7 @@ def make_pages() -> Router:
     def get_page(request: Request[Any, Any, Any], name: FromPath[str] = "index.html") -> File:
         """Sends the page /docs, or one of its files."""
         if name not in files:
-            raise UnknownRoute(f"Nothing is served at {request.url.path}.")
+            raise UnknownRoute(request.url.path)
         headers = {**HEADERS, "Cache-Control": f"max-age={MAX_AGE_SECONDS}"}
         return File(files[name], filename=name, content_disposition_type="inline", headers=headers)
 
@@ -58,7 +58,7 @@ def get_problem(request: Request[Any, Any, Any], name: FromPath[str]) -> Respons
     """Sends the page that explains a type of problem."""
     problem = PROBLEMS.get(name)
     if not problem:
-        raise UnknownRoute(f"Nothing is served at {request.url.path}.")
+        raise UnknownRoute(request.url.path)
     shown = {key: escape(text) for key, text in problem.items()}
     text = re.sub("`([^`]+)`", r"<code>\1</code>", shown["text"])
     page = (

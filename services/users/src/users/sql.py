@@ -19,7 +19,7 @@ from common.credentials import (
 from common.db import execute, transaction
 from common.tables import Record, User
 
-# For each statement of a deletion, which takes about 30 µs for a record.
+# The limit for each statement of a deletion. A deletion takes about 30 µs for each record.
 DELETION_TIMEOUT_SECONDS = 300
 INSERT_USER = insert(User).returning(User.id, User.name, User.created_at)
 RECORD_SUMS = (
@@ -49,9 +49,7 @@ DELETE_RECORDS = (
 
 
 async def create_user(engine: AsyncEngine, name: str) -> tuple[Row[Any], str]:
-    """Stores a new user. Returns its row (id, name, created_at) and its token, of which only the digest is
-    stored.
-    """
+    """Stores a new user and its token's digest. Returns the row (id, name, created_at) and the token."""
     token = make_token()
     values = {
         "id": uuid4(),

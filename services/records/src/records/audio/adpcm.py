@@ -7,12 +7,10 @@ and Microsoft's "New Multimedia Data Types and Data Techniques" (1994).
 import numpy as np
 from numpy.typing import NDArray
 
-from .formats import Codec, Format
+from .formats import ADPCM_HEAD_BYTES, Codec, Format
 from .pcm import audioop
 
-_IMA_HEAD_BYTES = 4
 _IMA_LAST_STEP = 88
-_MS_HEAD_BYTES = 7
 # A byte holds two samples of four bits.
 _UPPER_SHIFT, _LOWER_MASK = 4, 0xF
 # The highest of the four bits is the sign.
@@ -21,8 +19,8 @@ _SIGN_BIT = 8
 _FRACTION_BITS = 8
 # By a sample's four bits: the factor by which the step grows, in 256ths.
 _MS_ADAPTATION = np.array([230, 230, 230, 230, 307, 409, 512, 614, 768, 614, 512, 409, 307, 230, 230, 230])
-# What the newer and the older of the two samples before add to a sample, in 256ths. The fmt chunk repeats
-# this table. Nobody writes another one there, and FFmpeg does not read it either.
+# The gains with which the previous sample and the one before it predict a sample, in 256ths. The fmt chunk
+# repeats this table. Nobody writes another table there, and FFmpeg does not read it either.
 _MS_COEFFICIENTS = np.array([(256, 0), (512, -256), (0, 0), (192, 64), (240, 0), (460, -208), (392, -232)])
 _MS_MIN_STEP = 16
 # A step up to this can grow once more and still fit in 32 bit.
@@ -54,9 +52,9 @@ def _decode_ima(adpcm_blocks: NDArray[np.uint8], channels: int) -> NDArray[np.in
     An ADPCM block has a head for each channel, then groups: four bytes, eight samples, of each channel in
     turn.
     """
-    head_bytes = _IMA_HEAD_BYTES * channels
+    head_bytes = ADPCM_HEAD_BYTES[Codec.IMA_ADPCM] * channels
     groups = adpcm_blocks.shape[1] // head_bytes - 1
-    heads = adpcm_blocks[:, :head_bytes].reshape(-1, channels, _IMA_HEAD_BYTES)
+    heads = adpcm_blocks[:, :head_bytes].reshape(-1, channels, ADPCM_HEAD_BYTES[Codec.IMA_ADPCM])
     first = np.ascontiguousarray(heads[..., :2]).view("<i2")[..., 0]
     steps = np.minimum(heads[..., 2], _IMA_LAST_STEP)
     samples = np.empty((len(adpcm_blocks), 1 + 8 * groups, channels), dtype=np.int16)
@@ -75,12 +73,17 @@ def _decode_ima(adpcm_blocks: NDArray[np.uint8], channels: int) -> NDArray[np.in
 
 def _decode_ms(adpcm_blocks: NDArray[np.uint8], channels: int) -> NDArray[np.int32]:
     """Decodes an array of shape (ADPCM blocks, bytes): sample after sample, of all ADPCM blocks at once."""
-    heads = adpcm_blocks[:, channels : _MS_HEAD_BYTES * channels].copy().view("<i2").astype(np.int32)
+    heads = (
+        adpcm_blocks[:, channels : ADPCM_HEAD_BYTES[Codec.MS_ADPCM] * channels]
+        .copy()
+        .view("<i2")
+        .astype(np.int32)
+    )
     step, second, first = (heads[:, at * channels : (at + 1) * channels].ravel() for at in range(3))
     predictors = np.minimum(adpcm_blocks[:, :channels].ravel(), len(_MS_COEFFICIENTS) - 1)
     newer_gain, older_gain = _MS_COEFFICIENTS[predictors].T.astype(np.int32)
 
-    body = adpcm_blocks[:, _MS_HEAD_BYTES * channels :]
+    body = adpcm_blocks[:, ADPCM_HEAD_BYTES[Codec.MS_ADPCM] * channels :]
     sample_frames = 2 * body.shape[1] // channels
     in_turn = np.stack([body >> _UPPER_SHIFT, body & _LOWER_MASK], axis=-1)
     in_turn = in_turn.reshape(len(adpcm_blocks), sample_frames, channels)

@@ -1,4 +1,4 @@
-"""The PCM of one recording that has arrived and that an encoder still needs."""
+"""Keeps the PCM of one recording that has arrived and that an encoder still needs."""
 
 from collections import deque
 

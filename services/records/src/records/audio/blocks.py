@@ -43,7 +43,7 @@ class BlockMaker:
     ) -> None:
         """Prepares for audio of the format `source`.
 
-        Audio beyond `announced_sample_frames`, where the header announces them, fills up the last ADPCM block
+        Audio beyond `announced_sample_frames`, if the header announces them, fills up the last ADPCM block
         and is dropped.
         """
         self.channels = min(source.channels, _MAX_OUTPUT_CHANNELS)
@@ -99,7 +99,7 @@ class BlockMaker:
                 yield from self._cut(samples)
 
     def _next_batch(self, size_bytes: int) -> int:
-        """Returns how many of `size_bytes` are converted next; 0 where more bytes must arrive first."""
+        """Returns how many of `size_bytes` are converted next; 0 if more bytes must arrive first."""
         if size_bytes >= self._batch_bytes:
             return self._batch_bytes
         if self.is_plain and size_bytes >= _MIN_PLAIN_BYTES:

@@ -128,8 +128,8 @@ class Converter:
     def make_head(self, title: str | None = None) -> bytes:
         """Returns the bytes that belong in front of all that `feed` and `finish` have yielded.
 
-        They are the ID3 tag, if there is anything to say, and the Info frame. It tells players the length,
-        and what the codec has added to the sound. `title` replaces the WAV's own title.
+        They are the ID3 tag, if there is anything to say, and the Info frame. The Info frame tells players
+        the length, the encoder's delay and the padding. `title` replaces the WAV's own title.
         """
         encoder = self._open().encoder
         return make_id3(self._parser.metadata, title) + self._stream.make_info_frame(

@@ -34,7 +34,7 @@ class Progress(NamedTuple):
 def plan_cut(progress: Progress) -> int | None:
     """Returns the number of the MP3 frame at which to end the last segment, or None to leave it open.
 
-    The new segment starts one lead-in before this frame.
+    The new segment starts one lead-in before this MP3 frame.
     """
     arrived, fed, encoded, expected, lead_in, mp3_frame_seconds, idle_threads = progress
     if idle_threads < 1 or arrived - fed < MIN_UNREAD_SECONDS / mp3_frame_seconds:

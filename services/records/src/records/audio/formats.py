@@ -46,7 +46,7 @@ class Codec(Enum):
 
 
 # Bytes at the start of an ADPCM block, for each channel.
-_ADPCM_HEAD_BYTES = {Codec.IMA_ADPCM: 4, Codec.MS_ADPCM: 7}
+ADPCM_HEAD_BYTES = {Codec.IMA_ADPCM: 4, Codec.MS_ADPCM: 7}
 _TAGS = [codec.value for codec in Codec]
 _CODEC_NAMES = {
     0x0001: "integer PCM",
@@ -114,10 +114,10 @@ class Format:
         # An ADPCM block starts with one sample (IMA) or two (Microsoft) of every channel. The other samples
         # follow with four bits each: of each channel eight in turn (IMA), or one in turn (Microsoft).
         if self.codec is Codec.IMA_ADPCM:
-            groups = size // (_ADPCM_HEAD_BYTES[self.codec] * self.channels)
+            groups = size // (ADPCM_HEAD_BYTES[self.codec] * self.channels)
             return 8 * (groups - 1) + 1 if groups else 0
         if self.codec is Codec.MS_ADPCM:
-            body_bytes = size - _ADPCM_HEAD_BYTES[self.codec] * self.channels
+            body_bytes = size - ADPCM_HEAD_BYTES[self.codec] * self.channels
             return 2 + 2 * body_bytes // self.channels if body_bytes >= 0 else 0
         return size // self.block_align_bytes
 
@@ -127,7 +127,7 @@ def read_format(fmt: bytes, *, is_big_endian: bool = False) -> Format:
 
     It is a WAVEFORMAT, PCMWAVEFORMAT, WAVEFORMATEX or WAVEFORMATEXTENSIBLE.
     Raises UnsupportedAudio for a codec, width, rate or number of channels that is not converted, and
-    BrokenAudio where fields contradict each other.
+    BrokenAudio if fields contradict each other.
     """
     order = ">" if is_big_endian else "<"
     tag, channels, sample_rate, _, block_align = struct.unpack_from(f"{order}HHIIH", fmt)
@@ -232,7 +232,7 @@ def _check_adpcm(source: Format, bits: int) -> None:
             f"The fmt chunk says {name} in blocks of {source.block_align_bytes} bytes; "
             f"at most {MAX_ADPCM_BLOCK_BYTES} are supported. {_CONVERT}"
         )
-    head_bytes = _ADPCM_HEAD_BYTES[source.codec] * source.channels
+    head_bytes = ADPCM_HEAD_BYTES[source.codec] * source.channels
     if source.block_align_bytes < head_bytes:
         raise BrokenAudio(
             f"The fmt chunk says a block align of {source.block_align_bytes} bytes, too few for {name}: "

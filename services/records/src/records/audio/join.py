@@ -17,7 +17,7 @@ so that its filters and its reservoir have settled by then. Both have encoded th
 If A ends before MP3 frame F, the bytes from which A's own F would have begun are free. B's F fits there if it
 begins no earlier, that is if main_data_begin of B <= main_data_begin of A. B's bytes are copied into the end
 of A's slots, and from slot F on the slots of B follow unchanged. The MDCT windows of F-1 and F overlap, so
-the right half of A's window at F-1 and the left half of B's window at F must have the same shape, long or
+the right half of A's MDCT window at F-1 and the left half of B's at F must have the same shape, long or
 short.
 """
 
@@ -117,9 +117,9 @@ class Mp3Frames:
             slot += slot_bytes + padding
         self._next_slot = slot
 
-    def take_before(self, frame: int) -> bytes:
-        """Returns the slots before MP3 frame `frame`, which has arrived, and holds them no longer."""
-        count = frame - self.first
+    def take_before(self, mp3_frame: int) -> bytes:
+        """Returns the slots before `mp3_frame`, which has arrived, and holds them no longer."""
+        count = mp3_frame - self.first
         if count <= 0:
             return b""
         size = self._slots[count]
@@ -127,7 +127,7 @@ class Mp3Frames:
         del self._data[:size]
         self._slots = [slot - size for slot in self._slots[count:]]
         self._next_slot -= size
-        self.first = frame
+        self.first = mp3_frame
         return taken
 
     def take_all(self) -> bytes:
@@ -136,12 +136,12 @@ class Mp3Frames:
         self._data.clear()
         return taken
 
-    def main_data_begin(self, frame: int) -> int:
-        """Returns how many bytes of main data before its slot MP3 frame `frame` begins."""
-        return self._read_bits(frame, 0, self._known.main_data_begin_bits)
+    def main_data_begin(self, mp3_frame: int) -> int:
+        """Returns how many bytes before its slot the main data of `mp3_frame` begins."""
+        return self._read_bits(mp3_frame, 0, self._known.main_data_begin_bits)
 
-    def block_types(self, frame: int) -> list[list[int]]:
-        """Returns the block types of MP3 frame `frame` by granule and channel.
+    def block_types(self, mp3_frame: int) -> list[list[int]]:
+        """Returns the block types of `mp3_frame` by granule and channel.
 
         They are 0 (normal), 1 (start), 2 (short) and 3 (stop).
         """
@@ -149,17 +149,19 @@ class Mp3Frames:
         types = []
         for number in range(layout.granules * layout.channels):
             flag = layout.first_granule_bit + number * layout.channel_bits + layout.switching_bit
-            types.append(self._read_bits(frame, flag + 1, 2) if self._read_bits(frame, flag, 1) else 0)
+            types.append(
+                self._read_bits(mp3_frame, flag + 1, 2) if self._read_bits(mp3_frame, flag, 1) else 0
+            )
         return [types[start : start + layout.channels] for start in range(0, len(types), layout.channels)]
 
-    def main_data_before(self, frame: int, size: int) -> bytes:
-        """Returns the last `size` bytes of main data before the slot of `frame`, or as many as are held."""
-        return b"".join(self._data[area] for area in self._areas_before(frame, size))
+    def main_data_before(self, mp3_frame: int, size: int) -> bytes:
+        """Returns the last `size` bytes of main data before the slot of `mp3_frame`, or all that are held."""
+        return b"".join(self._data[area] for area in self._areas_before(mp3_frame, size))
 
-    def put_main_data_before(self, frame: int, main_data: bytes) -> None:
-        """Replaces the last bytes of main data before the slot of `frame`. They must be held."""
+    def put_main_data_before(self, mp3_frame: int, main_data: bytes) -> None:
+        """Replaces the last bytes of main data before the slot of `mp3_frame`. They must be held."""
         done = 0
-        for area in self._areas_before(frame, len(main_data)):
+        for area in self._areas_before(mp3_frame, len(main_data)):
             size = area.stop - area.start
             self._data[area] = main_data[done : done + size]
             done += size
@@ -167,26 +169,26 @@ class Mp3Frames:
     @property
     def _known(self) -> _Layout:
         if self._layout is None:
-            raise RuntimeError("the stream has no frame yet")
+            raise RuntimeError("the stream has no MP3 frame yet")
         return self._layout
 
     @property
     def _overhead_bytes(self) -> int:
         return HEADER_BYTES + self._known.side_info_bytes
 
-    def _read_bits(self, frame: int, first: int, count: int) -> int:
-        """Returns `count` bits of the side information of MP3 frame `frame`, from bit `first` on."""
-        start = self._slots[frame - self.first] + HEADER_BYTES
+    def _read_bits(self, mp3_frame: int, first: int, count: int) -> int:
+        """Returns `count` bits of the side information of `mp3_frame`, from bit `first` on."""
+        start = self._slots[mp3_frame - self.first] + HEADER_BYTES
         side_info_bytes = self._known.side_info_bytes
         side_info = int.from_bytes(self._data[start : start + side_info_bytes], "big")
         shift = 8 * side_info_bytes - (first + count)
         mask = (1 << count) - 1
         return (side_info >> shift) & mask
 
-    def _areas_before(self, frame: int, size: int) -> list[slice]:
-        """Returns the places of the last `size` bytes of main data before the slot of `frame`."""
+    def _areas_before(self, mp3_frame: int, size: int) -> list[slice]:
+        """Returns the places of the last `size` bytes of main data before the slot of `mp3_frame`."""
         areas: list[slice] = []
-        index = frame - self.first
+        index = mp3_frame - self.first
         while size and index:
             start, end = self._slots[index - 1] + self._overhead_bytes, self._slots[index]
             areas.append(slice(max(start, end - size), end))
@@ -199,24 +201,28 @@ def join(a: Mp3Frames, b: Mp3Frames, earliest: int) -> bytes | None:
     """Ends `a` before the MP3 frame at which `b` can best take over, and drops what `b` has before it.
 
     `earliest` is the first MP3 frame in which `b` has settled. Returns the rest of `a`, which the MP3 frames
-    of `b` follow. Returns None, and changes nothing, where no MP3 frame fits.
+    of `b` follow. Returns None, and changes nothing, if no MP3 frame fits.
     """
     fitting = []
-    for frame in range(max(a.first + 1, earliest), min(a.end, b.end)):
-        size = b.main_data_begin(frame)
-        lost = a.main_data_begin(frame) - size
-        if lost >= 0 and _mdct_windows_match(a, b, frame) and len(a.main_data_before(frame, size)) == size:
-            fitting.append((lost, -frame))
+    for mp3_frame in range(max(a.first + 1, earliest), min(a.end, b.end)):
+        size = b.main_data_begin(mp3_frame)
+        lost = a.main_data_begin(mp3_frame) - size
+        if (
+            lost >= 0
+            and _mdct_windows_match(a, b, mp3_frame)
+            and len(a.main_data_before(mp3_frame, size)) == size
+        ):
+            fitting.append((lost, -mp3_frame))
     if not fitting:
         return None
     # Lose as little of the reservoir as possible: the next MP3 frames would have used it. Of equal losses
     # take the latest MP3 frame, because B has settled most by then.
-    frame = -min(fitting)[1]
-    a.put_main_data_before(frame, b.main_data_before(frame, b.main_data_begin(frame)))
-    b.take_before(frame)
-    return a.take_before(frame)
+    mp3_frame = -min(fitting)[1]
+    a.put_main_data_before(mp3_frame, b.main_data_before(mp3_frame, b.main_data_begin(mp3_frame)))
+    b.take_before(mp3_frame)
+    return a.take_before(mp3_frame)
 
 
-def _mdct_windows_match(a: Mp3Frames, b: Mp3Frames, frame: int) -> bool:
-    before, after = a.block_types(frame - 1)[-1], b.block_types(frame)[0]
+def _mdct_windows_match(a: Mp3Frames, b: Mp3Frames, mp3_frame: int) -> bool:
+    before, after = a.block_types(mp3_frame - 1)[-1], b.block_types(mp3_frame)[0]
     return all(_RIGHT_IS_SHORT[x] == _LEFT_IS_SHORT[y] for x, y in zip(before, after, strict=True))

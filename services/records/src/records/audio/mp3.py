@@ -69,7 +69,7 @@ class FrameHeader:
 def read_frame_header(data: bytes) -> FrameHeader:
     """Reads the MP3 frame header that `data` starts with.
 
-    Raises ValueError where `data` starts with no header, or with one of another layer, with reserved values
+    Raises ValueError if `data` starts with no header, or with one of another layer, with reserved values
     or of free format.
     """
     word = int.from_bytes(data[:HEADER_BYTES], "big")

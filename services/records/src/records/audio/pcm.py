@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from .formats import Codec, Format
 
 with warnings.catch_warnings():
-    # From Python 3.13 on, the package audioop-lts takes its place.
+    # From Python 3.13 on, the package audioop-lts replaces it.
     warnings.filterwarnings("ignore", message="'audioop' is deprecated", category=DeprecationWarning)
     import audioop
 

@@ -69,7 +69,7 @@ def _read_chunks(chunks: list[tuple[bytes, bytes]]) -> Iterator[tuple[str, bytes
     for name, body in chunks:
         if name == b"bext":
             yield "COMM", body[_DESCRIPTION]
-            # This keeps the description where INFO has a comment of its own.
+            # This keeps the description even if INFO has a comment of its own.
             yield "TXXX", body[_DESCRIPTION]
             yield "TPE1", body[_ORIGINATOR]
             yield "TDRC", body[_ORIGINATION_DATE]

@@ -4,7 +4,7 @@ Sources: "Multimedia Programming Interface and Data Specifications 1.0" (IBM and
 and for RIFX, whose numbers are big-endian; EBU Tech 3306 and ITU-R BS.2088 for RF64 and BW64, whose ds64
 chunk holds sizes over 4 GiB. The parser understands the headers that writers to a pipe leave behind: audio of
 the size 0xFFFFFFFF, or of the size 0 in an unfinished header, runs to the end of the input. Audio that ends
-early is complete as far as it goes. Nothing that follows the announced audio can break the recording.
+early is taken as far as it goes. Nothing that follows the announced audio can break the recording.
 """
 
 from collections.abc import Generator, Iterator

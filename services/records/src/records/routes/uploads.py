@@ -29,7 +29,9 @@ async def post_record(
     content_type = read_content_type(request)
     body = read_upload(stream_body(request), content_type, read_upload_query(request))
     if content_type[0] in WAV_TYPES and not credentials:
-        raise InvalidCredentials("A bare WAV needs an Authorization header: Bearer TOKEN, or Basic.")
+        raise InvalidCredentials(
+            "A bare WAV needs an Authorization header: Bearer TOKEN, or Basic with user id and token."
+        )
     result = await service.uploads.store_record(body, credentials, idempotency_key)
     record = result.record.with_origin(service.link_origin(request))
     headers = {"Location": record.url}
