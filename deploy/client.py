@@ -27,7 +27,8 @@ from deploy.local.stack import StackError, find_stack
 
 # The service converts while the upload arrives, so the response comes soon after the last byte.
 TIMEOUT = httpx.Timeout(60, read=300)
-# The errors of an upload that breaks off. After a ConnectError no server answers, so the client does not try again.
+# The errors of an upload that breaks off. A ConnectError means that no server answers, so the client does not
+# try again.
 BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadTimeout, httpx.WriteTimeout)
 TRIES = 3
 PAUSE_SECONDS = 1

@@ -119,8 +119,8 @@ class Stack:
         )
 
         say("starting …")
-        # Loading programs takes most of the time. These programs need no other before the first request, so they
-        # load while PostgreSQL is set up.
+        # Loading programs takes most of the time. These need no other program before the first request, so
+        # they load while PostgreSQL is set up.
         for name in (*(["minio"] if minio_binary else []), "users", "gateway"):
             self.supervisor.start_process(name)
         postgres.create_cluster(self._folder / "postgres", self.secrets["postgres"])
