@@ -25,17 +25,16 @@ from tqdm import tqdm
 
 from deploy.local.stack import StackError, find_stack
 
-# The service converts while the upload arrives, so the response comes soon after the last byte of any
-# recording.
+# The service converts while the upload arrives, so the response comes soon after the last byte.
 TIMEOUT = httpx.Timeout(60, read=300)
-# The errors of an upload that breaks off. ConnectError is none of them: nobody answers, so trying again is no
-# use.
+# The errors of an upload that breaks off. A ConnectError means that no server answers, so the client does not
+# try again.
 BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadTimeout, httpx.WriteTimeout)
 TRIES = 3
 PAUSE_SECONDS = 1
 
 
-class Refused(Exception):  # noqa: N818 (a fact, as all problems of this project are named)
+class Refused(Exception):  # noqa: N818 (named for what happened, like the problems of the services)
     """Waxwing responded with a problem; the message contains its detail."""
 
     def __init__(self, response: httpx.Response) -> None:
@@ -57,7 +56,7 @@ class Client:
     """Calls Waxwing's API. `http` sends any other request."""
 
     def __init__(self, base_url: str, tls: ssl.SSLContext | None = None) -> None:
-        """Without a `tls` the client loads the CA certificates, which takes longer than many a request."""
+        """Without `tls` the client loads the CA certificates, which takes longer than many requests."""
         # trust_env is off: a proxy from the environment must not see the tokens of a local service.
         self.http = httpx.Client(base_url=base_url, timeout=TIMEOUT, trust_env=False, verify=tls or True)
 

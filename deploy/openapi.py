@@ -70,8 +70,8 @@ def _write_request(method: str, path: str, operation: dict[str, Any]) -> str:
     needed = [one for one in operation.get("parameters", []) if one.get("required")]
     variables = {one["name"]: "{{" + VARIABLES[one["name"]] + "}}" for one in needed}
     query = "&".join(f"{one['name']}={variables[one['name']]}" for one in needed if one["in"] == "query")
-    address = "{{gateway}}" + path.format(**variables) + (query and f"?{query}")
-    lines = ["", f"### {operation['summary']}", f"{method} {address}"]
+    url = "{{gateway}}" + path.format(**variables) + (query and f"?{query}")
+    lines = ["", f"### {operation['summary']}", f"{method} {url}"]
     if operation["security"]:
         token = "new_token" if (method, path) == LAST else "token"
         lines.append(f"Authorization: Bearer {{{{{token}}}}}")

@@ -99,8 +99,9 @@ def make_admin(settings: SetupSettings, session: aiohttp.ClientSession) -> Minio
 
 
 async def make_bucket_key(admin: MinioAdmin, settings: SetupSettings) -> None:
-    """Creates the key of the records service, or renews its secret. The key allows nothing outside the
-    bucket.
+    """Creates the key of the records service, or renews its secret.
+
+    The key allows nothing outside the bucket.
     """
     name = f"waxwing-{settings.store.s3_bucket}"
     # The library reads policies only from files.

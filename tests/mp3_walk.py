@@ -11,7 +11,7 @@ BITRATES = {
 
 @dataclass(frozen=True)
 class Frame:
-    """One MP3 frame. Places count bytes of main data only, without headers and side information."""
+    """One MP3 frame. Positions count bytes of main data only, without headers and side information."""
 
     sample_rate: int
     bitrate_kbps: int
@@ -26,10 +26,10 @@ class Frame:
 def walk(mp3: bytes) -> list[Frame]:
     """Returns all MP3 frames in order; raises AssertionError if a header is wrong or bytes are left over."""
     frames: list[Frame] = []
-    place = slot_begin = 0
-    while place < len(mp3):
-        head = int.from_bytes(mp3[place : place + 4], "big")
-        assert head >> 21 == 0x7FF, f"no MP3 frame at byte {place}"
+    position = slot_begin = 0
+    while position < len(mp3):
+        head = int.from_bytes(mp3[position : position + 4], "big")
+        assert head >> 21 == 0x7FF, f"no MP3 frame at byte {position}"
         version, layer, no_checksum = head >> 19 & 3, head >> 17 & 3, head >> 16 & 1
         assert version in SAMPLE_RATES
         assert (layer, no_checksum) == (1, 1)
@@ -39,8 +39,8 @@ def walk(mp3: bytes) -> list[Frame]:
         samples = 1152 if version == 3 else 576
         size = samples // 8 * bitrate * 1000 // rate + (head >> 9 & 1)
         side_bytes = {(3, 1): 17, (3, 2): 32}.get((version, channels), 9 if channels == 1 else 17)
-        assert place + size <= len(mp3), f"the MP3 frame at byte {place} is cut short"
-        begin, bits = _read_side_info(mp3[place + 4 : place + 4 + side_bytes], version == 3, channels)
+        assert position + size <= len(mp3), f"the MP3 frame at byte {position} is cut short"
+        begin, bits = _read_side_info(mp3[position + 4 : position + 4 + side_bytes], version == 3, channels)
         slot_end = slot_begin + size - 4 - side_bytes
         data_begin = slot_begin - begin
         frames.append(
@@ -48,7 +48,7 @@ def walk(mp3: bytes) -> list[Frame]:
                 rate, bitrate, channels, samples, slot_begin, slot_end, data_begin, data_begin + -(-bits // 8)
             )
         )
-        place, slot_begin = place + size, slot_end
+        position, slot_begin = position + size, slot_end
     return frames
 
 
@@ -58,8 +58,8 @@ def assert_valid(frames: list[Frame]) -> None:
     assert len(kinds) == 1
     end = 0
     for number, frame in enumerate(frames):
-        assert frame.data_begin >= end, f"the main data of frames {number - 1} and {number} overlap"
-        assert frame.data_end <= frame.slot_end, f"the main data of frame {number} end after its slot"
+        assert frame.data_begin >= end, f"the main data of MP3 frames {number - 1} and {number} overlap"
+        assert frame.data_end <= frame.slot_end, f"the main data of MP3 frame {number} end after its slot"
         end = frame.data_end
 
 
@@ -67,7 +67,7 @@ def _read_side_info(side_info: bytes, is_mpeg1: bool, channels: int) -> tuple[in
     """Returns main_data_begin in bytes, and the number of bits of main data in all granules."""
     bits = "".join(f"{byte:08b}" for byte in side_info)
     begin_bits, private_bits = (9, {1: 5, 2: 3}[channels]) if is_mpeg1 else (8, channels)
-    place = begin_bits + private_bits + (4 * channels if is_mpeg1 else 0)
+    position = begin_bits + private_bits + (4 * channels if is_mpeg1 else 0)
     granules, channel_bits = (2, 59) if is_mpeg1 else (1, 63)
-    lengths = [int(bits[place + number * channel_bits :][:12], 2) for number in range(granules * channels)]
+    lengths = [int(bits[position + number * channel_bits :][:12], 2) for number in range(granules * channels)]
     return int(bits[:begin_bits], 2), sum(lengths)

@@ -36,7 +36,7 @@ def make_form(*parts: FormPart, boundary: str = BOUNDARY) -> bytes:
 
 
 def begin_form(*fields: FormPart) -> bytes:
-    """Returns a form with these fields and an audio part, cut where the first byte of audio would be."""
+    """Returns a form with these fields and the audio, cut before the first byte of audio."""
     form = make_form(*fields, audio(b""))
     return form[: form.index(b"\r\n\r\n", form.index(b"recording.wav")) + 4]
 

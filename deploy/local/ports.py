@@ -35,8 +35,9 @@ class Ports:
 
     @classmethod
     def chosen(cls, settings: Mapping[str, str], remembered: int | None) -> Ports:
-        """Choose the ports that the settings name. `remembered` is the port that PostgreSQL had at the last
-        start.
+        """Choose the ports that the settings name.
+
+        `remembered` is the port that PostgreSQL had at the last start.
         """
         users, records, fresh = free_ports(3)
         postgres = remembered if remembered and is_free(LOOPBACK, remembered) else fresh

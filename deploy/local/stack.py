@@ -79,7 +79,7 @@ class Stack:
         chosen = {name: value for name, value in (settings or {}).items() if value}
         self._settings = {**_DEFAULTS, **neutral, **chosen}
         self._given_ports = ports
-        self._one_dies_all_stop = stop_all_on_death
+        self._stop_all_on_death = stop_all_on_death
         self._state_file = self._folder / "state.json"
         self._secrets_file = self._folder / "secrets.json"
         self.supervisor = Supervisor(self._folder)
@@ -115,12 +115,12 @@ class Stack:
             lock,
             self._make_processes(minio_binary),
             self._settings,
-            stop_all_on_death=self._one_dies_all_stop,
+            stop_all_on_death=self._stop_all_on_death,
         )
 
         say("starting …")
-        # Loading programs takes most of the time. These use nothing before a request comes, so they start at
-        # once.
+        # Loading programs takes most of the time. These need no other program before the first request, so
+        # they load while PostgreSQL is set up.
         for name in (*(["minio"] if minio_binary else []), "users", "gateway"):
             self.supervisor.start_process(name)
         postgres.create_cluster(self._folder / "postgres", self.secrets["postgres"])
@@ -133,7 +133,7 @@ class Stack:
         self._set_up()
 
         say("waiting for the services …")
-        # The sweeper of this service works from the first moment, so it starts after the set-up.
+        # The sweeper of this service works from the first moment, so the service starts after the set-up.
         self.supervisor.start_process("records")
         for name in ("users", "records", "gateway"):
             self._wait_until_ready(name)

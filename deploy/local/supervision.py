@@ -51,7 +51,7 @@ class StackProcess:
 
 
 class Supervisor:
-    """Controls the supervisor daemon of one folder, whoever started it.
+    """Controls the supervisor daemon of one folder, even if another process started it.
 
     The daemon holds the lock of the folder while it lives, so the lock shows whether it runs, even after a
     crash.
@@ -73,8 +73,9 @@ class Supervisor:
 
     @contextmanager
     def starting(self) -> Iterator[TextIO]:
-        """Hold the folder's lock for the block. Raises AlreadyRunningError if a stack runs or starts
-        there.
+        """Hold the folder's lock for the block.
+
+        Raises AlreadyRunningError if a stack runs or starts there.
         """
         with self._lock_file.open("a") as lock:
             if not _locked(lock):
@@ -145,9 +146,7 @@ class Supervisor:
         self._call("stopProcess", name, True)
 
     def process_infos(self) -> list[dict[str, Any]]:
-        """Return supervisor's facts about each process: `name`, `statename`, `pid`, `description`,
-        `exitstatus` …
-        """
+        """Return what supervisor knows of each process: `name`, `statename`, `pid`, `description` …"""
         found = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
         return [process for process in found if process["group"] != "watch"]
 
@@ -156,9 +155,7 @@ class Supervisor:
         return int(self._info(name)["pid"])
 
     def find_death(self) -> str | None:
-        """Return which process died, so that the stack was stopped, as a sentence; None if no process
-        died.
-        """
+        """Return which process died and how, such as "users was killed"; None if no process died."""
         return self._death_file.read_text() if self._death_file.exists() else None
 
     def has_died(self, name: str) -> bool:
@@ -219,7 +216,7 @@ class Supervisor:
             sections["eventlistener:watch"] = {
                 "command": shlex.join([sys.executable, "-m", __name__, str(self._death_file)]),
                 "events": "PROCESS_STATE_EXITED,PROCESS_STATE_FATAL",
-                # The listener talks to supervisor through its standard output, so that is no log.
+                # The listener talks to supervisor through its standard output, so its output is no log.
                 "stdout_logfile": "NONE",
                 "stderr_logfile": _escaped(self.log("watch")),
                 # supervisor starts the listener first and stops it last.
@@ -279,11 +276,11 @@ class LogReader:
     def new_lines(self) -> Iterator[str]:
         """Yield the lines logged since the last call, each behind the name of its process."""
         for name, path in self._paths.items():
-            chunk = self._files[name].read()
-            if not chunk and path.stat().st_ino != os.fstat(self._files[name].fileno()).st_ino:
+            text = self._files[name].read()
+            if not text and path.stat().st_ino != os.fstat(self._files[name].fileno()).st_ino:
                 self._open(name)
-                chunk = self._files[name].read()
-            *lines, self._unfinished[name] = (self._unfinished[name] + chunk).split("\n")
+                text = self._files[name].read()
+            *lines, self._unfinished[name] = (self._unfinished[name] + text).split("\n")
             yield from (self._prefixed(name, line) for line in lines)
 
     def _open(self, name: str) -> None:

@@ -67,7 +67,7 @@ def assert_in_use(response: httpx.Response, key: str) -> None:
 
 
 def assert_reused(response: httpx.Response, *says: str) -> None:
-    """Checks that an upload was refused because its options are not those of the record."""
+    """Checks that an upload was refused because its options differ from the record's."""
     assert_problem(response, 422, "idempotency-key-reused", *says)
 
 

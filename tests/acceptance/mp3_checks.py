@@ -15,7 +15,7 @@ WHOLE = COMMON | VALIDATORS | {"content-type", "content-length", "content-dispos
 LONG_SECONDS = 300
 UPLOAD_PART_BYTES = 5 << 20
 # The first upload part also holds the Info frame: one MP3 frame of 320 kbit/s at 44.1 kHz.
-FIRST_PART_BYTES = 144 * 320_000 // 44_100 + UPLOAD_PART_BYTES
+FIRST_UPLOAD_PART_BYTES = 144 * 320_000 // 44_100 + UPLOAD_PART_BYTES
 
 
 class Published(NamedTuple):

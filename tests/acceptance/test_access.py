@@ -80,7 +80,7 @@ def assert_status(response: httpx.Response, status: int) -> dict[str, Any]:
 
 
 def problem_of_unknown_user(client: Client, scheme: Callable[[User], dict[str, str]]) -> dict[str, Any]:
-    """The problem that credentials get which never existed."""
+    """The problem for credentials that never existed."""
     stranger = {"id": str(uuid4()), "token": str(uuid4())}
     return assert_status(client.http.get("/users/me", headers=scheme(stranger)), 401)
 

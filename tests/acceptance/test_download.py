@@ -117,7 +117,7 @@ def test_the_file_name_is_the_title_in_a_form_that_every_system_accepts(
 
 
 @pytest.mark.parametrize("query", ["download=yes", "download=", "download=1&download=1"])
-def test_the_parameter_download_must_be_0_or_1_and_there_once(
+def test_the_parameter_download_must_be_0_or_1_and_sent_once(
     client: Client, published: Published, query: str
 ) -> None:
     for condition in ({}, {"If-None-Match": "*"}, {"If-Match": '"1"'}):

@@ -1,4 +1,4 @@
-"""GET and HEAD /record: whoever has the link gets the MP3, and nobody else."""
+"""GET and HEAD /record: everybody who has the link gets the MP3, and nobody else."""
 
 from typing import Any
 from uuid import uuid4

@@ -7,7 +7,7 @@ import pytest
 
 from deploy.client import Client
 from tests.acceptance.mp3_checks import (
-    FIRST_PART_BYTES,
+    FIRST_UPLOAD_PART_BYTES,
     UPLOAD_PART_BYTES,
     VALIDATORS,
     WHOLE,
@@ -52,7 +52,7 @@ def test_a_range_gives_exactly_its_bytes(
     client: Client, published: Published, span: str, first: int, last: int
 ) -> None:
     size = len(published.mp3)
-    first, last = (place + size if place < 0 else place for place in (first, last))
+    first, last = (position + size if position < 0 else position for position in (first, last))
     assert_range(get_range(client, published, span), published, first, last)
 
 
@@ -81,13 +81,13 @@ def test_all_ranges_joined_are_the_whole_mp3(client: Client, published: Publishe
 @pytest.mark.parametrize(
     ("first", "last"),
     [
-        (FIRST_PART_BYTES - 10, FIRST_PART_BYTES + 9),
-        (FIRST_PART_BYTES - 1, FIRST_PART_BYTES - 1),
-        (FIRST_PART_BYTES, FIRST_PART_BYTES),
-        (FIRST_PART_BYTES - 1, FIRST_PART_BYTES),
-        (0, FIRST_PART_BYTES),
-        (1, FIRST_PART_BYTES + UPLOAD_PART_BYTES),
-        (FIRST_PART_BYTES, FIRST_PART_BYTES + UPLOAD_PART_BYTES + 100_000),
+        (FIRST_UPLOAD_PART_BYTES - 10, FIRST_UPLOAD_PART_BYTES + 9),
+        (FIRST_UPLOAD_PART_BYTES - 1, FIRST_UPLOAD_PART_BYTES - 1),
+        (FIRST_UPLOAD_PART_BYTES, FIRST_UPLOAD_PART_BYTES),
+        (FIRST_UPLOAD_PART_BYTES - 1, FIRST_UPLOAD_PART_BYTES),
+        (0, FIRST_UPLOAD_PART_BYTES),
+        (1, FIRST_UPLOAD_PART_BYTES + UPLOAD_PART_BYTES),
+        (FIRST_UPLOAD_PART_BYTES, FIRST_UPLOAD_PART_BYTES + UPLOAD_PART_BYTES + 100_000),
     ],
 )
 def test_ranges_across_the_border_of_upload_parts_are_exact(

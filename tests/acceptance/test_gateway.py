@@ -34,7 +34,7 @@ def test_readyz_says_that_a_service_is_ready(client: Client, service: str) -> No
     assert assert_json(client.http.get(f"/readyz/{service}"), 200) == {"status": "ready"}
 
 
-def test_healthz_answers_head(client: Client) -> None:
+def test_head_of_healthz_has_no_body(client: Client) -> None:
     response = client.http.head("/healthz")
     assert (response.status_code, response.headers["Content-Type"], response.content) == (
         200,

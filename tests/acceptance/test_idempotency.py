@@ -168,7 +168,7 @@ def test_a_key_is_refused_while_another_upload_with_it_runs(
         (refused,) = [each for each in connections if each.connection in readable]
         (accepted,) = [each for each in connections if each is not refused]
         assert_in_use(refused.read_response("POST"), key)
-        # Other options change nothing: the service compares options only with those of a record.
+        # Other options change nothing: the service compares options only once the key has a record.
         assert_in_use(post_form(client, user, key, title="x"), key)
         accepted.send(TINY_WAV[100:])
         record = assert_made(accepted.read_response("POST"))

@@ -120,9 +120,9 @@ INPUTS: dict[str, tuple[Send, str, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("place", INPUTS)
-def test_invalid_input_gets_the_problem_in_the_table(client: Client, user: User, place: str) -> None:
-    send, *problems = INPUTS[place]
+@pytest.mark.parametrize("target", INPUTS)
+def test_invalid_input_gets_the_problem_in_the_table(client: Client, user: User, target: str) -> None:
+    send, *problems = INPUTS[target]
     for values, problem in zip((CONTROLS, NOT_UTF8, NO_VALUE), problems, strict=True):
         for value in values if problem else ():
             status = 401 if problem == "invalid-credentials" else 400

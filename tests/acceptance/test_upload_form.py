@@ -57,7 +57,7 @@ HEADERS = b'Content-Disposition: form-data; name="audio"; filename="a.wav"\r\n'
 
 
 def form_with(headers: bytes) -> bytes:
-    """Returns a form of one part, which has these headers."""
+    """Returns a form of one form part, which has these headers."""
     return f"--{BOUNDARY}\r\n".encode() + headers + b"\r\n" + TINY_WAV + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
@@ -71,10 +71,10 @@ def form_with(headers: bytes) -> bytes:
         pytest.param(FORM[: len(FORM) // 2], id="cut in the audio"),
         pytest.param(FORM[:-6], id="cut in the last boundary"),
         pytest.param(FORM[:40], id="cut in the headers"),
-        pytest.param(form_with(b""), id="a part without headers"),
-        pytest.param(form_with(b"Content-Type: audio/wav\r\n"), id="a part without a disposition"),
+        pytest.param(form_with(b""), id="a form part without headers"),
+        pytest.param(form_with(b"Content-Type: audio/wav\r\n"), id="a form part without a disposition"),
         pytest.param(form_with(b"Content-Disposition: attachment; name=audio\r\n"), id="no form-data"),
-        pytest.param(form_with(b"Content-Disposition: form-data\r\n"), id="a part without a name"),
+        pytest.param(form_with(b"Content-Disposition: form-data\r\n"), id="a form part without a name"),
         pytest.param(form_with(b"no header at all\r\n"), id="a header without a colon"),
         pytest.param(form_with(HEADERS + b"X-Header: x\r\n" * 200), id="two hundred headers"),
         pytest.param(form_with(HEADERS + b"X-Header: " + b"x" * 100_000 + b"\r\n"), id="a header of 100 kB"),

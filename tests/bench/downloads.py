@@ -159,8 +159,8 @@ def measure_downloads(stack: Stack, token: str, seconds: int) -> list[Row]:
         is_known = ("-H", f'If-None-Match: "{record["sha256"]}"')
         unknown = f"{stack.base_url}/record?id={record['user_id']}&user={record['id']}"
         checks = [(record["url"], *is_known), (unknown,), (service, *is_known)]
-        answered = [[rate(url, seconds, *options) for url, *options in checks] for _ in range(3)]
-        known, absent, alone = (max(rates) for rates in zip(*answered, strict=True))
+        measured = [[rate(url, seconds, *options) for url, *options in checks] for _ in range(3)]
+        known, absent, alone = (max(rates) for rates in zip(*measured, strict=True))
     rows.append(("the check alone: 304 through the gateway", f"{known:.0f} /s", f"404: {absent:.0f} /s"))
     rows.append(("the check alone: 304 of the service itself", f"{alone:.0f} /s", "without nginx"))
     return rows

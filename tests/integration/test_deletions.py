@@ -1,4 +1,4 @@
-"""Deleting a user works whatever is under way: its links stop working at once, and soon nothing is left."""
+"""A user can be deleted at any time: the links stop working at once, and the sweeper removes the rest."""
 
 import asyncio
 from collections.abc import Callable
@@ -194,12 +194,12 @@ async def test_the_second_of_two_deletions_at_once_waits_and_finds_no_user(
 async def test_a_deletion_that_fails_at_any_statement_is_complete_or_without_effect(
     isolated_service: RecordsService, how: str, is_done: bool
 ) -> None:
-    outcomes = [await delete_in_trouble(isolated_service, how, number, is_done) for number in (1, 2, 3, 4)]
-    # 1: the user, 2: the records, 3: the commit, whose effect completes the deletion. A fourth is never made.
+    outcomes = [await delete_with_failure(isolated_service, how, number, is_done) for number in (1, 2, 3, 4)]
+    # 1: the user, 2: the records, 3: the commit, whose effect completes the deletion. There is no fourth.
     assert outcomes == [False, False, is_done, True]
 
 
-async def delete_in_trouble(isolated_service: RecordsService, how: str, number: int, is_done: bool) -> bool:
+async def delete_with_failure(isolated_service: RecordsService, how: str, number: int, is_done: bool) -> bool:
     """Deletes a user with two records. Returns whether all are deleted; otherwise checks that none is."""
     user_id, credentials = await isolated_service.make_user()
     uploads = isolated_service.uploads()
@@ -239,7 +239,7 @@ async def delete_in_trouble(isolated_service: RecordsService, how: str, number: 
     return was_deleted
 
 
-async def test_an_upload_during_which_its_user_deletes_the_account_is_answered_with_503_and_leaves_nothing(
+async def test_an_upload_during_which_its_user_deletes_the_account_is_503_and_leaves_nothing(
     stack: Stack, running_service: RecordsService, client: Client, user: dict[str, Any]
 ) -> None:
     user_id, wav = UUID(user["id"]), make_wav(SMALL)

@@ -62,8 +62,8 @@ def test_without_minio_cached_downloads_are_served_and_all_others_are_503(
     stack.stop_process("minio")
     try:
         assert http.get(cached["url"]).content == mp3
-        part = http.get(cached["url"], headers={"Range": "bytes=100-199"})
-        assert (part.status_code, part.content) == (206, mp3[100:200])
+        ranged = http.get(cached["url"], headers={"Range": "bytes=100-199"})
+        assert (ranged.status_code, ranged.content) == (206, mp3[100:200])
         refused = http.get(other["url"])
         assert (refused.status_code, refused.json()["type"]) == (503, "/problems/unavailable")
         assert int(refused.headers["Retry-After"]) > 0
@@ -72,7 +72,7 @@ def test_without_minio_cached_downloads_are_served_and_all_others_are_503(
     assert http.get(other["url"]).status_code == 200
 
 
-def test_a_store_that_hangs_is_answered_with_503_and_without_the_headers_of_a_download(
+def test_while_the_store_hangs_a_download_is_503_without_the_headers_of_an_mp3(
     stack: Stack, owner: dict[str, Any], http: httpx.Client
 ) -> None:
     record = upload_recording(stack, owner)
@@ -97,14 +97,14 @@ def test_listeners_who_wait_for_the_same_download_all_get_their_range(
     try:
         before = count_connections(gateway, stack.ports.minio)
         with ThreadPoolExecutor(3) as pool:
-            asked = [
+            downloads = [
                 pool.submit(httpx.get, record["url"], headers={"Range": "bytes=0-"}, trust_env=False)
                 for _ in range(3)
             ]
-            # Each request has its own connection to MinIO, so none waits for another request any more.
+            # Each request has its own connection to MinIO, so none still waits for another request.
             wait_until(lambda: count_connections(gateway, stack.ports.minio) >= before + 3)
             minio.resume()
-            responses = [each.result() for each in asked]
+            responses = [each.result() for each in downloads]
     finally:
         minio.resume()
     assert [response.status_code for response in responses] == [206] * 3
@@ -127,8 +127,8 @@ def test_a_range_of_an_uncached_mp3_does_not_fetch_the_whole(
 ) -> None:
     record = upload_recording(stack, owner, LARGE)
     wait_until(lambda: not cached_files(stack))
-    part = http.get(record["url"], headers={"Range": "bytes=-100"})
-    assert (part.status_code, len(part.content)) == (206, 100)
+    response = http.get(record["url"], headers={"Range": "bytes=-100"})
+    assert (response.status_code, len(response.content)) == (206, 100)
     assert cached_files(stack) == []
 
 

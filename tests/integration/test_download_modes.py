@@ -27,14 +27,12 @@ from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
 
 # These headers may differ between the service and the gateway. All others must be equal.
-OWN = {"server", "date", "connection", "x-request-id"}
-
-
+MAY_DIFFER = {"server", "date", "connection", "x-request-id"}
 SITE = "https://player.example"
 
 
 class Service(NamedTuple):
-    """A service that runs for itself."""
+    """A records service that runs without a gateway."""
 
     port: int
     process: psutil.Process
@@ -99,8 +97,8 @@ def records(stack: Stack, token: str) -> dict[str, dict[str, Any]]:
 
 
 def comparable_headers(response: httpx.Response) -> list[tuple[str, str]]:
-    """Returns the headers that both responses must share, repeated ones too."""
-    return sorted(pair for pair in response.headers.multi_items() if pair[0] not in OWN)
+    """Returns the headers that must be equal in both responses, repeated ones too."""
+    return sorted(pair for pair in response.headers.multi_items() if pair[0] not in MAY_DIFFER)
 
 
 @pytest.mark.parametrize("kind", ["new", SMALL, LARGE])
@@ -139,14 +137,14 @@ def test_scripts_of_a_site_get_the_same_headers_from_the_service_and_the_gateway
     kind: str,
     origin: str,
 ) -> None:
-    asked = [
-        *(requests[0] for requests in REQUESTS_BY_STATUS.values()),
+    requests = [
+        *(some[0] for some in REQUESTS_BY_STATUS.values()),
         ("GET", {"If-Match": "ETAG"}),
         ("GET", {"Range": "bytes=5-2"}),
         ("OPTIONS", {}),
         ("OPTIONS", {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "range"}),
     ]
-    for method, headers in asked:
+    for method, headers in requests:
         record = records.get(kind) or client.upload_stream([make_wav(SMALL)], token)
         download = DownloadRequest(0, method, {**headers, "Origin": origin})
         through = download.send(str(client.http.base_url), record)
@@ -175,7 +173,6 @@ def test_cached_downloads_are_served_while_minio_is_away(
 def test_the_service_alone_returns_the_stored_bytes(
     direct: httpx.Client, records: dict[str, dict[str, Any]]
 ) -> None:
-
     for record in records.values():
         response = direct.get(link_path(record))
         assert response.status_code == 200
@@ -245,7 +242,7 @@ def test_a_store_that_hangs_is_503_from_the_service_alone_too(
     minio = psutil.Process(stack.pid("minio"))
     minio.suspend()
     try:
-        # The service's patience for an upload is longer than ours.
+        # For an upload the service waits longer than this timeout.
         response = direct.get(link_path(records[SMALL]), timeout=MAX_WAIT_SECONDS // 2)
     finally:
         minio.resume()
@@ -253,7 +250,7 @@ def test_a_store_that_hangs_is_503_from_the_service_alone_too(
 
 
 def read_connections(stack: Stack) -> set[int]:
-    """The connections to MinIO with something to be read, by their ports on our side."""
+    """Returns the local ports of the connections to MinIO that have unread bytes."""
     found = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         ours, theirs, _, queues = line.split()[1:5]
@@ -279,7 +276,7 @@ def test_the_service_stops_reading_an_object_when_its_listener_leaves(
             leaving.append(connection)
         now = read_connections(stack)
         assert now
-        # One whose MP3 had been read to its end would be used again.
+        # The service would use a connection again if it had read an MP3 from it to the end.
         assert not now & left
         left |= now
         for connection in leaving:

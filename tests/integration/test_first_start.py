@@ -10,8 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -19,6 +18,7 @@ import pytest
 
 from deploy.local import minio
 from deploy.local.supervision import ROOT
+from tests.integration.waiting import wait_until
 
 WAIT = 'wait_for() { until [ -e "$1" ]; do sleep 0.02; done; }\n'
 
@@ -28,13 +28,6 @@ def program(path: Path, script: str) -> Path:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o700)
     return path
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not so within {seconds} seconds"
-        time.sleep(0.02)
 
 
 def is_gone(pid: int) -> bool:
@@ -263,7 +256,7 @@ def test_a_signal_ends_pip_and_the_build(clone: Clone, number: signal.Signals, s
         try:
             ended = clone.root / ".venv" / "stamp-requirements"
             pip_is_there = clone.seen / "pip-pid" if "exec" in pip else ended
-            until(lambda: (clone.seen / "go-runs").exists() and pip_is_there.exists())
+            wait_until(lambda: (clone.seen / "go-runs").exists() and pip_is_there.exists())
             os.killpg(process.pid, number)
             assert process.wait(60) == status
         finally:
@@ -302,7 +295,7 @@ def test_a_second_build_waits_for_the_first(clone: Clone, tmp_path: Path) -> Non
     go = f"echo build >>builds; touch go-runs; wait_for second-waits; {MAKE_BINARY}"
     with clone.start("up", pip=":", go=go) as process:
         try:
-            until((clone.seen / "go-runs").exists)
+            wait_until((clone.seen / "go-runs").exists)
             said: list[str] = []
 
             def say(line: str) -> None:

@@ -81,8 +81,8 @@ def test_scripts_of_an_allowed_site_may_read_every_response(
 def test_a_preflight_of_an_allowed_site_lists_the_methods_of_the_path(
     http: httpx.Client, path: str, methods: set[str]
 ) -> None:
-    asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "Range, If-Range"}
-    response = http.options(path, headers={"Origin": SITE, **asked})
+    preflight = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "Range, If-Range"}
+    response = http.options(path, headers={"Origin": SITE, **preflight})
     assert (response.status_code, response.content) == (204, b"")
     cors = cors_of(response)
     assert set(cors["access-control-allow-methods"].split(", ")) == methods

@@ -32,8 +32,8 @@ from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 KEY = "the key"
 
 
-def looking_up(call: Call) -> bool:
-    """Whether the statement asks for what the key was used."""
+def before_key_lookup(call: Call) -> bool:
+    """Whether the service is about to look up the upload that used the key."""
     return "LEFT OUTER JOIN" in call.request and not call.is_done
 
 
@@ -131,7 +131,7 @@ async def test_an_upload_takes_a_key_that_becomes_free_during_its_lookup(
     holding = Pause(before_publish)
     first = asyncio.create_task(store(isolated_service, credentials, CallWatcher(holding.watch)))
     await holding.reached()
-    looking = Pause(looking_up)
+    looking = Pause(before_key_lookup)
     watcher = CallWatcher(looking.watch)
     second = asyncio.create_task(store(isolated_service, credentials, watcher))
     await looking.reached()
@@ -141,8 +141,8 @@ async def test_an_upload_takes_a_key_that_becomes_free_during_its_lookup(
     looking.release()
     made = await second
     assert_made(made)
-    said = [call.request.split()[0] for call in watcher.calls if call.process == "postgres"]
-    assert said == ["INSERT", "SELECT", "INSERT", "UPDATE"]
+    statements = [call.request.split()[0] for call in watcher.calls if call.process == "postgres"]
+    assert statements == ["INSERT", "SELECT", "INSERT", "UPDATE"]
     await isolated_service.settle(user_id)
     await isolated_service.assert_record_is_complete(user_id, watcher)
 
@@ -152,7 +152,7 @@ async def test_a_token_that_is_renewed_during_the_lookup_of_a_key_is_refused(
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
     await store(isolated_service, credentials)
-    looking = Pause(looking_up)
+    looking = Pause(before_key_lookup)
     second = asyncio.create_task(store(isolated_service, credentials, CallWatcher(looking.watch)))
     await looking.reached()
     await isolated_service.query("UPDATE users SET token_digest = 'x' WHERE id = :id", id=user_id)
@@ -327,7 +327,7 @@ async def test_a_key_with_other_options_is_refused_before_the_audio_is_read_and_
 
 
 @pytest.mark.parametrize("options", ["{}", '{"title": "a"}'])
-async def test_an_upload_without_a_noted_bitrate_counts_as_one_with_the_default(
+async def test_a_key_whose_row_has_no_bitrate_counts_as_used_with_the_default(
     isolated_service: RecordsService, options: str
 ) -> None:
     user_id, credentials = await isolated_service.make_user()

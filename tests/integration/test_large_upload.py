@@ -43,11 +43,11 @@ def files_of(pid: int) -> set[str]:
     } | {
         target
         for descriptor in Path(f"/proc/{pid}/fd").iterdir()
-        if (target := link_of(descriptor)).endswith(" (deleted)") and target.startswith("/")
+        if (target := target_of(descriptor)).endswith(" (deleted)") and target.startswith("/")
     }
 
 
-def link_of(descriptor: Path) -> str:
+def target_of(descriptor: Path) -> str:
     try:
         return str(descriptor.readlink())
     except FileNotFoundError:

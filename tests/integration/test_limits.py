@@ -38,11 +38,12 @@ class Held:
 
 
 async def unread() -> AsyncIterator[FormItem]:
+    """The body of an upload that the service must refuse before it reads anything."""
     pytest.fail("the service read the body")
     yield b""
 
 
-async def hold(
+async def start_held_upload(
     uploads: Uploads, credentials: Credentials | None, *last: FormField
 ) -> tuple[Held, "asyncio.Task[object]"]:
     held = Held()
@@ -64,7 +65,7 @@ async def test_one_upload_too_many_is_refused_before_its_body_is_read_until_anot
     user_id, credentials = await isolated_service.make_user()
     watcher = CallWatcher()
     uploads = isolated_service.uploads(watcher, max_uploads=2)
-    under_way = [await hold(uploads, credentials) for _ in range(2)]
+    under_way = [await start_held_upload(uploads, credentials) for _ in range(2)]
     calls = len(watcher.calls)
     with pytest.raises(Busy) as refusal:
         await uploads.store_record(unread(), credentials)
@@ -87,11 +88,11 @@ async def test_an_upload_that_fails_or_is_cancelled_releases_its_slot(
     _, credentials = await isolated_service.make_user()
     uploads = isolated_service.uploads(max_uploads=1, max_late_credentials=1)
     for _ in range(3):
-        _, task = await hold(uploads, credentials)
+        _, task = await start_held_upload(uploads, credentials)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        held, task = await hold(uploads, None)
+        held, task = await start_held_upload(uploads, None)
         held.released.set()
         with pytest.raises(InvalidCredentials):
             await task
@@ -105,7 +106,7 @@ async def test_credentials_may_come_after_the_audio(
     user_id, fields = await make_fields(isolated_service)
     watcher = CallWatcher()
     uploads = isolated_service.uploads(watcher)
-    held, task = await hold(uploads, None, *fields)
+    held, task = await start_held_upload(uploads, None, *fields)
     assert watcher.calls == []
     held.released.set()
     await task
@@ -142,7 +143,7 @@ async def test_one_upload_too_many_without_credentials_is_refused_and_leaves_not
     user_id, fields = await make_fields(isolated_service)
     watcher = CallWatcher()
     uploads = isolated_service.uploads(watcher, max_late_credentials=2)
-    under_way = [await hold(uploads, None, *fields) for _ in range(2)]
+    under_way = [await start_held_upload(uploads, None, *fields) for _ in range(2)]
     with pytest.raises(Busy) as refusal:
         await uploads.store_record(wav_pieces(SMALL), None)
     assert refusal.value.status_code == 503

@@ -56,7 +56,7 @@ def modes_around(folder: Path) -> dict[Path, int]:
     """Reads the modes of the programs and of all folders above them and above the stack's folder."""
     programs = [Path(postgres.binary("postgres")).parents[1], nginx_binary().parent]
     binaries = [binary for program in programs for binary in program.rglob("*")]
-    folders = {above for place in (folder, *programs) for above in place.parents}
+    folders = {above for path in (folder, *programs) for above in path.parents}
     return {path: stat.S_IMODE(path.stat().st_mode) for path in (*folders, *programs, *binaries)}
 
 
@@ -197,7 +197,7 @@ def test_reset_deletes_only_a_stack(tmp_path: Path) -> None:
 def test_the_build_of_minio_shows_that_it_is_running_and_writes_nothing_into_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A script stands in for Go. It builds until a sign of life has been shown."""
+    """A script stands in for Go. It does not end before the build has shown a sign of life."""
     go, heard = tmp_path / "go", tmp_path / "heard"
     os.mkfifo(heard)
     go.write_text(
@@ -243,7 +243,7 @@ def test_nginx_accepts_the_gateway_s_configuration() -> None:
     assert "test is successful" in check_gateway()
 
 
-def test_a_started_stack_answers_at_its_gateway(stack: Stack) -> None:
+def test_a_started_stack_is_healthy_at_its_gateway(stack: Stack) -> None:
     assert health(stack) == 200
 
 

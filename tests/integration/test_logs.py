@@ -89,8 +89,8 @@ def use_everything(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]
     # Clients put tokens and ids into the wrong places.
     for path in MISPLACED:
         ids = {"user": user["id"], "record": records[0]["id"], "odd": records[0]["id"].replace("-", "_")}
-        answer = client.http.get(path.format(token=user["token"], **ids))
-        assert answer.status_code == 404, path
+        response = client.http.get(path.format(token=user["token"], **ids))
+        assert response.status_code == 404, path
     assert client.http.post(f"/records?token={user['token']}", content=b"").status_code >= 400
     assert client.http.get(f"/users?token={user['token']}").status_code == 405
     return user, records
@@ -202,16 +202,16 @@ def test_the_request_id_of_the_response_finds_the_log_lines(
     audio = {"Authorization": f"Bearer {token}", "Content-Type": "audio/wav"}
     if path == "/users":
         body = {"name": "Ann"} if status == 201 else {"nam": "Ann"}
-        answer = client.http.request(method, path, json=body)
+        response = client.http.request(method, path, json=body)
     elif path == "/records":
-        answer = client.http.request(method, path, content=make_wav(SMALL), headers=audio)
+        response = client.http.request(method, path, content=make_wav(SMALL), headers=audio)
     elif path == "/records/*/waveform":
-        answer = client.http.get(path.replace("*", record["id"]), params={"user": user["id"]})
+        response = client.http.get(path.replace("*", record["id"]), params={"user": user["id"]})
     else:
         unknown = f"/record?id={uuid4()}&user={uuid4()}"
-        answer = client.http.request(method, record["url"] if status == 200 else unknown)
-    assert answer.status_code == status, answer.text
-    (request_id,) = answer.headers.get_list("x-request-id")
+        response = client.http.request(method, record["url"] if status == 200 else unknown)
+    assert response.status_code == status, response.text
+    (request_id,) = response.headers.get_list("x-request-id")
     assert REQUEST_ID.fullmatch(request_id)
     (line,) = wait_until(lambda: [each for each in log.requests(path) if each["request_id"] == request_id])
     assert (line["method"], line["path"], line["status"]) == (method, path, status)
@@ -224,18 +224,18 @@ def test_a_request_that_is_not_http_is_logged_with_its_request_id(stack: Stack) 
     target = f"/records/{uuid4()}/waveform?user={uuid4()}"
     with open_raw_connection(stack.base_url) as connection:
         connection.send(make_request_head("GET", target, stack.base_url, "X: a\x01b"))
-        answer = connection.read_response()
-    assert_problem(answer, 400, "invalid-request")
+        response = connection.read_response()
+    assert_problem(response, 400, "invalid-request")
     (line,) = wait_until(lambda: log.requests("/records/*/waveform"))
     assert (line["method"], line["status"]) == ("GET", 400)
-    assert line["request_id"] == answer.headers["x-request-id"]
+    assert line["request_id"] == response.headers["x-request-id"]
 
 
 def test_a_request_id_from_the_client_is_ignored(stack: Stack, client: Client) -> None:
     log = NewLogLines(stack, "users")
     made_up = "0123456789abcdef" * 2
-    answer = client.http.post("/users", json={"name": "Ann"}, headers={"X-Request-ID": made_up})
-    assert answer.status_code == 201
-    assert answer.headers["x-request-id"] != made_up
+    response = client.http.post("/users", json={"name": "Ann"}, headers={"X-Request-ID": made_up})
+    assert response.status_code == 201
+    assert response.headers["x-request-id"] != made_up
     wait_until(lambda: log.requests("/users"))
     assert made_up not in log.text()

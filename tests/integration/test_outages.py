@@ -19,11 +19,9 @@ from tests.integration.new_log_lines import NewLogLines
 from tests.integration.recordings import LARGE, SMALL, make_wav
 from tests.integration.records_service import RecordsService, open_running_service
 from tests.integration.waiting import wait_until, wait_until_async
-from tests.response_checks import assert_json, assert_problem
+from tests.response_checks import PROBLEM, assert_json, assert_problem
 from tests.stacks import temporary_stack
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
-
-PROBLEM = "application/problem+json"
 
 
 @pytest.fixture(scope="module")
@@ -37,25 +35,25 @@ def fragile() -> Iterator[Stack]:
 
 
 @pytest.fixture
-def http(fragile: Stack) -> Iterator[Client]:
+def client(fragile: Stack) -> Iterator[Client]:
     with Client(fragile.base_url) as client:
         yield client
 
 
 @pytest.fixture
-def owner(http: Client) -> dict[str, Any]:
-    return http.create_user("Ann")
+def owner(client: Client) -> dict[str, Any]:
+    return client.create_user("Ann")
 
 
 @pytest.fixture
-def record(http: Client, owner: dict[str, Any]) -> dict[str, Any]:
-    return http.upload_stream(iter([make_wav(SMALL)]), owner["token"])
+def record(client: Client, owner: dict[str, Any]) -> dict[str, Any]:
+    return client.upload_stream(iter([make_wav(SMALL)]), owner["token"])
 
 
 def test_while_postgres_restarts_a_link_is_200_or_503(fragile: Stack, record: dict[str, Any]) -> None:
     over = Event()
 
-    def ask(_: int) -> set[int]:
+    def request_link(_: int) -> set[int]:
         seen = set()
         with Client(fragile.base_url) as client:
             while not over.is_set():
@@ -63,12 +61,12 @@ def test_while_postgres_restarts_a_link_is_200_or_503(fragile: Stack, record: di
         return seen
 
     with ThreadPoolExecutor(6) as pool:
-        asked = pool.map(ask, range(6))
+        statuses = pool.map(request_link, range(6))
         for _ in range(3):
             fragile.stop_process("postgres")
             fragile.start_process("postgres")
         over.set()
-        assert set().union(*asked) == {200, 503}
+        assert set().union(*statuses) == {200, 503}
 
 
 @pytest_asyncio.fixture
@@ -77,21 +75,21 @@ async def running_service(fragile: Stack) -> AsyncIterator[RecordsService]:
         yield running_service
 
 
-def upload(http: Client, token: str) -> httpx.Response:
+def upload(client: Client, token: str) -> httpx.Response:
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "audio/wav"}
-    return http.http.post("/records", content=make_wav(SMALL), headers=headers)
+    return client.http.post("/records", content=make_wav(SMALL), headers=headers)
 
 
-def send_all(http: Client, token: str, url: str) -> dict[str, httpx.Response]:
+def send_all(client: Client, token: str, url: str) -> dict[str, httpx.Response]:
     """Sends each kind of request once."""
     return {
-        "POST /users": http.http.post("/users", json={"name": "Bob"}),
-        "POST /records": upload(http, token),
-        "GET /record": http.http.get(url),
-        "HEAD /record": http.http.head(url),
-        "/readyz/users": http.http.get("/readyz/users"),
-        "/readyz/records": http.http.get("/readyz/records"),
-        "/healthz": http.http.get("/healthz"),
+        "POST /users": client.http.post("/users", json={"name": "Bob"}),
+        "POST /records": upload(client, token),
+        "GET /record": client.http.get(url),
+        "HEAD /record": client.http.head(url),
+        "/readyz/users": client.http.get("/readyz/users"),
+        "/readyz/records": client.http.get("/readyz/records"),
+        "/healthz": client.http.get("/healthz"),
     }
 
 
@@ -111,11 +109,11 @@ WITHOUT = {
 }
 
 
-def is_ready(http: Client, service: str) -> bool:
-    return http.http.get(f"/readyz/{service}").status_code == 200
+def is_ready(client: Client, service: str) -> bool:
+    return client.http.get(f"/readyz/{service}").status_code == 200
 
 
-def assert_is_unavailable(what: str, response: httpx.Response) -> None:
+def assert_503_with_retry_after(what: str, response: httpx.Response) -> None:
     assert response.headers["content-type"] == PROBLEM, what
     assert int(response.headers["retry-after"]) > 0, what
     if not what.startswith("HEAD"):
@@ -127,7 +125,7 @@ def assert_is_unavailable(what: str, response: httpx.Response) -> None:
 
 @pytest.mark.parametrize("store", ["postgres", "minio"])
 def test_without_a_store_every_request_that_needs_it_is_503_until_the_store_is_back(
-    fragile: Stack, http: Client, owner: dict[str, Any], record: dict[str, Any], store: str
+    fragile: Stack, client: Client, owner: dict[str, Any], record: dict[str, Any], store: str
 ) -> None:
     logs = [NewLogLines(fragile, "users"), NewLogLines(fragile, "records")]
     pids = {name: fragile.pid(name) for name in ("users", "records", "gateway")}
@@ -135,16 +133,16 @@ def test_without_a_store_every_request_that_needs_it_is_503_until_the_store_is_b
     fragile.stop_process(store)
     try:
         for _ in range(3):  # On kept connections, and then on new ones.
-            responses = send_all(http, owner["token"], record["url"])
+            responses = send_all(client, owner["token"], record["url"])
             assert {what: response.status_code for what, response in responses.items()} == WITHOUT[store]
             for what, response in responses.items():
                 if response.status_code == 503:
-                    assert_is_unavailable(what, response)
+                    assert_503_with_retry_after(what, response)
     finally:
         fragile.supervisor.start_process(store)
 
     def is_well() -> bool:
-        responses = send_all(http, owner["token"], record["url"])
+        responses = send_all(client, owner["token"], record["url"])
         seen.update(response.status_code for response in responses.values())
         return {what: response.status_code for what, response in responses.items()} == WELL
 
@@ -152,7 +150,7 @@ def test_without_a_store_every_request_that_needs_it_is_503_until_the_store_is_b
     # PostgreSQL refuses connections with another error while it starts; that is also a 503.
     assert seen <= {200, 201, 503}
     assert pids == {name: fragile.pid(name) for name in pids}
-    assert hashlib.sha256(http.download(record["url"])).hexdigest() == record["sha256"]
+    assert hashlib.sha256(client.download(record["url"])).hexdigest() == record["sha256"]
     for log in logs:
         assert "unexpected error" not in log.text()
 
@@ -161,7 +159,7 @@ def test_without_a_store_every_request_that_needs_it_is_503_until_the_store_is_b
 @pytest.mark.parametrize("store", ["postgres", "minio"])
 async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_once_the_store_is_back(
     fragile: Stack,
-    http: Client,
+    client: Client,
     running_service: RecordsService,
     owner: dict[str, Any],
     store: str,
@@ -179,11 +177,11 @@ async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_on
 
     def post() -> httpx.Response:
         headers = {"Authorization": f"Bearer {owner['token']}", "Content-Type": "audio/wav"}
-        return http.http.post("/records", content=body(), headers=headers)
+        return client.http.post("/records", content=body(), headers=headers)
 
     user_id = UUID(owner["id"])
     with ThreadPoolExecutor(1) as threads:
-        answering = threads.submit(post)
+        posting = threads.submit(post)
         try:
             assert half_is_sent.wait(60)
             (row,) = await wait_until_async(partial(running_service.rows, user_id))
@@ -192,13 +190,13 @@ async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_on
             fragile.stop_process(store)
         finally:
             is_gone.set()
-        response = answering.result(120)
+        response = posting.result(120)
     fragile.start_process(store)
     assert response.status_code == 503, response.text
-    assert_is_unavailable("POST /records", response)
+    assert_503_with_retry_after("POST /records", response)
     assert "unexpected error" not in log.text()
     for service in ("users", "records"):
-        wait_until(partial(is_ready, http, service))
+        wait_until(partial(is_ready, client, service))
     await running_service.engine.dispose()
     await running_service.owner.dispose()
     assert "ready" not in [each.state for each in await running_service.rows(user_id)]
@@ -210,33 +208,33 @@ async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_on
 
 async def test_a_lost_object_is_503_without_anything_of_minio_s_error(
     fragile: Stack,
-    http: Client,
+    client: Client,
     running_service: RecordsService,
     owner: dict[str, Any],
     record: dict[str, Any],
 ) -> None:
     (key,) = await running_service.objects(UUID(owner["id"]))
     assert await running_service.store.remove(key)
-    response = http.http.get(record["url"])
+    response = client.http.get(record["url"])
     assert response.status_code == 503
-    assert_is_unavailable("GET /record", response)
+    assert_503_with_retry_after("GET /record", response)
     for secret in ("records/", "NoSuchKey", str(fragile.ports.minio)):
         assert secret not in response.text.replace("/problems/", "")
 
 
 def test_a_restart_of_everything_keeps_records_and_tokens(
-    fragile: Stack, http: Client, owner: dict[str, Any], record: dict[str, Any]
+    fragile: Stack, client: Client, owner: dict[str, Any], record: dict[str, Any]
 ) -> None:
-    large = http.upload_stream(iter([make_wav(LARGE)]), owner["token"])
-    before = {each["url"]: http.download(each["url"]) for each in (record, large)}
+    large = client.upload_stream(iter([make_wav(LARGE)]), owner["token"])
+    before = {each["url"]: client.download(each["url"]) for each in (record, large)}
     fragile.stop()
     with pytest.raises(httpx.TransportError):
-        http.http.get("/healthz")
+        client.http.get("/healthz")
     fragile.start()
     for each in (record, large):
-        assert http.download(each["url"]) == before[each["url"]]
+        assert client.download(each["url"]) == before[each["url"]]
         assert hashlib.sha256(before[each["url"]]).hexdigest() == each["sha256"]
-    again = upload(http, owner["token"])
+    again = upload(client, owner["token"])
     assert again.status_code == 201, again.text
     assert again.json()["user_id"] == owner["id"]
 
@@ -268,7 +266,7 @@ def owned(fragile: Stack) -> Iterator[StackWithUser]:
 
 
 @pytest.fixture
-def without(owned: StackWithUser, request: pytest.FixtureRequest) -> Iterator[StackWithUser]:
+def stack_without(owned: StackWithUser, request: pytest.FixtureRequest) -> Iterator[StackWithUser]:
     """Stops one process of the stack, and starts it again afterwards."""
     owned.stack.stop_process(request.param)
     try:
@@ -288,32 +286,34 @@ def assert_unavailable(response: httpx.Response) -> None:
     assert response.headers["Retry-After"] == "5"
 
 
-@pytest.mark.parametrize("without", ["users"], indirect=True)
+@pytest.mark.parametrize("stack_without", ["users"], indirect=True)
 def test_without_the_users_service_records_are_still_served(
-    tiny_record: dict[str, Any], without: StackWithUser
+    tiny_record: dict[str, Any], stack_without: StackWithUser
 ) -> None:
-    assert_unavailable(without.client.http.post("/users", json={"name": "Ann"}))
-    assert_unavailable(without.client.http.get("/readyz/users"))
-    without.assert_link_is_good(tiny_record)
-    without.assert_link_is_good(without.upload())
+    assert_unavailable(stack_without.client.http.post("/users", json={"name": "Ann"}))
+    assert_unavailable(stack_without.client.http.get("/readyz/users"))
+    stack_without.assert_link_is_good(tiny_record)
+    stack_without.assert_link_is_good(stack_without.upload())
 
 
-@pytest.mark.parametrize("without", ["records"], indirect=True)
+@pytest.mark.parametrize("stack_without", ["records"], indirect=True)
 def test_without_the_records_service_users_are_still_made(
-    tiny_record: dict[str, Any], without: StackWithUser
+    tiny_record: dict[str, Any], stack_without: StackWithUser
 ) -> None:
-    http = without.client.http
+    http = stack_without.client.http
     assert_json(http.post("/users", json={"name": "Ann"}), 201)
     assert_unavailable(http.get("/readyz/records"))
     assert_unavailable(http.get(tiny_record["url"]))
-    assert_unavailable(without.post())
+    assert_unavailable(stack_without.post())
 
 
-@pytest.mark.parametrize("without", ["postgres"], indirect=True)
-def test_without_postgres_every_route_is_503(tiny_record: dict[str, Any], without: StackWithUser) -> None:
-    users = TwoUsers(without.user, tiny_record, without.user)
+@pytest.mark.parametrize("stack_without", ["postgres"], indirect=True)
+def test_without_postgres_every_route_is_503(
+    tiny_record: dict[str, Any], stack_without: StackWithUser
+) -> None:
+    users = TwoUsers(stack_without.user, tiny_record, stack_without.user)
     for route in (route for route in STATUSES if route != "GET /healthz" and STATUSES[route]["owner"] < 300):
-        response = send_to(without.client, route, users, bearer(without.user))
+        response = send_to(stack_without.client, route, users, bearer(stack_without.user))
         assert response.status_code == 503, route
         assert response.headers["Retry-After"] == "5"
         assert response.headers["Content-Type"] == "application/problem+json"
@@ -334,11 +334,11 @@ def test_the_first_request_after_a_process_is_back_succeeds(
     assert (owned.stack.pid("records") == pid) == (process != "records")
 
 
-@pytest.mark.parametrize("without", ["records"], indirect=True)
+@pytest.mark.parametrize("stack_without", ["records"], indirect=True)
 def test_without_the_records_service_an_upload_of_any_size_is_503_with_retry_after(
-    without: StackWithUser,
+    stack_without: StackWithUser,
 ) -> None:
-    headers = {**WAV_TYPE, **bearer(without.user)}
-    response = without.client.http.post("/records", content=bytes(1_000_000), headers=headers)
+    headers = {**WAV_TYPE, **bearer(stack_without.user)}
+    response = stack_without.client.http.post("/records", content=bytes(1_000_000), headers=headers)
     assert_problem(response, 503, "unavailable")
     assert response.headers["Retry-After"] == "5"

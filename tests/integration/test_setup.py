@@ -35,23 +35,21 @@ from users.sql import create_user
 
 @pytest_asyncio.fixture(scope="module")
 async def own_service(stack: Stack) -> AsyncIterator[RecordsService]:
-    """A database and a bucket after one set-up."""
+    """A service whose database and bucket only these tests use, after one set-up."""
     async with open_isolated_service(stack, "setup") as own_service:
         yield own_service
 
 
 @asynccontextmanager
-async def empty_database(isolated_service: RecordsService, name: str) -> AsyncIterator[AsyncEngine]:
-    await isolated_service.query(f'CREATE DATABASE "{name}"')
-    url = (
-        make_url(isolated_service.setup.database_url).set(database=name).render_as_string(hide_password=False)
-    )
-    engine = make_engine(url, isolated_service.setup.postgres_password)
+async def empty_database(service: RecordsService, name: str) -> AsyncIterator[AsyncEngine]:
+    await service.query(f'CREATE DATABASE "{name}"')
+    url = make_url(service.setup.database_url).set(database=name).render_as_string(hide_password=False)
+    engine = make_engine(url, service.setup.postgres_password)
     try:
         yield engine
     finally:
         await engine.dispose()
-        await isolated_service.query(f'DROP DATABASE "{name}"')
+        await service.query(f'DROP DATABASE "{name}"')
 
 
 def login(stack: Stack, own_service: RecordsService, service: str) -> AsyncEngine:
@@ -222,7 +220,7 @@ async def test_the_login_of_a_service_may_not_make_roles_or_databases(
     assert tuple(role) == (False, False, False, False, False, True)
 
 
-async def test_the_database_has_only_digests_of_tokens(own_service: RecordsService) -> None:
+async def test_the_database_has_digests_of_tokens_and_no_tokens(own_service: RecordsService) -> None:
     user, token = await create_user(own_service.owner, "Ann")
     rows = await own_service.query("SELECT users::text AS all_of_it, token_digest FROM users")
     dump = "\n".join(row.all_of_it for row in rows)
@@ -274,8 +272,8 @@ async def test_without_an_access_key_minio_returns_nothing(own_service: RecordsS
     await own_service.store.put("somebody/record.mp3", b"sound")
     for path in ("", "/", "/somebody/record.mp3", "?list-type=2"):
         url = f"{own_service.setup.store.s3_endpoint}/{own_service.setup.store.s3_bucket}{path}"
-        async with own_service.session.get(url) as answer:
-            assert answer.status == 403, path
+        async with own_service.session.get(url) as response:
+            assert response.status == 403, path
     await own_service.store.remove("somebody/record.mp3")
 
 

@@ -1,4 +1,4 @@
-"""Whatever fails and whenever: an upload makes a complete record or leaves nothing, and the response is true.
+"""An upload makes a complete record or leaves nothing, at whichever call it fails; its response is true.
 
 Each test repeats its upload and lets another call to PostgreSQL or MinIO fail each time.
 """
@@ -32,7 +32,7 @@ class ClientVanishedError(Exception):
 async def vanishing(kind: str, watcher: CallWatcher) -> AsyncIterator[FormItem]:
     """Yields an upload whose client vanishes just before the end, while no call is under way.
 
-    The service would cancel a call that is under way; then nothing could go wrong after its effect.
+    The service would cancel a call that is under way, so the call could not go wrong after its effect.
     """
     async for piece in wav_pieces(kind):
         yield piece
@@ -295,7 +295,7 @@ async def test_an_upload_that_is_cancelled_while_postgres_executes_its_statement
     await isolated_service.assert_nothing_is_left(user_id, watcher)
 
 
-async def test_an_upload_is_answered_with_unavailable_while_postgres_refuses_new_connections(
+async def test_an_upload_is_refused_as_unavailable_while_postgres_refuses_new_connections(
     isolated_service: RecordsService,
 ) -> None:
     _, credentials = await isolated_service.make_user()

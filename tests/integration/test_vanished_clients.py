@@ -19,9 +19,9 @@ from tests.raw_connection import make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
 from tests.wavs import Wav, silence
 
-# For 8-bit sound at 8 kHz the MP3 has as many bytes as the WAV. At the last two places the second upload
+# For 8-bit sound at 8 kHz the MP3 has as many bytes as the WAV. At the last two offsets the second upload
 # part, which is sent first, is complete, even if as much audio as allowed still waits for the encoder.
-PLACES = [0, 1, 100, 600, 10_000, 65_536, 300_000, 2_000_000, 16_600_000, 17_000_000]
+OFFSETS = [0, 1, 100, 600, 10_000, 65_536, 300_000, 2_000_000, 16_600_000, 17_000_000]
 UPLOAD_PART_IS_SENT = 16_600_000
 # By then the service has read the credentials and the header of the audio.
 ROW_IS_THERE = 600
@@ -79,16 +79,16 @@ async def test_a_client_that_vanishes_anywhere_leaves_nothing_and_is_logged_as_4
 ) -> None:
     log, gateway = NewLogLines(stack, "records"), NewLogLines(stack, "gateway")
     keys: dict[UUID, str] = {}
-    for attempt, place in enumerate(PLACES):
+    for attempt, offset in enumerate(OFFSETS):
         user = client.create_user("Vanishing")
         user_id = UUID(user["id"])
         head, body = make_request(shape, user["id"], user["token"])
         connection = socket.create_connection((LOOPBACK, stack.ports.gateway))
-        connection.sendall(head + body[:place])
-        if shape == "bare" or place >= ROW_IS_THERE:
+        connection.sendall(head + body[:offset])
+        if shape == "bare" or offset >= ROW_IS_THERE:
             (row,) = await wait_until_async(partial(running_service.rows, user_id))
             keys[user_id] = row.object_key
-        if place >= UPLOAD_PART_IS_SENT:
+        if offset >= UPLOAD_PART_IS_SENT:
             await wait_until_async(partial(running_service.multipart_uploads, keys[user_id]))
         vanish(connection, politely=attempt % 2 == 0)
         wait_until(partial(has_ended, gateway, log, attempt + 1, len(keys)))
