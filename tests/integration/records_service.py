@@ -128,11 +128,11 @@ class RecordsService:
 
     async def read_sha256(self, key: str, size_bytes: int) -> str:
         """Reads an object of this size and returns its SHA-256 in hexadecimal."""
-        pieces = await self.store.open(key, 0, size_bytes)
-        found = hashlib.sha256()
-        async for piece in pieces:
-            found.update(piece)
-        return found.hexdigest()
+        return hashlib.sha256(await self.read_object(key, size_bytes)).hexdigest()
+
+    async def read_object(self, key: str, size_bytes: int = 0) -> bytes:
+        """Reads the first `size_bytes` of an object, or all of it."""
+        return b"".join([piece async for piece in await self.store.open(key, 0, size_bytes)])
 
     async def assert_nothing_is_left(self, user_id: UUID, watcher: CallWatcher) -> None:
         """Checks: the user has no row and no object, and no key of the calls has an open multipart upload."""

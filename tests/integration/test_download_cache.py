@@ -42,15 +42,31 @@ def cached_files(stack: Stack) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def count_connections(pid: int, port: int) -> int:
-    """Counts the connections of a process and its children to a port of this machine."""
+def ports_of_connections(pid: int, port: int) -> list[int]:
+    """Lists the local ports of the connections of a process and its children to a port of this machine."""
     process = psutil.Process(pid)
-    count = 0
+    found: list[int] = []
     for each in (process, *process.children()):
         # At its start nginx has a child that reads the cache's directory and then ends.
         with suppress(psutil.NoSuchProcess):
             connections = each.net_connections("tcp4")
-            count += sum(bool(one.raddr) and one.raddr.port == port for one in connections)
+            found += [one.laddr.port for one in connections if bool(one.raddr) and one.raddr.port == port]
+    return found
+
+
+def count_connections(pid: int, port: int) -> int:
+    return len(ports_of_connections(pid, port))
+
+
+def count_unread_requests(pid: int, port: int) -> int:
+    """Counts the connections from a process and its children whose data the server has not read yet."""
+    senders = ports_of_connections(pid, port)
+    count = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        to_read = int(queues.split(":")[1], 16)
+        if int(local.split(":")[1], 16) == port and int(remote.split(":")[1], 16) in senders and to_read:
+            count += 1
     return count
 
 
@@ -95,14 +111,13 @@ def test_listeners_who_wait_for_the_same_download_all_get_their_range(
     gateway = stack.pid("gateway")
     minio.suspend()
     try:
-        before = count_connections(gateway, stack.ports.minio)
         with ThreadPoolExecutor(3) as pool:
             downloads = [
                 pool.submit(httpx.get, record["url"], headers={"Range": "bytes=0-"}, trust_env=False)
                 for _ in range(3)
             ]
-            # Each request has its own connection to MinIO, so none still waits for another request.
-            wait_until(lambda: count_connections(gateway, stack.ports.minio) >= before + 3)
+            # All three have reached MinIO, so none waits for another one in the gateway.
+            wait_until(lambda: count_unread_requests(gateway, stack.ports.minio) >= 3)
             minio.resume()
             responses = [each.result() for each in downloads]
     finally:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,9 +19,19 @@ import pytest
 
 from deploy.local import minio
 from deploy.local.supervision import ROOT
-from tests.integration.waiting import wait_until
+from tests.integration.waiting import has_ended, wait_until
 
-WAIT = 'wait_for() { until [ -e "$1" ]; do sleep 0.02; done; }\n'
+# At most 3,000 looks, so that a stand-in whose test has failed does not run for ever.
+WAIT = """
+wait_for() {
+    looks=0
+    until [ -e "$1" ]; do
+        looks=$((looks + 1))
+        [ "$looks" -lt 3000 ] || exit 9
+        sleep 0.02
+    done
+}
+"""
 
 
 def program(path: Path, script: str) -> Path:
@@ -28,13 +39,6 @@ def program(path: Path, script: str) -> Path:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o700)
     return path
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.fixture(scope="module")
@@ -190,10 +194,12 @@ class Clone:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Ends a `./just` and all its descendants, if they still run."""
+    """Ends a `./just` and all its descendants, if they still run. pip can outlive its `./just`, go cannot."""
     if process.poll() is None:
-        for each in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+        for each in psutil.Process(process.pid).children(recursive=True):
             each.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -201,7 +207,7 @@ def clone(tmp_path: Path, folder: Path) -> Iterator[Clone]:
     clone = Clone(tmp_path, folder)
     yield clone
     for file in clone.seen.glob("*-pid"):
-        assert is_gone(int(file.read_text())), f"{file.name} still runs"
+        assert has_ended(int(file.read_text())), f"{file.name} still runs"
 
 
 MAKE_BINARY = 'mkdir "$GOBIN" && touch "$GOBIN/minio"'

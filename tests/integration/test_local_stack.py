@@ -28,7 +28,7 @@ from deploy.local import minio, postgres
 from deploy.local.ports import LOOPBACK, Ports
 from deploy.local.stack import Stack, StackError, check_gateway
 from deploy.local.supervision import ROOT, AlreadyRunningError
-from tests.integration.waiting import wait_until
+from tests.integration.waiting import has_ended, wait_until
 
 PROCESSES = ["postgres", "minio", "users", "records", "gateway"]
 
@@ -99,13 +99,6 @@ def everything_of(folder: Path) -> list[psutil.Process]:
     """Returns the supervisor of a folder and all its descendants."""
     supervisor = psutil.Process(int((folder / "supervisor.pid").read_text()))
     return [supervisor, *supervisor.children(recursive=True)]
-
-
-def is_gone(process: psutil.Process) -> bool:
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @contextmanager
@@ -349,7 +342,7 @@ def test_sigterm_stops_everything_in_order_and_leaves_no_process(tmp_path: Path)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 128 + signal.SIGTERM
     assert len(processes) > len(PROCESSES)
-    assert all(is_gone(each) for each in processes)
+    assert all(has_ended(each) for each in processes)
     stopped = re.findall(r"stopped: (\w+)", (folder / "logs" / "supervisor.log").read_text())
     assert stopped == [*reversed(PROCESSES), "watch"]
     assert re.search(r"^postgres +\| .*shut down", folder.with_name("output").read_text(), re.M)
@@ -362,7 +355,7 @@ def test_when_one_process_dies_everything_stops_and_the_process_is_named(tmp_pat
         os.kill(Stack(folder).pid("records"), signal.SIGKILL)
         assert process.wait(60) == 1
     assert "records was killed, so everything was stopped" in folder.with_name("output").read_text()
-    assert all(is_gone(each) for each in processes)
+    assert all(has_ended(each) for each in processes)
 
 
 def test_a_stack_in_the_background_is_stopped_by_down_and_wiped_by_reset(tmp_path: Path) -> None:
@@ -372,13 +365,13 @@ def test_a_stack_in_the_background_is_stopped_by_down_and_wiped_by_reset(tmp_pat
     processes = everything_of(folder)
     sockets = json.loads((folder / "supervisor.json").read_text())
     os.kill(Stack(folder).pid("users"), signal.SIGKILL)
-    wait_until(lambda: all(is_gone(each) for each in processes))
+    wait_until(lambda: all(has_ended(each) for each in processes))
     started = run(folder, "up", "-d", ports=Ports.free())
     assert started.returncode == 0, started.stderr
     assert not Path(sockets).parent.exists()
     processes = everything_of(folder)
     assert run(folder, "down").returncode == 0
-    assert all(is_gone(each) for each in processes)
+    assert all(has_ended(each) for each in processes)
     assert (folder / "postgres").is_dir()
     assert run(folder, "reset").returncode == 0
     assert not folder.exists()

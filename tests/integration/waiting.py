@@ -1,4 +1,4 @@
-"""Waits for conditions outside the test process, at most `MAX_WAIT_SECONDS` long."""
+"""Waits for conditions outside the test process, such as the end of another process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+
+import psutil
 
 T = TypeVar("T")
 
@@ -28,3 +30,12 @@ async def wait_until_async(condition: Callable[[], Awaitable[T]]) -> T:
         while not (result := await condition()):  # noqa: ASYNC110 (no event tells what other processes do)
             await asyncio.sleep(0.02)
         return result
+
+
+def has_ended(process: psutil.Process | int) -> bool:
+    """Returns whether a process, or the process with this id, has ended. A zombie has."""
+    try:
+        found = psutil.Process(process) if isinstance(process, int) else process
+        return bool(found.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

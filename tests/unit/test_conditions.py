@@ -1,16 +1,10 @@
 """Conditional requests, as RFC 9110 section 13 defines them, without any server."""
 
-from datetime import UTC, datetime
-
 import pytest
 
-from records.conditions import Representation, is_not_modified, join_header_lines
+from records.conditions import is_not_modified, join_header_lines
 from records.problems import PreconditionFailed
-
-ETAG = "ab" * 32
-MP3 = Representation(ETAG, datetime(2026, 11, 21, 12, 0, tzinfo=UTC), 1000)
-SAME, LATER, EARLIER = (f"Sat, 21 Nov 2026 {hour}:00:00 GMT" for hour in (12, 13, 11))
-HUGE = "Mon, 01 Jan 2020 00:00:99999999999999999999999999 GMT"
+from tests.unit.mp3_representation import EARLIER, ETAG, HUGE, LATER, MP3, SAME
 
 CONDITIONS = [
     ({}, False),

@@ -1,19 +1,13 @@
 """Ranges of a download, as RFC 9110 section 14 defines them, and the download modes, without any server."""
 
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from records.conditions import Representation
 from records.problems import RangeNotSatisfiable
 from records.ranges import ByteRange, DownloadMode, choose_download_mode, select_range
-
-ETAG = "ab" * 32
-MP3 = Representation(ETAG, datetime(2026, 11, 21, 12, 0, tzinfo=UTC), 1000)
-SAME, LATER, EARLIER = (f"Sat, 21 Nov 2026 {hour}:00:00 GMT" for hour in (12, 13, 11))
-HUGE = "Mon, 01 Jan 2020 00:00:99999999999999999999999999 GMT"
+from tests.unit.mp3_representation import EARLIER, ETAG, HUGE, LATER, MP3, SAME
 
 RANGES = [
     ({}, None),

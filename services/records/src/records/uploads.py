@@ -129,6 +129,7 @@ class Uploads:
             try:
                 return await upload.receive(body, credentials)
             except BaseException:
+                # At once, because the clean-up can wait for the store.
                 upload.close()
                 clean_up = asyncio.create_task(upload.clean_up())
                 self._clean_ups.add(clean_up)
