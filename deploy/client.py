@@ -85,10 +85,13 @@ class Client:
         files = {"audio": ("audio.wav", audio, "audio/wav")}
         return _read_document(self.http.post("/records", data=fields, files=files, headers=headers))
 
-    def upload_stream(self, pieces: Iterable[bytes], token: str) -> dict[str, Any]:
+    def upload_stream(
+        self, pieces: Iterable[bytes], token: str, bitrate_kbps: int | None = None
+    ) -> dict[str, Any]:
         """Uploads a WAV of unknown length piece by piece, and returns the record. Raises Refused."""
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "audio/wav"}
-        return _read_document(self.http.post("/records", content=pieces, headers=headers))
+        query = {"bitrate_kbps": bitrate_kbps} if bitrate_kbps else None
+        return _read_document(self.http.post("/records", content=pieces, headers=headers, params=query))
 
     def download(self, url: str) -> bytes:
         """Returns the whole MP3 of a link. Raises Refused."""

@@ -6,24 +6,29 @@ from typing import Any
 
 from deploy.client import Client
 from deploy.local.stack import Stack
-from records.form import AudioBegins, FormItem
+from records.form import BITRATE, AudioBegins, FormField, FormItem
 from tests.wavs import Wav, silence, sine
 
 SMALL, LARGE = "one PUT", "a multipart upload"
+# 14 MB of MP3 from few sample frames: LAME needs about as long for each sample frame at any bitrate.
+LARGE_SECONDS = 352.0
+BITRATES_KBPS = {SMALL: None, LARGE: 320}
 
 
 @cache
 def make_wav(kind: str) -> bytes:
-    """Returns a WAV whose MP3 fits one PUT, or whose MP3 (14 MB, cheap to make) needs three upload parts."""
+    """Returns a WAV whose MP3 fits one PUT, or whose MP3 needs three upload parts."""
     if kind == SMALL:
         return Wav().build(sine(seconds=1.0))
     # The first two upload parts are complete even if the client vanishes at the end of the audio and the
     # last minutes still wait for LAME.
-    return Wav(bits=8, channels=1, rate=8000).build(silence(1760.0, rate=8000, channels=1))
+    return Wav(bits=16, channels=1, rate=32000).build(silence(LARGE_SECONDS, rate=32000, channels=1))
 
 
 async def wav_pieces(kind: str, count: int = 4) -> AsyncIterator[FormItem]:
-    """Yields the start of the audio and then a whole WAV in `count` pieces."""
+    """Yields the bitrate of the kind, the start of the audio, and then a whole WAV in `count` pieces."""
+    if bitrate_kbps := BITRATES_KBPS[kind]:
+        yield FormField(BITRATE, str(bitrate_kbps))
     yield AudioBegins()
     wav = make_wav(kind)
     size = -(-len(wav) // count)
@@ -34,4 +39,9 @@ async def wav_pieces(kind: str, count: int = 4) -> AsyncIterator[FormItem]:
 def upload_recording(stack: Stack, user: dict[str, Any], kind: str = SMALL) -> dict[str, Any]:
     """Uploads a WAV to a stack and returns the record."""
     with Client(stack.base_url) as client:
-        return client.upload_stream([make_wav(kind)], user["token"])
+        return upload_kind(client, user["token"], kind)
+
+
+def upload_kind(client: Client, token: str, kind: str) -> dict[str, Any]:
+    """Uploads the WAV of the kind at its bitrate and returns the record."""
+    return client.upload_stream(iter([make_wav(kind)]), token, BITRATES_KBPS[kind])

@@ -20,7 +20,7 @@ from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
 from tests.download_requests import DOWNLOAD_REQUESTS, REQUESTS_BY_STATUS, DownloadRequest, link_path
 from tests.integration.new_log_lines import NewLogLines
-from tests.integration.recordings import LARGE, SMALL, make_wav
+from tests.integration.recordings import LARGE, SMALL, make_wav, upload_kind
 from tests.integration.records_service import open_running_service
 from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
 from tests.response_checks import assert_problem
@@ -90,7 +90,7 @@ def token(stack: Stack) -> str:
 def records(stack: Stack, token: str) -> dict[str, dict[str, Any]]:
     """One record of each kind, which the gateway has cached."""
     with Client(stack.base_url) as client:
-        records = {kind: client.upload_stream(iter([make_wav(kind)]), token) for kind in (SMALL, LARGE)}
+        records = {kind: upload_kind(client, token, kind) for kind in (SMALL, LARGE)}
         for record in records.values():
             assert client.http.get(link_path(record)).status_code == 200
         return records

@@ -123,14 +123,14 @@ async def test_an_upload_that_learns_of_its_lost_lease_stops_before_it_stores_an
 
     async def body() -> AsyncIterator[FormItem]:
         items = [item async for item in wav_pieces(LARGE)]
-        for item in items[:2]:
+        for item in items[:3]:
             yield item
         await isolated_service.expire(user_id)
         swept.set()
         await isolated_service.sweep()
         async with asyncio.timeout(MAX_WAIT_SECONDS):
             await learned.wait()
-        for item in items[2:]:
+        for item in items[3:]:
             yield item
 
     watcher = CallWatcher(watch)

@@ -11,7 +11,7 @@ from common.problems import InvalidCredentials, type_of
 from records.form import AudioBegins, FormField, FormItem
 from records.problems import Busy, CredentialsTooLate, InvalidForm, RecordingTooLong
 from records.uploads import Uploads
-from tests.integration.recordings import LARGE, SMALL, make_wav, wav_pieces
+from tests.integration.recordings import LARGE, LARGE_SECONDS, SMALL, make_wav, wav_pieces
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import MAX_WAIT_SECONDS
 from tests.integration.watched_calls import CallWatcher
@@ -132,7 +132,7 @@ async def test_a_long_upload_whose_credentials_come_last_is_held_in_memory_and_t
     published = await uploads.store_record(body(), None)
     await uploads.close()
     assert calls_before == [0]
-    assert published.record.duration_seconds == 1760
+    assert published.record.duration_seconds == LARGE_SECONDS
     assert sum("partNumber" in call.request for call in watcher.calls) == 3
     await isolated_service.assert_record_is_complete(user_id, watcher)
 

@@ -12,7 +12,7 @@ import pytest
 from deploy.client import Client
 from deploy.local.stack import Stack
 from tests.integration.new_log_lines import NewLogLines
-from tests.integration.recordings import LARGE, SMALL, make_wav
+from tests.integration.recordings import LARGE, SMALL, make_wav, upload_kind
 from tests.integration.waiting import wait_until
 from tests.raw_connection import make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
@@ -63,7 +63,7 @@ def use_everything(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]
     records = [
         with_form.json(),
         with_basic.json(),
-        client.upload_stream(iter([make_wav(LARGE)]), user["token"]),
+        upload_kind(client, user["token"], LARGE),
     ]
     for record in records:
         url = record["url"]

@@ -16,7 +16,7 @@ from deploy.client import Client
 from deploy.local.stack import Stack
 from tests.access_table import STATUSES, TwoUsers, send_to
 from tests.integration.new_log_lines import NewLogLines
-from tests.integration.recordings import LARGE, SMALL, make_wav
+from tests.integration.recordings import BITRATES_KBPS, LARGE, SMALL, make_wav, upload_kind
 from tests.integration.records_service import RecordsService, open_running_service
 from tests.integration.waiting import wait_until, wait_until_async
 from tests.response_checks import PROBLEM, assert_json, assert_problem
@@ -177,7 +177,8 @@ async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_on
 
     def post() -> httpx.Response:
         headers = {"Authorization": f"Bearer {owner['token']}", "Content-Type": "audio/wav"}
-        return client.http.post("/records", content=body(), headers=headers)
+        query = {"bitrate_kbps": BITRATES_KBPS[kind]} if BITRATES_KBPS[kind] else None
+        return client.http.post("/records", content=body(), headers=headers, params=query)
 
     user_id = UUID(owner["id"])
     with ThreadPoolExecutor(1) as threads:
@@ -225,7 +226,7 @@ async def test_a_lost_object_is_503_without_anything_of_minio_s_error(
 def test_a_restart_of_everything_keeps_records_and_tokens(
     fragile: Stack, client: Client, owner: dict[str, Any], record: dict[str, Any]
 ) -> None:
-    large = client.upload_stream(iter([make_wav(LARGE)]), owner["token"])
+    large = upload_kind(client, owner["token"], LARGE)
     before = {each["url"]: client.download(each["url"]) for each in (record, large)}
     fragile.stop()
     with pytest.raises(httpx.TransportError):
