@@ -51,7 +51,7 @@ def _up(stack: Stack, detached: bool) -> int:
 
 
 def _follow(stack: Stack, reader: LogReader) -> None:
-    """Print what the processes log, until the stack stops or a process dies."""
+    """Prints what the processes log, until the stack stops or a process dies."""
     while stack.supervisor.is_running() and stack.supervisor.find_death() is None:
         _print_new(reader)
         time.sleep(0.2)
@@ -122,7 +122,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command. Returns the exit status."""
+    """Runs one command. Returns the exit status."""
     # psql gets all arguments behind `psql`.
     end = arguments.index("psql") + 1 if "psql" in arguments else len(arguments)
     parsed = _parse(arguments[:end])

@@ -32,7 +32,7 @@ http {{
 
 
 def render(folder: Path, variables: Mapping[str, str]) -> None:
-    """Write `waxwing.conf` from the template, and the `nginx.conf` that includes it.
+    """Writes `waxwing.conf` from the template, and the `nginx.conf` that includes it.
 
     Only `${WAXWING_…}` is substituted, because nginx's own variables look similar. Raises KeyError for a name
     without a value.
@@ -47,13 +47,13 @@ def render(folder: Path, variables: Mapping[str, str]) -> None:
 
 
 def command(folder: Path) -> list[str]:
-    """Return the command line of nginx."""
+    """Returns the command line of nginx."""
     # Without `-e` nginx opens a log file before it reads its configuration.
     return [str(nginx_binary()), "-e", "stderr", "-p", str(folder), "-c", "nginx.conf"]
 
 
 def check(folder: Path) -> str:
-    """Return what `nginx -t` says about the rendered configuration. Raises RuntimeError for an error."""
+    """Returns what `nginx -t` says about the rendered configuration. Raises RuntimeError for an error."""
     done = subprocess.run([*command(folder), "-t"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"nginx refuses the configuration:\n{done.stderr.strip()}")

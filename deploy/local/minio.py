@@ -190,7 +190,7 @@ def command(binary: Path, folder: Path, address: str, console: str) -> list[str]
 
 
 def main() -> int:
-    """Build MinIO if the stack will need a build; the exit status."""
+    """Builds MinIO if the stack will need a build. Returns the exit status."""
 
     def say(message: str) -> None:
         print(f"waxwing: {message}", file=sys.stderr, flush=True)

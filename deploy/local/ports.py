@@ -30,12 +30,12 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Choose free ports for a stack that runs beside others."""
+        """Chooses free ports for a stack that runs beside others."""
         return cls(*free_ports(len(fields(cls))))
 
     @classmethod
     def chosen(cls, settings: Mapping[str, str], remembered: int | None) -> Ports:
-        """Choose the ports that the settings name.
+        """Chooses the ports that the settings name.
 
         `remembered` is the port that PostgreSQL had at the last start.
         """
@@ -52,7 +52,7 @@ class Ports:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports of the loopback address that are free at the moment."""
+    """Returns different ports of the loopback address that are free at the moment."""
     found: set[int] = set()
     while len(found) < count:
         port = secrets.choice(_RANGE)
@@ -67,7 +67,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def _find_listen_error(host: str, port: int) -> OSError | None:
-    """Return the error that a server would get there, or None."""
+    """Returns the error that a server would get there, or None."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -89,7 +89,7 @@ class PortRequest(NamedTuple):
 
 
 def explain_port_conflicts(requests: Sequence[PortRequest]) -> list[str]:
-    """Return a sentence for each port that is requested twice or not available: why, and what to do."""
+    """Returns a sentence for each port that is requested twice or not available: why, and what to do."""
     found = [
         f"{one.setting} and {other.setting} are both {one.port}: choose another for one of them"
         for one, other in combinations(requests, 2)

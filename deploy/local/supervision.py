@@ -73,7 +73,7 @@ class Supervisor:
 
     @contextmanager
     def starting(self) -> Iterator[TextIO]:
-        """Hold the folder's lock for the block.
+        """Holds the folder's lock while the `with` statement runs.
 
         Raises AlreadyRunningError if a stack runs or starts there.
         """
@@ -91,7 +91,7 @@ class Supervisor:
         *,
         stop_all_on_death: bool,
     ) -> None:
-        """Start the daemon and no process yet. Raises RuntimeError if the daemon does not start."""
+        """Starts the daemon and no process yet. Raises RuntimeError if the daemon does not start."""
         # A stack that stopped itself has left its socket behind.
         self._remove_socket()
         # The path of a unix socket has at most 107 bytes, and the path of the folder can be longer.
@@ -112,7 +112,7 @@ class Supervisor:
             raise RuntimeError(f"supervisor did not start: {done.stderr.strip() or done.stdout.strip()}")
 
     def stop(self, meanwhile: Callable[[], None]) -> None:
-        """Stop all processes in order, then the daemon, and return when all are gone.
+        """Stops all processes in order, then the daemon, and returns when all are gone.
 
         Calls `meanwhile` again and again until then. Raises TimeoutError if they do not stop in time.
         """
@@ -133,7 +133,7 @@ class Supervisor:
         self._remove_socket()
 
     def start_process(self, name: str) -> None:
-        """Start one process that does not run. Returns before it is ready."""
+        """Starts one process that does not run. Returns before it is ready."""
         log = self.log(name)
         self._log_starts[name] = log.stat().st_size if log.exists() else 0
         try:
@@ -142,20 +142,20 @@ class Supervisor:
             raise RuntimeError(f"{name} did not start: {fault.faultString}") from fault
 
     def stop_process(self, name: str) -> None:
-        """Stop one process and return when it is gone. The other processes go on."""
+        """Stops one process and returns when it is gone. The other processes go on."""
         self._call("stopProcess", name, True)
 
     def process_infos(self) -> list[dict[str, Any]]:
-        """Return what supervisor knows of each process: `name`, `statename`, `pid`, `description` …"""
+        """Returns what supervisor knows of each process: `name`, `statename`, `pid`, `description` …"""
         found = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
         return [process for process in found if process["group"] != "watch"]
 
     def pid(self, name: str) -> int:
-        """Return the process id of a process, or 0 if it does not run."""
+        """Returns the process id of a process, or 0 if it does not run."""
         return int(self._info(name)["pid"])
 
     def find_death(self) -> str | None:
-        """Return which process died and how, such as "users was killed"; None if no process died."""
+        """Returns which process died and how, such as "users was killed"; None if no process died."""
         return self._death_file.read_text() if self._death_file.exists() else None
 
     def has_died(self, name: str) -> bool:
@@ -166,11 +166,11 @@ class Supervisor:
             return True
 
     def log(self, name: str) -> Path:
-        """Return the log file of a process."""
+        """Returns the log file of a process."""
         return self._folder / "logs" / f"{name}.log"
 
     def last_log_lines(self, name: str) -> str:
-        """Return the last lines that a process has logged since we started it."""
+        """Returns the last lines that a process has logged since we started it."""
         log, start = self.log(name), self._log_starts.get(name, 0)
         with log.open(encoding="utf-8", errors="replace") as file:
             # If supervisor has rotated the log since, the file starts with newer lines.
@@ -268,13 +268,13 @@ class LogReader:
         self._closer.close()
 
     def last_lines(self, count: int) -> Iterator[str]:
-        """Yield the last lines of each process, each behind the name of its process."""
+        """Yields the last lines of each process, each behind the name of its process."""
         for name, path in self._paths.items():
             with path.open(encoding="utf-8", errors="replace") as file:
                 yield from (self._prefixed(name, line) for line in deque(file, maxlen=count))
 
     def new_lines(self) -> Iterator[str]:
-        """Yield the lines logged since the last call, each behind the name of its process."""
+        """Yields the lines logged since the last call, each behind the name of its process."""
         for name, path in self._paths.items():
             text = self._files[name].read()
             if not text and path.stat().st_ino != os.fstat(self._files[name].fileno()).st_ino:
@@ -301,12 +301,12 @@ def _locked(lock: TextIO) -> bool:
 
 
 def _escaped(value: object) -> str:
-    """Escape percent signs, which start an expansion in supervisor's configuration."""
+    """Escapes percent signs, which start an expansion in supervisor's configuration."""
     return str(value).replace("%", "%%")
 
 
 def _watch(death_file: Path) -> None:
-    """Wait until a process dies, write down which one and how, and let supervisor stop everything."""
+    """Waits until a process dies, writes down which one and how, and lets supervisor stop everything."""
     while True:
         _, payload = childutils.listener.wait()
         name = childutils.get_headers(payload)["processname"]

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from deploy.client import Client
 from deploy.local.stack import Stack
-from tests.integration.records_service import RecordsService, open_isolated_service, open_running_service
+from tests.integration.records_service import RecordsService, open_isolated_service, open_stack_service
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ async def isolated_service(stack: Stack) -> AsyncIterator[RecordsService]:
 
 
 @pytest_asyncio.fixture(scope="session")
-async def running_service(stack: Stack) -> AsyncIterator[RecordsService]:
+async def stack_service(stack: Stack) -> AsyncIterator[RecordsService]:
     """The database and the bucket that the stack's own services use."""
-    async with open_running_service(stack) as service:
+    async with open_stack_service(stack) as service:
         yield service

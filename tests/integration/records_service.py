@@ -174,7 +174,7 @@ async def open_isolated_service(stack: Stack, name: str) -> AsyncIterator[Record
 
 
 @asynccontextmanager
-async def open_running_service(stack: Stack) -> AsyncIterator[RecordsService]:
+async def open_stack_service(stack: Stack) -> AsyncIterator[RecordsService]:
     """Connects to the database and the bucket of the stack's own services."""
     setup = load(SetupSettings, stack.environment("setup"))
     async with connect_service(setup, load(Settings, stack.environment("records"))) as service:

@@ -59,7 +59,7 @@ def test_the_client_finds_the_stack_of_waxwing_folder_from_any_folder(stack: Sta
 
 
 async def test_upload_takes_a_file_in_the_caller_s_folder_a_title_and_a_bitrate(
-    stack: Stack, running_service: RecordsService, tmp_path: Path
+    stack: Stack, stack_service: RecordsService, tmp_path: Path
 ) -> None:
     with Client(stack.base_url) as client:
         user = client.create_user("Ada")
@@ -67,7 +67,7 @@ async def test_upload_takes_a_file_in_the_caller_s_folder_a_title_and_a_bitrate(
     arguments = ["upload", "tune.wav", user["id"], user["token"], "--title", "A tune", "--bitrate", "192"]
     done = just(tmp_path, *arguments, BASE_URL=stack.base_url)
     assert done.returncode == 0, done.stderr
-    (row,) = await running_service.rows(UUID(user["id"]))
+    (row,) = await stack_service.rows(UUID(user["id"]))
     assert (row.title, row.bitrate_kbps) == ("A tune", 192)
 
 
@@ -118,12 +118,12 @@ async def upload_by(url: str, folder: Path, *arguments: str) -> subprocess.Compl
 
 
 async def test_the_client_repeats_a_lost_or_refused_upload_and_makes_one_record(
-    stack: Stack, running_service: RecordsService, tmp_path: Path, upload_line: list[str]
+    stack: Stack, stack_service: RecordsService, tmp_path: Path, upload_line: list[str]
 ) -> None:
     async with open_unreliable_proxy(stack, "response lost", "busy") as url:
         done = await upload_by(url, tmp_path, *upload_line)
     assert done.returncode == 0, done.stderr
-    (row,) = await running_service.rows(UUID(upload_line[2]))
+    (row,) = await stack_service.rows(UUID(upload_line[2]))
     assert done.stdout == f"{url}/record?id={row.id}&user={row.user_id}\n"
     for pause in (1, 0):
         assert done.stderr.count(f"; trying again in {pause} s with --key {row.idempotency_key}\n") == 1
@@ -133,7 +133,7 @@ async def test_the_client_repeats_a_lost_or_refused_upload_and_makes_one_record(
 
 
 async def test_the_client_tries_three_times_but_only_once_after_a_permanent_failure(
-    stack: Stack, running_service: RecordsService, tmp_path: Path, upload_line: list[str]
+    stack: Stack, stack_service: RecordsService, tmp_path: Path, upload_line: list[str]
 ) -> None:
     async with open_unreliable_proxy(stack, "busy", "busy", "busy") as url:
         refused = await upload_by(url, tmp_path, *upload_line)
@@ -144,7 +144,7 @@ async def test_the_client_tries_three_times_but_only_once_after_a_permanent_fail
     for response, tries in ((refused, 3), (wrong, 1)):
         assert response.returncode == 1
         assert response.stderr.count("trying again") == tries - 1
-    assert await running_service.rows(UUID(upload_line[2])) == []
+    assert await stack_service.rows(UUID(upload_line[2])) == []
 
 
 def test_without_a_stack_the_client_says_how_to_start_one(tmp_path: Path) -> None:

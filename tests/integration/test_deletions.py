@@ -240,7 +240,7 @@ async def delete_with_failure(isolated_service: RecordsService, how: str, number
 
 
 async def test_an_upload_during_which_its_user_deletes_the_account_is_503_and_leaves_nothing(
-    stack: Stack, running_service: RecordsService, client: Client, user: dict[str, Any]
+    stack: Stack, stack_service: RecordsService, client: Client, user: dict[str, Any]
 ) -> None:
     user_id, wav = UUID(user["id"]), make_wav(SMALL)
     authorization = f"Authorization: Bearer {user['token']}"
@@ -254,7 +254,7 @@ async def test_an_upload_during_which_its_user_deletes_the_account_is_503_and_le
     )
     with open_raw_connection(stack.base_url) as connection:
         connection.send(head, wav[:10_000])
-        (row,) = await wait_until_async(partial(running_service.rows, user_id))
+        (row,) = await wait_until_async(partial(stack_service.rows, user_id))
         deletion = client.http.delete("/users/me", headers=dict([authorization.split(": ")]))
         assert deletion.status_code == 204
         connection.send(wav[10_000:])
@@ -263,37 +263,37 @@ async def test_an_upload_during_which_its_user_deletes_the_account_is_503_and_le
     assert response.headers["Retry-After"] == "5"
     link = client.http.get("/record", params={"id": str(row.id), "user": user["id"]})
     assert_problem(link, 404, "unknown-record")
-    assert await running_service.objects(user_id) == []
-    await assert_all_is_swept(running_service, user_id, CallWatcher())
+    assert await stack_service.objects(user_id) == []
+    await assert_all_is_swept(stack_service, user_id, CallWatcher())
 
 
 async def test_a_deletion_may_take_longer_than_other_statements(
-    running_service: RecordsService, base_url: str, user: dict[str, Any]
+    stack_service: RecordsService, base_url: str, user: dict[str, Any]
 ) -> None:
     """Deleting very many records is slow. Here it waits for a lock until another statement times out."""
     me = httpx.AsyncClient(base_url=base_url, auth=(user["id"], user["token"]), timeout=MAX_WAIT_SECONDS)
     async with (
         me,
-        running_service.owner.execution_options(isolation_level="READ COMMITTED").begin() as holding,
+        stack_service.owner.execution_options(isolation_level="READ COMMITTED").begin() as holding,
     ):
         await holding.execute(text("SELECT FROM users WHERE id = :id FOR UPDATE"), {"id": user["id"]})
         deletion = asyncio.create_task(me.delete("/users/me"))
         async with asyncio.timeout(MAX_WAIT_SECONDS):
-            await running_service.wait_for_locked_statements(1)
+            await stack_service.wait_for_locked_statements(1)
         assert_problem(await me.post("/users/me/token"), 503, "unavailable")
         await holding.rollback()
         assert (await deletion).status_code == 204
 
 
 async def test_the_next_sweep_removes_the_objects_of_deleted_records_and_users(
-    running_service: RecordsService, client: Client, user: dict[str, Any]
+    stack_service: RecordsService, client: Client, user: dict[str, Any]
 ) -> None:
     user_id, headers = UUID(user["id"]), {"Authorization": f"Bearer {user['token']}"}
     first, second = (client.upload_stream([make_wav(SMALL)], user["token"]) for _ in range(2))
     client.http.delete(f"/records/{first['id']}", headers=headers).raise_for_status()
-    await running_service.sweep()
-    assert await running_service.objects(user_id) == [f"{user_id}/{second['id']}.mp3"]
+    await stack_service.sweep()
+    assert await stack_service.objects(user_id) == [f"{user_id}/{second['id']}.mp3"]
     client.http.delete("/users/me", headers=headers).raise_for_status()
-    await running_service.sweep()
-    assert await running_service.objects(user_id) == []
-    await assert_all_is_swept(running_service, user_id, CallWatcher())
+    await stack_service.sweep()
+    assert await stack_service.objects(user_id) == []
+    await assert_all_is_swept(stack_service, user_id, CallWatcher())

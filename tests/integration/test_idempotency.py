@@ -372,7 +372,7 @@ def send_unless_in_use(client: Client, user: dict[str, Any]) -> httpx.Response |
 
 
 async def test_an_upload_whose_client_vanished_can_be_sent_again(
-    stack: Stack, running_service: RecordsService, client: Client, user: dict[str, Any]
+    stack: Stack, stack_service: RecordsService, client: Client, user: dict[str, Any]
 ) -> None:
     headers = WAV_TYPE | bearer(user) | {"Idempotency-Key": "the-key", "Content-Length": str(len(TINY_WAV))}
     head = make_request_head(
@@ -380,10 +380,10 @@ async def test_an_upload_whose_client_vanished_can_be_sent_again(
     )
     with open_raw_connection(stack.base_url) as connection:
         connection.send(head, TINY_WAV[:200])
-        await wait_until_async(partial(running_service.rows, UUID(user["id"])))
+        await wait_until_async(partial(stack_service.rows, UUID(user["id"])))
         assert_problem(send(client, user), 409, "idempotency-key-in-use")
     response = wait_until(partial(send_unless_in_use, client, user))
     assert response
     record = assert_json(response, 201)
     assert "Idempotency-Replayed" not in response.headers
-    assert [row.id for row in await running_service.rows(UUID(user["id"]))] == [UUID(record["id"])]
+    assert [row.id for row in await stack_service.rows(UUID(user["id"]))] == [UUID(record["id"])]

@@ -17,7 +17,7 @@ from deploy.local.stack import Stack
 from tests.access_table import STATUSES, TwoUsers, send_to
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.recordings import BITRATES_KBPS, LARGE, SMALL, make_wav, upload_kind
-from tests.integration.records_service import RecordsService, open_running_service
+from tests.integration.records_service import RecordsService, open_stack_service
 from tests.integration.waiting import wait_until, wait_until_async
 from tests.response_checks import PROBLEM, assert_json, assert_problem
 from tests.stacks import temporary_stack
@@ -70,9 +70,9 @@ def test_while_postgres_restarts_a_link_is_200_or_503(fragile: Stack, record: di
 
 
 @pytest_asyncio.fixture
-async def running_service(fragile: Stack) -> AsyncIterator[RecordsService]:
-    async with open_running_service(fragile) as running_service:
-        yield running_service
+async def stack_service(fragile: Stack) -> AsyncIterator[RecordsService]:
+    async with open_stack_service(fragile) as stack_service:
+        yield stack_service
 
 
 def upload(client: Client, token: str) -> httpx.Response:
@@ -160,7 +160,7 @@ def test_without_a_store_every_request_that_needs_it_is_503_until_the_store_is_b
 async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_once_the_store_is_back(
     fragile: Stack,
     client: Client,
-    running_service: RecordsService,
+    stack_service: RecordsService,
     owner: dict[str, Any],
     store: str,
     kind: str,
@@ -185,9 +185,9 @@ async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_on
         posting = threads.submit(post)
         try:
             assert half_is_sent.wait(60)
-            (row,) = await wait_until_async(partial(running_service.rows, user_id))
+            (row,) = await wait_until_async(partial(stack_service.rows, user_id))
             if kind == LARGE:
-                await wait_until_async(partial(running_service.multipart_uploads, row.object_key))
+                await wait_until_async(partial(stack_service.multipart_uploads, row.object_key))
             fragile.stop_process(store)
         finally:
             is_gone.set()
@@ -198,24 +198,24 @@ async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_on
     assert "unexpected error" not in log.text()
     for service in ("users", "records"):
         wait_until(partial(is_ready, client, service))
-    await running_service.engine.dispose()
-    await running_service.owner.dispose()
-    assert "ready" not in [each.state for each in await running_service.rows(user_id)]
-    await running_service.settle(user_id)
-    assert await running_service.rows(user_id) == []
-    assert await running_service.objects(user_id) == []
-    assert await running_service.multipart_uploads(row.object_key) == []
+    await stack_service.engine.dispose()
+    await stack_service.owner.dispose()
+    assert "ready" not in [each.state for each in await stack_service.rows(user_id)]
+    await stack_service.settle(user_id)
+    assert await stack_service.rows(user_id) == []
+    assert await stack_service.objects(user_id) == []
+    assert await stack_service.multipart_uploads(row.object_key) == []
 
 
 async def test_a_lost_object_is_503_without_anything_of_minio_s_error(
     fragile: Stack,
     client: Client,
-    running_service: RecordsService,
+    stack_service: RecordsService,
     owner: dict[str, Any],
     record: dict[str, Any],
 ) -> None:
-    (key,) = await running_service.objects(UUID(owner["id"]))
-    assert await running_service.store.remove(key)
+    (key,) = await stack_service.objects(UUID(owner["id"]))
+    assert await stack_service.store.remove(key)
     response = client.http.get(record["url"])
     assert response.status_code == 503
     assert_503_with_retry_after("GET /record", response)

@@ -66,16 +66,16 @@ def has_ended(gateway: NewLogLines, log: NewLogLines, attempts: int, certain: in
     return len(at_gateway) == attempts and len(log.requests("/records")) >= certain
 
 
-async def is_gone(running_service: RecordsService, user_id: UUID, key: str) -> bool:
+async def is_gone(stack_service: RecordsService, user_id: UUID, key: str) -> bool:
     """Whether an upload has left nothing, except perhaps a tombstone."""
-    if any(row.state != "deleting" for row in await running_service.rows(user_id)):
+    if any(row.state != "deleting" for row in await stack_service.rows(user_id)):
         return False
-    return not await running_service.objects(user_id) and not await running_service.multipart_uploads(key)
+    return not await stack_service.objects(user_id) and not await stack_service.multipart_uploads(key)
 
 
 @pytest.mark.parametrize("shape", ["bare", "form"])
 async def test_a_client_that_vanishes_anywhere_leaves_nothing_and_is_logged_as_499(
-    stack: Stack, running_service: RecordsService, client: Client, shape: str
+    stack: Stack, stack_service: RecordsService, client: Client, shape: str
 ) -> None:
     log, gateway = NewLogLines(stack, "records"), NewLogLines(stack, "gateway")
     keys: dict[UUID, str] = {}
@@ -86,15 +86,15 @@ async def test_a_client_that_vanishes_anywhere_leaves_nothing_and_is_logged_as_4
         connection = socket.create_connection((LOOPBACK, stack.ports.gateway))
         connection.sendall(head + body[:offset])
         if shape == "bare" or offset >= ROW_IS_THERE:
-            (row,) = await wait_until_async(partial(running_service.rows, user_id))
+            (row,) = await wait_until_async(partial(stack_service.rows, user_id))
             keys[user_id] = row.object_key
         if offset >= UPLOAD_PART_IS_SENT:
-            await wait_until_async(partial(running_service.multipart_uploads, keys[user_id]))
+            await wait_until_async(partial(stack_service.multipart_uploads, keys[user_id]))
         vanish(connection, politely=attempt % 2 == 0)
         wait_until(partial(has_ended, gateway, log, attempt + 1, len(keys)))
     # The service may have logged uploads without a seen row, so the latest upload may not have ended yet.
     for user_id, key in keys.items():
-        await wait_until_async(partial(is_gone, running_service, user_id, key))
+        await wait_until_async(partial(is_gone, stack_service, user_id, key))
     assert {line["status"] for line in log.requests("/records")} == {499}
     assert not [line for line in log.lines() if line["level"] in {"error", "critical"}], log.text()
     assert "unexpected error" not in log.text()
@@ -102,7 +102,7 @@ async def test_a_client_that_vanishes_anywhere_leaves_nothing_and_is_logged_as_4
 
 
 async def test_a_client_that_vanishes_after_its_last_byte_leaves_a_complete_record_or_none(
-    stack: Stack, running_service: RecordsService, client: Client
+    stack: Stack, stack_service: RecordsService, client: Client
 ) -> None:
     log = NewLogLines(stack, "records")
     user = client.create_user("Vanishing")
@@ -113,19 +113,19 @@ async def test_a_client_that_vanishes_after_its_last_byte_leaves_a_complete_reco
     assert [line for line in log.lines() if line["level"] in {"error", "critical"}] == []
 
     async def find_ended() -> list[Row[Any]]:
-        return [row for row in await running_service.rows(UUID(user["id"])) if row.state != "uploading"]
+        return [row for row in await stack_service.rows(UUID(user["id"])) if row.state != "uploading"]
 
     (row,) = await wait_until_async(find_ended)
     if row.state == "deleting":
-        await wait_until_async(partial(is_gone, running_service, row.user_id, row.object_key))
+        await wait_until_async(partial(is_gone, stack_service, row.user_id, row.object_key))
     else:
         assert row.state == "ready"
-        assert await running_service.objects(row.user_id) == [row.object_key]
-        assert await running_service.multipart_uploads(row.object_key) == []
+        assert await stack_service.objects(row.user_id) == [row.object_key]
+        assert await stack_service.multipart_uploads(row.object_key) == []
 
 
 async def test_an_upload_whose_chunks_break_off_in_nonsense_is_a_problem_and_leaves_nothing(
-    stack: Stack, running_service: RecordsService, user: dict[str, Any]
+    stack: Stack, stack_service: RecordsService, user: dict[str, Any]
 ) -> None:
     # The request goes to the service itself, because the gateway refuses it.
     service = f"http://{LOOPBACK}:{stack.ports.records}"
@@ -139,13 +139,13 @@ async def test_an_upload_whose_chunks_break_off_in_nonsense_is_a_problem_and_lea
     )
     with open_raw_connection(service) as connection:
         connection.send(head, b"2\r\nRI\r\n")
-        await wait_until_async(partial(running_service.rows, UUID(user["id"])))
+        await wait_until_async(partial(stack_service.rows, UUID(user["id"])))
         connection.send(b"nonsense\r\n")
         assert_problem(connection.read_response(), 400, "invalid-request")
         # The service reads the rest and does not reset the connection.
         connection.send(long_wav())
 
     async def is_forgotten() -> bool:
-        return not await running_service.rows(UUID(user["id"]))
+        return not await stack_service.rows(UUID(user["id"]))
 
     await wait_until_async(is_forgotten)

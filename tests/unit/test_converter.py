@@ -17,7 +17,7 @@ from records.audio import (
     TooLong,
     UnsupportedAudio,
 )
-from records.audio.mp3 import SAMPLE_RATES, read_frame_header
+from records.audio.mp3 import SAMPLE_RATES, read_mp3_frame_header
 from tests import decoding, wavs
 from tests.decoding import Comparison, Decoded
 from tests.unit import run_converter
@@ -174,12 +174,12 @@ def test_the_properties_are_those_of_every_mp3_frame(
     decoded = decoding.decode(mp3)
     assert (properties.sample_rate, properties.channels) == (decoded.rate, decoded.channels)
     # Start behind the Info frame, whose bitrate may be higher.
-    position = read_frame_header(mp3).frame_bytes
+    position = read_mp3_frame_header(mp3).mp3_frame_bytes
     mp3_frames = 0
     while position < len(mp3):
-        header = read_frame_header(mp3[position:])
+        header = read_mp3_frame_header(mp3[position:])
         assert (header.bitrate_kbps, header.sample_rate, header.channels) == (kbps, decoded.rate, channels)
-        position += header.frame_bytes
+        position += header.mp3_frame_bytes
         mp3_frames += 1
     assert position == len(mp3)
     assert 0 < mp3_frames * header.sample_frames - len(decoded.samples) <= 3 * header.sample_frames
@@ -191,7 +191,7 @@ def test_the_properties_are_those_of_every_mp3_frame(
 )
 def test_four_bytes_that_are_no_mp3_frame_header_are_refused(header: str) -> None:
     with pytest.raises(ValueError, match="frame header"):
-        read_frame_header(bytes.fromhex(header))
+        read_mp3_frame_header(bytes.fromhex(header))
 
 
 def test_levels_and_waveform_are_those_of_what_is_encoded() -> None:
@@ -256,7 +256,7 @@ def test_a_damaged_wav_is_converted_or_refused_and_nothing_else(changes: dict[in
     except (BrokenAudio, TooLong, UnsupportedAudio) as refusal:
         assert str(refusal)
     else:
-        assert read_frame_header(mp3).sample_rate == properties.sample_rate
+        assert read_mp3_frame_header(mp3).sample_rate == properties.sample_rate
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,7 @@ async def test_a_request_that_is_not_http_gets_a_problem_and_later_bytes_are_dis
         assert head.startswith("http/1.1 400 bad request\r\n")
         assert problem["type"] == "/problems/invalid-request"
         assert f"x-request-id: {problem['request_id']}" in head
-        await connection.send(HEAD)
-        await asyncio.sleep(0.05)
+        connection.protocol.data_received(HEAD)
         assert connection.protocol.cycle is None
         assert not connection.protocol.transport.is_closing()
 

@@ -8,7 +8,7 @@ import pytest
 from mutagen.mp3 import BitrateMode, MPEGInfo
 
 from records.audio import Converter
-from records.audio.mp3 import SAMPLE_RATES, make_frame_header, read_frame_header
+from records.audio.mp3 import SAMPLE_RATES, make_mp3_frame_header, read_mp3_frame_header
 from tests import decoding, mp3_walk, wavs
 from tests.decoding import Decoded
 from tests.unit import run_converter
@@ -92,8 +92,8 @@ def test_every_field_has_the_value_of_the_specification(rate: int, channels: int
     source = wavs.noise(1.3, rate, channels)
     converter, mp3_frames = convert(source, rate, bitrate_kbps)
     head = converter.make_head()
-    header, first = read_frame_header(head), read_frame_header(mp3_frames)
-    assert header.frame_bytes == len(head)
+    header, first = read_mp3_frame_header(head), read_mp3_frame_header(mp3_frames)
+    assert header.mp3_frame_bytes == len(head)
     assert (header.version, header.sample_rate, header.channels) == (first.version, rate, channels)
     tag = 4 + {("1", 1): 17, ("1", 2): 32, ("2", 1): 9, ("2", 2): 17}[header.version[0], channels]
     assert not any(head[4:tag])
@@ -141,10 +141,10 @@ def test_an_mp3_over_the_limit_of_the_size_field_still_gets_its_head() -> None:
 def test_the_info_frame_has_the_lowest_bitrate_that_holds_it(bitrate_kbps: int) -> None:
     converter, mp3_frames = convert(wavs.noise(0.1, 48000), 48000, bitrate_kbps)
     head = converter.make_head()
-    assert read_frame_header(mp3_frames).bitrate_kbps == bitrate_kbps
-    assert read_frame_header(head).bitrate_kbps == max(64, bitrate_kbps)
+    assert read_mp3_frame_header(mp3_frames).bitrate_kbps == bitrate_kbps
+    assert read_mp3_frame_header(head).bitrate_kbps == max(64, bitrate_kbps)
 
 
 def test_more_bytes_than_any_mp3_frame_holds_are_refused() -> None:
     with pytest.raises(ValueError, match="frame header"):
-        make_frame_header(bytes.fromhex("fffb9064"), 10_000)
+        make_mp3_frame_header(bytes.fromhex("fffb9064"), 10_000)

@@ -18,7 +18,7 @@ from records.form import AUDIO, FIELDS, OPTIONS
 from records.openapi import BITRATE, MAX_COUNT, UPLOAD
 from records.requests import COUNT
 from records.settings import Settings
-from records.storage import LOST_OBJECT, NO_ANSWER
+from records.storage import LOST_OBJECT, STORE_AWAY
 from users.app import MAX_BODY_BYTES
 from users.pages import PROBLEMS
 
@@ -163,7 +163,7 @@ def test_the_gateway_says_of_an_outage_of_the_store_what_the_service_says() -> N
     template = TEMPLATE.read_text(encoding="utf-8")
     (store,) = re.findall(r"map \$upstream_status \$waxwing_store_problem \{(.*?)\n\}", template, re.DOTALL)
     said = re.findall(r' "([^"]+)";', store)
-    assert said == [Unavailable(one).detail for one in (LOST_OBJECT, NO_ANSWER)]
+    assert said == [Unavailable(one).detail for one in (LOST_OBJECT, STORE_AWAY)]
     assert re.search(rf"503 +{RETRY_AFTER_SECONDS};", template)
 
 

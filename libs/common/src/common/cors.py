@@ -7,8 +7,8 @@ from litestar.types import BeforeMessageSendHookHandler, Message, Scope
 
 from common.settings import ServiceSettings
 
-# Response headers that scripts may read. Both services expose all of them, so a script need not know which
-# service responds. Each service adds its own headers.
+# Response headers of either service that scripts may read, so that a script need not know which service
+# responds. The records service adds Idempotency-Replayed.
 RESPONSE_HEADERS = (
     *("Accept-Ranges", "Content-Disposition", "Content-Range", "ETag", "Location", "Retry-After"),
     "X-Request-ID",

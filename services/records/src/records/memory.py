@@ -22,7 +22,7 @@ class MemoryTrimmer:
 
     @contextmanager
     def upload_under_way(self) -> Iterator[None]:
-        """Counts an upload as under way for the block."""
+        """Counts an upload as under way while the `with` statement runs."""
         self._uploads += 1
         self.cancel()
         try:

@@ -33,7 +33,7 @@ class ByteRange(NamedTuple):
 
 
 class DownloadMode(StrEnum):
-    """How nginx sends the bytes of a download: the first segment of the path in the gateway's location
+    """How nginx sends the bytes of a download: the first name in the path of the gateway's location
     /_blob.
     """
 

@@ -172,8 +172,8 @@ async def find_user(engine: AsyncEngine, credentials: Credentials) -> UUID:
 async def reserve(
     engine: AsyncEngine, credentials: Credentials, lease_seconds: int, idempotency_key: str | None = None
 ) -> Reservation | EarlierUpload:
-    """Checks the credentials and inserts the row in one statement. Of two uploads with one key, one inserts a
-    row.
+    """Checks the credentials and inserts the row in one statement. If two uploads have one key, only one
+    inserts a row.
 
     Returns the EarlierUpload if the user's key has made a record.
     Raises InvalidCredentials if nobody has the credentials, and IdempotencyKeyInUse while another upload with
@@ -300,7 +300,7 @@ async def give_up_expired_uploads(engine: AsyncEngine) -> None:
 async def find_due_tombstones(
     engine: AsyncEngine, between_looks: timedelta, limit: int
 ) -> Sequence[Tombstone]:
-    """Returns tombstones that were not seen gone yet, or were seen gone at least `between_looks` ago."""
+    """Returns tombstones never seen gone, and those first seen gone at least `between_looks` ago."""
     is_due = or_(Record.gone_since.is_(None), Record.gone_since < func.now() - between_looks)
     rows = await execute(
         engine,

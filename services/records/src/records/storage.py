@@ -39,7 +39,7 @@ PRESIGNED_LIFETIME = timedelta(minutes=5)
 CACHED_PRESIGNED_URLS, PRESIGNED_URLS_CACHED_SECONDS = 1024, 60
 READ_BYTES = 256 * 1024
 # Keep both identical to the texts in waxwing.conf.template.
-NO_ANSWER = "The object store does not answer"
+STORE_AWAY = "The object store does not answer"
 LOST_OBJECT = "The object store does not have this MP3, so tell the operator"
 
 
@@ -61,7 +61,7 @@ def _errors_as_unavailable() -> Iterator[None]:
             LOST_OBJECT if is_lost else f"The object store refuses the request with the error {error.code}"
         ) from error
     except (aiohttp.ClientError, MinioException, OSError) as error:
-        raise Unavailable(NO_ANSWER) from error
+        raise Unavailable(STORE_AWAY) from error
 
 
 def _bounded(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
@@ -99,7 +99,7 @@ class ObjectStore:
         )
 
     @_bounded
-    async def put_part(self, key: str, upload_id: str, number: int, data: bytes) -> Part:
+    async def put_upload_part(self, key: str, upload_id: str, number: int, data: bytes) -> Part:
         """Stores upload part `number`, counted from 1."""
         etag = await self._client._upload_part(self._bucket, key, BytesIO(data), None, upload_id, number)
         return Part(number, etag)
@@ -218,7 +218,7 @@ class ObjectWriter:
         while self._key and len(self._buffer) >= 2 * UPLOAD_PART_BYTES:
             if self._sending:
                 await self._sending[-1]
-            await self._send_part(self._take(UPLOAD_PART_BYTES, 2 * UPLOAD_PART_BYTES))
+            await self._send_upload_part(self._take(UPLOAD_PART_BYTES, 2 * UPLOAD_PART_BYTES))
 
     async def finish(self, head: bytes) -> StoredObject:
         """Stores the rest, puts `head` in front of everything, and completes the object.
@@ -234,8 +234,8 @@ class ObjectWriter:
             await self._store.put(self._key, data)
             return StoredObject(len(data), hashlib.sha256(data).digest())
         if len(self._buffer) > UPLOAD_PART_BYTES:
-            await self._send_part(self._take(UPLOAD_PART_BYTES, len(self._buffer)))
-        await self._send_part(head + self._take(0, UPLOAD_PART_BYTES), is_first=True)
+            await self._send_upload_part(self._take(UPLOAD_PART_BYTES, len(self._buffer)))
+        await self._send_upload_part(head + self._take(0, UPLOAD_PART_BYTES), is_first=True)
         parts = sorted([await task for task in self._sending], key=lambda part: part.part_number)
         await self._store.complete(self._key, self._upload_id, parts)
         return StoredObject(len(head) + self._size_bytes, await self._read_back(head))
@@ -253,14 +253,14 @@ class ObjectWriter:
         del self._buffer[start:end]
         return taken
 
-    async def _send_part(self, part: bytes, *, is_first: bool = False) -> None:
+    async def _send_upload_part(self, part: bytes, *, is_first: bool = False) -> None:
         if not self._upload_id:
             self.has_touched_store = True
             self._upload_id = await self._store.begin(self._key)
         # The first upload part is sent last, so the others are numbered from 2.
         number = 1 if is_first else len(self._sending) + 2
         self._sending.append(
-            asyncio.create_task(self._store.put_part(self._key, self._upload_id, number, part))  # type: ignore[arg-type]
+            asyncio.create_task(self._store.put_upload_part(self._key, self._upload_id, number, part))  # type: ignore[arg-type]
         )
 
     async def _read_back(self, head: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Takes uploads in an order of effects that loses no acknowledged record and leaves no ghost.
+"""Takes uploads in an order that loses no acknowledged record and leaves nothing of a failed upload.
 
 1. One statement checks the credentials and inserts the row, `uploading`, under a lease.
 2. The MP3 goes to its final object key, which is never used again.
@@ -7,7 +7,7 @@
 If the user has used the Idempotency-Key before, the upload inserts no row and has no effects at all.
 
 To give an upload up, the service first commits the state `deleting`, so that step 3 can no longer succeed.
-Only then it touches the object. This module gives up failed uploads; records.sweeper gives up uploads whose
+After that it touches the object. This module gives up failed uploads; records.sweeper gives up uploads whose
 lease has run out.
 """
 
@@ -324,5 +324,5 @@ def parse_bitrate(text: str, settings: Settings) -> int:
 
 def _interrupted() -> UploadInterrupted:
     return UploadInterrupted(
-        "The upload was given up, because it paused for longer than its lease or its user was deleted"
+        "The upload was given up, because the service could not renew its lease or its user was deleted"
     )

@@ -8,7 +8,7 @@ import struct
 
 from fastcrc import crc16
 
-from .mp3 import HEADER_BYTES, FrameHeader, make_frame_header, read_frame_header
+from .mp3 import HEADER_BYTES, Mp3FrameHeader, make_mp3_frame_header, read_mp3_frame_header
 
 # Sample frames by which LAME's polyphase filter and MDCT delay the sound. A decoder adds 529 of its own.
 ENCODER_DELAY = 576
@@ -44,20 +44,20 @@ class Stream:
         self._crc = crc16.arc(mp3, self._crc)
 
     @property
-    def header(self) -> FrameHeader:
+    def header(self) -> Mp3FrameHeader:
         """The header of the first MP3 frame; raises ValueError if the stream does not start with one."""
-        return read_frame_header(self._first_header)
+        return read_mp3_frame_header(self._first_header)
 
     def make_info_frame(self, sample_frames: int, mp3_frames: int) -> bytes:
         """Returns the Info frame of the stream, which holds so many sample frames in so many MP3 frames."""
         stream = self.header
-        mpeg_header = make_frame_header(
+        mpeg_header = make_mp3_frame_header(
             self._first_header, HEADER_BYTES + stream.side_info_bytes + _XING_AND_LAME_BYTES
         )
-        frame_bytes = read_frame_header(mpeg_header).frame_bytes
+        mp3_frame_bytes = read_mp3_frame_header(mpeg_header).mp3_frame_bytes
         padding = min(max(mp3_frames * stream.sample_frames - ENCODER_DELAY - sample_frames, 0), _MAX_12_BITS)
         # A size over the field's limit is rare and harmless: players take the duration from the MP3 frames.
-        size_bytes = min(frame_bytes + self._size_bytes, _MAX_32_BITS)
+        size_bytes = min(mp3_frame_bytes + self._size_bytes, _MAX_32_BITS)
         tag = mpeg_header + bytes(stream.side_info_bytes)
         tag += struct.pack(">4sIII", b"Info", _HAS_MP3_FRAMES_BYTES_TOC_AND_QUALITY, mp3_frames, size_bytes)
         tag += _SEEK_TABLE + struct.pack(">I", _QUALITY)
@@ -70,7 +70,7 @@ class Stream:
         tag += bytes([source_rate | stereo_mode])
         # The zeros say that there is no MP3Gain, no surround and no preset.
         tag += bytes(1 + 2) + struct.pack(">IH", size_bytes, self._crc)
-        return (tag + crc16.arc(tag).to_bytes(2, "big")).ljust(frame_bytes, b"\0")
+        return (tag + crc16.arc(tag).to_bytes(2, "big")).ljust(mp3_frame_bytes, b"\0")
 
 
 def _source_rate_code(sample_rate: int) -> int:

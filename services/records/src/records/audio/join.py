@@ -23,7 +23,7 @@ short.
 
 from typing import NamedTuple
 
-from .mp3 import HEADER_BYTES, FrameHeader, read_frame_header, sample_frames_per_mp3_frame
+from .mp3 import HEADER_BYTES, Mp3FrameHeader, read_mp3_frame_header, sample_frames_per_mp3_frame
 
 LEAD_OUT_MP3_FRAMES = 6
 """MP3 frames that a segment encodes beyond its end: LAME's look-ahead, and a choice for the join."""
@@ -40,7 +40,7 @@ _RESERVOIR_BYTES = {1152: 511, 576: 255}
 _LEFT_IS_SHORT = (False, False, True, True)
 _RIGHT_IS_SHORT = (False, True, True, False)
 # In the third byte of an MP3 frame: whether its slot has one more byte.
-_PADDING_SHIFT = 1
+_PADDING_SHIFT, _PADDING_MASK = 1, 1
 
 
 def lead_in_mp3_frames(sample_rate: int, bitrate_kbps: int) -> int:
@@ -70,7 +70,7 @@ class _Layout(NamedTuple):
     """Where window_switching_flag stands in these. If it is set, the next two bits are the block type."""
 
     @classmethod
-    def of(cls, header: FrameHeader) -> "_Layout":
+    def of(cls, header: Mp3FrameHeader) -> "_Layout":
         mono = header.channels == 1
         if header.version == "1":
             return cls(header.channels, 2, header.side_info_bytes, 9, 18 if mono else 20, 59, 33)
@@ -106,14 +106,14 @@ class Mp3Frames:
         if self._layout is None:
             if len(self._data) < HEADER_BYTES:
                 return
-            header = read_frame_header(bytes(self._data[:HEADER_BYTES]))
-            self._layout, self._slot_bytes = _Layout.of(header), header.frame_bytes - header.padded
+            header = read_mp3_frame_header(bytes(self._data[:HEADER_BYTES]))
+            self._layout, self._slot_bytes = _Layout.of(header), header.mp3_frame_bytes - header.padded
         data, slot, slot_bytes = self._data, self._next_slot, self._slot_bytes
         end = len(data) - self._overhead_bytes
         while slot <= end:
             self._slots.append(slot)
             # All slots have the same size, but for the padding byte that a bit of the header announces.
-            padding = (data[slot + 2] >> _PADDING_SHIFT) & 1
+            padding = (data[slot + 2] >> _PADDING_SHIFT) & _PADDING_MASK
             slot += slot_bytes + padding
         self._next_slot = slot
 

@@ -70,7 +70,8 @@ class Meter:
         self._samples = 0
         self._peak = 0
         self._sum_of_squares = 0.0
-        # The latest pixels have SAMPLES_PER_PIXEL each; the settled ones before them `_factor` times as many.
+        # Fresh pixels have SAMPLES_PER_PIXEL samples each; the settled pixels before them have `_factor`
+        # times as many.
         self._fresh: list[NDArray[np.int8]] = []
         self._fresh_pixels = 0
         self._pixels: NDArray[np.int8] = np.empty((0, 2), dtype=np.int8)

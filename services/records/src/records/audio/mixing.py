@@ -6,9 +6,8 @@ from numpy.typing import NDArray
 from .formats import Format
 
 # Speakers in the order of the bits of dwChannelMask, and what each gives to left and right. ITU-R BS.775-3,
-# annex 4, mixes centre and surrounds in 3 dB down and leaves the effects channel (LFE) out. Speakers that it
-# does not know are treated like their neighbours: height like surround, and back centre like a surround of
-# both sides.
+# annex 4, mixes centre and surrounds in 3 dB down and leaves the effects channel (LFE) out. It defines no
+# height speakers and no back centre: height is mixed like surround, and back centre into both sides.
 _HALF = 0.5**0.5
 _LEFT, _RIGHT, _CENTRE, _NOWHERE = (1.0, 0.0), (0.0, 1.0), (_HALF, _HALF), (0.0, 0.0)
 _SIDE_LEFT, _SIDE_RIGHT, _BACK_CENTRE = (_HALF, 0.0), (0.0, _HALF), (0.5, 0.5)
@@ -30,8 +29,8 @@ _DEFAULT_MASKS = {3: 0x007, 4: 0x107, 5: 0x037, 6: 0x03F, 7: 0x70F, 8: 0x63F}
 def downmix_matrix(source: Format) -> NDArray[np.float32]:
     """Returns what each channel gives to left and right, as float32 of shape (channels, 2).
 
-    The larger side adds up to 1, so the mix never clips. Channels without a known speaker, as a multitrack
-    recorder writes them, go left and right in turn.
+    The gains of the louder side add up to 1, so the mix never clips. Channels without a known speaker, as a
+    multitrack recorder writes them, go left and right in turn.
     """
     mask = source.channel_mask
     if mask.bit_count() != source.channels or mask >> len(_SPEAKERS):

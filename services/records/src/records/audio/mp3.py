@@ -39,7 +39,7 @@ def sample_frames_per_mp3_frame(sample_rate: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameHeader:
+class Mp3FrameHeader:
     """The four bytes at the start of an MP3 frame (MPEG Layer III)."""
 
     version: str
@@ -61,12 +61,12 @@ class FrameHeader:
         return mono if self.channels == 1 else stereo
 
     @property
-    def frame_bytes(self) -> int:
+    def mp3_frame_bytes(self) -> int:
         """Bytes from this header to the next."""
         return self.sample_frames // 8 * self.bitrate_kbps * 1000 // self.sample_rate + self.padded
 
 
-def read_frame_header(data: bytes) -> FrameHeader:
+def read_mp3_frame_header(data: bytes) -> Mp3FrameHeader:
     """Reads the MP3 frame header that `data` starts with.
 
     Raises ValueError if `data` starts with no header, or with one of another layer, with reserved values
@@ -77,13 +77,15 @@ def read_frame_header(data: bytes) -> FrameHeader:
     layer = (word >> _LAYER_SHIFT) & _LAYER_MASK
     has_sync = len(data) >= HEADER_BYTES and word >> _SYNC_SHIFT == _SYNC
     if not has_sync or version is None or layer != _LAYER_3:
-        raise ValueError(f"no Layer III frame header: {data[:HEADER_BYTES].hex()}")
+        raise ValueError(f"no MP3 frame header of Layer III: {data[:HEADER_BYTES].hex()}")
     bitrate_kbps = _BITRATES_KBPS[version][(word >> _BITRATE_SHIFT) & _BITRATE_MASK]
     sample_rate = _SAMPLE_RATES[version][(word >> _SAMPLE_RATE_SHIFT) & _SAMPLE_RATE_MASK]
     mode = (word >> _MODE_SHIFT) & _MODE_MASK
     if bitrate_kbps is None or sample_rate is None:
-        raise ValueError(f"reserved or free-format values in the frame header {data[:HEADER_BYTES].hex()}")
-    return FrameHeader(
+        raise ValueError(
+            f"reserved or free-format values in the MP3 frame header {data[:HEADER_BYTES].hex()}"
+        )
+    return Mp3FrameHeader(
         version=version,
         bitrate_kbps=bitrate_kbps,
         sample_rate=sample_rate,
@@ -92,13 +94,13 @@ def read_frame_header(data: bytes) -> FrameHeader:
     )
 
 
-def make_frame_header(like: bytes, min_bytes: int) -> bytes:
+def make_mp3_frame_header(like: bytes, min_bytes: int) -> bytes:
     """Returns the header of an MP3 frame of the same stream as the header `like`, without padding and CRC.
 
     Takes the bitrate of `like`, or the next higher one at which the MP3 frame has `min_bytes`. Raises
-    ValueError if it has them at no bitrate.
+    ValueError if no bitrate makes the MP3 frame that large.
     """
     word = (int.from_bytes(like[:HEADER_BYTES], "big") & ~_PADDED) | _NO_CRC
-    while read_frame_header(header := word.to_bytes(HEADER_BYTES, "big")).frame_bytes < min_bytes:
+    while read_mp3_frame_header(header := word.to_bytes(HEADER_BYTES, "big")).mp3_frame_bytes < min_bytes:
         word += 1 << _BITRATE_SHIFT
     return header

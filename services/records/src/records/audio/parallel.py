@@ -29,8 +29,8 @@ from .segments import Job, Segment, State
 _MAX_JOB_SECONDS = 2.0
 _MIN_JOB_SECONDS = 0.1
 _SWITCH_SECONDS = 0.0005
-# How much PCM may wait: for every thread, over all recordings together, and for any one recording, whatever
-# the others have. The second limit holds several of the shortest jobs, or its recording would have none.
+# All recordings together may hold this much PCM per thread. Each of them may always hold WAITING_BYTES_ALONE,
+# which is room for several of the shortest jobs: with less it could wait for ever.
 _WAITING_BYTES_PER_THREAD = 5 * 1024**2
 WAITING_BYTES_ALONE = 256 * 1024
 

@@ -15,7 +15,7 @@ with warnings.catch_warnings():
 __all__ = ["FULL_SCALE", "audioop", "decode_samples"]
 
 FULL_SCALE = 32768
-# audioop takes samples of at most so many bytes.
+# The widest sample that audioop takes.
 _MAX_BYTES = 4
 
 
@@ -28,7 +28,7 @@ def decode_samples(audio: bytes | bytearray | memoryview, source: Format) -> NDA
         samples = _read_floats(audio, source)
     else:
         samples = _read_integers(audio, source).astype(np.float32)
-        # _read_integers returns 32 bit; full scale has 16.
+        # _read_integers returns 32-bit integers; FULL_SCALE belongs to 16 bits.
         samples *= np.float32(2**-16)
     return samples.reshape(-1, source.channels)
 

@@ -191,7 +191,7 @@ class WavParser:
             yield from _skip(size % 2, "chunk padding")
         if not self._has_found_audio:
             raise BrokenAudio(
-                f"The first {MAX_CHUNKS} chunks of the WAV, which is the limit, hold no data chunk. {_COPY}"
+                f"The WAV has no data chunk among its first {MAX_CHUNKS} chunks; no more are read. {_COPY}"
             )
         yield _Want(_Kind.SKIP, _ENDLESS, "rest")
 

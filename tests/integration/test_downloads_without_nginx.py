@@ -21,7 +21,7 @@ from deploy.local.stack import Stack
 from tests.download_requests import DOWNLOAD_REQUESTS, REQUESTS_BY_STATUS, DownloadRequest, link_path
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.recordings import LARGE, SMALL, make_wav, upload_kind
-from tests.integration.records_service import open_running_service
+from tests.integration.records_service import open_stack_service
 from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
 from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
@@ -218,8 +218,8 @@ async def test_a_lost_object_gets_another_detail_than_a_store_that_is_away(
     stack: Stack, client: Client, service: Service, direct: httpx.Client, token: str
 ) -> None:
     record = client.upload_stream([make_wav(SMALL)], token)
-    async with open_running_service(stack) as running_service:
-        assert await running_service.store.remove(f"{record['user_id']}/{record['id']}.mp3")
+    async with open_stack_service(stack) as stack_service:
+        assert await stack_service.store.remove(f"{record['user_id']}/{record['id']}.mp3")
     gateway = NewLogLines(stack, "gateway")
     for download in (DownloadRequest(503, "GET", headers) for headers in ({}, {"Range": "bytes=0-1"})):
         through = download.send(str(client.http.base_url), record)
