@@ -16,12 +16,13 @@ from deploy.client import Client
 from deploy.local.stack import Stack
 from tests.access_table import STATUSES, TwoUsers, send_to
 from tests.integration.new_log_lines import NewLogLines
-from tests.integration.recordings import BITRATES_KBPS, LARGE, SMALL, make_wav, upload_kind
+from tests.integration.recordings import LARGE, SMALL, make_wav, upload_kind
 from tests.integration.records_service import RecordsService, open_stack_service
 from tests.integration.waiting import wait_until, wait_until_async
 from tests.response_checks import PROBLEM, assert_json, assert_problem
 from tests.stacks import temporary_stack
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
+from tests.wavs import Wav, silence
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +156,11 @@ def test_without_a_store_every_request_that_needs_it_is_503_until_the_store_is_b
         assert "unexpected error" not in log.text()
 
 
+def make_long_wav() -> bytes:
+    """Returns a WAV of so many minutes that its multipart upload has begun before the last audio arrives."""
+    return Wav(bits=8, channels=1, rate=8000).build(silence(1760.0, rate=8000, channels=1))
+
+
 @pytest.mark.parametrize("kind", [SMALL, LARGE])
 @pytest.mark.parametrize("store", ["postgres", "minio"])
 async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_once_the_store_is_back(
@@ -167,7 +173,7 @@ async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_on
 ) -> None:
     log = NewLogLines(fragile, "records")
     half_is_sent, is_gone = Event(), Event()
-    wav = make_wav(kind)
+    wav = make_wav(SMALL) if kind == SMALL else make_long_wav()
 
     def body() -> Iterator[bytes]:
         yield wav[: -len(wav) // 20]
@@ -177,8 +183,7 @@ async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_on
 
     def post() -> httpx.Response:
         headers = {"Authorization": f"Bearer {owner['token']}", "Content-Type": "audio/wav"}
-        query = {"bitrate_kbps": BITRATES_KBPS[kind]} if BITRATES_KBPS[kind] else None
-        return client.http.post("/records", content=body(), headers=headers, params=query)
+        return client.http.post("/records", content=body(), headers=headers)
 
     user_id = UUID(owner["id"])
     with ThreadPoolExecutor(1) as threads:
