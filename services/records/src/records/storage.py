@@ -236,17 +236,26 @@ class ObjectWriter:
         if len(self._buffer) > UPLOAD_PART_BYTES:
             await self._send_upload_part(self._take(UPLOAD_PART_BYTES, len(self._buffer)))
         await self._send_upload_part(head + self._take(0, UPLOAD_PART_BYTES), is_first=True)
-        parts = sorted([await task for task in self._sending], key=lambda part: part.part_number)
+        # Not in a loop: its frame would hold the failed task, and the task's exception would hold the frame.
+        parts = sorted(await asyncio.gather(*self._sending), key=lambda part: part.part_number)
         await self._store.complete(self._key, self._upload_id, parts)
         return StoredObject(len(head) + self._size_bytes, await self._read_back(head))
 
-    async def close(self) -> None:
-        """Cancels the upload parts under way. If the store still finishes one, the sweeper's second look
-        finds it.
+    def drop(self) -> None:
+        """Drops the bytes in memory, and cancels the upload parts under way. Nothing can be written any more.
+
+        If the store still finishes an upload part, the sweeper's second look finds it.
         """
+        self._buffer.clear()
         for task in self._sending:
             task.cancel()
+
+    async def close(self) -> None:
+        """Drops everything, and waits until no upload part is under way."""
+        self.drop()
         await asyncio.gather(*self._sending, return_exceptions=True)
+        # A failed task holds its exception, and that holds the frames that hold this writer: cut the cycle.
+        self._sending.clear()
 
     def _take(self, start: int, end: int) -> bytes:
         taken = bytes(memoryview(self._buffer)[start:end])
@@ -300,6 +309,20 @@ def make_session() -> aiohttp.ClientSession:
     )
 
 
+class _Client(Minio):
+    """A client whose errors hold no reference to themselves.
+
+    miniopy-async keeps an error in a variable of the frame that raises it. This reference cycle would keep
+    the request's frames, with the bytes of an upload part, until Python's cycle collector runs.
+    """
+
+    async def _url_open(self, *args: Any, **named: Any) -> Any:
+        try:
+            return await super()._url_open(*args, **named)
+        except MinioException as error:
+            raise error.with_traceback(None) from None
+
+
 def make_client(settings: StoreSettings, session: aiohttp.ClientSession, **keys: Any) -> Minio:
     """Returns a client. Without the region, the client would ask the store for it.
 
@@ -308,7 +331,7 @@ def make_client(settings: StoreSettings, session: aiohttp.ClientSession, **keys:
     """
     endpoint = urlsplit(settings.s3_endpoint)
     credentials = {"access_key": settings.s3_access_key, "secret_key": settings.s3_secret_key, **keys}
-    client = Minio(
+    client = _Client(
         endpoint.netloc,
         secure=endpoint.scheme == "https",
         region=settings.s3_region,

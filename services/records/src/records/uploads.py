@@ -177,8 +177,9 @@ class Upload:
         return await self._publish()
 
     def close(self) -> None:
-        """Frees the converter's memory and its encoders."""
+        """Frees the memory of the audio and of the MP3, and the encoders."""
         self._converter.close()
+        self._writer.drop()
 
     async def clean_up(self) -> None:
         """Removes everything of a failed upload. What cannot be removed now is left to the sweeper."""
@@ -203,6 +204,7 @@ class Upload:
         elif field.name == BITRATE:
             # The form reader refuses a bitrate behind the audio, so the old converter has not been fed.
             self._bitrate_kbps = parse_bitrate(field.value, self._shared.settings)
+            self._converter.close()
             self._converter = self._make_converter()
         elif isinstance(self._state, Reserved | Replayable):
             raise InvalidForm("The upload has credentials twice. Send them in the header or as form fields.")

@@ -138,6 +138,7 @@ class Converter:
 
     def close(self) -> None:
         """Lets go of its threads and its memory, at the end or before."""
+        self._parser.close()
         if self._pipeline:
             self._pipeline.encoder.close()
 

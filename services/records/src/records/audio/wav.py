@@ -171,6 +171,12 @@ class WavParser:
             f"{_SEND_WHOLE}"
         )
 
+    def close(self) -> None:
+        """Cuts the reference cycle of the parser and its generator, so that memory does not wait for Python's
+        cycle collector.
+        """
+        self._steps.close()
+
     def _parse(self) -> Generator[_Want, bytes, None]:
         riff_header = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES, "RIFF header")
         if riff_header[:4] not in _MAGICS or riff_header[8:] != b"WAVE":

@@ -1,0 +1,158 @@
+"""A failed upload leaves no object in the service's memory, even if Python's cycle collector never runs.
+
+The collector runs rarely: it counts objects, and an upload has few, but they hold megabytes.
+"""
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from uuid import UUID
+
+import aiohttp
+import httpx
+import pytest
+import uvicorn
+
+from common.credentials import Credentials
+from common.http_protocol import HttpProtocol
+from common.logs import RequestLog
+from common.problems import ClientGone, Problem
+from deploy.local.ports import LOOPBACK
+from records.app import create_app
+from records.form import FormField, FormItem
+from tests.integration.recordings import LARGE, SMALL, make_wav, wav_pieces
+from tests.integration.records_service import RecordsService
+from tests.integration.waiting import wait_until_async
+from tests.integration.watched_calls import Call, CallWatcher
+
+OUR_PACKAGES = ("records", "common", "lameenc")
+OUR_FOLDERS = ("/src/records/", "/src/common/")
+# The attribute with the code of an object that runs code.
+CODE_OF = {"coroutine": "cr_code", "generator": "gi_code", "async_generator": "ag_code", "frame": "f_code"}
+
+
+def name_if_ours(thing: object) -> str | None:
+    """Returns the name of an object's class, or of the code that it runs, if that is Waxwing's or LAME's."""
+    kind = type(thing)
+    if kind.__module__.split(".")[0] in OUR_PACKAGES:
+        return f"{kind.__module__}.{kind.__name__}"
+    code = getattr(thing, CODE_OF[kind.__name__]) if kind.__name__ in CODE_OF else None
+    if code and any(folder in code.co_filename for folder in OUR_FOLDERS):
+        return f"{kind.__name__} {code.co_name}"
+    return None
+
+
+def new_objects() -> Counter[str]:
+    """Counts the objects of Waxwing and of LAME that were made since `without_collector` began."""
+    return Counter(name for thing in gc.get_objects() if (name := name_if_ours(thing)))
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Switches Python's cycle collector off, and hides the objects that exist already from `new_objects`."""
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+async def assert_nothing_is_left() -> None:
+    """Waits until no object of a failed upload is left."""
+    left = Counter[str]()
+
+    async def is_nothing_left() -> bool:
+        left.clear()
+        left.update(new_objects())
+        return not left
+
+    try:
+        await wait_until_async(is_nothing_left)
+    except TimeoutError:
+        raise AssertionError(f"still in memory: {dict(left)}") from None
+
+
+class FailingBody:
+    """The body of an upload that fails in one way."""
+
+    def __init__(self, service: RecordsService, kind: str, way: str) -> None:
+        self._service = service
+        self._kind = kind
+        self._way = way
+
+    async def items(self, user_id: UUID, credentials: Credentials) -> AsyncIterator[FormItem]:
+        """Yields the upload, and fails after half of the audio or at the end."""
+        pieces = [piece async for piece in wav_pieces(self._kind)]
+        for piece in pieces[: -len(pieces) // 2]:
+            yield piece
+        match self._way:
+            case "client gone":
+                raise ClientGone("The request body ended early.")
+            case "cancelled":
+                task = asyncio.current_task()
+                assert task
+                task.cancel()
+                del task
+            case "lease lost":
+                await self._service.expire(user_id)
+                await self._service.sweep()
+            case "user deleted":
+                await self._service.delete_user(credentials)
+        for piece in pieces[-len(pieces) // 2 :]:
+            yield piece
+        if self._way == "wrong token late":
+            yield FormField("user_id", str(user_id))
+            yield FormField("token", str(user_id))
+
+
+async def fail_to_store(service: RecordsService, kind: str, way: str) -> str:
+    """Makes an upload that fails in one way, and returns the name of the exception."""
+    user_id, credentials = await service.make_user()
+    settings = {"max_duration_seconds": 0} if way == "refused late" else {}
+
+    async def watch(call: Call) -> None:
+        is_part_of_object = kind == SMALL or "partNumber" in call.request
+        if way == "store away" and call.process == "minio" and is_part_of_object and not call.is_done:
+            raise aiohttp.ServerDisconnectedError
+
+    uploads = service.uploads(CallWatcher(watch), **settings)
+    body = FailingBody(service, kind, way).items(user_id, credentials)
+    try:
+        await uploads.store_record(body, None if way == "wrong token late" else credentials)
+    except (Problem, asyncio.CancelledError) as error:
+        name = type(error).__name__
+    else:
+        raise AssertionError("the upload was stored")
+    await uploads.close()
+    return name
+
+
+WAYS = {
+    "client gone": "ClientGone",
+    "cancelled": "CancelledError",
+    "lease lost": "UploadInterrupted",
+    "user deleted": "UploadInterrupted",
+    "wrong token late": "InvalidCredentials",
+    "refused late": "RecordingTooLong",
+    "store away": "Unavailable",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("kind", "times"), [(SMALL, 10), (LARGE, 2)])
+async def test_a_failed_upload_leaves_no_object_whatever_the_way_it_ended(
+    isolated_service: RecordsService, kind: str, times: int, way: str
+) -> None:
+    # The first one fills caches.
+    await fail_to_store(isolated_service, kind, way)
+    with without_collector():
+        for _ in range(times):
+            task = asyncio.create_task(fail_to_store(isolated_service, kind, way))
+            assert await task == WAYS[way]
+        del task
+        await assert_nothing_is_left()
