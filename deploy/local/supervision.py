@@ -29,8 +29,8 @@ from supervisor.xmlrpc import SupervisorTransport
 
 ROOT = Path(__file__).parents[2]
 _STOPPED = ("STOPPED", "EXITED", "FATAL", "BACKOFF", "UNKNOWN")
-# Longer than a service takes to finish its requests (GRACEFUL_SHUTDOWN_SECONDS in common.server).
-_STOP_SECONDS = 40
+# Longer than a service takes to finish its requests (SHUTDOWN_SECONDS and CANCELLED_REQUEST_SECONDS).
+_STOP_SECONDS = 50
 # For five processes and the event listener, one after the other.
 _SHUTDOWN_SECONDS = 6 * _STOP_SECONDS
 

@@ -81,6 +81,13 @@ def test_a_file_that_is_no_wav_is_refused_with_the_command_that_converts_it(
         assert "ffmpeg -i in" in problem["detail"]
 
 
+def test_a_wav_whose_mp3_would_be_far_larger_is_refused(client: Client, user: dict[str, Any]) -> None:
+    # An hour at 1 Hz. Its MP3 would have 28.8 MB.
+    wav = Wav(rate=1, bits=8, channels=1).build(wavs.silence(3600, 1, 1))
+    for response in post_in_every_way(client, user, wav):
+        assert_problem(response, 422, "out-of-proportion", "1 Hz", "ffmpeg -i in.wav -ar 8000 out.wav")
+
+
 WHOLE = Wav()
 STREAMED = Wav(riff_size=wavs.UNKNOWN_SIZE, data_size=wavs.UNKNOWN_SIZE)
 

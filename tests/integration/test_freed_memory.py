@@ -12,20 +12,23 @@ from uuid import UUID
 
 import aiohttp
 import httpx
+import msgspec
 import pytest
 import uvicorn
 
-from common.credentials import Credentials
+from common.credentials import Credentials, digest
 from common.http_protocol import HttpProtocol
 from common.logs import RequestLog
 from common.problems import ClientGone, Problem
 from deploy.local.ports import LOOPBACK
 from records.app import create_app
 from records.form import FormField, FormItem
-from tests.integration.recordings import LARGE, SMALL, make_wav, wav_pieces
+from tests.integration.recordings import LARGE, SMALL, wav_pieces
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import wait_until_async
 from tests.integration.watched_calls import Call, CallWatcher
+from tests.wavs import Wav, silence
+from users.sql import create_user
 
 OUR_PACKAGES = ("records", "common", "lameenc")
 OUR_FOLDERS = ("/src/records/", "/src/common/")
@@ -156,3 +159,72 @@ async def test_a_failed_upload_leaves_no_object_whatever_the_way_it_ended(
             assert await task == WAYS[way]
         del task
         await assert_nothing_is_left()
+
+
+@asynccontextmanager
+async def serve_in_this_process(service: RecordsService) -> AsyncIterator[httpx.AsyncClient]:
+    """Runs the whole records service in this process, and yields a client for it."""
+    app = create_app(msgspec.structs.replace(service.settings, max_duration_seconds=100))
+    config = uvicorn.Config(RequestLog(app), LOOPBACK, 0, http=HttpProtocol, ws="none", log_config=None)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+
+    async def has_started() -> bool:
+        return server.started
+
+    await wait_until_async(has_started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        async with httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", trust_env=False) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def fail_to_upload(service: RecordsService, client: httpx.AsyncClient, way: str) -> int:
+    """Sends an upload that fails in one way, and returns the status of the response; 0 without one."""
+    user, token = await create_user(service.owner, "Test")
+    wav = Wav(channels=1).build(silence(101.0 if way == "refused late" else 20.0, channels=1))
+    half = len(wav) // 2
+    form = b'--b\r\nContent-Disposition: form-data; name="audio"; filename="a.wav"\r\n\r\n'
+    fields = b"".join(
+        f'\r\n--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{user.id}'.encode()
+        for name in ("user_id", "token")
+    )
+
+    async def body() -> AsyncIterator[bytes]:
+        if way == "wrong token late":
+            yield form
+        yield wav[:half]
+        if way == "client gone":
+            raise ConnectionAbortedError
+        if way == "user deleted":
+            await wait_until_async(lambda: service.rows(user.id))
+            await service.delete_user(Credentials(digest(token), user.id))
+        yield wav[half:]
+        if way == "wrong token late":
+            yield fields + b"\r\n--b--\r\n"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    if way != "wrong token late":
+        headers = {"Content-Type": "audio/wav", "Authorization": f"Bearer {token}"}
+    try:
+        return (await client.post("/records", content=body(), headers=headers)).status_code
+    except ConnectionAbortedError:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("way", "status"),
+    [("client gone", 0), ("user deleted", 503), ("wrong token late", 401), ("refused late", 413)],
+)
+async def test_a_failed_request_leaves_no_object(
+    isolated_service: RecordsService, way: str, status: int
+) -> None:
+    async with serve_in_this_process(isolated_service) as client:
+        assert await fail_to_upload(isolated_service, client, way) == status
+        with without_collector():
+            for _ in range(10):
+                assert await fail_to_upload(isolated_service, client, way) == status
+            await assert_nothing_is_left()

@@ -9,7 +9,7 @@ import pytest
 from common.credentials import Credentials
 from common.problems import InvalidCredentials, type_of
 from records.form import AudioBegins, FormField, FormItem
-from records.problems import Busy, CredentialsTooLate, InvalidForm, RecordingTooLong
+from records.problems import Busy, CredentialsTooLate, InvalidForm, RecordingTooLong, TooManyUploads
 from records.uploads import Uploads
 from tests.integration.recordings import LARGE, LARGE_SECONDS, SMALL, make_wav, wav_pieces
 from tests.integration.records_service import RecordsService
@@ -135,6 +135,26 @@ async def test_a_long_upload_whose_credentials_come_last_is_held_in_memory_and_t
     assert published.record.duration_seconds == LARGE_SECONDS
     assert sum("partNumber" in call.request for call in watcher.calls) == 3
     await isolated_service.assert_record_is_complete(user_id, watcher)
+
+
+async def test_one_upload_of_a_user_too_many_is_429_and_leaves_nothing_and_others_go_on(
+    isolated_service: RecordsService,
+) -> None:
+    user_id, credentials = await isolated_service.make_user()
+    uploads = isolated_service.uploads(max_uploads_per_user=2)
+    under_way = [await start_held_upload(uploads, credentials) for _ in range(2)]
+    with pytest.raises(TooManyUploads, match="2 uploads under way, the limit of one user") as refusal:
+        await uploads.store_record(wav_pieces(SMALL), credentials)
+    assert (refusal.value.status_code, refusal.value.headers) == (429, {"Retry-After": "5"})
+    assert [row.state for row in await isolated_service.rows(user_id)] == ["uploading"] * 2
+    _, other = await isolated_service.make_user()
+    await uploads.store_record(wav_pieces(SMALL), other)
+    for held, task in under_way:
+        held.released.set()
+        await task
+    await uploads.store_record(wav_pieces(SMALL), credentials)
+    await uploads.close()
+    assert [row.state for row in await isolated_service.rows(user_id)] == ["ready"] * 3
 
 
 async def test_one_upload_too_many_without_credentials_is_refused_and_leaves_nothing(

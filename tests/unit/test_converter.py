@@ -13,10 +13,12 @@ from records.audio import (
     BrokenAudio,
     Converter,
     EncoderThreads,
+    OutOfProportion,
     Properties,
     TooLong,
     UnsupportedAudio,
 )
+from records.audio.converter import MAX_FIXED_GROWTH_BYTES, MAX_GROWTH
 from records.audio.mp3 import SAMPLE_RATES, read_mp3_frame_header
 from tests import decoding, wavs
 from tests.decoding import Comparison, Decoded
@@ -289,9 +291,25 @@ async def test_memory_does_not_grow_with_the_recording(
     assert held_bytes < 2 * threads.budget_bytes + (6 << 20)
 
 
+@pytest.mark.parametrize(("rate", "seconds"), [(1, 3600), (2, 10_800), (99, 3000)])
+async def test_a_wav_whose_mp3_would_be_far_larger_is_refused_early(
+    threads: EncoderThreads, rate: int, seconds: int
+) -> None:
+    wav = Wav(rate=rate, bits=8, channels=1).build(wavs.silence(seconds, rate, 1))
+    converter = Converter(threads)
+    mp3_bytes = 0
+    with pytest.raises(OutOfProportion, match=f"because the WAV has {rate} Hz. Resample it with: ffmpeg"):
+        for pieces in (converter.feed(wav), converter.finish()):
+            async for mp3 in pieces:
+                mp3_bytes += len(mp3)
+    converter.close()
+    assert mp3_bytes <= MAX_GROWTH * len(wav) + MAX_FIXED_GROWTH_BYTES
+
+
 async def test_memory_does_not_grow_where_a_few_bytes_become_hours_of_mp3(threads: EncoderThreads) -> None:
     converter = Converter(threads)
-    wav = Wav(rate=1, bits=8, channels=1).build(wavs.silence(2000, 1, 1))
+    # The lowest sample rate at which so many bytes may become that many more.
+    wav = Wav(rate=125, bits=8, channels=1).build(wavs.silence(2000, 125, 1))
     mp3_bytes = 0
     tracemalloc.start()
     try:

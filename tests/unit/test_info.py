@@ -132,7 +132,7 @@ def test_the_seek_table_leads_to_its_hundredth_of_the_time() -> None:
 
 def test_an_mp3_over_the_limit_of_the_size_field_still_gets_its_head() -> None:
     converter, _ = convert(wavs.noise(0.1), 44100)
-    converter._stream._size_bytes = 1 << 33
+    converter._stream.size_bytes = 1 << 33
     head = converter.make_head()
     assert number(head, 48, 4) == 0xFFFFFFFF
 

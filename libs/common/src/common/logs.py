@@ -1,5 +1,6 @@
 """JSON logs: one line for each event, with the id of its request."""
 
+import asyncio
 import logging
 import re
 import sys
@@ -12,8 +13,18 @@ from uuid import uuid4
 import msgspec
 import structlog
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import (
+    ASGIApp,
+    HTTPResponseBodyEvent,
+    HTTPResponseStartEvent,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
 from structlog.typing import Processor
+
+from common.problems import Problem, Unavailable, make_problem_body
 
 log = structlog.get_logger()
 
@@ -72,6 +83,7 @@ def read_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
 class RequestLog:
     """ASGI middleware: gives every request and its response the request id, and logs one line for it.
 
+    Responds with 503 to a request that is cancelled because the service ends.
     The line has no query, and `*` for ids in the path: the ids in a link let anyone listen.
     """
 
@@ -102,6 +114,12 @@ class RequestLog:
         started = time.perf_counter()
         try:
             await self.app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            if status:
+                raise
+            await send_problem(
+                send_with_id, request_id, Unavailable("The service is stopping and gave up this request")
+            )
         finally:
             if scope["path"] not in QUIET_PATHS and self._is_enabled:
                 line = {
@@ -115,3 +133,18 @@ class RequestLog:
                     "timestamp": datetime.now(UTC),
                 }
                 self._write(msgspec.json.encode(line))
+
+
+async def send_problem(send: Send, request_id: str, problem: Problem) -> None:
+    """Sends a problem as the response, without Litestar."""
+    body = msgspec.json.encode(make_problem_body(problem, request_id))
+    headers = {"Content-Type": "application/problem+json", "Content-Length": str(len(body))}
+    headers |= problem.headers or {}
+    await send(
+        HTTPResponseStartEvent(
+            type="http.response.start",
+            status=problem.status_code,
+            headers=[(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        )
+    )
+    await send(HTTPResponseBodyEvent(type="http.response.body", body=body, more_body=False))

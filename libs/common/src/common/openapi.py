@@ -34,7 +34,7 @@ DESCRIPTION = """\
 Every error is a problem, `application/problem+json` (RFC 9457). Its `type` is the path of a page that
 explains it. Besides the problems listed at each operation, any operation can return
 [405](/problems/method-not-allowed) for a method that the path does not support,
-[408](/problems/request-timeout) for a request that pauses too long,
+[408](/problems/request-timeout) for a request that pauses too long or is too slow,
 [413](/problems/too-large) for a body over the limit,
 [414](/problems/uri-too-long) for a request line over 8 KiB,
 [501](/problems/not-implemented) for an unsupported transfer coding,

@@ -72,6 +72,13 @@ class MethodNotAllowed(Problem):
     title = "The path does not support the method"
 
 
+class RequestTimeout(Problem):
+    """The client sends its request too slowly."""
+
+    status_code = 408
+    title = "The request took too long"
+
+
 class TooLarge(Problem):
     """The body is larger than allowed."""
 

@@ -1,8 +1,10 @@
 """Runs a service: settings from the environment, one uvicorn process, JSON logs."""
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable
+from socket import socket
 from typing import TypeVar
 
 import uvicorn
@@ -16,7 +18,31 @@ S = TypeVar("S", bound=ServiceSettings)
 
 # Longer than the gateway keeps idle connections to a service, so that the gateway closes them first.
 KEEP_ALIVE_SECONDS = 75
-GRACEFUL_SHUTDOWN_SECONDS = 30
+# How long the requests that the service cancels at its end have for their clean-up and their response.
+CANCELLED_REQUEST_SECONDS = 10
+
+
+class Server(uvicorn.Server):
+    """Cancels the requests that still run `shutdown_seconds` after SIGTERM, so that they respond with 503.
+
+    uvicorn would cancel them too, but it does not wait for their responses.
+    """
+
+    def __init__(self, config: uvicorn.Config, shutdown_seconds: int) -> None:
+        super().__init__(config)
+        self._shutdown_seconds = shutdown_seconds
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Accepts no more connections, waits for the requests, and cancels them after a while."""
+        timer = asyncio.get_running_loop().call_later(self._shutdown_seconds, self._cancel_requests)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            timer.cancel()
+
+    def _cancel_requests(self) -> None:
+        for request in self.server_state.tasks:
+            request.cancel()
 
 
 def serve(create_app: Callable[[S], Litestar], kind: type[S]) -> None:
@@ -24,10 +50,11 @@ def serve(create_app: Callable[[S], Litestar], kind: type[S]) -> None:
     try:
         settings = load(kind, os.environ)
         configure_logs(settings.log_level)
+        app = create_app(settings)
     except SettingsError as error:
         sys.exit(f"waxwing: wrong setting: {error}")
-    uvicorn.run(
-        RequestLog(create_app(settings)),
+    config = uvicorn.Config(
+        RequestLog(app),
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -37,5 +64,9 @@ def serve(create_app: Callable[[S], Litestar], kind: type[S]) -> None:
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+        timeout_graceful_shutdown=settings.shutdown_seconds + CANCELLED_REQUEST_SECONDS,
     )
+    server = Server(config, settings.shutdown_seconds)
+    server.run()
+    if not server.started:
+        sys.exit("waxwing: the service could not start; the log above says why")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 
+import structlog
 from litestar import Litestar, Router
 from litestar.di import Provide
 
@@ -16,16 +17,25 @@ from common.openapi import make_document_route, make_openapi_config
 from common.problems import render_problem
 from common.row_reader import RowReader
 from records import openapi
+from records.memory import fit_to_memory, read_memory_limit
 from records.routes import HANDLERS, RunningService
 from records.settings import Settings
 from records.storage import open_store
 from records.sweeper import run_sweeper
 from records.uploads import Uploads
 
+log = structlog.get_logger()
+
 
 def create_app(settings: Settings) -> Litestar:
-    """Returns the records service for these settings. It opens nothing before its lifespan begins."""
+    """Returns the records service for these settings. It opens nothing before its lifespan begins.
 
+    Raises SettingsError if the container's memory limit is too low for an upload.
+    """
+    fitted = fit_to_memory(settings, read_memory_limit())
+    if fitted != settings:
+        log.warning("the memory limit allows fewer uploads at once", max_uploads=fitted.max_uploads)
+    settings = fitted
     service: RunningService
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Gives memory back to the system when no upload is under way.
+"""Bounds the memory of uploads, and gives it back to the system when no upload is under way.
 
 glibc keeps freed memory in its heap; `malloc_trim` returns it. Other C libraries return memory by themselves.
 """
@@ -7,10 +7,56 @@ import asyncio
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from common.settings import SettingsError
+from records.audio import WAITING_BYTES_PER_THREAD
+from records.settings import Settings
+
+MIB = 1024**2
+# What an instance needs without uploads.
+BASE_BYTES = 128 * MIB
+# What an upload needs at most: three upload parts of MP3 (records.storage.ObjectWriter), and 2 MiB for its
+# encoders and for what is being read.
+UPLOAD_BYTES = 17 * MIB
+# A buffer that grows is a quarter larger than its content, at most.
+BUFFER_GROWTH = 1.25
 
 # Returning memory and asking for it again takes as long as encoding some seconds of sound. So the
 # heap is trimmed only after this long without uploads.
 QUIET_SECONDS = 1
+
+
+def needed_bytes(settings: Settings) -> int:
+    """Returns how much memory an instance needs at most, if each of its slots has a long upload."""
+    held_bytes = settings.max_late_credentials * settings.max_held_bytes * BUFFER_GROWTH
+    waiting_bytes = settings.encoder_threads * WAITING_BYTES_PER_THREAD
+    return int(BASE_BYTES + settings.max_uploads * UPLOAD_BYTES + held_bytes + waiting_bytes)
+
+
+def fit_to_memory(settings: Settings, limit_bytes: int | None) -> Settings:
+    """Returns the settings with as many slots as fit into the memory limit, or unchanged without a limit.
+
+    Raises SettingsError if no slot fits.
+    """
+    if limit_bytes is None or needed_bytes(settings) <= limit_bytes:
+        return settings
+    without_uploads = needed_bytes(msgspec.structs.replace(settings, max_uploads=0))
+    max_uploads = (limit_bytes - without_uploads) // UPLOAD_BYTES
+    if max_uploads < 1:
+        raise SettingsError(
+            f"the container may use {limit_bytes // MIB} MiB of memory, but even one upload needs"
+            f" {(without_uploads + UPLOAD_BYTES) // MIB} MiB: raise the limit, or lower MAX_HELD_BYTES"
+        )
+    return msgspec.structs.replace(settings, max_uploads=max_uploads)
+
+
+def read_memory_limit(file: Path = Path("/sys/fs/cgroup/memory.max")) -> int | None:
+    """Returns the memory limit of the container in bytes, or None if there is none."""
+    text = file.read_text().strip() if file.exists() else "max"
+    return None if text == "max" else int(text)
 
 
 class MemoryTrimmer:

@@ -22,9 +22,11 @@ from records.problems import (
     IdempotencyKeyReused,
     InvalidForm,
     NoWaveform,
+    OutOfProportion,
     PreconditionFailed,
     RangeNotSatisfiable,
     RecordingTooLong,
+    TooManyUploads,
     UnknownRecord,
     UnsupportedAudio,
     UploadInterrupted,
@@ -178,7 +180,8 @@ POST_RECORD = describe_operation(
     },
     problems=[
         *(InvalidForm, CredentialsTooLate, TooLarge, RecordingTooLong, UnsupportedMediaType),
-        *(UnsupportedAudio, BrokenAudio, IdempotencyKeyInUse, IdempotencyKeyReused, Busy, UploadInterrupted),
+        *(UnsupportedAudio, BrokenAudio, OutOfProportion, IdempotencyKeyInUse, IdempotencyKeyReused),
+        *(TooManyUploads, Busy, UploadInterrupted),
     ],
 )
 GET_RECORDS = describe_operation(

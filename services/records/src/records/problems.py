@@ -80,6 +80,13 @@ class UnsupportedAudio(Problem):
     title = "The audio is not supported"
 
 
+class OutOfProportion(Problem):
+    """The sample rate of the WAV is so low that the MP3 would be far larger than the WAV."""
+
+    status_code = 422
+    title = "The MP3 would be far larger than the WAV"
+
+
 class BrokenAudio(Problem):
     """The WAV's header contradicts itself, or the WAV holds no sound."""
 
@@ -91,6 +98,20 @@ class Busy(Unavailable):
     """This instance takes no more uploads at the moment."""
 
     title = "Too many uploads at once"
+
+
+class TooManyUploads(Problem):
+    """The user has as many uploads under way as one user may have."""
+
+    status_code = 429
+    title = "Too many uploads of one user at once"
+    header_names = ("Retry-After",)
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"You have {limit} uploads under way, the limit of one user. Wait until one of them ends.",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
 
 
 class UploadInterrupted(Unavailable):

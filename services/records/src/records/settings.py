@@ -36,9 +36,15 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     default_bitrate_kbps: BitrateKbps = 128
     min_bitrate_kbps: BitrateKbps = 32
     max_bitrate_kbps: BitrateKbps = 320
-    # Uploads at once. Each holds at most three upload parts of MP3 (15 MiB) and the PCM that waits for the
-    # encoder, or up to `max_held_bytes` of MP3.
+    # Uploads at once; fewer if the container's memory limit does not allow as many (records.memory).
     max_uploads: PositiveInt = 32
+    # Uploads at once of one user.
+    max_uploads_per_user: PositiveInt = 8
+    # An upload ends if its client sends less than this per second, on average over so many seconds of waiting
+    # for it, or if the whole upload takes longer than `max_upload_seconds`.
+    min_upload_bytes_per_second: PositiveInt = 1024
+    slow_upload_seconds: PositiveInt = 30
+    max_upload_seconds: PositiveInt = 24 * 60 * 60
     # Uploads at once whose credentials follow the audio, and how much MP3 each of them may hold in memory
     # meanwhile.
     max_late_credentials: PositiveInt = 2

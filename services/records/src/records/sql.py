@@ -71,7 +71,7 @@ RESERVE = (
         ),
     )
     .on_conflict_do_nothing()
-    .returning(Record.id, Record.object_key)
+    .returning(Record.id, Record.user_id, Record.object_key)
 )
 # The version before this one wrote the bitrate into idempotency_options only.
 REQUESTED_BITRATE_KBPS = func.coalesce(
@@ -114,6 +114,7 @@ class Reservation(NamedTuple):
     """The row of an upload under way."""
 
     record_id: UUID
+    user_id: UUID
     object_key: str
 
 
@@ -183,7 +184,7 @@ async def reserve(
     while True:
         new_row = {"record_id": uuid4(), "lease": timedelta(seconds=lease_seconds)}
         if rows := await execute(engine, RESERVE, {**parameters, **new_row}):
-            return Reservation(rows[0].id, rows[0].object_key)
+            return Reservation(rows[0].id, rows[0].user_id, rows[0].object_key)
         if not idempotency_key:
             raise wrong_credentials()
         rows = await execute(engine, FIND_EARLIER_UPLOAD, parameters)

@@ -34,6 +34,7 @@ from records.problems import (
     CredentialsTooLate,
     IdempotencyKeyReused,
     InvalidForm,
+    OutOfProportion,
     RecordingTooLong,
     UnsupportedAudio,
     UploadInterrupted,
@@ -99,7 +100,9 @@ class Uploads:
 
     def __init__(self, engine: AsyncEngine, store: ObjectStore, settings: Settings) -> None:
         threads = audio_package.EncoderThreads(settings.encoder_threads)
-        admission = Admission(settings.max_uploads, settings.max_late_credentials)
+        admission = Admission(
+            settings.max_uploads, settings.max_uploads_per_user, settings.max_late_credentials
+        )
         self._shared = Shared(engine, store, settings, threads, admission)
         self._memory = MemoryTrimmer()
         self._clean_ups: set[asyncio.Task[None]] = set()
@@ -186,7 +189,7 @@ class Upload:
         await self._writer.close()
         if not isinstance(self._state, Reserved):
             return
-        record_id, object_key = self._state.reservation
+        record_id, _, object_key = self._state.reservation
         try:
             if not self._writer.has_touched_store:
                 await sql.forget(self._shared.engine, record_id)
@@ -225,6 +228,7 @@ class Upload:
         lease_keeper = asyncio.create_task(keep_lease(engine, found, settings.lease_seconds))
         self._resources.callback(lease_keeper.cancel)
         self._state = Reserved(found, lease_keeper)
+        self._shared.admission.admit_user(self._resources, found.user_id)
         self._writer.open(found.object_key)
 
     async def _begin_audio(self) -> None:
@@ -253,6 +257,8 @@ class Upload:
             raise UnsupportedAudio(str(error)) from None
         except audio_package.BrokenAudio as error:
             raise BrokenAudio(str(error)) from None
+        except audio_package.OutOfProportion as error:
+            raise OutOfProportion(str(error)) from None
         except audio_package.TooLong as error:
             raise RecordingTooLong(str(error)) from None
 

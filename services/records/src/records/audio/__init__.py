@@ -1,14 +1,16 @@
 """Converts a WAV into an MP3 in bounded memory. Knows neither HTTP nor SQL nor storage."""
 
 from .converter import Converter, Properties
-from .errors import BrokenAudio, TooLong, UnsupportedAudio
+from .errors import BrokenAudio, OutOfProportion, TooLong, UnsupportedAudio
 from .levels import Waveform
-from .parallel import EncoderThreads
+from .parallel import WAITING_BYTES_PER_THREAD, EncoderThreads
 
 __all__ = [
+    "WAITING_BYTES_PER_THREAD",
     "BrokenAudio",
     "Converter",
     "EncoderThreads",
+    "OutOfProportion",
     "Properties",
     "TooLong",
     "UnsupportedAudio",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .blocks import BlockMaker
-from .errors import BrokenAudio
+from .errors import BrokenAudio, OutOfProportion
 from .info import Stream
 from .levels import Meter, Waveform
 from .parallel import EncoderThreads, ParallelEncoder
@@ -21,6 +21,9 @@ DEFAULT_MAX_DURATION_SECONDS = 24 * 60 * 60
 # At 1 Hz a byte of WAV becomes a second of MP3. So even the PCM of one piece is measured and encoded in
 # blocks of about this size.
 _BLOCK_BYTES = 128 * 1024
+# So a WAV may become an MP3 of at most 64 times its size and 1 MiB. A usual WAV is larger than its MP3.
+MAX_GROWTH = 64
+MAX_FIXED_GROWTH_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Converter:
         self._parser = WavParser()
         self._pipeline: _Pipeline | None = None
         self._stream = Stream()
+        self._fed_bytes = 0
         self._properties: Properties | None = None
         self._waveform: Waveform | None = None
 
@@ -90,8 +94,9 @@ class Converter:
     async def feed(self, data: bytes) -> AsyncIterator[bytes]:
         """Takes the next piece of the WAV, of any size, and yields the MP3 bytes that are ready, often none.
 
-        Raises UnsupportedAudio, BrokenAudio or TooLong as soon as the reason has arrived.
+        Raises UnsupportedAudio, BrokenAudio, OutOfProportion or TooLong as soon as the reason has arrived.
         """
+        self._fed_bytes += len(data)
         async for mp3 in self._encode(self._read(data)):
             yield mp3
 
@@ -192,4 +197,10 @@ class Converter:
     def _take(self) -> bytes:
         mp3 = self._open().encoder.take()
         self._stream.add(mp3)
+        if self._stream.size_bytes > MAX_GROWTH * self._fed_bytes + MAX_FIXED_GROWTH_BYTES:
+            raise OutOfProportion(
+                f"The MP3 is larger than {MAX_GROWTH} times the {self._fed_bytes} bytes of the WAV and"
+                f" {MAX_FIXED_GROWTH_BYTES} bytes, because the WAV has {self._parser.format.sample_rate} Hz."
+                " Resample it with: ffmpeg -i in.wav -ar 8000 out.wav"
+            )
         return mp3

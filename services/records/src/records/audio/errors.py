@@ -16,5 +16,9 @@ class BrokenAudio(Exception):  # noqa: N818
     """The bytes are a WAV that contradicts itself, ends too early or holds no audio."""
 
 
+class OutOfProportion(Exception):  # noqa: N818
+    """The MP3 would be far larger than the WAV."""
+
+
 class TooLong(Exception):  # noqa: N818
     """The recording lasts longer than the limit."""

@@ -34,13 +34,14 @@ class Stream:
 
     def __init__(self) -> None:
         self._first_header = b""
-        self._size_bytes = 0
+        self.size_bytes = 0
+        """How large the stream is so far."""
         self._crc = 0
 
     def add(self, mp3: bytes) -> None:
         """Counts the next bytes of the stream."""
         self._first_header += mp3[: HEADER_BYTES - len(self._first_header)]
-        self._size_bytes += len(mp3)
+        self.size_bytes += len(mp3)
         self._crc = crc16.arc(mp3, self._crc)
 
     @property
@@ -57,7 +58,7 @@ class Stream:
         mp3_frame_bytes = read_mp3_frame_header(mpeg_header).mp3_frame_bytes
         padding = min(max(mp3_frames * stream.sample_frames - ENCODER_DELAY - sample_frames, 0), _MAX_12_BITS)
         # A size over the field's limit is rare and harmless: players take the duration from the MP3 frames.
-        size_bytes = min(mp3_frame_bytes + self._size_bytes, _MAX_32_BITS)
+        size_bytes = min(mp3_frame_bytes + self.size_bytes, _MAX_32_BITS)
         tag = mpeg_header + bytes(stream.side_info_bytes)
         tag += struct.pack(">4sIII", b"Info", _HAS_MP3_FRAMES_BYTES_TOC_AND_QUALITY, mp3_frames, size_bytes)
         tag += _SEEK_TABLE + struct.pack(">I", _QUALITY)

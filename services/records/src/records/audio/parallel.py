@@ -31,7 +31,7 @@ _MIN_JOB_SECONDS = 0.1
 _SWITCH_SECONDS = 0.0005
 # All recordings together may hold this much PCM per thread. Each of them may always hold WAITING_BYTES_ALONE,
 # which is room for several of the shortest jobs: with less it could wait for ever.
-_WAITING_BYTES_PER_THREAD = 5 * 1024**2
+WAITING_BYTES_PER_THREAD = 5 * 1024**2
 WAITING_BYTES_ALONE = 256 * 1024
 
 
@@ -48,7 +48,7 @@ class EncoderThreads:
         """The recordings for which a thread works."""
         self.waiting_bytes = 0
         """PCM that waits, of all recordings together."""
-        self.budget_bytes = count * _WAITING_BYTES_PER_THREAD
+        self.budget_bytes = count * WAITING_BYTES_PER_THREAD
 
     def share_of(self, encoder: "ParallelEncoder") -> int:
         """Returns how many threads a recording may use now: all that the others leave, and at least one."""

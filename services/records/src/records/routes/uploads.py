@@ -11,6 +11,7 @@ from common.requests import read_content_type, stream_body
 from records import openapi
 from records.documents import RecordDocument
 from records.form import WAV_TYPES, read_upload
+from records.pace import enforce_pace
 from records.requests import read_idempotency_key, read_upload_query
 from records.routes.running_service import RunningService
 from records.uploads import Replayed
@@ -27,7 +28,8 @@ async def post_record(
     idempotency_key = read_idempotency_key(request)
     credentials = parse_authorization(request.headers.get("authorization"))
     content_type = read_content_type(request)
-    body = read_upload(stream_body(request), content_type, read_upload_query(request))
+    paced = enforce_pace(stream_body(request), service.settings)
+    body = read_upload(paced, content_type, read_upload_query(request))
     if content_type[0] in WAV_TYPES and not credentials:
         raise InvalidCredentials(
             "A bare WAV needs an Authorization header: Bearer TOKEN, or Basic with user id and token."

@@ -1,0 +1,50 @@
+"""The slots of an instance fit into the memory limit of its container."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from common.settings import SettingsError
+from records.memory import BASE_BYTES, MIB, fit_to_memory, needed_bytes, read_memory_limit
+from records.settings import Settings, StoreSettings
+
+STORE = StoreSettings(s3_endpoint="http://localhost", s3_access_key="", s3_secret_key="")
+SETTINGS = Settings(database_url="", store=STORE, encoder_threads=2)
+
+
+def test_the_default_slots_fit_into_the_memory_that_compose_gives() -> None:
+    compose = (Path(__file__).parents[2] / "docker-compose.yml").read_text()
+    assert "mem_limit: ${RECORDS_MEMORY:-1g}" in compose
+    # On machines with many cores more audio waits for the encoders.
+    for cores in (1, 2, 16):
+        settings = msgspec.structs.replace(SETTINGS, encoder_threads=cores)
+        assert needed_bytes(settings) <= 1024 * MIB
+        assert fit_to_memory(settings, 1024 * MIB) == settings
+
+
+def test_without_a_limit_nothing_changes() -> None:
+    assert fit_to_memory(SETTINGS, None) == SETTINGS
+
+
+@pytest.mark.parametrize("limit", [400 * MIB, 512 * MIB, 600 * MIB])
+def test_with_less_memory_there_are_as_many_slots_as_fit(limit: int) -> None:
+    fitted = fit_to_memory(SETTINGS, limit)
+    assert 1 <= fitted.max_uploads < SETTINGS.max_uploads
+    assert needed_bytes(fitted) <= limit
+    one_more = msgspec.structs.replace(fitted, max_uploads=fitted.max_uploads + 1)
+    assert needed_bytes(one_more) > limit
+
+
+def test_too_little_memory_for_one_upload_is_refused_with_what_to_do() -> None:
+    with pytest.raises(SettingsError, match=r"even one upload needs \d+ MiB: raise the limit, or lower MAX_"):
+        fit_to_memory(SETTINGS, BASE_BYTES)
+
+
+def test_the_limit_of_a_container_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "memory.max"
+    assert read_memory_limit(file) is None
+    file.write_text("max\n")
+    assert read_memory_limit(file) is None
+    file.write_text("536870912\n")
+    assert read_memory_limit(file) == 512 * MIB
