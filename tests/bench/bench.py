@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from tests.bench.downloads import (
     measure_slow_listeners,
     measure_users,
 )
+from tests.bench.overload import measure_memory
 from tests.bench.uploads import (
     Row,
     Uploader,
@@ -50,9 +52,10 @@ def describe_machine() -> str:
     return f"{os.cpu_count()} cores ({model}), Python {platform.python_version()}, Linux {platform.release()}"
 
 
-def write_results(rows: list[Row], command: str) -> None:
+def write_results(rows: list[Row], title: str, command: str) -> None:
+    """Replaces the section `title` of RESULTS.md, or adds it."""
     lines = [
-        "# The last full run",
+        f"# {title}",
         "",
         f"`{command}` on {datetime.now(UTC):%Y-%m-%d}, {describe_machine()}.",
         "",
@@ -65,7 +68,9 @@ def write_results(rows: list[Row], command: str) -> None:
         *(f"| {what} | {result} | {origin} |" for what, result, origin in rows),
         "",
     ]
-    RESULTS.write_text("\n".join(lines), encoding="utf-8")
+    sections = re.split(r"^(?=# )", RESULTS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    others = [section for section in sections if section and not section.startswith(f"# {title}\n")]
+    RESULTS.write_text("\n".join([*others, "\n".join(lines)]), encoding="utf-8")
 
 
 def measure(stack: Stack, folder: Path, *, is_quick: bool) -> Iterator[list[Row]]:
@@ -91,10 +96,27 @@ def measure(stack: Stack, folder: Path, *, is_quick: bool) -> Iterator[list[Row]
         yield measure_many_rows(stack, user["id"], 10)
 
 
+def measure_everything(*, is_quick: bool) -> Iterator[list[Row]]:
+    """Measures a stack in which one user may have all uploads."""
+    settings = {"MAX_UPLOADS_PER_USER": "32"}
+    with (
+        tempfile.TemporaryDirectory(prefix="waxwing-bench-") as folder,
+        temporary_stack(settings, say=print) as stack,
+    ):
+        yield from measure(stack, Path(folder), is_quick=is_quick)
+
+
+def measure_overload() -> Iterator[list[Row]]:
+    """Measures a stack in which one user may have more uploads than it takes."""
+    with temporary_stack({"MAX_UPLOADS_PER_USER": "64"}, say=print) as stack:
+        yield from measure_memory(stack)
+
+
 def main(arguments: list[str]) -> None:
     """Runs all measurements, prints a table, and with --keep writes RESULTS.md."""
     parser = argparse.ArgumentParser(prog="just bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only the short recordings, one turn each")
+    parser.add_argument("--overload", action="store_true", help="only what too many uploads at once do")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--keep", action="store_true", help="write RESULTS.md")
     options = parser.parse_args(arguments)
@@ -103,17 +125,21 @@ def main(arguments: list[str]) -> None:
     # With a longer interval the polling thread would wait for the uploading one: both run in this process.
     sys.setswitchinterval(0.0001)
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="waxwing-bench-") as folder, temporary_stack(say=print) as stack:
-        for found in measure(stack, Path(folder), is_quick=options.quick):
-            for what, result, origin in found:
-                print(f"{what:<56} {result:>10}   {origin}", flush=True)
-            rows.extend(found)
+    for found in measure_overload() if options.overload else measure_everything(is_quick=options.quick):
+        for what, result, origin in found:
+            print(f"{what:<56} {result:>10}   {origin}", flush=True)
+        rows.extend(found)
     if options.json:
         options.json.write_text(
             json.dumps([dict(zip(("what", "result", "from"), row, strict=True)) for row in rows], indent=1)
         )
     if options.keep:
-        write_results(rows, "./just bench --keep")
+        kind = (
+            ("The last overload run", "./just bench --overload --keep")
+            if options.overload
+            else ("The last full run", "./just bench --keep")
+        )
+        write_results(rows, *kind)
 
 
 if __name__ == "__main__":

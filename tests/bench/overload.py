@@ -1,7 +1,7 @@
 """What the bench measures with too many uploads at once: statuses, and the memory of the records service."""
 
+import math
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +18,7 @@ from tests.wavs import Wav, silence
 # At this sample rate half of the PCM's bytes become MP3: 28 MB of WAV and 14 MB of MP3, three upload parts.
 WAV = Wav(bits=16, channels=1, rate=8000).build(silence(1760.0, rate=8000, channels=1))
 PIECE_BYTES = 256 * 1024
+LAST_PIECES = len(WAV) // PIECE_BYTES - 2
 FORM = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
 
 
@@ -91,46 +92,82 @@ def together(count: int, act: Callable[[], int]) -> str:
     return ", ".join(f"{times} x {status or 'no response'}" for status, times in sorted(statuses.items()))
 
 
+def wait_for_idle(process: Process) -> float:
+    """Returns the memory in MiB once it no longer falls, because uploads can end after their clients."""
+    before, now = math.inf, process.idle_mib()
+    while now < before - 1:
+        before, now = now, process.idle_mib()
+    return now
+
+
+class Overload:
+    """Makes too many uploads, or many that fail, at one stack."""
+
+    def __init__(self, stack: Stack, client: Client) -> None:
+        self._stack = stack
+        self._client = client
+        self._records = Process(stack.pid("records"))
+
+    def measure(self, what: str, act: Callable[[], str]) -> list[Row]:
+        """Returns the peak of the memory of records during `act`, with its memory before and afterwards."""
+        idle = self._records.idle_mib()
+        self._records.forget_peak()
+        statuses = act()
+        peak, after = self._records.memory_mib("VmHWM"), wait_for_idle(self._records)
+        origin = f"idle {idle:.0f} MiB, after {after:.0f} MiB; {statuses}"
+        return [(f"{what}: memory of records, peak", f"{peak:.0f} MiB", origin)]
+
+    def many(self) -> str:
+        return together(64, self._upload_of("Many").send)
+
+    def credentials_last(self) -> str:
+        user = self._client.create_user("Late")
+        return together(24, late_upload(self._stack, user["id"], user["token"]).send)
+
+    def deleted_meanwhile(self) -> str:
+        user = self._client.create_user("Deleted")
+        headers = {"Authorization": f"Bearer {user['token']}"}
+        before_end = at_piece(LAST_PIECES, lambda: self._client.http.delete("/users/me", headers=headers))
+        sender = header_upload(self._stack, user["token"])
+        return together(24, lambda: sender.send(before_end))
+
+    def store_away(self) -> str:
+        all_are_near_the_end = Barrier(6, action=lambda: self._stack.stop_process("minio"))
+        sender = self._upload_of("Outage")
+        statuses = together(6, lambda: sender.send(at_piece(LAST_PIECES, all_are_near_the_end.wait)))
+        self._stack.start_process("minio")
+        return statuses
+
+    def aborted(self) -> str:
+        sender = self._upload_of("Aborts")
+        with ThreadPoolExecutor(16) as threads:
+            list(threads.map(lambda _: sender.abort(20), range(500)))
+        return "500 aborted"
+
+    def _upload_of(self, name: str) -> Sender:
+        return header_upload(self._stack, self._client.create_user(name)["token"])
+
+
+def at_piece(at: int, act: Callable[[], object]) -> Callable[[int], object]:
+    """Returns a function that acts before one of the pieces."""
+    return lambda number: act() if number == at else None
+
+
 def measure_memory(stack: Stack) -> Iterator[list[Row]]:
-    """Measures the memory of the records service while many uploads run, and afterwards."""
+    """Measures the memory of the records service while many uploads run, and afterwards.
+
+    The stack must allow a user as many uploads as an instance (MAX_UPLOADS_PER_USER).
+    """
     with Client(stack.base_url) as client:
-        records = Process(stack.pid("records"))
-
-        def measure(what: str, act: Callable[[], str]) -> list[Row]:
-            idle = records.idle_mib()
-            records.forget_peak()
-            statuses = act()
-            time.sleep(1)
-            peak, after = records.memory_mib("VmHWM"), records.idle_mib()
-            return [
-                (
-                    f"{what}: memory of records, peak",
-                    f"{peak:.0f} MiB",
-                    f"idle {idle:.0f} MiB, after {after:.0f} MiB; {statuses}",
-                )
-            ]
-
-        def delete_meanwhile() -> str:
-            user = client.create_user("Deleted")
-            sender = header_upload(stack, user["token"])
-
-            def delete(number: int) -> None:
-                if number == len(in_pieces(WAV)) - 3:
-                    client.http.delete("/users/me", headers={"Authorization": f"Bearer {user['token']}"})
-
-            return together(24, lambda: sender.send(delete))
-
-        def abort(count: int) -> str:
-            sender = header_upload(stack, client.create_user("Aborts")["token"])
-            with ThreadPoolExecutor(16) as threads:
-                list(threads.map(lambda _: sender.abort(20), range(count)))
-            return f"{count} aborted"
-
-        user = client.create_user("Bench")
-        header = header_upload(stack, user["token"])
-        late = late_upload(stack, user["id"], user["token"])
-        yield measure("64 uploads at once", lambda: together(64, header.send))
-        yield measure("24 uploads at once, credentials last", lambda: together(24, late.send))
+        overload = Overload(stack, client)
+        yield overload.measure("64 uploads at once", overload.many)
+        yield overload.measure("24 uploads at once, credentials last", overload.credentials_last)
         for turn in ("first", "second"):
-            yield measure(f"24 uploads of a user deleted meanwhile, {turn} time", delete_meanwhile)
-        yield measure("500 aborted uploads", lambda: abort(500))
+            yield overload.measure(
+                f"24 uploads of a user deleted meanwhile, {turn} time", overload.deleted_meanwhile
+            )
+        for turn in ("first", "second"):
+            yield overload.measure(
+                f"6 uploads during which the store goes away, {turn} time", overload.store_away
+            )
+        yield overload.measure("500 aborted uploads", overload.aborted)
