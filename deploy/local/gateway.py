@@ -16,9 +16,11 @@ _NGINX_CONF = """\
 {user}daemon off;
 pid nginx.pid;
 worker_processes 2;
+worker_rlimit_nofile 65536;
 error_log stderr warn;
 events {{
-    worker_connections 1024;
+    # Of clients and of services, in each worker: room for more than 10,000 slow clients.
+    worker_connections 16384;
 }}
 http {{
     client_body_temp_path temp/body;

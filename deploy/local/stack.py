@@ -34,11 +34,18 @@ _DEFAULTS = {
     "MAX_UPLOAD_BYTES": str(4 * 1024**3),
     "CACHE_MAX_BYTES": str(1024**3),
     "CACHE_SECONDS": "600",
+    "REQUESTS_PER_ADDRESS": "1000",
+    "UPLOADS_PER_ADDRESS": "64",
+    "SIGN_UPS_PER_MINUTE": "600",
     # No client has this address, so nobody is trusted.
     "TRUSTED_PROXY": "255.255.255.255",
     "S3_BUCKET": "records",
     "S3_REGION": "us-east-1",
 }
+_GATEWAY_SETTINGS = (
+    *("MAX_UPLOAD_BYTES", "CACHE_MAX_BYTES", "CACHE_SECONDS", "TRUSTED_PROXY"),
+    *("REQUESTS_PER_ADDRESS", "UPLOADS_PER_ADDRESS", "SIGN_UPS_PER_MINUTE"),
+)
 _OWN_STORE_SETTINGS = ("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY")
 _INHERITED_VARIABLES = (
     "PATH",
@@ -298,10 +305,7 @@ class Stack:
             # No name here can change its address, so nginx resolves none.
             "WAXWING_RESOLVER": LOOPBACK,
             "WAXWING_RESOLVE": "",
-            **{
-                f"WAXWING_{name}": self._settings[name]
-                for name in ("MAX_UPLOAD_BYTES", "CACHE_MAX_BYTES", "CACHE_SECONDS", "TRUSTED_PROXY")
-            },
+            **{f"WAXWING_{name}": self._settings[name] for name in _GATEWAY_SETTINGS},
             "WAXWING_CACHE_FOLDER": "cache",
         }
 

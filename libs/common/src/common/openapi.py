@@ -37,6 +37,7 @@ explains it. Besides the problems listed at each operation, any operation can re
 [408](/problems/request-timeout) for a request that pauses too long or is too slow,
 [413](/problems/too-large) for a body over the limit,
 [414](/problems/uri-too-long) for a request line over 8 KiB,
+[429](/problems/too-many-requests) for too many requests from one address,
 [501](/problems/not-implemented) for an unsupported transfer coding,
 [505](/problems/http-version-not-supported) for an unsupported version of HTTP, and
 [500](/problems/internal-error) for a fault of the service.

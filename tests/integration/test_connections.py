@@ -1,0 +1,92 @@
+"""Many connections and requests of one address cost nobody else anything."""
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from deploy.local.ports import LOOPBACK
+from deploy.local.stack import Stack
+from tests.integration.recordings import upload_recording
+from tests.integration.waiting import MAX_WAIT_SECONDS
+from tests.raw_connection import make_request_head
+from tests.response_checks import assert_problem
+from tests.stacks import temporary_stack
+
+ATTACKER = "127.0.0.66"
+# More than nginx's default of 1,024 connections for each of two workers, each with its connection to records.
+SLOW_CONNECTIONS = 3000
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    settings = {"REQUESTS_PER_ADDRESS": "40", "UPLOADS_PER_ADDRESS": "10", "SIGN_UPS_PER_MINUTE": "30"}
+    with temporary_stack(settings) as stack:
+        yield stack
+
+
+def connect(stack: Stack, address: str = ATTACKER) -> socket.socket:
+    """Opens a connection from one address of this machine."""
+    connection = socket.create_connection((LOOPBACK, stack.ports.gateway), MAX_WAIT_SECONDS, (address, 0))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def begin_form(stack: Stack) -> bytes:
+    """Returns the start of an upload that sends its form byte by byte."""
+    lines = ["Content-Type: multipart/form-data; boundary=b", "Content-Length: 1000000"]
+    return make_request_head("POST", "/records", stack.base_url, *lines) + b"--b\r\n"
+
+
+def test_thousands_of_slow_connections_leave_room_for_everybody_else(
+    stack: Stack, owner: dict[str, Any], http: httpx.Client
+) -> None:
+    record = upload_recording(stack, owner)
+    with ExitStack() as opened:
+        for number in range(SLOW_CONNECTIONS):
+            connection = opened.enter_context(connect(stack))
+            # Half of them send a part of their head, the others a part of a form.
+            connection.sendall(begin_form(stack) if number % 2 else b"GET /record HTTP/1.1\r\nHost: a\r\n")
+        for _ in range(3):
+            assert http.get("/healthz").status_code == 200
+            assert http.get(record["url"]).status_code == 200
+            assert upload_recording(stack, owner)["url"]
+
+
+def test_uploads_of_one_address_are_refused_above_the_limit_and_other_addresses_are_not(
+    stack: Stack, owner: dict[str, Any]
+) -> None:
+    with ExitStack() as opened:
+        connections = [opened.enter_context(connect(stack)) for _ in range(15)]
+        for connection in connections:
+            connection.sendall(begin_form(stack))
+        refused = 0
+        for connection in connections[10:]:
+            response = connection.recv(4096)
+            refused += response.startswith(b"HTTP/1.1 429")
+            assert b'"type":"/problems/too-many-requests"' in response
+            assert b"\r\nRetry-After: 5\r\n" in response
+        assert refused == 5
+        assert upload_recording(stack, owner)["url"]
+
+
+def test_sign_ups_of_one_address_are_refused_above_the_limit_and_other_addresses_are_not(
+    stack: Stack,
+) -> None:
+    def sign_ups(address: str, count: int) -> list[httpx.Response]:
+        transport = httpx.HTTPTransport(local_address=address)
+        with httpx.Client(base_url=stack.base_url, transport=transport, trust_env=False) as client:
+            return [client.post("/users", json={"name": "Test"}) for _ in range(count)]
+
+    responses = sign_ups("127.0.0.67", 60)
+    statuses = Counter(response.status_code for response in responses)
+    assert statuses.keys() == {201, 429}
+    # 31 at once, and one more every two seconds.
+    assert statuses[201] >= 31
+    assert_problem(responses[-1], 429, "too-many-requests", "signs up too often; try again in 5 seconds")
+    assert responses[-1].headers["Retry-After"] == "5"
+    assert sign_ups("127.0.0.68", 1)[0].status_code == 201
