@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -13,7 +13,8 @@ import msgspec
 import pytest
 import pytest_asyncio
 from alembic import command
-from miniopy_async.error import S3Error
+from miniopy_async.error import MinioAdminException, S3Error
+from miniopy_async.minioadmin import MinioAdmin
 from sqlalchemy import Connection, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -24,7 +25,7 @@ from common.problems import type_of
 from common.row_reader import RowReader
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
-from deploy.setup import set_up
+from deploy.setup import make_admin, set_up
 from records.problems import NoWaveform, UnknownRecord
 from records.sql import find_record, find_waveform
 from records.storage import make_client
@@ -85,6 +86,52 @@ async def test_the_set_up_may_run_again_and_two_at_once_wait_for_each_other(
     await uploads.store_record(wav_pieces(SMALL), credentials)
     await uploads.close()
     assert [row.state for row in await own_service.rows(user_id)] == ["ready"]
+
+
+# MinIO always lets a key list and delete its own further keys, of which it has none.
+ADMIN_CALLS: dict[str, Callable[[MinioAdmin, str], Awaitable[object]]] = {
+    "make a key": lambda admin, _: admin.add_service_account(name="backdoor"),
+    "change a key": lambda admin, own: admin.update_service_account(own, secret_key="x" * 20),
+    "show itself": lambda admin, own: admin.user_info(own),
+    "change its secret": lambda admin, own: admin.user_add(own, "y" * 20),
+    "make a user": lambda admin, _: admin.user_add("backdoor", "y" * 20),
+    "list users": lambda admin, _: admin.user_list(),
+    "disable a user": lambda admin, own: admin.user_disable(own),
+    "remove a user": lambda admin, own: admin.user_remove(own),
+    "show a policy": lambda admin, _: admin.policy_info("readwrite"),
+    "list policies": lambda admin, _: admin.policy_list(),
+    "remove a policy": lambda admin, _: admin.policy_remove("readwrite"),
+    "give itself a policy": lambda admin, own: admin.attach_policy(["consoleAdmin"], user=own),
+    "set its policy": lambda admin, own: admin.policy_set("consoleAdmin", user=own),
+    "list groups": lambda admin, _: admin.group_list(),
+    "make a group": lambda admin, own: admin.group_add("backdoor", own),
+    "show the server": lambda admin, _: admin.info(),
+    "show its usage": lambda admin, _: admin.get_data_usage_info(),
+    "read the configuration": lambda admin, _: admin.config_get("api"),
+    "change the configuration": lambda admin, _: admin.config_set("api", {"cors_allow_origin": "*"}),
+    "show the configuration's history": lambda admin, _: admin.config_history(),
+    "set a quota": lambda admin, _: admin.bucket_quota_set("records", 1),
+    "read a quota": lambda admin, _: admin.bucket_quota_get("records"),
+    "profile the server": lambda admin, _: admin.profile_start(("cpu",)),
+    "make a key of encryption": lambda admin, _: admin.kms_key_create("backdoor"),
+    "show the replication": lambda admin, _: admin.get_site_replication_info(),
+    "update the server": lambda admin, _: admin.update(),
+    "restart the server": lambda admin, _: admin.service_restart(),
+    "stop the server": lambda admin, _: admin.service_stop(),
+}
+
+
+@pytest.mark.parametrize("call", ADMIN_CALLS)
+async def test_the_key_of_the_service_may_make_no_call_of_an_administrator(
+    own_service: RecordsService, call: str
+) -> None:
+    store = own_service.settings.store
+    as_service = msgspec.structs.replace(
+        own_service.setup, minio_root_user=store.s3_access_key, minio_root_password=store.s3_secret_key
+    )
+    admin = make_admin(as_service, own_service.session)
+    with pytest.raises(MinioAdminException, match="AccessDenied"):
+        await ADMIN_CALLS[call](admin, store.s3_access_key)
 
 
 async def test_several_set_ups_at_once_make_a_new_database_and_bucket(
