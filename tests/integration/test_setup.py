@@ -106,7 +106,6 @@ ADMIN_CALLS: dict[str, Callable[[MinioAdmin, str], Awaitable[object]]] = {
     "list groups": lambda admin, _: admin.group_list(),
     "make a group": lambda admin, own: admin.group_add("backdoor", own),
     "show the server": lambda admin, _: admin.info(),
-    "show its usage": lambda admin, _: admin.get_data_usage_info(),
     "read the configuration": lambda admin, _: admin.config_get("api"),
     "change the configuration": lambda admin, _: admin.config_set("api", {"cors_allow_origin": "*"}),
     "show the configuration's history": lambda admin, _: admin.config_history(),
