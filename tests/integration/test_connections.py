@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from deploy.local.ports import LOOPBACK
@@ -55,6 +56,23 @@ def test_thousands_of_slow_connections_leave_room_for_everybody_else(
             assert http.get("/healthz").status_code == 200
             assert http.get(record["url"]).status_code == 200
             assert upload_recording(stack, owner)["url"]
+
+
+@pytest.mark.parametrize("service", ["records", "users"])
+def test_a_service_that_hangs_is_503_soon(
+    stack: Stack, owner: dict[str, Any], http: httpx.Client, service: str
+) -> None:
+    record = upload_recording(stack, owner)
+    paths = {"records": record["url"], "users": "/users/me"}
+    process = psutil.Process(stack.pid(service))
+    process.suspend()
+    try:
+        # The client gives up after less time than nginx would wait by default.
+        response = http.get(paths[service], auth=(owner["id"], owner["token"]), timeout=30)
+        assert_problem(response, 503, "unavailable", "A service behind the gateway does not answer")
+    finally:
+        process.resume()
+    assert http.get(paths[service], auth=(owner["id"], owner["token"])).status_code == 200
 
 
 def test_uploads_of_one_address_are_refused_above_the_limit_and_other_addresses_are_not(
