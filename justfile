@@ -66,11 +66,11 @@ user NAME:
 upload FILE USER TOKEN *ARGS:
     @cd "{{invocation_directory()}}" && PYTHONPATH="{{justfile_directory()}}" python -m deploy.client upload "$@"
 
-# Check format, lint, types and import rules, then run all tests, in one process more than there are cores (arguments go to pytest; -n 0: in one process)
+# Check format, lint, types and import rules, then run all tests, one process per core (arguments go to pytest; -n 0: in one process)
 [group('check')]
 [positional-arguments]
 test *ARGS: format lint types check-gateway
-    pytest -n auto --dist loadfile --no-loadscope-reorder "$@"
+    pytest -n logical --dist loadfile --no-loadscope-reorder "$@"
 
 # Run the unit tests, which need no stack (arguments go to pytest)
 [group('check')]

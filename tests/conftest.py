@@ -31,13 +31,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Chooses the number of processes: one per core for `-n logical`, and one more for `-n auto`, because
-    integration tests often wait; none beside pytest's own for a single test file.
-    """
+    """Chooses one process per core, and none beside pytest's own for a single test file."""
     paths = {Path(argument.partition("::")[0]) for argument in config.args}
     count = sum(len(list(path.rglob("test_*.py"))) if path.is_dir() else 1 for path in paths)
-    processes = (psutil.cpu_count() or 1) + (config.option.numprocesses == "auto")
-    return min(processes, count) if count > 1 else 0
+    return min(psutil.cpu_count() or 1, count) if count > 1 else 0
 
 
 @pytest.fixture(scope="session")

