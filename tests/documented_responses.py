@@ -15,8 +15,9 @@ from deploy.local.supervision import ROOT
 
 DOCUMENTS = sorted((ROOT / "docs" / "openapi").glob("*.json"))
 SEEN = ROOT / ".pytest_cache" / "responses"
-# Every path can send these (common.openapi.DESCRIPTION); 499 is nginx's status for a client that has gone.
-EVERYWHERE = {405, 408, 413, 414, 499, 501, 505}
+# Every path can send these (common.openapi.DESCRIPTION). In nginx's log, 499 is a client that has gone, and
+# 444 a connection that nginx has closed without a response.
+EVERYWHERE = {405, 408, 413, 414, 429, 444, 499, 501, 505}
 
 # Method, path and status.
 SeenResponse = tuple[str, str, int]
