@@ -1,5 +1,9 @@
 """A service that is stopped lets its requests end, and responds to those that take too long."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from threading import Thread
 from uuid import UUID
@@ -7,14 +11,14 @@ from uuid import UUID
 import pytest
 
 from deploy.client import Client
+from deploy.local.ports import LOOPBACK, Ports, is_free
 from deploy.local.stack import Stack
-from tests.integration.recordings import SMALL, make_wav
 from tests.integration.records_service import open_stack_service
-from tests.integration.waiting import wait_until_async
-from tests.raw_connection import open_raw_connection
+from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until, wait_until_async
+from tests.raw_connection import header_lines, make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
-from tests.upload_requests import TINY_WAV
+from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 
 
 @pytest.fixture
@@ -29,13 +33,9 @@ async def test_an_upload_that_outlasts_the_end_of_the_service_is_503_and_leaves_
 ) -> None:
     with Client(stack.base_url) as client, open_raw_connection(stack.base_url) as upload:
         user = client.create_user("Test")
-        wav = make_wav(SMALL)
-        head = (
-            f"POST /records HTTP/1.1\r\nHost: {client.http.base_url.netloc.decode()}\r\n"
-            f"Authorization: Bearer {user['token']}\r\nIdempotency-Key: a\r\nContent-Type: audio/wav\r\n"
-            f"Content-Length: {len(wav)}\r\n\r\n"
-        )
-        upload.send(head.encode() + wav[: len(wav) // 2])
+        headers = {**bearer(user), **WAV_TYPE, "Idempotency-Key": "a"}
+        lines = header_lines({**headers, "Content-Length": str(len(TINY_WAV))})
+        upload.send(make_request_head("POST", "/records", stack.base_url, *lines) + TINY_WAV[:-1])
         async with open_stack_service(stack) as service:
 
             async def rows() -> list[str]:
@@ -51,8 +51,16 @@ async def test_an_upload_that_outlasts_the_end_of_the_service_is_503_and_leaves_
             assert await rows() == []
         stack.start_process("records")
         # The key is free again.
-        headers = {"Authorization": f"Bearer {user['token']}", "Idempotency-Key": "a"}
-        again = client.http.post(
-            "/records", content=TINY_WAV, headers={**headers, "Content-Type": "audio/wav"}
-        )
-        assert again.status_code == 201
+        assert client.http.post("/records", content=TINY_WAV, headers=headers).status_code == 201
+
+
+def test_a_service_that_is_interrupted_ends_without_a_traceback() -> None:
+    port = Ports.free().users
+    environment = {**os.environ, "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "PORT": str(port)}
+    command = [sys.executable, "-m", "users"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as service:
+        wait_until(lambda: not is_free(LOOPBACK, port))
+        service.send_signal(signal.SIGINT)
+        _, errors = service.communicate(timeout=MAX_WAIT_SECONDS)
+    assert "Traceback" not in errors
+    assert service.returncode == 0

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from socket import socket
 from typing import TypeVar
 
@@ -67,6 +68,8 @@ def serve(create_app: Callable[[S], Litestar], kind: type[S]) -> None:
         timeout_graceful_shutdown=settings.shutdown_seconds + CANCELLED_REQUEST_SECONDS,
     )
     server = Server(config, settings.shutdown_seconds)
-    server.run()
+    # uvicorn raises the SIGINT that it has handled once more.
+    with suppress(KeyboardInterrupt):
+        server.run()
     if not server.started:
         sys.exit("waxwing: the service could not start; the log above says why")
