@@ -13,18 +13,10 @@ from uuid import uuid4
 import msgspec
 import structlog
 from litestar.enums import ScopeType
-from litestar.types import (
-    ASGIApp,
-    HTTPResponseBodyEvent,
-    HTTPResponseStartEvent,
-    Message,
-    Receive,
-    Scope,
-    Send,
-)
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import Processor
 
-from common.problems import Problem, Unavailable, make_problem_body
+from common.problems import Unavailable, send_problem
 
 log = structlog.get_logger()
 
@@ -133,18 +125,3 @@ class RequestLog:
                     "timestamp": datetime.now(UTC),
                 }
                 self._write(msgspec.json.encode(line))
-
-
-async def send_problem(send: Send, request_id: str, problem: Problem) -> None:
-    """Sends a problem as the response, without Litestar."""
-    body = msgspec.json.encode(make_problem_body(problem, request_id))
-    headers = {"Content-Type": "application/problem+json", "Content-Length": str(len(body))}
-    headers |= problem.headers or {}
-    await send(
-        HTTPResponseStartEvent(
-            type="http.response.start",
-            status=problem.status_code,
-            headers=[(name.lower().encode(), value.encode()) for name, value in headers.items()],
-        )
-    )
-    await send(HTTPResponseBodyEvent(type="http.response.body", body=body, more_body=False))

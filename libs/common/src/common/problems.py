@@ -3,6 +3,7 @@
 import re
 from typing import Any, ClassVar
 
+import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import (
@@ -12,6 +13,7 @@ from litestar.exceptions import (
     NotFoundException,
 )
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.types import HTTPResponseBodyEvent, HTTPResponseStartEvent, Send
 
 log = structlog.get_logger()
 
@@ -29,10 +31,12 @@ class Problem(HTTPException):
 
     # Keep identical to the titles in problems.md and waxwing.conf.template.
     title: ClassVar[str]
-    # Headers of the response, for the OpenAPI document.
+    # Headers of the response, for the OpenAPI document. Every problem that names Retry-After sends it.
     header_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, detail: str, headers: dict[str, str] | None = None) -> None:
+        if "Retry-After" in self.header_names:
+            headers = {**(headers or {}), "Retry-After": str(RETRY_AFTER_SECONDS)}
         super().__init__(detail=detail, headers=headers)
 
 
@@ -123,10 +127,7 @@ class Unavailable(Problem):
 
     def __init__(self, detail: str) -> None:
         # The gateway's own details of this type end with the same words (waxwing.conf.template).
-        super().__init__(
-            f"{detail}; try again in {RETRY_AFTER_SECONDS} seconds.",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-        )
+        super().__init__(f"{detail}; try again in {RETRY_AFTER_SECONDS} seconds.")
 
 
 def type_of(problem: type[Problem] | Problem) -> str:
@@ -160,6 +161,21 @@ def render_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
         media_type="application/problem+json",
         headers=problem.headers,
     )
+
+
+async def send_problem(send: Send, request_id: str, problem: Problem) -> None:
+    """Sends a problem as the response, without Litestar."""
+    body = msgspec.json.encode(make_problem_body(problem, request_id))
+    headers = {"Content-Type": "application/problem+json", "Content-Length": str(len(body))}
+    headers |= problem.headers or {}
+    await send(
+        HTTPResponseStartEvent(
+            type="http.response.start",
+            status=problem.status_code,
+            headers=[(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        )
+    )
+    await send(HTTPResponseBodyEvent(type="http.response.body", body=body, more_body=False))
 
 
 def _to_problem(request: Request[Any, Any, Any], error: Exception) -> Problem:

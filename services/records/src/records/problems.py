@@ -39,8 +39,7 @@ class IdempotencyKeyInUse(Problem):
     def __init__(self, key: str) -> None:
         super().__init__(
             f"An upload with the Idempotency-Key {key!r} is still under way."
-            f" Try again in {RETRY_AFTER_SECONDS} seconds.",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+            f" Try again in {RETRY_AFTER_SECONDS} seconds."
         )
 
 
@@ -109,12 +108,11 @@ class TooManyUploads(Problem):
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            f"You have {limit} uploads under way, the limit of one user. Wait until one of them ends.",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+            f"You have {limit} uploads under way, the limit of one user. Wait until one of them ends."
         )
 
 
 class UploadInterrupted(Unavailable):
-    """The upload's lease ran out, or its user was deleted. Nothing of the upload is kept."""
+    """The service could not renew the upload's lease, or its user was deleted. Nothing of it is kept."""
 
     title = "The upload was given up"
