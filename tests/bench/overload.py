@@ -1,29 +1,29 @@
 """What the bench measures with too many uploads at once: statuses, and the memory of the records service."""
 
 import math
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from threading import Barrier
+from typing import Any
 from urllib.parse import urlsplit
 
 from deploy.client import Client
 from deploy.local.stack import Stack
 from tests.bench.uploads import Process, Row
+from tests.upload_requests import FORM_TYPE, WAV_TYPE, audio, bearer, make_form, token, user_id
 from tests.wavs import Wav, silence
 
 # At this sample rate half of the PCM's bytes become MP3: 28 MB of WAV and 14 MB of MP3, three upload parts.
 WAV = Wav(bits=16, channels=1, rate=8000).build(silence(1760.0, rate=8000, channels=1))
 PIECE_BYTES = 256 * 1024
 LAST_PIECES = len(WAV) // PIECE_BYTES - 2
-FORM = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
 
 
 class Sender:
-    """Sends one upload in pieces, all of them or the first ones."""
+    """Sends one upload in pieces."""
 
     def __init__(self, base_url: str, headers: dict[str, str], body: list[bytes]) -> None:
         self._host = urlsplit(base_url).netloc
@@ -31,7 +31,10 @@ class Sender:
         self._body = body
 
     def send(self, meanwhile: Callable[[int], object] = lambda _: None) -> int:
-        """Returns the status of the response. Calls `meanwhile` with the number of each piece before it."""
+        """Returns the status of the response, or 0 if the upload breaks off.
+
+        Calls `meanwhile` with the number of each piece before it; an OSError there breaks the upload off.
+        """
         connection = HTTPConnection(self._host, timeout=300)
         size = sum(map(len, self._body))
         try:
@@ -50,33 +53,20 @@ class Sender:
         finally:
             connection.close()
 
-    def abort(self, pieces: int) -> None:
-        """Sends some pieces and closes the connection."""
-        host, port = self._host.split(":")
-        size = sum(map(len, self._body))
-        head = "".join(f"{name}: {value}\r\n" for name, value in self._headers.items())
-        with socket.create_connection((host, int(port)), 60) as connection, suppress(OSError):
-            head += f"Host: {self._host}\r\nContent-Length: {size}\r\n"
-            connection.sendall(f"POST /records HTTP/1.1\r\n{head}\r\n".encode())
-            for piece in self._body[:pieces]:
-                connection.sendall(piece)
-
 
 def in_pieces(data: bytes) -> list[bytes]:
     return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
 
 
-def header_upload(stack: Stack, token: str) -> Sender:
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "audio/wav"}
-    return Sender(stack.base_url, headers, in_pieces(WAV))
+def header_upload(stack: Stack, user: dict[str, Any]) -> Sender:
+    """An upload whose credentials are in the header."""
+    return Sender(stack.base_url, {**bearer(user), **WAV_TYPE}, in_pieces(WAV))
 
 
-def late_upload(stack: Stack, user_id: str, token: str) -> Sender:
+def late_upload(stack: Stack, user: dict[str, Any]) -> Sender:
     """An upload whose credentials follow its audio."""
-    audio = b'--b\r\nContent-Disposition: form-data; name="audio"; filename="a.wav"\r\n\r\n'
-    fields = FORM % (b"user_id", user_id.encode()) + FORM % (b"token", token.encode()) + b"--b--\r\n"
-    body = [audio, *in_pieces(WAV), b"\r\n" + fields]
-    return Sender(stack.base_url, {"Content-Type": "multipart/form-data; boundary=b"}, body)
+    form = make_form(audio(WAV), user_id(user), token(user))
+    return Sender(stack.base_url, FORM_TYPE, in_pieces(form))
 
 
 def together(count: int, act: Callable[[], int]) -> str:
@@ -122,13 +112,14 @@ class Overload:
 
     def credentials_last(self) -> str:
         user = self._client.create_user("Late")
-        return together(24, late_upload(self._stack, user["id"], user["token"]).send)
+        return together(24, late_upload(self._stack, user).send)
 
     def deleted_meanwhile(self) -> str:
         user = self._client.create_user("Deleted")
-        headers = {"Authorization": f"Bearer {user['token']}"}
-        before_end = at_piece(LAST_PIECES, lambda: self._client.http.delete("/users/me", headers=headers))
-        sender = header_upload(self._stack, user["token"])
+        before_end = at_piece(
+            LAST_PIECES, lambda: self._client.http.delete("/users/me", headers=bearer(user))
+        )
+        sender = header_upload(self._stack, user)
         return together(24, lambda: sender.send(before_end))
 
     def store_away(self) -> str:
@@ -141,16 +132,20 @@ class Overload:
     def aborted(self) -> str:
         sender = self._upload_of("Aborts")
         with ThreadPoolExecutor(16) as threads:
-            list(threads.map(lambda _: sender.abort(20), range(500)))
+            list(threads.map(lambda _: sender.send(at_piece(20, break_off)), range(500)))
         return "500 aborted"
 
     def _upload_of(self, name: str) -> Sender:
-        return header_upload(self._stack, self._client.create_user(name)["token"])
+        return header_upload(self._stack, self._client.create_user(name))
 
 
 def at_piece(at: int, act: Callable[[], object]) -> Callable[[int], object]:
     """Returns a function that acts before one of the pieces."""
     return lambda number: act() if number == at else None
+
+
+def break_off() -> None:
+    raise ConnectionAbortedError
 
 
 def measure_memory(stack: Stack) -> Iterator[list[Row]]:

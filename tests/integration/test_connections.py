@@ -15,9 +15,10 @@ from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from tests.integration.recordings import upload_recording
 from tests.integration.waiting import MAX_WAIT_SECONDS
-from tests.raw_connection import make_request_head
+from tests.raw_connection import header_lines, make_request_head
 from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
+from tests.upload_requests import BOUNDARY, FORM_TYPE
 
 ATTACKER = "127.0.0.66"
 # More than nginx's default of 1,024 connections for each of two workers, each with its connection to records.
@@ -40,8 +41,8 @@ def connect(stack: Stack, address: str = ATTACKER) -> socket.socket:
 
 def begin_form(stack: Stack) -> bytes:
     """Returns the start of an upload that sends its form byte by byte."""
-    lines = ["Content-Type: multipart/form-data; boundary=b", "Content-Length: 1000000"]
-    return make_request_head("POST", "/records", stack.base_url, *lines) + b"--b\r\n"
+    lines = header_lines({**FORM_TYPE, "Content-Length": "1000000"})
+    return make_request_head("POST", "/records", stack.base_url, *lines) + f"--{BOUNDARY}\r\n".encode()
 
 
 def test_thousands_of_slow_connections_leave_room_for_everybody_else(

@@ -21,6 +21,7 @@ from deploy.local.stack import Stack
 from deploy.setup import SetupSettings
 from records.storage import make_client, make_session
 from tests.integration.recordings import LARGE, upload_recording
+from tests.integration.unread_sockets import unread_sockets
 from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
 from tests.raw_connection import make_request_head
 from tests.stacks import temporary_stack
@@ -61,13 +62,7 @@ def count_connections(pid: int, port: int) -> int:
 def count_unread_requests(pid: int, port: int) -> int:
     """Counts the connections from a process and its children whose data the server has not read yet."""
     senders = ports_of_connections(pid, port)
-    count = 0
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        _, local, remote, _, queues, *_ = line.split()
-        to_read = int(queues.split(":")[1], 16)
-        if int(local.split(":")[1], 16) == port and int(remote.split(":")[1], 16) in senders and to_read:
-            count += 1
-    return count
+    return sum(one.local_port == port and one.remote_port in senders for one in unread_sockets())
 
 
 def test_without_minio_cached_downloads_are_served_and_all_others_are_503(

@@ -22,6 +22,7 @@ from tests.download_requests import DOWNLOAD_REQUESTS, REQUESTS_BY_STATUS, Downl
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.recordings import LARGE, SMALL, make_wav, upload_kind
 from tests.integration.records_service import open_stack_service
+from tests.integration.unread_sockets import unread_sockets
 from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
 from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
@@ -250,16 +251,8 @@ def test_a_store_that_hangs_is_503_from_the_service_alone_too(
 
 
 def read_connections(stack: Stack) -> set[int]:
-    """Returns the connections to MinIO that have unread bytes: the inode numbers of their sockets.
-
-    The kernel soon gives the port of a closed connection to a new one, but not the inode number.
-    """
-    found = set()
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        _, _, theirs, _, queues, _, _, _, _, inode, *_ = line.split()
-        if int(theirs.rpartition(":")[2], 16) == stack.ports.minio and int(queues.rpartition(":")[2], 16):
-            found.add(int(inode))
-    return found
+    """Returns the connections to MinIO that have unread bytes: the inodes of their sockets."""
+    return {one.inode for one in unread_sockets() if one.remote_port == stack.ports.minio}
 
 
 def test_the_service_stops_reading_an_object_when_its_listener_leaves(

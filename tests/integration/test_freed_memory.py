@@ -27,6 +27,7 @@ from tests.integration.recordings import LARGE, SMALL, wav_pieces
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import wait_until_async
 from tests.integration.watched_calls import Call, CallWatcher
+from tests.upload_requests import FORM_TYPE, WAV_TYPE, FormPart, audio, bearer, make_form
 from tests.wavs import Wav, silence
 from users.sql import create_user
 
@@ -80,37 +81,32 @@ async def assert_nothing_is_left() -> None:
         raise AssertionError(f"still in memory: {dict(left)}") from None
 
 
-class FailingBody:
-    """The body of an upload that fails in one way."""
-
-    def __init__(self, service: RecordsService, kind: str, way: str) -> None:
-        self._service = service
-        self._kind = kind
-        self._way = way
-
-    async def items(self, user_id: UUID, credentials: Credentials) -> AsyncIterator[FormItem]:
-        """Yields the upload, and fails after half of the audio or at the end."""
-        pieces = [piece async for piece in wav_pieces(self._kind)]
-        for piece in pieces[: -len(pieces) // 2]:
-            yield piece
-        match self._way:
-            case "client gone":
-                raise ClientGone("The request body ended early.")
-            case "cancelled":
-                task = asyncio.current_task()
-                assert task
-                task.cancel()
-                del task
-            case "lease lost":
-                await self._service.expire(user_id)
-                await self._service.sweep()
-            case "user deleted":
-                await self._service.delete_user(credentials)
-        for piece in pieces[-len(pieces) // 2 :]:
-            yield piece
-        if self._way == "wrong token late":
-            yield FormField("user_id", str(user_id))
-            yield FormField("token", str(user_id))
+async def failing_body(
+    service: RecordsService, kind: str, way: str, user_id: UUID, credentials: Credentials
+) -> AsyncIterator[FormItem]:
+    """Yields an upload that fails in one way, after half of the audio or at the end."""
+    pieces = [piece async for piece in wav_pieces(kind)]
+    for piece in pieces[: -len(pieces) // 2]:
+        yield piece
+    match way:
+        case "client gone":
+            raise ClientGone("The request body ended early.")
+        case "cancelled":
+            task = asyncio.current_task()
+            assert task
+            task.cancel()
+            # The frame of this generator must not hold the task, which holds the exception.
+            del task
+        case "lease lost":
+            await service.expire(user_id)
+            await service.sweep()
+        case "user deleted":
+            await service.delete_user(credentials)
+    for piece in pieces[-len(pieces) // 2 :]:
+        yield piece
+    if way == "wrong token late":
+        yield FormField("user_id", str(user_id))
+        yield FormField("token", str(user_id))
 
 
 async def fail_to_store(service: RecordsService, kind: str, way: str) -> str:
@@ -124,7 +120,7 @@ async def fail_to_store(service: RecordsService, kind: str, way: str) -> str:
             raise aiohttp.ServerDisconnectedError
 
     uploads = service.uploads(CallWatcher(watch), **settings)
-    body = FailingBody(service, kind, way).items(user_id, credentials)
+    body = failing_body(service, kind, way, user_id, credentials)
     try:
         await uploads.store_record(body, None if way == "wrong token late" else credentials)
     except (Problem, asyncio.CancelledError) as error:
@@ -186,29 +182,22 @@ async def fail_to_upload(service: RecordsService, client: httpx.AsyncClient, way
     """Sends an upload that fails in one way, and returns the status of the response; 0 without one."""
     user, token = await create_user(service.owner, "Test")
     wav = Wav(channels=1).build(silence(101.0 if way == "refused late" else 20.0, channels=1))
-    half = len(wav) // 2
-    form = b'--b\r\nContent-Disposition: form-data; name="audio"; filename="a.wav"\r\n\r\n'
-    fields = b"".join(
-        f'\r\n--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{user.id}'.encode()
-        for name in ("user_id", "token")
-    )
+    if way == "wrong token late":
+        fields = (FormPart("user_id", str(user.id)), FormPart("token", str(user.id)))
+        content, headers = make_form(audio(wav), *fields), FORM_TYPE
+    else:
+        content, headers = wav, {**bearer({"token": token}), **WAV_TYPE}
+    half = len(content) // 2
 
     async def body() -> AsyncIterator[bytes]:
-        if way == "wrong token late":
-            yield form
-        yield wav[:half]
+        yield content[:half]
         if way == "client gone":
             raise ConnectionAbortedError
         if way == "user deleted":
             await wait_until_async(lambda: service.rows(user.id))
             await service.delete_user(Credentials(digest(token), user.id))
-        yield wav[half:]
-        if way == "wrong token late":
-            yield fields + b"\r\n--b--\r\n"
+        yield content[half:]
 
-    headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    if way != "wrong token late":
-        headers = {"Content-Type": "audio/wav", "Authorization": f"Bearer {token}"}
     try:
         return (await client.post("/records", content=body(), headers=headers)).status_code
     except ConnectionAbortedError:

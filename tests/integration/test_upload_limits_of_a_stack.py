@@ -11,7 +11,7 @@ from deploy.client import Client
 from deploy.local.stack import Stack
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import wait_until_async
-from tests.raw_connection import RawConnection, make_request_head, open_raw_connection
+from tests.raw_connection import RawConnection, header_lines, make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
@@ -19,11 +19,12 @@ from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 DEFAULT_UPLOADS_PER_USER = 8
 
 
-def begin_upload(connection: RawConnection, base_url: str, user: dict[str, Any]) -> None:
-    """Sends an upload except for its last byte."""
-    lines = [f"{name}: {value}" for name, value in {**bearer(user), **WAV_TYPE}.items()]
-    head = make_request_head("POST", "/records", base_url, *lines, f"Content-Length: {len(TINY_WAV)}")
-    connection.send(head + TINY_WAV[:-1])
+def begin_upload(
+    connection: RawConnection, base_url: str, user: dict[str, Any], sent_bytes: int = len(TINY_WAV) - 1
+) -> None:
+    """Sends the first bytes of an upload, by default all but the last."""
+    lines = header_lines({**bearer(user), **WAV_TYPE, "Content-Length": str(len(TINY_WAV))})
+    connection.send(make_request_head("POST", "/records", base_url, *lines) + TINY_WAV[:sent_bytes])
 
 
 async def test_a_user_with_as_many_uploads_as_allowed_gets_429_and_others_go_on(
@@ -60,9 +61,7 @@ def test_a_client_that_stops_sending_gets_408_and_its_slot_is_free_again(sent_by
     with temporary_stack(settings) as stack, Client(stack.base_url) as client:
         user = client.create_user("Slow")
         with open_raw_connection(stack.base_url) as connection:
-            lines = [f"{name}: {value}" for name, value in {**bearer(user), **WAV_TYPE}.items()]
-            head = make_request_head("POST", "/records", stack.base_url, *lines, "Content-Length: 1600")
-            connection.send(head + TINY_WAV[:sent_bytes])
+            begin_upload(connection, stack.base_url, user, sent_bytes)
             response = connection.read_response("POST")
             assert_problem(response, 408, "request-timeout", f"only {sent_bytes} bytes of the upload arrived")
         assert client.upload_stream([TINY_WAV], user["token"])["url"]
