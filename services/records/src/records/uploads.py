@@ -44,6 +44,14 @@ from records.storage import ObjectStore, ObjectWriter
 
 log = structlog.get_logger()
 
+# The problem for each reason why the audio package refuses a recording.
+PROBLEMS_OF_AUDIO: dict[type[Exception], type[Problem]] = {
+    audio_package.UnsupportedAudio: UnsupportedAudio,
+    audio_package.BrokenAudio: BrokenAudio,
+    audio_package.OutOfProportion: OutOfProportion,
+    audio_package.TooLong: RecordingTooLong,
+}
+AUDIO_ERRORS = tuple(PROBLEMS_OF_AUDIO)
 RENEWALS_PER_LEASE = 6
 # The response to a failed upload waits this long for the clean-up, which then goes on by itself.
 CLEAN_UP_WAIT_SECONDS = 5
@@ -253,14 +261,8 @@ class Upload:
                         f"More than {max_held_bytes} bytes of MP3 wait for the credentials."
                         " Put the fields user_id and token in front of the audio, or send them in a header."
                     )
-        except audio_package.UnsupportedAudio as error:
-            raise UnsupportedAudio(str(error)) from None
-        except audio_package.BrokenAudio as error:
-            raise BrokenAudio(str(error)) from None
-        except audio_package.OutOfProportion as error:
-            raise OutOfProportion(str(error)) from None
-        except audio_package.TooLong as error:
-            raise RecordingTooLong(str(error)) from None
+        except AUDIO_ERRORS as error:
+            raise PROBLEMS_OF_AUDIO[type(error)](str(error)) from None
 
     async def _publish(self) -> Published:
         if not isinstance(self._state, Reserved):
