@@ -7,8 +7,8 @@ as one PUT, and makes the four calls of a multipart upload itself.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from io import BytesIO
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -41,6 +41,7 @@ READ_BYTES = 256 * 1024
 # Keep both identical to the texts in waxwing.conf.template.
 STORE_AWAY = "The object store does not answer"
 LOST_OBJECT = "The object store does not have this MP3, so tell the operator"
+STORE_ERRORS = (aiohttp.ClientError, MinioException, OSError)
 
 
 class StoredObject(NamedTuple):
@@ -50,27 +51,27 @@ class StoredObject(NamedTuple):
     sha256: bytes
 
 
-@contextmanager
-def _errors_as_unavailable() -> Iterator[None]:
-    """Raises Unavailable for every error of the store: none of them is the client's fault."""
-    try:
-        yield
-    except S3Error as error:
-        is_lost = error.code == "NoSuchKey"
-        raise Unavailable(
-            LOST_OBJECT if is_lost else f"The object store refuses the request with the error {error.code}"
-        ) from error
-    except (aiohttp.ClientError, MinioException, OSError) as error:
-        raise Unavailable(STORE_AWAY) from error
+def _unavailable(error: Exception) -> Unavailable:
+    """Returns the problem for an error of the store: none of them is the client's fault."""
+    if not isinstance(error, S3Error):
+        return Unavailable(STORE_AWAY)
+    if error.code == "NoSuchKey":
+        return Unavailable(LOST_OBJECT)
+    return Unavailable(f"The object store refuses the request with the error {error.code}")
 
 
 def _bounded(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """Gives a call to the store a time limit, and translates its errors."""
+    """Gives a call to the store a time limit, and translates its errors.
+
+    Not by a context manager that is a generator: since Python 3.13 its frames hold the error that holds them.
+    """
 
     async def bounded(*args: P.args, **kwargs: P.kwargs) -> T:
-        with _errors_as_unavailable():
+        try:
             async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
                 return await call(*args, **kwargs)
+        except STORE_ERRORS as error:
+            raise _unavailable(error) from error
 
     return bounded
 
@@ -281,12 +282,14 @@ class ObjectWriter:
         """
         digest = hashlib.sha256()
         start, checksum = b"", 0
-        with _errors_as_unavailable():
+        try:
             async for piece in await self._store.open(self._key):
                 digest.update(piece)
                 missing = len(head) - len(start)
                 start += piece[:missing]
                 checksum = crc64.xz(piece[missing:], checksum)
+        except STORE_ERRORS as error:
+            raise _unavailable(error) from error
         if (start, checksum) != (head, self._checksum):
             raise Unavailable("The object store returned other bytes than it was sent")
         return digest.digest()
