@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 
 from deploy.client import Client
 from deploy.local.ports import free_ports
-from tests.wavs import Wav, music
+from tests.wavs import Wav, music, silence
 
 BASE_URL = os.environ.get("BASE_URL") or f"http://127.0.0.1:{os.environ.get('GATEWAY_PORT', '8080')}"
 LONG_RUNNING = ["gateway", "users", "records", "postgres", "minio"]
@@ -138,6 +140,39 @@ def wait_until_work_is_shared(client: Client, record: dict[str, Any], names: lis
             )
             if any(request in log.stdout for request in requests):
                 missing.remove(name)
+
+
+def test_more_long_uploads_than_fit_into_the_memory_are_refused_and_none_ends_the_service(
+    client: Client,
+) -> None:
+    # At this sample rate half of the PCM's bytes become MP3: 28 MB of WAV make three upload parts of MP3.
+    wav = Wav(bits=16, channels=1, rate=8000).build(silence(1760.0, rate=8000, channels=1))
+    tokens = [client.create_user("Many")["token"] for _ in range(8)]
+
+    def upload(number: int) -> int:
+        headers = {"Authorization": f"Bearer {tokens[number % len(tokens)]}", "Content-Type": "audio/wav"}
+        return client.http.post("/records", content=wav, headers=headers, timeout=600).status_code
+
+    before = state_of("records")
+    with ThreadPoolExecutor(64) as threads:
+        statuses = Counter(threads.map(upload, range(64)))
+    assert set(statuses) == {201, 503}
+    after = state_of("records")
+    assert not after["OOMKilled"]
+    assert after["StartedAt"] == before["StartedAt"]
+
+
+def state_of(service: str) -> dict[str, Any]:
+    """Returns what Docker says about the state of a service's only container."""
+    (container,) = (one for one in containers() if one["Service"] == service)
+    inspected = subprocess.run(
+        ["docker", "inspect", "-f", "{{json .State}}", container["Name"]],  # noqa: S607
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    state: dict[str, Any] = json.loads(inspected.stdout)
+    return state
 
 
 def test_only_the_gateway_is_reachable_from_other_hosts() -> None:

@@ -41,10 +41,19 @@ def test_too_little_memory_for_one_upload_is_refused_with_what_to_do() -> None:
         fit_to_memory(SETTINGS, BASE_BYTES)
 
 
-def test_the_limit_of_a_container_is_read(tmp_path: Path) -> None:
-    file = tmp_path / "memory.max"
-    assert read_memory_limit(file) is None
+@pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
+def test_the_limit_of_a_container_is_read_with_both_versions_of_control_groups(
+    tmp_path: Path, name: str
+) -> None:
+    assert read_memory_limit(tmp_path) is None
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
     file.write_text("max\n")
-    assert read_memory_limit(file) is None
+    assert read_memory_limit(tmp_path) is None
     file.write_text("536870912\n")
-    assert read_memory_limit(file) == 512 * MIB
+    assert read_memory_limit(tmp_path) == 512 * MIB
+
+
+def test_a_huge_limit_changes_nothing() -> None:
+    # What cgroup v1 says where there is no limit.
+    assert fit_to_memory(SETTINGS, 9_223_372_036_854_771_712) == SETTINGS

@@ -53,10 +53,17 @@ def fit_to_memory(settings: Settings, limit_bytes: int | None) -> Settings:
     return msgspec.structs.replace(settings, max_uploads=max_uploads)
 
 
-def read_memory_limit(file: Path = Path("/sys/fs/cgroup/memory.max")) -> int | None:
-    """Returns the memory limit of the container in bytes, or None if there is none."""
-    text = file.read_text().strip() if file.exists() else "max"
-    return None if text == "max" else int(text)
+def read_memory_limit(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Returns the memory limit of the container in bytes, or None if there is none.
+
+    Reads the file of cgroup v2 or, on older hosts, of cgroup v1, which says a huge number for no limit.
+    """
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        file = folder / name
+        if file.exists():
+            text = file.read_text().strip()
+            return None if text == "max" else int(text)
+    return None
 
 
 class MemoryTrimmer:
