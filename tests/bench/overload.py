@@ -1,14 +1,18 @@
 """What the bench measures with too many uploads at once: statuses, and the memory of the records service."""
 
+import asyncio
 import math
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from threading import Barrier
 from typing import Any
 from urllib.parse import urlsplit
+
+import asyncpg
 
 from deploy.client import Client
 from deploy.local.stack import Stack
@@ -20,6 +24,11 @@ from tests.wavs import Wav, silence
 WAV = Wav(bits=16, channels=1, rate=8000).build(silence(1760.0, rate=8000, channels=1))
 PIECE_BYTES = 256 * 1024
 LAST_PIECES = len(WAV) // PIECE_BYTES - 2
+# Of each kind of failure so many are made, with a WAV of a fifth of the size.
+FAILURES = 200
+SHORT_WAV = WAV[: len(WAV) // 5]
+# No more than may send their audio before their credentials at once (MAX_LATE_CREDENTIALS).
+FAILING_AT_ONCE = 2
 
 
 class Sender:
@@ -58,15 +67,21 @@ def in_pieces(data: bytes) -> list[bytes]:
     return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
 
 
-def header_upload(stack: Stack, user: dict[str, Any]) -> Sender:
+def header_upload(stack: Stack, user: dict[str, Any], wav: bytes = WAV) -> Sender:
     """An upload whose credentials are in the header."""
-    return Sender(stack.base_url, {**bearer(user), **WAV_TYPE}, in_pieces(WAV))
+    return Sender(stack.base_url, {**bearer(user), **WAV_TYPE}, in_pieces(wav))
 
 
-def late_upload(stack: Stack, user: dict[str, Any]) -> Sender:
+def late_upload(stack: Stack, user: dict[str, Any], wav: bytes = WAV) -> Sender:
     """An upload whose credentials follow its audio."""
-    form = make_form(audio(WAV), user_id(user), token(user))
+    form = make_form(audio(wav), user_id(user), token(user))
     return Sender(stack.base_url, FORM_TYPE, in_pieces(form))
+
+
+def unfinished_upload(stack: Stack, user: dict[str, Any]) -> Sender:
+    """A form that ends inside its audio: its last boundary is missing."""
+    body = make_form(audio(SHORT_WAV))[:-PIECE_BYTES]
+    return Sender(stack.base_url, {**bearer(user), **FORM_TYPE}, in_pieces(body))
 
 
 def together(count: int, act: Callable[[], int]) -> str:
@@ -78,12 +93,35 @@ def together(count: int, act: Callable[[], int]) -> str:
         return act()
 
     with ThreadPoolExecutor(count) as threads:
-        statuses = Counter(threads.map(wait_and_act, range(count)))
-    return ", ".join(f"{times} x {status or 'no response'}" for status, times in sorted(statuses.items()))
+        return count_statuses(threads.map(wait_and_act, range(count)))
 
 
-def wait_for_idle(process: Process) -> float:
-    """Returns the memory in MiB once it no longer falls, because uploads can end after their clients."""
+def one_after_another(act: Callable[[], int]) -> str:
+    """Fails so often, a few at once, and returns how often each status came."""
+    with ThreadPoolExecutor(FAILING_AT_ONCE) as threads:
+        return count_statuses(threads.map(lambda _: act(), range(FAILURES)))
+
+
+def count_statuses(statuses: Iterable[int]) -> str:
+    counted = sorted(Counter(statuses).items())
+    return ", ".join(f"{times} x {status or 'no response'}" for status, times in counted)
+
+
+async def count_uploads_under_way(stack: Stack) -> int:
+    """Counts the uploads that have a row."""
+    environment = stack.environment("records")
+    connection = await asyncpg.connect(environment["DATABASE_URL"], password=environment["DATABASE_PASSWORD"])
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM records WHERE state = 'uploading'"))
+    finally:
+        await connection.close()
+
+
+def wait_for_idle(stack: Stack, process: Process) -> float:
+    """Returns the memory in MiB when no upload is under way: uploads can end after their clients."""
+    while asyncio.run(count_uploads_under_way(stack)):
+        time.sleep(1)
+    # An upload whose credentials come last has no row.
     before, now = math.inf, process.idle_mib()
     while now < before - 1:
         before, now = now, process.idle_mib()
@@ -103,7 +141,7 @@ class Overload:
         idle = self._records.idle_mib()
         self._records.forget_peak()
         statuses = act()
-        peak, after = self._records.memory_mib("VmHWM"), wait_for_idle(self._records)
+        peak, after = self._records.memory_mib("VmHWM"), wait_for_idle(self._stack, self._records)
         origin = f"idle {idle:.0f} MiB, after {after:.0f} MiB; {statuses}"
         return [(f"{what}: memory of records, peak", f"{peak:.0f} MiB", origin)]
 
@@ -134,6 +172,29 @@ class Overload:
         with ThreadPoolExecutor(16) as threads:
             list(threads.map(lambda _: sender.send(at_piece(20, break_off)), range(500)))
         return "500 aborted"
+
+    def wrong_token_last(self) -> str:
+        user = {**self._client.create_user("Late"), "token": "A" * 43}
+        return one_after_another(late_upload(self._stack, user, SHORT_WAV).send)
+
+    def unfinished(self) -> str:
+        return one_after_another(unfinished_upload(self._stack, self._client.create_user("Unfinished")).send)
+
+    def aborted_near_the_end(self) -> str:
+        sender = header_upload(self._stack, self._client.create_user("Aborts"), SHORT_WAV)
+        return one_after_another(lambda: sender.send(at_piece(len(SHORT_WAV) // PIECE_BYTES, break_off)))
+
+    def each_deleted_meanwhile(self) -> str:
+        def fail() -> int:
+            user = self._client.create_user("Deleted")
+
+            def delete() -> None:
+                self._client.http.delete("/users/me", headers=bearer(user))
+
+            sender = header_upload(self._stack, user, SHORT_WAV)
+            return sender.send(at_piece(len(SHORT_WAV) // PIECE_BYTES, delete))
+
+        return one_after_another(fail)
 
     def _upload_of(self, name: str) -> Sender:
         return header_upload(self._stack, self._client.create_user(name))
@@ -166,3 +227,10 @@ def measure_memory(stack: Stack) -> Iterator[list[Row]]:
                 f"6 uploads during which the store goes away, {turn} time", overload.store_away
             )
         yield overload.measure("500 aborted uploads", overload.aborted)
+        for kind, act in (
+            ("aborted", overload.aborted_near_the_end),
+            ("of deleted users", overload.each_deleted_meanwhile),
+            ("with a wrong token behind the audio", overload.wrong_token_last),
+            ("unfinished", overload.unfinished),
+        ):
+            yield overload.measure(f"{FAILURES} uploads {kind}", act)
