@@ -93,7 +93,12 @@ def test_the_encoding_that_a_client_accepts_changes_nothing(client: Client, publ
         ('a"b\\c;d=e', 'filename="abc;d=e.mp3"'),
         ("100%20", "filename=100%20.mp3; filename*=UTF-8''100%2520.mp3"),
         ("Zo\u00eb", "filename=Zoe.mp3; filename*=UTF-8''Zo%C3%AB.mp3"),
-        ("\u65e5\u672c", "filename=recording.mp3; filename*=UTF-8''%E6%97%A5%E6%9C%AC.mp3"),
+        ("Gr\u00f6\u00dfe", "filename=Grosse.mp3; filename*=UTF-8''Gr%C3%B6%C3%9Fe.mp3"),
+        (
+            "\u041f\u0435\u0441\u043d\u044f",
+            "filename=Pesnya.mp3; filename*=UTF-8''%D0%9F%D0%B5%D1%81%D0%BD%D1%8F.mp3",
+        ),
+        ("\u65e5\u672c", "filename=RiBen.mp3; filename*=UTF-8''%E6%97%A5%E6%9C%AC.mp3"),
         ("NUL", "filename=NUL_.mp3"),
         ("CON .", "filename=CON_.mp3"),
         # Full-width letters, which become characters in ASCII that a file name must not have.
@@ -110,7 +115,14 @@ def test_the_file_name_is_the_title_in_a_form_that_every_system_accepts(
 ) -> None:
     headers = {**bearer(user), **WAV_TYPE}
     record = client.http.post("/records", params={"title": title}, content=TINY_WAV, headers=headers).json()
-    for query, kind in (("", "inline"), ("&download=0", "inline"), ("&download=1", "attachment")):
+    kinds = {
+        "": "inline",
+        "&download=0": "inline",
+        "&download=false": "inline",
+        "&download=1": "attachment",
+        "&download=true": "attachment",
+    }
+    for query, kind in kinds.items():
         for method in ("GET", "HEAD"):
             response = client.http.request(method, record["url"] + query)
             assert response.headers["Content-Disposition"] == f"{kind}; {names}"

@@ -7,8 +7,14 @@ import httpx
 import pytest
 
 from deploy.client import Client
-from tests.response_checks import assert_json
+from tests.response_checks import assert_json, assert_problem
 from tests.upload_requests import FORM_TYPE, TINY_WAV, WAV_TYPE, audio, bearer, make_form, token, user_id
+
+
+@pytest.fixture(scope="module")
+def record(base_url: str) -> dict[str, Any]:
+    with Client(base_url) as client:
+        return client.upload_stream([TINY_WAV], client.create_user("Links")["token"])
 
 
 def upload(client: Client, user: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
@@ -58,3 +64,53 @@ def test_the_link_of_a_bare_wav_has_the_host_and_port_that_the_client_used(
     headers = {**WAV_TYPE, **bearer(user), "Host": "localhost:8080"}
     record = assert_json(client.http.post("/records", content=TINY_WAV, headers=headers), 201)
     assert urlsplit(record["url"]).netloc == "localhost:8080"
+
+
+@pytest.mark.parametrize(
+    "rest", [")", ".", ",", ">", '"', "*", "_", "%E2%80%8B", "%22%3E", ").", "&utm_source=x", "%20and%20more"]
+)
+def test_a_link_works_with_what_a_text_left_behind_it(
+    client: Client, record: dict[str, Any], rest: str
+) -> None:
+    assert client.http.get(record["url"] + rest).status_code == 200
+    other_order = f"/record?user={record['user_id']}&id={record['id']}{rest}"
+    assert client.http.get(other_order).status_code == 200
+
+
+@pytest.mark.parametrize("rest", ["0", "f", "-", "F0"])
+def test_a_link_with_more_than_an_id_is_refused(client: Client, record: dict[str, Any], rest: str) -> None:
+    assert_problem(client.http.get(record["url"] + rest), 400, "invalid-request", "'user'")
+
+
+def test_a_link_may_be_copied_out_of_html(client: Client, record: dict[str, Any]) -> None:
+    assert client.http.get(record["url"].replace("&", "&amp;")).status_code == 200
+    twice = record["url"] + f"&amp;user={record['user_id']}"
+    assert_problem(client.http.get(twice), 400, "invalid-request", "'user'")
+
+
+def test_only_a_link_ignores_what_follows_an_id(client: Client, record: dict[str, Any]) -> None:
+    waveform = client.http.get(f"/records/{record['id']}/waveform?user={record['user_id']})")
+    assert_problem(waveform, 400, "invalid-request", "'user'")
+
+
+@pytest.mark.parametrize("name", ["recording.mp3", "A%20walk%20%C3%BC.mp3", "a.b.mp3", "%2e%2e.mp3"])
+def test_a_link_may_have_a_file_name_with_the_extension_that_some_players_want(
+    client: Client, record: dict[str, Any], name: str
+) -> None:
+    named = record["url"].replace("/record?", f"/record/{name}?")
+    whole = client.http.get(named)
+    assert (whole.status_code, whole.content) == (200, client.download(record["url"]))
+    plain = client.http.get(record["url"], headers={"Range": "bytes=10-19"})
+    part = client.http.get(named, headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, whole.content[10:20])
+    for header in ("ETag", "Content-Range", "Content-Disposition", "Last-Modified"):
+        assert part.headers[header] == plain.headers[header]
+    assert client.http.head(named).headers["ETag"] == whole.headers["ETag"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/record/", "/record/a.wav", "/record/a/b.mp3", "/record/.mp3/", "/recorda.mp3"]
+)
+def test_nothing_else_is_a_name_of_a_link(client: Client, record: dict[str, Any], path: str) -> None:
+    response = client.http.get(record["url"].replace("/record?", f"{path}?"))
+    assert_problem(response, 404, "unknown-route")

@@ -94,7 +94,7 @@ def test_a_url_of_four_kilobytes_is_accepted(client: Client, path: str) -> None:
     assert response.headers["Content-Type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("path", ["/users", "/nothing"])
+@pytest.mark.parametrize("path", ["/users", "/users/me/token"])
 def test_a_body_that_is_too_large_is_a_problem(base_url: str, path: str) -> None:
     head = make_request_head(
         "POST", path, base_url, "Content-Type: application/json", "Content-Length: 70000"
@@ -339,3 +339,31 @@ def test_a_smuggled_request_gets_no_response(base_url: str) -> None:
         response = connection.read_response()
         assert_problem(response, 400, "invalid-request")
         assert response.headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "says"),
+    [
+        ("POST", "/records/", 404, "POST it to /records"),
+        ("POST", "/upload", 404, "POST it to /records"),
+        ("PUT", "/x", 404, "/docs"),
+        ("POST", "/", 405, "POST it to /records"),
+        ("POST", "/record", 405, "POST it to /records"),
+        ("POST", "/record/x.mp3", 405, "POST it to /records"),
+        ("PUT", "/records", 405, "Allow"),
+        ("POST", f"/records/{NOBODY}", 405, "Allow"),
+        ("POST", "/healthz", 405, "Allow"),
+        ("POST", "/docs", 405, "Allow"),
+        ("PATCH", "/users", 405, "Allow"),
+    ],
+)
+def test_a_wrong_path_or_method_is_never_called_too_large(
+    client: Client, method: str, path: str, status: int, says: str
+) -> None:
+    kind = {404: "unknown-route", 405: "method-not-allowed"}[status]
+    assert_problem(client.http.request(method, path, content=bytes(3_000_000)), status, kind, says)
+
+
+def test_a_request_without_a_host_is_told_what_is_missing(base_url: str) -> None:
+    response = send_bytes(base_url, b"GET /records HTTP/1.0\r\n\r\n")
+    assert_problem(response, 421, "unknown-host", "no Host header")

@@ -125,6 +125,9 @@ def test_invalid_input_gets_the_problem_in_the_table(client: Client, user: User,
     send, *problems = INPUTS[target]
     for values, problem in zip((CONTROLS, NOT_UTF8, NO_VALUE), problems, strict=True):
         for value in values if problem else ():
+            # An empty bitrate is none.
+            if target.endswith("bitrate_kbps") and not value:
+                continue
             status = 401 if problem == "invalid-credentials" else 400
             assert len(assert_problem(send(client, user, value), status, problem)["detail"]) < 500, value
     assert client.http.get("/records", headers=bearer(user)).json()["records"] == []

@@ -155,5 +155,5 @@ def test_a_query_parameter_that_is_not_allowed_is_refused_beside_right_credentia
 ) -> None:
     assert_problem(post_wav(client, user, token=user["token"]), 400, "invalid-request", "'token'")
     form = make_form(user_id(user), token(user), audio())
-    response = client.http.post("/records", content=form, params={"title": "x"}, headers=FORM_TYPE)
+    response = client.http.post("/records", content=form, params={"colour": "x"}, headers=FORM_TYPE)
     assert_problem(response, 400, "invalid-request", "query")

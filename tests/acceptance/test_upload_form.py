@@ -6,7 +6,7 @@ import pytest
 
 from deploy.client import Client
 from tests.acceptance.upload_client import post_form
-from tests.response_checks import assert_problem
+from tests.response_checks import assert_json, assert_problem
 from tests.upload_requests import BOUNDARY, FORM_TYPE, TINY_WAV, WAV_TYPE, FormPart, audio, bearer, make_form
 
 
@@ -78,7 +78,6 @@ def form_with(headers: bytes) -> bytes:
         pytest.param(form_with(b"no header at all\r\n"), id="a header without a colon"),
         pytest.param(form_with(HEADERS + b"X-Header: x\r\n" * 200), id="two hundred headers"),
         pytest.param(form_with(HEADERS + b"X-Header: " + b"x" * 100_000 + b"\r\n"), id="a header of 100 kB"),
-        pytest.param(form_with(HEADERS + b"X-Header: " + b"\xff\xfe\r\n"), id="a header that is not UTF-8"),
         pytest.param(FORM.replace(b"\r\n", b"\n"), id="bare line feeds"),
         pytest.param(make_form(FormPart("audio", TINY_WAV, "a\0b.wav")), id="NUL in the name of the file"),
         pytest.param(make_form(FormPart("audio", TINY_WAV, "a\r\nX-Header: b.wav")), id="two lines in it"),
@@ -118,3 +117,31 @@ def test_a_content_type_that_is_neither_form_nor_wav_is_refused(
     headers = bearer(user) | ({} if content_type is None else {"Content-Type": content_type})
     response = client.http.post("/records", content=TINY_WAV, headers=headers)
     assert_problem(response, 415, "unsupported-media-type", "multipart/form-data")
+
+
+@pytest.mark.parametrize(
+    "filename",
+    [b'my "best" song.wav', b"gr\xfc\xdfe.wav", b"\xcf\xe5\xf1\xed\xff.wav", b"\x83\x5c\x95\x5c.wav"],
+)
+def test_the_name_of_the_file_may_have_any_encoding_and_quotes(
+    client: Client, user: dict[str, Any], filename: bytes
+) -> None:
+    disposition = b'Content-Disposition: form-data; name="audio"; filename="%b"\r\n' % filename
+    response = client.http.post(
+        "/records", content=form_with(disposition), headers={**FORM_TYPE, **bearer(user)}
+    )
+    assert_json(response, 201)
+
+
+def test_a_title_is_read_in_its_charset(client: Client, user: dict[str, Any]) -> None:
+    title = (
+        b'Content-Disposition: form-data; name="title"\r\nContent-Type: text/plain; charset=ISO-8859-1\r\n'
+    )
+    body = f"--{BOUNDARY}\r\n".encode() + title + b"\r\nGr\xfc\xdfe\r\n" + FORM
+    response = client.http.post("/records", content=body, headers={**FORM_TYPE, **bearer(user)})
+    assert assert_json(response, 201)["title"] == "Gr\u00fc\u00dfe"
+
+
+def test_credentials_that_come_from_files_may_end_in_a_newline(client: Client, user: dict[str, Any]) -> None:
+    fields = (field("user_id", user["id"] + "\n"), field("token", user["token"] + "\r\n"), audio())
+    assert_json(post_form(client, *fields), 201)

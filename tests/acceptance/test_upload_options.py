@@ -11,7 +11,17 @@ from deploy.client import Client
 from tests import decoding, wavs
 from tests.acceptance.upload_client import assert_record, post_form, post_wav
 from tests.response_checks import assert_json, assert_problem
-from tests.upload_requests import TINY_WAV, WAV_TYPE, FormPart, audio, bearer, token, user_id
+from tests.upload_requests import (
+    FORM_TYPE,
+    TINY_WAV,
+    WAV_TYPE,
+    FormPart,
+    audio,
+    bearer,
+    make_form,
+    token,
+    user_id,
+)
 from tests.wavs import Wav
 
 
@@ -34,7 +44,11 @@ def test_a_title_comes_from_a_form_field_or_from_the_query(
     before_audio = post_form(client, FormPart("title", given), user_id(user), token(user), audio())
     behind_audio = post_form(client, user_id(user), token(user), audio(), FormPart("title", given))
     in_query = post_wav(client, user, title=given)
-    for response in (before_audio, behind_audio, in_query):
+    form = make_form(audio())
+    beside_form = client.http.post(
+        "/records", content=form, params={"title": given}, headers={**FORM_TYPE, **bearer(user)}
+    )
+    for response in (before_audio, behind_audio, in_query, beside_form):
         assert assert_record(client, user, response)["title"] == kept
 
 
@@ -124,7 +138,7 @@ def test_the_default_bitrate_is_128(client: Client, user: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize(
     "given",
-    ["", "0", "8", "31", "100", "321", "-128", "+128", "128.0", "128 ", "0128", "\u0661\u0662\u0668", "high"],
+    ["0", "8", "31", "100", "321", "-128", "+128", "128.0", "128 ", "0128", "\u0661\u0662\u0668", "high"],
 )
 def test_an_unknown_bitrate_is_refused_and_the_allowed_ones_are_named(
     client: Client, user: dict[str, Any], given: str
@@ -134,9 +148,29 @@ def test_an_unknown_bitrate_is_refused_and_the_allowed_ones_are_named(
         assert_problem(response, 400, "invalid-form", ", ".join(map(str, ALLOWED_KBPS)))
 
 
+def test_an_empty_bitrate_is_none(client: Client, user: dict[str, Any]) -> None:
+    wav = Wav().build(wavs.noise(0.1))
+    field = post_form(client, FormPart("bitrate_kbps", ""), audio(wav), headers=bearer(user))
+    for response in (field, post_wav(client, user, wav, bitrate_kbps="")):
+        assert assert_json(response, 201)["bitrate_kbps"] == 128
+
+
+def test_options_beside_a_form_may_be_in_the_query_or_in_both_places_with_the_same_value(
+    client: Client, user: dict[str, Any]
+) -> None:
+    wav = Wav().build(wavs.noise(0.1))
+    form = make_form(FormPart("title", "A walk"), audio(wav))
+    headers = {**FORM_TYPE, **bearer(user)}
+    response = client.http.post("/records?title=A+walk&bitrate_kbps=64", content=form, headers=headers)
+    record = assert_json(response, 201)
+    assert (record["title"], record["bitrate_kbps"]) == ("A walk", 64)
+    response = client.http.post("/records?title=B", content=form, headers=headers)
+    assert_problem(response, 400, "invalid-form", "different values of 'title'")
+
+
 def test_a_bitrate_behind_the_audio_is_refused(client: Client, user: dict[str, Any]) -> None:
     response = post_form(client, audio(), FormPart("bitrate_kbps", "64"), headers=bearer(user))
-    assert_problem(response, 400, "invalid-form", "'bitrate_kbps' in front of 'audio'")
+    assert_problem(response, 400, "invalid-form", "'bitrate_kbps' in front of 'audio', or into the query")
 
 
 def test_a_query_parameter_that_is_sent_twice_is_refused(client: Client, user: dict[str, Any]) -> None:

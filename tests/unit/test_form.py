@@ -127,9 +127,12 @@ def make_part(headers: bytes) -> bytes:
         (NAME + b"\r\nX: a\0b", "control character"),
         (NAME + b'; filename="a\r\nX-Header: b.wav"', "malformed"),
         (NAME + b'; filename="a', "malformed"),
-        (NAME + b'; filename="a"b.wav"', "malformed"),
-        (NAME + b"; filename=a b.wav", "malformed"),
+        (NAME + b'; filename="a"; name="title"b.wav"', "malformed"),
+        (NAME + b'; filename=a b.wav; name="title"', "malformed"),
+        (NAME + b'; filename="a"b.wav"; filename="c.wav"', "malformed"),
+        (NAME + b'; filename="a"b.wav', "malformed"),
         (NAME + b"; filename", "malformed"),
+        (NAME + b'; other="a"b"', "malformed"),
     ],
 )
 async def test_a_form_part_that_other_programs_read_differently_is_refused(
@@ -147,6 +150,14 @@ async def test_a_form_part_that_other_programs_read_differently_is_refused(
         NAME + b";filename*=UTF-8''%C3%A9.wav ; filename=\"\" ;",
         NAME + b';\r\n\tfilename="a.wav"\r\nContent-Type: audio/wav;rate=8000; channels="1"\r\nX: a; a; a',
         b"content-disposition:form-data ; name=audio",
+        # File names with quotes and spaces, in Latin-1, code page 1251 and Shift-JIS.
+        NAME + b'; filename="my "best" song.wav"',
+        NAME + b"; filename=my best song.wav",
+        NAME + b'; filename="C:\\x\\a.wav"',
+        NAME + b'; filename="gr\xfc\xdfe.wav"\r\nContent-Type: audio/wav',
+        NAME + b"; filename=\xcf\xe5\xf1\xed\xff.wav",
+        NAME + b'; filename="\x83\x5c\x95\x5c".wav"',
+        NAME + b"\r\nX-Header: \xff\xfe",
     ],
 )
 async def test_a_form_part_may_be_written_in_every_unambiguous_way(headers: bytes) -> None:
@@ -180,8 +191,59 @@ async def test_the_query_of_a_bare_wav_has_title_and_bitrate_but_never_credentia
         await read([b"RIFF"], ("audio/wav", {}), (("title", "x"), *both))
     with pytest.raises(InvalidRequest, match="'token'; allowed, once each"):
         await read([b"RIFF"], ("audio/wav", {}), (("token", "x"),))
-    with pytest.raises(InvalidRequest, match="query must be empty"):
+    with pytest.raises(InvalidRequest, match="'token'; allowed, once each"):
         await read([USUAL], FORM, (("token", "x"),))
+
+
+async def test_the_query_beside_a_form_has_title_and_bitrate() -> None:
+    form = make_form(("audio", b"RIFF"), ("title", b"x"))
+    assert await read([form], FORM, (("bitrate_kbps", "192"), ("title", "x"))) == (
+        [FormField("bitrate_kbps", "192"), FormField("title", "x")],
+        b"RIFF",
+    )
+    with pytest.raises(InvalidForm, match="different values of 'title'"):
+        await read([form], FORM, (("title", "y"),))
+    with pytest.raises(InvalidForm, match=r"or into the query: POST /records\?bitrate_kbps=192"):
+        await read([make_form(("audio", b"RIFF"), ("bitrate_kbps", b"64"))])
+
+
+def make_text_part(content_type: bytes, title: bytes) -> bytes:
+    part = b'--XyZ\r\nContent-Disposition: form-data; name="title"\r\nContent-Type: %b\r\n\r\n%b\r\n'
+    return part % (content_type, title) + make_form(("audio", b"RIFF"))
+
+
+@pytest.mark.parametrize(
+    ("charset", "title"),
+    [
+        (b"", "ü".encode()),
+        (b"; charset=UTF-8", "ü".encode()),
+        (b"; charset=ISO-8859-1", b"\xfc"),
+        (b'; charset="windows-1252"', b"\xfc"),
+        (b";charset=utf-16", "ü".encode("utf-16")),
+    ],
+)
+async def test_a_field_is_read_in_the_charset_that_it_names(charset: bytes, title: bytes) -> None:
+    body = make_text_part(b"text/plain" + charset, title)
+    assert await read([body]) == ([FormField("title", "ü")], b"RIFF")
+
+
+@pytest.mark.parametrize(
+    ("charset", "words"),
+    [
+        (b"klingon", "unknown charset 'klingon'"),
+        (b"hex", "unknown charset 'hex'"),
+        (b"ascii", "is not ASCII, which is its charset"),
+    ],
+)
+async def test_a_field_whose_charset_cannot_be_read_is_refused_by_name(charset: bytes, words: str) -> None:
+    with pytest.raises(InvalidForm, match=words):
+        await read([make_text_part(b"text/plain; charset=" + charset, b"\xfc")])
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+async def test_the_newline_of_a_file_with_an_id_or_a_token_does_not_count(newline: bytes) -> None:
+    form = make_form(("user_id", b"u" + newline), ("token", b"t" + newline), ("audio", b"RIFF"))
+    assert (await read([form]))[0] == USUAL_FIELDS[:2]
 
 
 @given(st.binary(max_size=300))

@@ -31,6 +31,8 @@ class HostCheck(ASGIMiddleware):
         """Passes the request on if its host is accepted."""
         # Two Host headers joined by a comma never match.
         host = b",".join([value for name, value in scope["headers"] if name == b"host"]).decode("latin-1")
+        if not host:
+            raise UnknownHost("The request has no Host header, and links are made of it. Send one.")
         if not self.is_accepted(host):
             raise UnknownHost(
                 f"The host {host[:100]!r} is not allowed. The operator can allow it with the setting"

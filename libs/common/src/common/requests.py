@@ -6,7 +6,7 @@ from typing import Any
 from litestar import Request
 from litestar.exceptions import InternalServerException
 
-from common.problems import ClientGone, InvalidRequest
+from common.problems import ClientGone, InvalidRequest, UnsupportedMediaType
 
 
 async def stream_body(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
@@ -22,9 +22,17 @@ async def stream_body(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
 
 
 def read_content_type(request: Request[Any, Any, Any]) -> tuple[str, dict[str, str]]:
-    """Returns the media type of the body and its parameters. Raises InvalidRequest for two such headers."""
+    """Returns the media type of the body and its parameters.
+
+    Raises InvalidRequest for two such headers, and UnsupportedMediaType for a compressed body.
+    """
     if len(request.headers.getall("content-type", [])) > 1:
         raise InvalidRequest("The request has the header Content-Type twice. Send it once.")
+    encoding = request.headers.get("content-encoding", "")
+    if encoding.lower() not in ("", "identity"):
+        raise UnsupportedMediaType(
+            f"The body has the Content-Encoding {encoding[:100]!r}. Send it without one, uncompressed."
+        )
     return request.content_type
 
 

@@ -1,9 +1,9 @@
 """Names the file of a download after the record's title."""
 
-import unicodedata
 from functools import lru_cache
 from urllib.parse import quote
 
+from anyascii import anyascii
 from pathvalidate import sanitize_filename
 from werkzeug.http import dump_options_header
 
@@ -20,8 +20,8 @@ def make_content_disposition(title: str | None, *, is_attachment: bool) -> str:
     The ASCII name is for clients that do not read the extended one (RFC 8187).
     """
     stem = _make_stem(title or "")
-    # Decomposing full-width letters and the like can make characters that a file name must not have.
-    ascii_stem = _make_stem(unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode())
+    # Transliteration can make characters that a file name must not have.
+    ascii_stem = _make_stem(anyascii(stem))
     names = {"filename": f"{ascii_stem}.mp3"}
     if ascii_stem != stem or "%" in stem:
         names["filename*"] = "UTF-8''" + quote(f"{stem}.mp3", safe="")

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
-from common.problems import InvalidRequest, UnsupportedMediaType
+from common.problems import UnsupportedMediaType
 from common.requests import reject_unknown_parameters
 from records.problems import InvalidForm
 
 WAV_TYPES = {"audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"}
 CREDENTIAL_FIELDS = ("user_id", "token")
-# Options of an upload: fields of the form, or query parameters beside a bare WAV.
+# Options of an upload: query parameters, or fields of the form.
 BITRATE = "bitrate_kbps"
 OPTIONS = ("title", BITRATE)
 FIELDS = (*CREDENTIAL_FIELDS, *OPTIONS)
@@ -31,13 +31,20 @@ MAX_BOUNDARY_LENGTH = 70
 IDENTITY_ENCODINGS = ("7bit", "8bit", "binary")
 HEADERS_WITH_PARAMETERS = ("Content-Disposition", "Content-Type")
 PARAMETER = re.compile(r""";[ \t]*(?P<name>[^\s;="]+)[ \t]*=[ \t]*("(\\.|[^"\\])*"|[^\s;"]+)[ \t]*""")
+# A file name up to the end of its header. It is never used, so quotes and spaces may stand in it as they are.
+# Only a text that looks like another parameter is refused.
+FILE_NAME = re.compile(
+    r"""(?i:;[ \t]*filename[ \t]*=)[ \t]*("TEXT"|[^";]TEXT)[ \t]*\Z""".replace(
+        "TEXT", r"""((?!;[ \t]*[^\s;="]+[ \t]*=).)*"""
+    )
+)
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # 0.75 s of CD sound: large enough to keep the steps few, and small enough for many uploads at once.
 BLOCK_BYTES = 128 * 1024
 
 
 class FormField(NamedTuple):
-    """A form part that holds text, or a query parameter beside a bare WAV."""
+    """A form part that holds text, or a query parameter."""
 
     name: str
     value: str
@@ -56,7 +63,7 @@ def read_upload(
 ) -> AsyncIterator[FormItem]:
     """Yields the form fields, AudioBegins, and the audio in blocks, in the order in which they arrive.
 
-    The fields of a bare WAV are in the query. Credentials are never read from a query.
+    The options in the query come first. Credentials are never read from a query.
     Raises UnsupportedMediaType for a body that is neither a form nor a WAV, and InvalidForm for a malformed
     form.
     """
@@ -68,10 +75,10 @@ def read_upload(
         if not 1 <= len(parameters.get("boundary", "")) <= MAX_BOUNDARY_LENGTH:
             raise InvalidForm(
                 f"The type multipart/form-data needs a boundary of 1 to {MAX_BOUNDARY_LENGTH} characters."
+                " Do not set the Content-Type yourself: your HTTP library sets it together with the boundary."
             )
-        if query:
-            raise InvalidRequest("The query must be empty beside a form. Send these values as form fields.")
-        return _read_form(body, parameters["boundary"])
+        reject_unknown_parameters(query, OPTIONS)
+        return _read_form(body, parameters["boundary"], dict(query))
     raise UnsupportedMediaType(
         f"The content type is {kind!r}. Send multipart/form-data with user_id, token and audio,"
         " or a bare audio/wav with the credentials in a header."
@@ -89,11 +96,16 @@ async def _read_bare_wav(body: AsyncIterator[bytes], fields: list[FormField]) ->
     yield buffer.take()
 
 
-async def _read_form(body: AsyncIterator[bytes], boundary: str) -> AsyncIterator[FormItem]:
+async def _read_form(
+    body: AsyncIterator[bytes], boundary: str, query: dict[str, str]
+) -> AsyncIterator[FormItem]:
+    for name, value in query.items():
+        yield FormField(name, value)
     # Not in strict mode: it refuses an epilogue in a piece of its own, which RFC 2046 allows.
+    # As Latin-1, headers in any encoding can be read; a file name is never used.
     try:
-        parser = PushMultipartParser(boundary, max_segment_count=len(FIELDS) + 1)
-        form = _Form()
+        parser = PushMultipartParser(boundary, max_segment_count=len(FIELDS) + 1, header_charset="latin-1")
+        form = _Form(query)
         async for piece in body:
             if piece:
                 for event in parser.parse(piece):
@@ -132,9 +144,11 @@ class _BlockBuffer:
 class _Form:
     """The names of the form parts so far, and the form part that is being read."""
 
-    def __init__(self) -> None:
+    def __init__(self, query: Mapping[str, str]) -> None:
         self.seen: set[str] = set()
+        self._query = query
         self._name = ""
+        self._charset = ""
         self._buffer = _BlockBuffer()
 
     def take(self, event: MultipartSegment | bytes | None) -> FormItem | None:
@@ -142,6 +156,7 @@ class _Form:
         if isinstance(event, MultipartSegment):
             _check_headers(event.headerlist)
             self._begin(event.name)
+            self._charset = event.charset or "utf-8"
             return AudioBegins() if event.name == AUDIO else None
         if event is not None:
             if self._name != AUDIO and len(self._buffer) + len(event) > MAX_FIELD_BYTES:
@@ -150,21 +165,40 @@ class _Form:
         data = self._buffer.take()
         if self._name == AUDIO:
             return data
+        return self._make_field(data)
+
+    def _make_field(self, data: bytes) -> FormField | None:
+        """Returns the field, or None if the query has the same option with the same value."""
         try:
-            return FormField(self._name, data.decode())
-        except UnicodeDecodeError:
-            raise InvalidForm(f"The field {self._name!r} is not UTF-8.") from None
+            value = data.decode(self._charset)
+        except LookupError:
+            raise InvalidForm(
+                f"The field {self._name!r} has the unknown charset {self._charset[:100]!r}. Send it as UTF-8."
+            ) from None
+        except UnicodeError:
+            raise InvalidForm(
+                f"The field {self._name!r} is not {self._charset[:100].upper()}, which is its charset."
+            ) from None
+        if self._name in CREDENTIAL_FIELDS:
+            # A field whose value comes from a file often ends in a newline.
+            value = value.rstrip("\r\n")
+        if self._name not in self._query:
+            return FormField(self._name, value)
+        if self._query[self._name] != value:
+            raise InvalidForm(f"The query and the form have different values of {self._name!r}. Send one.")
+        return None
 
     def _begin(self, name: str) -> None:
         if name not in (*FIELDS, AUDIO):
             known = ", ".join((*FIELDS, AUDIO))
+            name = name.encode("latin-1").decode(errors="replace")
             raise InvalidForm(f"The field {name[:100]!r} is unknown. Allowed fields: {known}.")
         if name in self.seen:
             raise InvalidForm(f"The form has the field {name!r} twice. Send it once.")
         if name == BITRATE and AUDIO in self.seen:
             raise InvalidForm(
                 f"The field {BITRATE!r} comes too late, because the audio is encoded while it arrives."
-                f" Put {BITRATE!r} in front of 'audio'."
+                f" Put {BITRATE!r} in front of 'audio', or into the query: POST /records?{BITRATE}=192."
             )
         self.seen.add(name)
         self._name = name
@@ -187,7 +221,9 @@ def _check_headers(headers: Sequence[tuple[str, str]]) -> None:
 def _check_parameters(header: str, value: str) -> None:
     _, semicolon, rest = value.partition(";")
     parameters = semicolon + rest
-    if PARAMETER.sub("", parameters).strip() not in ("", ";"):
+    if not _is_well_formed(parameters):
+        parameters = FILE_NAME.sub("", parameters)
+    if not _is_well_formed(parameters):
         raise InvalidForm(f"The header {header} of a form part is malformed: {value[:100]!r}.")
     names = [found["name"].lower() for found in PARAMETER.finditer(parameters)]
     for name in names:
@@ -195,3 +231,7 @@ def _check_parameters(header: str, value: str) -> None:
             raise InvalidForm(
                 f"The header {header} of a form part has the parameter {name[:100]!r} twice. Send it once."
             )
+
+
+def _is_well_formed(parameters: str) -> bool:
+    return PARAMETER.sub("", parameters).strip() in ("", ";")

@@ -142,7 +142,7 @@ UPLOAD: Json = {
     },
 }
 
-ONLY_BARE = "**Only for a bare WAV (`audio/wav`).** In a form, send the form field instead."
+IN_QUERY = "The same as the form field. If an upload has both, their values must be the same."
 ACCEPTED = """\
 **The original WAV is not kept.** Only the MP3 is stored: keep your recordings.
 
@@ -160,8 +160,8 @@ POST_RECORD = describe_operation(
     description=f"Converts the WAV to MP3 while it arrives, and returns the link.\n\n{ACCEPTED}",
     security=MAY_HAVE_CREDENTIALS,
     parameters=[
-        {**query_parameter("title", ONLY_BARE), "schema": TITLE},
-        {**query_parameter("bitrate_kbps", ONLY_BARE), "schema": BITRATE},
+        {**query_parameter("title", IN_QUERY), "schema": TITLE},
+        {**query_parameter("bitrate_kbps", IN_QUERY), "schema": BITRATE},
         header_parameter(
             "Idempotency-Key",
             "1 to 255 visible ASCII characters, such as a UUID. If an upload with this key has made a record"
@@ -225,7 +225,10 @@ GET_RECORD_AUDIO = describe_operation(
         query_parameter("id", "The record's id.", required=True, type="string", format="uuid"),
         query_parameter("user", "The id of the record's user.", required=True, type="string", format="uuid"),
         query_parameter(
-            "download", "1 to save the MP3 instead of playing it.", type="string", enum=["0", "1"]
+            "download",
+            "1 to save the MP3 instead of playing it.",
+            type="string",
+            enum=["0", "1", "false", "true"],
         ),
         header_parameter(
             "Range",

@@ -23,6 +23,10 @@ IDEMPOTENCY_KEY = re.compile(openapi.IDEMPOTENCY_KEY)
 PAGE_PARAMETERS = ("limit", "cursor")
 # The query parameters of a waveform, and the parameter of Waveform.coarsen that each of them sets.
 RESOLUTIONS = {"samples_per_pixel": "samples_per_pixel", "points": "max_pixels"}
+# The values of `download`, and whether each of them saves the MP3.
+DOWNLOAD = {"1": True, "true": True, "0": False, "false": False}
+# What can follow a link that was copied out of a text, such as a bracket: no hexadecimal digit and no hyphen.
+BEHIND_LINK = re.compile("[^0-9a-fA-F-].*", re.DOTALL)
 # Nine digits keep every count of a waveform below 2**31, on which readers of waveforms may rely.
 COUNT = re.compile("[1-9][0-9]{0,8}", re.ASCII)
 
@@ -79,19 +83,27 @@ def make_cursor(last: RecordDocument) -> str:
 
 
 def read_link(request: Request[Any, Any, Any]) -> tuple[UUID, UUID]:
-    """Returns the record's id and the user's id of a link."""
-    return _read_uuid(request, "id"), _read_uuid(request, "user")
+    """Returns the record's id and the user's id of a link. Ignores what a text left behind a pasted link.
+
+    Text that was copied out of HTML has `&amp;` for `&`.
+    """
+    parameters = request.query_params.multi_items()
+    ids: dict[str, list[str]] = {"id": [], "user": []}
+    for name, value in parameters:
+        if (known := name.removeprefix("amp;")) in ids:
+            ids[known].append(BEHIND_LINK.sub("", value))
+    return _read_uuid("id", ids["id"]), _read_uuid("user", ids["user"])
 
 
 def read_is_attachment(request: Request[Any, Any, Any]) -> bool:
     """Returns whether the browser shall save the MP3 instead of playing it."""
     values = request.query_params.getall("download", ["0"])
-    if values not in (["0"], ["1"]):
+    if len(values) > 1 or values[0] not in DOWNLOAD:
         raise InvalidRequest(
             f"The parameter 'download' is {', '.join(values)[:100]!r}. Send it at most once: 1 saves the MP3,"
             " 0 plays it."
         )
-    return values == ["1"]
+    return DOWNLOAD[values[0]]
 
 
 def read_listener(request: Request[Any, Any, Any]) -> Credentials | UUID:
@@ -111,7 +123,7 @@ def read_listener(request: Request[Any, Any, Any]) -> Credentials | UUID:
             "The request names no user. Send an Authorization header, or the parameter 'user' of the record's"
             " link."
         )
-    return _read_uuid(request, "user")
+    return _read_uuid("user", request.query_params.getall("user"))
 
 
 def read_resolution(request: Request[Any, Any, Any]) -> dict[str, int]:
@@ -130,8 +142,7 @@ def read_resolution(request: Request[Any, Any, Any]) -> dict[str, int]:
     return {RESOLUTIONS[name]: int(value) for name, value in given}
 
 
-def _read_uuid(request: Request[Any, Any, Any], name: str) -> UUID:
-    values = request.query_params.getall(name, [])
+def _read_uuid(name: str, values: list[str]) -> UUID:
     try:
         (value,) = values
         return parse_uuid(value)

@@ -213,6 +213,8 @@ class Upload:
             self._title = normalise_text("title", field.value, 0, MAX_TITLE_LENGTH) or None
             self._title_precedes_audio = not self._audio_has_begun
         elif field.name == BITRATE:
+            if not field.value:
+                return
             # The form reader refuses a bitrate behind the audio, so the old converter has not been fed.
             self._bitrate_kbps = parse_bitrate(field.value, self._shared.settings)
             self._converter.close()
