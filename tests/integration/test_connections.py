@@ -18,7 +18,7 @@ from tests.integration.waiting import MAX_WAIT_SECONDS
 from tests.raw_connection import header_lines, make_request_head
 from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
-from tests.upload_requests import BOUNDARY, FORM_TYPE
+from tests.upload_requests import BOUNDARY, FORM_TYPE, audio, make_form, token, user_id
 
 ATTACKER = "127.0.0.66"
 # More than nginx's default of 1,024 connections for each of two workers, each with its connection to records.
@@ -39,10 +39,10 @@ def connect(stack: Stack, address: str = ATTACKER) -> socket.socket:
     return connection
 
 
-def begin_form(stack: Stack) -> bytes:
+def begin_form(stack: Stack, sent: bytes = f"--{BOUNDARY}\r\n".encode()) -> bytes:
     """Returns the start of an upload that sends its form byte by byte."""
     lines = header_lines({**FORM_TYPE, "Content-Length": "1000000"})
-    return make_request_head("POST", "/records", stack.base_url, *lines) + f"--{BOUNDARY}\r\n".encode()
+    return make_request_head("POST", "/records", stack.base_url, *lines) + sent
 
 
 def test_thousands_of_slow_connections_leave_room_for_everybody_else(
@@ -93,6 +93,22 @@ def test_uploads_of_one_address_are_refused_above_the_limit_and_other_addresses_
             assert b'"type":"/problems/too-many-requests"' in response
             assert b"\r\nRetry-After: 5\r\n" in response
         assert upload_recording(stack, owner)["url"]
+
+
+def test_uploads_without_credentials_of_one_address_leave_slots_to_other_addresses(
+    stack: Stack, owner: dict[str, Any], http: httpx.Client
+) -> None:
+    audio_first = make_form(audio(), user_id(owner), token(owner))
+    without_credentials = begin_form(stack, audio_first[:1000])
+    with ExitStack() as opened:
+        connections = [opened.enter_context(connect(stack)) for _ in range(5)]
+        for connection in connections:
+            connection.sendall(without_credentials)
+        (refused, *_), _, _ = select.select(connections, [], [], MAX_WAIT_SECONDS)
+        response = refused.recv(4096)
+        assert response.startswith(b"HTTP/1.1 503")
+        assert b"too many sent their audio before credentials" in response
+        assert http.post("/records", content=audio_first, headers=FORM_TYPE).status_code == 201
 
 
 def test_sign_ups_of_one_address_are_refused_above_the_limit_and_other_addresses_are_not(

@@ -89,6 +89,8 @@ async def failing_body(
     for piece in pieces[: -len(pieces) // 2]:
         yield piece
     match way:
+        case "credentials never follow":
+            await asyncio.Event().wait()
         case "client gone":
             raise ClientGone("The request body ended early.")
         case "cancelled":
@@ -112,7 +114,7 @@ async def failing_body(
 async def fail_to_store(service: RecordsService, kind: str, way: str) -> str:
     """Makes an upload that fails in one way, and returns the name of the exception."""
     user_id, credentials = await service.make_user()
-    settings = {"max_duration_seconds": 0} if way == "refused late" else {}
+    settings = SETTINGS.get(way, {})
 
     async def watch(call: Call) -> None:
         is_part_of_object = kind == SMALL or "partNumber" in call.request
@@ -122,7 +124,7 @@ async def fail_to_store(service: RecordsService, kind: str, way: str) -> str:
     uploads = service.uploads(CallWatcher(watch), **settings)
     body = failing_body(service, kind, way, user_id, credentials)
     try:
-        await uploads.store_record(body, None if way == "wrong token late" else credentials)
+        await uploads.store_record(body, None if way in LATE_WAYS else credentials)
     except (Problem, asyncio.CancelledError) as error:
         name = type(error).__name__
     else:
@@ -131,12 +133,18 @@ async def fail_to_store(service: RecordsService, kind: str, way: str) -> str:
     return name
 
 
+LATE_WAYS = ("wrong token late", "credentials never follow")
+SETTINGS = {
+    "refused late": {"max_duration_seconds": 0},
+    "credentials never follow": {"late_credentials_seconds": 0},
+}
 WAYS = {
     "client gone": "ClientGone",
     "cancelled": "CancelledError",
     "lease lost": "UploadInterrupted",
     "user deleted": "UploadInterrupted",
     "wrong token late": "InvalidCredentials",
+    "credentials never follow": "RequestTimeout",
     "refused late": "RecordingTooLong",
     "store away": "Unavailable",
 }

@@ -52,6 +52,7 @@ def test_an_empty_setting_counts_as_missing(name: str) -> None:
         ("MIN_BITRATE_KBPS", "0"),
         ("MAX_BITRATE_KBPS", "high"),
         ("MAX_HELD_BYTES", "1.5"),
+        ("LATE_CREDENTIALS_SECONDS", "0"),
         ("LEASE_SECONDS", "0"),
         ("ENCODER_THREADS", "many"),
         ("DOWNLOADS", "nginx"),

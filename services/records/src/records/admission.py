@@ -5,27 +5,35 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from uuid import UUID
 
-from records.problems import Busy, TooManyUploads
+from records.problems import Busy, CredentialsTooLate, TooManyUploads
+from records.settings import Settings
 
 
 class Admission:
     """The slots of one instance. An upload holds its slot until it ends."""
 
-    def __init__(self, max_uploads: int, max_uploads_per_user: int, max_late_credentials: int) -> None:
-        """Allows `max_uploads` at once. `max_late_credentials` of them may send their audio first."""
-        self._slots = asyncio.Semaphore(max_uploads)
-        self._late_slots = asyncio.Semaphore(max_late_credentials)
-        self._max_uploads_per_user = max_uploads_per_user
+    def __init__(self, settings: Settings) -> None:
+        self._slots = asyncio.Semaphore(settings.max_uploads)
+        self._late_slots = AddressShares(settings.max_late_credentials)
+        self._late_bytes = AddressShares(settings.max_held_bytes)
+        self._max_uploads_per_user = settings.max_uploads_per_user
         self._uploads_of: Counter[UUID] = Counter()
 
     async def admit(self, resources: AsyncExitStack) -> None:
         """Takes a slot, which `resources` gives back when it closes. Raises Busy if no slot is free."""
-        await _take_slot(resources, self._slots, "this instance has no free slot for another upload")
+        if self._slots.locked():
+            raise Busy("Too many uploads at once: this instance has no free slot for another upload")
+        await resources.enter_async_context(self._slots)
 
-    async def admit_late(self, resources: AsyncExitStack) -> None:
+    async def admit_late(self, resources: AsyncExitStack, address: str) -> "LateUpload":
         """Takes a slot for an upload whose credentials follow its audio. Raises Busy if no slot is free."""
-        await _take_slot(resources, self._late_slots, "too many uploads sent their audio before credentials")
+        if not self._late_slots.take(address, 1):
+            raise Busy("Too many uploads at once: too many sent their audio before credentials")
+        resources.callback(self._late_slots.give_back, address, 1)
         await self.admit(resources)
+        late_upload = LateUpload(self._late_bytes, address)
+        resources.callback(late_upload.close)
+        return late_upload
 
     def admit_user(self, resources: AsyncExitStack, user_id: UUID) -> None:
         """Counts an upload as the user's until `resources` closes. Raises TooManyUploads for one too many."""
@@ -40,7 +48,50 @@ class Admission:
             del self._uploads_of[user_id]
 
 
-async def _take_slot(resources: AsyncExitStack, slots: asyncio.Semaphore, reason: str) -> None:
-    if slots.locked():
-        raise Busy(f"Too many uploads at once: {reason}")
-    await resources.enter_async_context(slots)
+class AddressShares:
+    """An amount of which each address gets at most half of what the others leave.
+
+    So the first address gets a half of it, the second a quarter, and so on. However much a few addresses
+    take, something is left for another one.
+    """
+
+    def __init__(self, amount: int) -> None:
+        self._free = amount
+        self._taken: Counter[str] = Counter()
+
+    def take(self, address: str, amount: int) -> bool:
+        """Takes an amount if the address may have it. Returns whether it did."""
+        if self._taken[address] + amount > self._free:
+            return False
+        self._taken[address] += amount
+        self._free -= amount
+        return True
+
+    def give_back(self, address: str, amount: int) -> None:
+        """Gives back what was taken."""
+        self._free += amount
+        self._taken[address] -= amount
+        if not self._taken[address]:
+            del self._taken[address]
+
+
+class LateUpload:
+    """What one upload holds in memory until its credentials come."""
+
+    def __init__(self, shares: AddressShares, address: str) -> None:
+        self._shares = shares
+        self._address = address
+        self._held_bytes = 0
+
+    def hold(self, held_bytes: int) -> None:
+        """Notes how much MP3 the upload holds now. Raises CredentialsTooLate if its address has too much."""
+        if not self._shares.take(self._address, held_bytes - self._held_bytes):
+            raise CredentialsTooLate(
+                f"{self._held_bytes} bytes of MP3 wait for the credentials, and there is no memory for more."
+                " Put the fields user_id and token in front of the audio, or send them in a header."
+            )
+        self._held_bytes = held_bytes
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        self._shares.give_back(self._address, self._held_bytes)

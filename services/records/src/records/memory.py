@@ -31,7 +31,7 @@ QUIET_SECONDS = 1
 
 def needed_bytes(settings: Settings) -> int:
     """Returns how much memory an instance needs at most, if each of its slots has a long upload."""
-    held_bytes = settings.max_late_credentials * settings.max_held_bytes * BUFFER_GROWTH
+    held_bytes = settings.max_held_bytes * BUFFER_GROWTH
     waiting_bytes = settings.encoder_threads * WAITING_BYTES_PER_THREAD
     return int(BASE_BYTES + settings.max_uploads * UPLOAD_BYTES + held_bytes + waiting_bytes)
 

@@ -45,10 +45,11 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     min_upload_bytes_per_second: PositiveInt = 1024
     slow_upload_seconds: PositiveInt = 30
     max_upload_seconds: PositiveInt = 24 * 60 * 60
-    # Uploads at once whose credentials follow the audio, and how much MP3 each of them may hold in memory
-    # meanwhile.
-    max_late_credentials: PositiveInt = 2
-    max_held_bytes: PositiveInt = 64 * 1024**2
+    # Uploads at once whose credentials follow the audio, how much MP3 all of them together may hold in memory
+    # meanwhile, and how soon the credentials must follow. One address gets at most half of what others leave.
+    max_late_credentials: PositiveInt = 8
+    max_held_bytes: PositiveInt = 128 * 1024**2
+    late_credentials_seconds: PositiveInt = 600
     encoder_threads: PositiveInt = os.cpu_count() or 1
     # The sweeper gives up an upload that has not renewed its lease for this long.
     lease_seconds: PositiveInt = 120

@@ -21,17 +21,16 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import Credentials, parse_credentials
-from common.problems import InvalidCredentials, Problem
+from common.problems import InvalidCredentials, Problem, RequestTimeout
 from common.text import normalise_text
 from records import audio as audio_package
 from records import sql
-from records.admission import Admission
+from records.admission import Admission, LateUpload
 from records.documents import RecordDocument
 from records.form import BITRATE, CREDENTIAL_FIELDS, MAX_TITLE_LENGTH, AudioBegins, FormField, FormItem
 from records.memory import MemoryTrimmer
 from records.problems import (
     BrokenAudio,
-    CredentialsTooLate,
     IdempotencyKeyReused,
     InvalidForm,
     OutOfProportion,
@@ -63,6 +62,8 @@ class Unidentified(NamedTuple):
 
 class Late(NamedTuple):
     """The audio came before the credentials. Its MP3 is held in memory until they come."""
+
+    upload: LateUpload
 
 
 class Reserved(NamedTuple):
@@ -108,10 +109,7 @@ class Uploads:
 
     def __init__(self, engine: AsyncEngine, store: ObjectStore, settings: Settings) -> None:
         threads = audio_package.EncoderThreads(settings.encoder_threads)
-        admission = Admission(
-            settings.max_uploads, settings.max_uploads_per_user, settings.max_late_credentials
-        )
-        self._shared = Shared(engine, store, settings, threads, admission)
+        self._shared = Shared(engine, store, settings, threads, Admission(settings))
         self._memory = MemoryTrimmer()
         self._clean_ups: set[asyncio.Task[None]] = set()
 
@@ -126,16 +124,18 @@ class Uploads:
         body: AsyncIterator[FormItem],
         credentials: Credentials | None,
         idempotency_key: str | None = None,
+        address: str = "",
     ) -> Published | Replayed:
         """Converts and stores one upload while it arrives. Returns when its link works.
 
         `credentials` come from the header; without them, the form must have them as fields. If the user's
-        `idempotency_key` has made a record, no audio is read.
+        `idempotency_key` has made a record, no audio is read. `address` is the client's: an upload whose
+        credentials follow the audio shares slots and memory by address.
         Raises a Problem for every failure, and then keeps nothing of the upload.
         """
         async with AsyncExitStack() as resources:
             resources.enter_context(self._memory.upload_under_way())
-            upload = Upload(self._shared, resources, idempotency_key)
+            upload = Upload(self._shared, resources, idempotency_key, address)
             resources.callback(upload.close)
             try:
                 return await upload.receive(body, credentials)
@@ -153,11 +153,15 @@ class Uploads:
 class Upload:
     """One upload, from its first form field to its published record."""
 
-    def __init__(self, shared: Shared, resources: AsyncExitStack, idempotency_key: str | None) -> None:
+    def __init__(
+        self, shared: Shared, resources: AsyncExitStack, idempotency_key: str | None, address: str
+    ) -> None:
         """`resources` closes when the upload ends, and then releases its slots and its lease keeper."""
         self._shared = shared
         self._resources = resources
         self._idempotency_key = idempotency_key
+        self._address = address
+        self._limit = asyncio.timeout(None)
         self._state: State = Unidentified()
         self._credential_fields: dict[str, str] = {}
         self._title: str | None = None
@@ -172,6 +176,21 @@ class Upload:
         self, body: AsyncIterator[FormItem], credentials: Credentials | None
     ) -> Published | Replayed:
         """Takes the whole body and publishes the record, or returns the record of an earlier upload."""
+        try:
+            async with self._limit:
+                return await self._receive(body, credentials)
+        except TimeoutError:
+            if not self._limit.expired():
+                raise
+            seconds = self._shared.settings.late_credentials_seconds
+            raise RequestTimeout(
+                f"The credentials did not follow within {seconds} seconds after the audio began."
+                " Put the fields user_id and token in front of the audio, or send them in a header."
+            ) from None
+
+    async def _receive(
+        self, body: AsyncIterator[FormItem], credentials: Credentials | None
+    ) -> Published | Replayed:
         if credentials:
             await self._identify(credentials)
         async for item in body:
@@ -228,6 +247,7 @@ class Upload:
 
     async def _identify(self, credentials: Credentials) -> None:
         """Unidentified or Late → Reserved or Replayable. Raises InvalidCredentials if nobody has them."""
+        self._limit.reschedule(None)
         if isinstance(self._state, Unidentified):
             await self._shared.admission.admit(self._resources)
         engine, settings = self._shared.engine, self._shared.settings
@@ -245,8 +265,10 @@ class Upload:
         """Unidentified → Late."""
         self._audio_has_begun = True
         if isinstance(self._state, Unidentified):
-            await self._shared.admission.admit_late(self._resources)
-            self._state = Late()
+            late_upload = await self._shared.admission.admit_late(self._resources, self._address)
+            self._state = Late(late_upload)
+            now = asyncio.get_running_loop().time()
+            self._limit.reschedule(now + self._shared.settings.late_credentials_seconds)
 
     async def _convert(self, audio: bytes) -> None:
         if isinstance(self._state, Reserved) and self._state.lease_keeper.done():
@@ -254,15 +276,11 @@ class Upload:
         await self._write(self._converter.feed(audio))
 
     async def _write(self, mp3: AsyncIterator[bytes]) -> None:
-        max_held_bytes = self._shared.settings.max_held_bytes
         try:
             async for piece in mp3:
                 await self._writer.write(piece)
-                if isinstance(self._state, Late) and self._writer.held_bytes > max_held_bytes:
-                    raise CredentialsTooLate(
-                        f"More than {max_held_bytes} bytes of MP3 wait for the credentials."
-                        " Put the fields user_id and token in front of the audio, or send them in a header."
-                    )
+                if isinstance(self._state, Late):
+                    self._state.upload.hold(self._writer.held_bytes)
         except AUDIO_ERRORS as error:
             raise PROBLEMS_OF_AUDIO[type(error)](str(error)) from None
 

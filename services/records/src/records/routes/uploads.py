@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 
 from common.credentials import parse_authorization
 from common.problems import InvalidCredentials
-from common.requests import read_content_type, stream_body
+from common.requests import read_client_network, read_content_type, stream_body
 from records import openapi
 from records.documents import RecordDocument
 from records.form import WAV_TYPES, read_upload
@@ -34,7 +34,8 @@ async def post_record(
         raise InvalidCredentials(
             "A bare WAV needs an Authorization header: Bearer TOKEN, or Basic with user id and token."
         )
-    result = await service.uploads.store_record(body, credentials, idempotency_key)
+    address = read_client_network(request)
+    result = await service.uploads.store_record(body, credentials, idempotency_key, address)
     record = result.record.with_origin(service.link_origin(request))
     headers = {"Location": record.url}
     if isinstance(result, Replayed):

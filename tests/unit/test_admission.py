@@ -1,0 +1,55 @@
+"""Who gets a slot of an instance, and how much of it."""
+
+from contextlib import AsyncExitStack
+
+import msgspec
+import pytest
+
+from records.admission import AddressShares, Admission
+from records.problems import Busy, CredentialsTooLate
+from records.settings import Settings, StoreSettings
+
+STORE = StoreSettings(s3_endpoint="http://localhost", s3_access_key="", s3_secret_key="")
+SETTINGS = Settings(database_url="", store=STORE)
+
+
+def test_each_address_gets_half_of_what_the_others_leave() -> None:
+    shares = AddressShares(16)
+
+    def take_all(address: str) -> int:
+        taken = 0
+        while shares.take(address, 1):
+            taken += 1
+        return taken
+
+    assert [take_all(address) for address in "abcdef"] == [8, 4, 2, 1, 1, 0]
+    shares.give_back("a", 8)
+    assert [take_all(address) for address in "abcdef"] == [4, 0, 1, 1, 1, 1]
+
+
+async def test_what_uploads_hold_for_late_credentials_is_bounded_and_given_back() -> None:
+    settings = msgspec.structs.replace(SETTINGS, max_late_credentials=8, max_held_bytes=8000)
+    admission = Admission(settings)
+    for _ in range(2):
+        async with AsyncExitStack() as resources:
+            first, second = [await admission.admit_late(resources, "a") for _ in range(2)]
+            first.hold(1500)
+            first.hold(3000)
+            second.hold(1000)
+            for upload, held_bytes in [(first, 3001), (second, 1001)]:
+                with pytest.raises(CredentialsTooLate, match=f" {held_bytes - 1} bytes"):
+                    upload.hold(held_bytes)
+            other = await admission.admit_late(resources, "b")
+            other.hold(2000)
+            with pytest.raises(CredentialsTooLate):
+                other.hold(2001)
+
+
+async def test_an_address_that_sends_its_audio_first_leaves_slots_to_another() -> None:
+    admission = Admission(msgspec.structs.replace(SETTINGS, max_late_credentials=8))
+    async with AsyncExitStack() as resources:
+        for address, slots in [("a", 4), ("b", 2), ("c", 1)]:
+            for _ in range(slots):
+                await admission.admit_late(resources, address)
+            with pytest.raises(Busy):
+                await admission.admit_late(resources, address)
