@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import cache
+from functools import cache, partial
+from threading import Event
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,8 @@ from tests.unit.serial_encoding import (
 
 STREAM = (44100, 2, 128)
 PIECE_BYTES = 256 * 1024
+# Only ends a test that waits for something that never comes.
+MAX_WAIT_SECONDS = 30
 
 
 @pytest.fixture
@@ -210,6 +213,52 @@ async def test_a_recording_always_has_at_least_one_thread(threads: EncoderThread
     assert [threads.share_of(encoder) for encoder in encoders] == [1, 1, 1]
     await until_idle(threads)
     assert [threads.share_of(encoder) for encoder in encoders] == [2, 2, 2]
+
+
+async def test_threads_serve_the_users_in_turn() -> None:
+    threads = EncoderThreads(1)
+    has_begun, may_end = Event(), Event()
+    order: list[str] = []
+
+    def occupy() -> None:
+        has_begun.set()
+        may_end.wait()
+
+    occupied = threads.run("x", occupy)
+    assert has_begun.wait(MAX_WAIT_SECONDS)
+    names = ("a1", "a2", "a3", "b1", "b2", "c1")
+    jobs = [threads.run(name[0], partial(order.append, name)) for name in names]
+    may_end.set()
+    await asyncio.gather(occupied, *jobs)
+    assert order == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    threads.close()
+
+
+@pytest.mark.parametrize(
+    ("threads", "recordings", "shares", "in_turns"),
+    [
+        (2, "a", [2], [False]),
+        (2, "aa", [1, 1], [False, False]),
+        (2, "aaa", [1, 1, 1], [True, True, True]),
+        (2, "ab", [1, 1], [False, False]),
+        # The single recording keeps its thread, whether the other user has two recordings or many.
+        (2, "aab", [1, 1, 1], [True, True, False]),
+        (2, "aaaaaab", [1] * 7, [True] * 6 + [False]),
+        (2, "abc", [1, 1, 1], [True, True, True]),
+        (3, "aab", [1, 1, 1], [False, False, False]),
+        (4, "aaaab", [1, 1, 1, 1, 2], [True] * 4 + [False]),
+        (8, "aaab", [5, 5, 5, 5], [False] * 4),
+    ],
+)
+async def test_the_threads_are_shared_by_user(
+    threads: int, recordings: str, shares: list[int], in_turns: list[bool]
+) -> None:
+    shared = EncoderThreads(threads)
+    encoders = [ParallelEncoder(shared, *STREAM, None, user) for user in recordings]
+    shared.working.update(encoders)
+    assert [shared.share_of(encoder) for encoder in encoders] == shares
+    assert [shared.must_take_turns(encoder) for encoder in encoders] == in_turns
+    shared.close()
 
 
 async def test_a_closed_recording_lets_go_of_its_threads_and_its_memory(threads: EncoderThreads) -> None:

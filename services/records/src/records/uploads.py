@@ -269,6 +269,9 @@ class Upload:
             self._state = Late(late_upload)
             now = asyncio.get_running_loop().time()
             self._limit.reschedule(now + self._shared.settings.late_credentials_seconds)
+            self._converter.user = self._address
+        elif isinstance(self._state, Reserved):
+            self._converter.user = self._state.reservation.user_id
 
     async def _convert(self, audio: bytes) -> None:
         if isinstance(self._state, Reserved) and self._state.lease_keeper.done():

@@ -1,7 +1,7 @@
 """Converts a WAV into an MP3 while it arrives: parser, PCM blocks, meter, encoders, and at last the head."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Hashable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,8 @@ class Converter:
         max_duration_seconds: int = DEFAULT_MAX_DURATION_SECONDS,
     ) -> None:
         """Asks for 8 to 320 kbit/s. LAME takes the nearest bitrate that exists at the sample rate."""
+        self.user: Hashable = None
+        """Whose turn the recording takes at the threads. Set it before the first `feed`."""
         self._threads = threads
         self._bitrate_kbps = bitrate_kbps
         self._max_duration_seconds = max_duration_seconds
@@ -157,7 +159,12 @@ class Converter:
             block_maker = BlockMaker(source, announced, self._max_duration_seconds)
             expected = announced and announced * block_maker.sample_rate // source.sample_rate
             encoder = ParallelEncoder(
-                self._threads, block_maker.sample_rate, block_maker.channels, self._bitrate_kbps, expected
+                self._threads,
+                block_maker.sample_rate,
+                block_maker.channels,
+                self._bitrate_kbps,
+                expected,
+                self.user,
             )
             self._pipeline = _Pipeline(block_maker, Meter(block_maker.channels), encoder)
         return self._pipeline

@@ -14,9 +14,12 @@ encodes all of it.
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from threading import Lock
+
+from records.turns import Turns
 
 from .backlog import Backlog
 from .cuts import Progress, plan_cut
@@ -43,25 +46,60 @@ class EncoderThreads:
         # Between two calls of LAME a thread needs the GIL for a moment. If the event loop is busy, Python
         # makes the thread wait for 5 ms: with many recordings at once that is 5 to 10 % of the time.
         sys.setswitchinterval(_SWITCH_SECONDS)
-        self.executor = ThreadPoolExecutor(count, thread_name_prefix="encoder")
+        self._executor = ThreadPoolExecutor(count, thread_name_prefix="encoder")
+        self._turns = Turns[tuple[Callable[[], None], Future[None]]]()
+        self._lock = Lock()
         self.working: set[ParallelEncoder] = set()
         """The recordings for which a thread works."""
         self.waiting_bytes = 0
         """PCM that waits, of all recordings together."""
         self.budget_bytes = count * WAITING_BYTES_PER_THREAD
 
-    def share_of(self, encoder: "ParallelEncoder") -> int:
-        """Returns how many threads a recording may use now: all that the others leave, and at least one."""
-        return max(1, self.count - len(self.working - {encoder}))
+    def run(self, user: Hashable, work: Callable[[], None]) -> asyncio.Future[None]:
+        """Lets a thread do some work, when it is the user's turn. The future is done when the work is."""
+        ended = Future[None]()
+        with self._lock:
+            self._turns.add(user, (work, ended))
+        self._executor.submit(self._run_next)
+        return asyncio.wrap_future(ended)
 
-    @property
-    def is_crowded(self) -> bool:
-        """Whether there are more recordings than threads."""
-        return len(self.working) > self.count
+    def share_of(self, encoder: "ParallelEncoder") -> int:
+        """Returns how many threads a recording may use now: all that the others leave, or its part of the
+        threads of its user, and at least one.
+        """
+        recordings, threads = self._part_of(encoder)
+        return max(1, self.count - len(self.working - {encoder}), threads // recordings)
+
+    def must_take_turns(self, encoder: "ParallelEncoder") -> bool:
+        """Whether a recording must leave its thread after each job: threads are short, and its user has more
+        recordings than their part of the threads.
+        """
+        recordings, threads = self._part_of(encoder)
+        return len(self.working) > self.count and recordings > threads
 
     def close(self) -> None:
         """Ends the threads. Their current jobs take milliseconds."""
-        self.executor.shutdown()
+        self._executor.shutdown()
+
+    def _part_of(self, encoder: "ParallelEncoder") -> tuple[int, int]:
+        """Returns the number of recordings that the user of this one has, and of threads for each user."""
+        users = [each.user for each in self.working | {encoder}]
+        return users.count(encoder.user), self.count // len(set(users))
+
+    def _run_next(self) -> None:
+        with self._lock:
+            user, (work, ended) = self._turns.take()
+        try:
+            work()
+        except BaseException as error:
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+        finally:
+            with self._lock:
+                self._turns.give_back(user)
+            # The exception holds this frame, which must not hold the exception's future.
+            del work, ended
 
 
 class ParallelEncoder:
@@ -78,12 +116,15 @@ class ParallelEncoder:
         channels: int,
         bitrate_kbps: int,
         expected_sample_frames: int | None,
+        user: Hashable = None,
     ) -> None:
         """Prepares for mono or stereo at one of mp3.SAMPLE_RATES.
 
         `expected_sample_frames` is the length that the WAV's header announces, None if it announces none.
+        `user` shares the threads with the others.
         """
         self._threads = threads
+        self.user = user
         self._sample_rate = sample_rate
         self._new_encoder = partial(Encoder, sample_rate, channels, bitrate_kbps)
         self._sample_frame_bytes = 2 * channels
@@ -156,8 +197,10 @@ class ParallelEncoder:
         share = self._threads.share_of(self)
         for segment in self._segments:
             if segment.has_thread:
-                # Add the next job for the same thread, unless another recording waits for that thread.
-                if not segment.has_jobs and self._busy_threads <= share and not self._threads.is_crowded:
+                # Add the next job for the same thread, unless another recording shall have that thread.
+                if not (
+                    segment.has_jobs or self._busy_threads > share or self._threads.must_take_turns(self)
+                ):
                     self._add_job(segment)
             elif self._busy_threads < share and (segment.has_jobs or self._add_job(segment)):
                 self._start(segment)
@@ -209,7 +252,7 @@ class ParallelEncoder:
         def done(job: Job, mp3: bytes) -> None:
             loop.call_soon_threadsafe(partial(self._end_job, segment, job, mp3))
 
-        thread = loop.run_in_executor(self._threads.executor, partial(segment.run_jobs, done))
+        thread = self._threads.run(self.user, partial(segment.run_jobs, done))
         thread.add_done_callback(partial(self._end_thread, segment))
 
     def _end_job(self, segment: Segment, job: Job, mp3: bytes) -> None:

@@ -1,0 +1,44 @@
+"""Says whose turn it is to get something that all users share."""
+
+from collections import Counter, deque
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Turns(Generic[T]):
+    """The requests of users that wait for a thread or a slot.
+
+    Next is the user who has the fewest at the moment; among equals, the user who has waited longest for a
+    turn. The requests of one user keep their order. So many requests of one user delay another user's single
+    one as little as a few.
+    """
+
+    def __init__(self) -> None:
+        # The user with the latest turn is the last one.
+        self._waiting: dict[Hashable, deque[T]] = {}
+        self._taken: Counter[Hashable] = Counter()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def add(self, user: Hashable, request: T) -> None:
+        """Adds a request that waits."""
+        self._waiting.setdefault(user, deque()).append(request)
+
+    def take(self) -> tuple[Hashable, T]:
+        """Returns the next request and its user, who has one more until `give_back`."""
+        user = min(self._waiting, key=self._taken.__getitem__)
+        requests = self._waiting.pop(user)
+        request = requests.popleft()
+        if requests:
+            self._waiting[user] = requests
+        self._taken[user] += 1
+        return user, request
+
+    def give_back(self, user: Hashable) -> None:
+        """Notes that the user has one less."""
+        self._taken[user] -= 1
+        if not self._taken[user]:
+            del self._taken[user]
