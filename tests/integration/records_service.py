@@ -25,7 +25,7 @@ from common.settings import load
 from deploy.local.stack import Stack
 from deploy.setup import SetupSettings, set_up
 from records.settings import Settings
-from records.storage import ObjectStore, make_client, make_session
+from records.storage import FIRST_PAUSE_SECONDS, ObjectStore, make_client, make_session
 from records.sweeper import sweep
 from records.uploads import Uploads
 from tests.integration.watched_calls import CallWatcher, watch_engine, watch_session
@@ -54,10 +54,14 @@ class RecordsService:
         client = make_client(self.settings.store, watch_session(self.session, watcher))
         return watch_engine(self.engine, watcher), ObjectStore(client, self.settings.store.s3_bucket)
 
-    def uploads(self, watcher: CallWatcher | None = None, **settings: int) -> Uploads:
-        """Returns the uploads of a new service. `settings` replace single settings of this service."""
+    def uploads(self, watcher: CallWatcher | None = None, **settings: float) -> Uploads:
+        """Returns the uploads of a new service. `settings` replace single settings of this service.
+
+        A call to the store that fails in passing is repeated once.
+        """
         engine, store = self.watched(watcher or CallWatcher())
-        changed = {**msgspec.structs.asdict(self.settings), "encoder_threads": 2, **settings}
+        own = {"encoder_threads": 2, "store_retry_seconds": FIRST_PAUSE_SECONDS}
+        changed = {**msgspec.structs.asdict(self.settings), **own, **settings}
         return Uploads(engine, store, Settings(**changed))
 
     async def make_user(self) -> tuple[UUID, Credentials]:

@@ -53,7 +53,7 @@ async def store(
     key: str | None = KEY,
 ) -> Published | Replayed:
     """Uploads to a new service."""
-    uploads = isolated_service.uploads(watcher)
+    uploads = isolated_service.uploads(watcher, store_retry_seconds=0)
     try:
         async with asyncio.timeout(MAX_WAIT_SECONDS):
             return await uploads.store_record(wav_pieces(SMALL), credentials, key)

@@ -1,5 +1,6 @@
 """Processes of the stack stop and come back: what clients see meanwhile and afterwards."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import httpx
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -16,9 +18,10 @@ from deploy.client import Client
 from deploy.local.stack import Stack
 from tests.access_table import STATUSES, TwoUsers, send_to
 from tests.integration.new_log_lines import NewLogLines
-from tests.integration.recordings import LARGE, SMALL, make_wav, upload_kind
+from tests.integration.recordings import LARGE, SMALL, make_wav, upload_kind, wav_pieces
 from tests.integration.records_service import RecordsService, open_stack_service
-from tests.integration.waiting import wait_until, wait_until_async
+from tests.integration.waiting import MAX_WAIT_SECONDS, has_ended, wait_until, wait_until_async
+from tests.integration.watched_calls import Call, CallWatcher
 from tests.response_checks import PROBLEM, assert_json, assert_problem
 from tests.stacks import temporary_stack
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
@@ -29,9 +32,10 @@ from tests.wavs import Wav, silence
 def fragile() -> Iterator[Stack]:
     """A stack whose processes these tests stop.
 
-    With one encoder thread less audio waits for LAME, so more of the MP3 has been sent.
+    With one encoder thread less audio waits for LAME, so more of the MP3 has been sent. Uploads do not wait
+    for a store that a test has stopped.
     """
-    with temporary_stack({"ENCODER_THREADS": "1"}) as stack:
+    with temporary_stack({"ENCODER_THREADS": "1", "STORE_RETRY_SECONDS": "0"}) as stack:
         yield stack
 
 
@@ -210,6 +214,35 @@ async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_on
     assert await stack_service.rows(user_id) == []
     assert await stack_service.objects(user_id) == []
     assert await stack_service.multipart_uploads(row.object_key) == []
+
+
+async def test_uploads_get_over_a_restart_of_minio(fragile: Stack, stack_service: RecordsService) -> None:
+    minio = fragile.pid("minio")
+    calls_of_a_dead_store = 0
+
+    async def watch(call: Call) -> None:
+        nonlocal calls_of_a_dead_store
+        if call.process != "minio" or call.is_done:
+            return
+        if "partNumber=3" in call.request and not calls_of_a_dead_store:
+            psutil.Process(minio).kill()
+            await asyncio.to_thread(wait_until, partial(has_ended, minio))
+        calls_of_a_dead_store += has_ended(minio)
+        # Each of the two uploads has failed by now.
+        if calls_of_a_dead_store == 5:
+            fragile.supervisor.start_process("minio")
+
+    user_id, credentials = await stack_service.make_user()
+    watcher = CallWatcher(watch)
+    uploads = stack_service.uploads(watcher, store_retry_seconds=MAX_WAIT_SECONDS, encoder_threads=1)
+    kinds = (LARGE, LARGE)
+    await asyncio.gather(*(uploads.store_record(wav_pieces(kind), credentials) for kind in kinds))
+    await uploads.close()
+    assert calls_of_a_dead_store >= 5
+    rows = await stack_service.rows(user_id)
+    assert [row.state for row in rows] == ["ready", "ready"]
+    for row in rows:
+        assert await stack_service.read_sha256(row.object_key, row.size_bytes) == row.sha256.hex()
 
 
 async def test_a_lost_object_is_503_without_anything_of_minio_s_error(

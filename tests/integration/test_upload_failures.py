@@ -6,10 +6,12 @@ Each test repeats its upload and lets another call to PostgreSQL or MinIO fail e
 import asyncio
 import hashlib
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from uuid import UUID
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -125,6 +127,27 @@ async def check(
     else:
         assert not isinstance(outcome, Published), at
         await isolated_service.assert_nothing_is_left(user_id, trial.watcher)
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["before its effect", "after its effect"])
+@pytest.mark.parametrize("kind", [SMALL, LARGE])
+async def test_an_upload_succeeds_if_each_call_to_the_store_breaks_once(
+    isolated_service: RecordsService, kind: str, is_done: bool
+) -> None:
+    broken = Counter[str]()
+
+    async def watch(call: Call) -> None:
+        if call.process == "minio" and call.is_done == is_done and not broken[call.request]:
+            broken[call.request] += 1
+            raise aiohttp.ServerDisconnectedError
+
+    user_id, credentials = await isolated_service.make_user()
+    watcher = CallWatcher(watch)
+    uploads = isolated_service.uploads(watcher, store_retry_seconds=15)
+    await uploads.store_record(wav_pieces(kind), credentials)
+    await uploads.close()
+    assert broken.total() >= (1 if kind == SMALL else 6)
+    await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
 @pytest.mark.parametrize("kind", [SMALL, LARGE])

@@ -54,6 +54,7 @@ def test_an_empty_setting_counts_as_missing(name: str) -> None:
         ("MAX_HELD_BYTES", "1.5"),
         ("LATE_CREDENTIALS_SECONDS", "0"),
         ("LEASE_SECONDS", "0"),
+        ("STORE_RETRY_SECONDS", "-1"),
         ("ENCODER_THREADS", "many"),
         ("DOWNLOADS", "nginx"),
         ("S3_ENDPOINT", "localhost:9000"),

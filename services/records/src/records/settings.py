@@ -51,6 +51,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     max_held_bytes: PositiveInt = 128 * 1024**2
     late_credentials_seconds: PositiveInt = 600
     encoder_threads: PositiveInt = os.cpu_count() or 1
+    # For so long an upload repeats a call to the object store that failed in passing (records.storage).
+    store_retry_seconds: Annotated[float, msgspec.Meta(ge=0)] = 15
     # The sweeper gives up an upload that has not renewed its lease for this long.
     lease_seconds: PositiveInt = 120
     sweep_seconds: PositiveInt = 30

@@ -7,22 +7,27 @@ as one PUT, and makes the four calls of a multipart upload itself.
 
 import asyncio
 import hashlib
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
+import structlog
 from cachetools import TTLCache
 from fastcrc import crc64
 from miniopy_async.api import Minio
 from miniopy_async.datatypes import Part
-from miniopy_async.error import MinioException, S3Error
+from miniopy_async.error import InvalidResponseError, MinioException, S3Error, ServerError
 
 from common.problems import Unavailable
 from records.settings import StoreSettings
+
+log = structlog.get_logger()
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,6 +39,8 @@ REQUEST_TIMEOUT_SECONDS = 60
 # As long as the gateway waits for the store (proxy_read_timeout of its location /_blob).
 LISTENER_TIMEOUT_SECONDS = 10
 CONNECT_TIMEOUT_SECONDS = 5
+# The greatest pause before an upload repeats a call that failed. The pauses double up to the second one.
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
 # The gateway uses a presigned URL at once, so it must only outlive the start of the transfer.
 PRESIGNED_LIFETIME = timedelta(minutes=5)
 CACHED_PRESIGNED_URLS, PRESIGNED_URLS_CACHED_SECONDS = 1024, 60
@@ -42,6 +49,9 @@ READ_BYTES = 256 * 1024
 STORE_AWAY = "The object store does not answer"
 LOST_OBJECT = "The object store does not have this MP3, so tell the operator"
 STORE_ERRORS = (aiohttp.ClientError, MinioException, OSError)
+BROKEN_CONNECTION = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)
+# A store, or a proxy in front of it, sends these while it starts, is overloaded or lacks some of its nodes.
+PASSING_STATUSES = {500, 502, 503, 504}
 
 
 class StoredObject(NamedTuple):
@@ -58,6 +68,20 @@ def _unavailable(error: Exception) -> Unavailable:
     if error.code == "NoSuchKey":
         return Unavailable(LOST_OBJECT)
     return Unavailable(f"The object store refuses the request with the error {error.code}")
+
+
+def _is_passing(error: BaseException | None) -> bool:
+    """Whether the same call may succeed soon. A store that was silent for REQUEST_TIMEOUT_SECONDS is no such
+    case.
+    """
+    match error:
+        case S3Error():
+            return error.response.status in PASSING_STATUSES
+        case ServerError():
+            return error.status_code in PASSING_STATUSES
+        case InvalidResponseError():
+            return error._code in PASSING_STATUSES
+    return isinstance(error, BROKEN_CONNECTION)
 
 
 def _bounded(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
@@ -107,11 +131,19 @@ class ObjectStore:
 
     @_bounded
     async def complete(self, key: str, upload_id: str, parts: list[Part]) -> None:
-        """Joins the upload parts into the object."""
-        result = await self._client._complete_multipart_upload(self._bucket, key, upload_id, parts)
+        """Joins the upload parts into the object. May be repeated."""
+        try:
+            result = await self._client._complete_multipart_upload(self._bucket, key, upload_id, parts)
+        except S3Error as error:
+            # If the response to an earlier call was lost, the object stands. Nobody else uses this key, and
+            # the caller reads the object back.
+            if error.code == "NoSuchUpload" and await self._has_object(key):
+                return
+            raise
         # S3 can send the status 200 before it has joined the upload parts, and then an error in the body.
         if not result.etag:
-            raise Unavailable("The object store could not join the upload parts")
+            cause = ServerError("the body has an error", 500)
+            raise Unavailable("The object store could not join the upload parts") from cause
 
     @_bounded
     async def remove(self, key: str) -> bool:
@@ -125,11 +157,7 @@ class ObjectStore:
             except S3Error as error:
                 if error.code != "NoSuchUpload":
                     raise
-        try:
-            await self._client.stat_object(self._bucket, key)
-        except S3Error as error:
-            if error.code != "NoSuchKey":
-                raise
+        if not await self._has_object(key):
             return bool(uploads.uploads)
         await self._client.remove_object(self._bucket, key)
         return True
@@ -167,6 +195,15 @@ class ObjectStore:
         if not await self._client.bucket_exists(self._bucket):
             raise Unavailable("The bucket is missing")
 
+    async def _has_object(self, key: str) -> bool:
+        try:
+            await self._client.stat_object(self._bucket, key)
+        except S3Error as error:
+            if error.code != "NoSuchKey":
+                raise
+            return False
+        return True
+
 
 async def _read(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
     try:
@@ -189,10 +226,16 @@ class ObjectWriter:
     one PUT. Of a larger object, the later upload parts are sent while it grows. Memory holds at most three
     upload parts: the first one, one that fills, and one that is being sent. Before `open`, memory holds
     everything and the store is not touched.
+
+    If a call fails and may succeed soon, the writer repeats it for `retry_seconds` after its first failure.
+    All bytes of a call are in memory, and each repetition sends them from the start. Other calls to the store
+    are not repeated: the sweeper makes up for a removal, and a listener or `/readyz` is to hear soon.
     """
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, retry_seconds: float) -> None:
         self._store = store
+        self._retry_seconds = retry_seconds
+        self._is_lost: Callable[[], bool] = lambda: False
         self._key = ""
         # The first upload part, and the bytes behind the upload parts that were sent.
         self._buffer = bytearray()
@@ -207,9 +250,10 @@ class ObjectWriter:
         """How many bytes wait in memory."""
         return len(self._buffer)
 
-    def open(self, key: str) -> None:
-        """Sets the object key. From now on the store may be touched."""
+    def open(self, key: str, is_lost: Callable[[], bool]) -> None:
+        """Sets the object key. From now on the store may be touched. No call is repeated once `is_lost`."""
         self._key = key
+        self._is_lost = is_lost
 
     async def write(self, data: bytes) -> None:
         """Takes the next bytes behind the head. Waits if the store is slower than the client."""
@@ -232,15 +276,16 @@ class ObjectWriter:
             self._buffer[:0] = head
             data = self._take(0, len(self._buffer))
             self.has_touched_store = True
-            await self._store.put(self._key, data)
+            await self._persist(partial(self._store.put, self._key, data))
             return StoredObject(len(data), hashlib.sha256(data).digest())
         if len(self._buffer) > UPLOAD_PART_BYTES:
             await self._send_upload_part(self._take(UPLOAD_PART_BYTES, len(self._buffer)))
         await self._send_upload_part(head + self._take(0, UPLOAD_PART_BYTES), is_first=True)
         # Not in a loop: its frame would hold the failed task, and the task's exception would hold the frame.
         parts = sorted(await asyncio.gather(*self._sending), key=lambda part: part.part_number)
-        await self._store.complete(self._key, self._upload_id, parts)
-        return StoredObject(len(head) + self._size_bytes, await self._read_back(head))
+        await self._persist(partial(self._store.complete, self._key, self._upload_id, parts))
+        sha256 = await self._persist(partial(self._read_back, head))
+        return StoredObject(len(head) + self._size_bytes, sha256)
 
     def drop(self) -> None:
         """Drops the bytes in memory, and cancels the upload parts under way. Nothing can be written any more.
@@ -265,13 +310,39 @@ class ObjectWriter:
 
     async def _send_upload_part(self, part: bytes, *, is_first: bool = False) -> None:
         if not self._upload_id:
-            self.has_touched_store = True
-            self._upload_id = await self._store.begin(self._key)
+            self._upload_id = await self._persist(self._begin)
         # The first upload part is sent last, so the others are numbered from 2.
         number = 1 if is_first else len(self._sending) + 2
-        self._sending.append(
-            asyncio.create_task(self._store.put_upload_part(self._key, self._upload_id, number, part))  # type: ignore[arg-type]
-        )
+        send = partial(self._store.put_upload_part, self._key, self._upload_id, number, part)
+        self._sending.append(asyncio.create_task(self._persist(send)))
+
+    async def _begin(self) -> str:
+        if self.has_touched_store:
+            # This is a repetition. The multipart upload of a lost response would stay open for ever.
+            await self._store.remove(self._key)
+        self.has_touched_store = True
+        return await self._store.begin(self._key)
+
+    async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeats a call until it succeeds, or fails for good, or there is no more time for it."""
+        now = asyncio.get_running_loop().time
+        end, longest_pause = None, FIRST_PAUSE_SECONDS
+        while True:
+            # Random, so that uploads which failed together do not come back together.
+            pause = random.uniform(longest_pause / 2, longest_pause)  # noqa: S311
+            try:
+                return await call()
+            except Unavailable as problem:
+                failed_at = now()
+                end = end or failed_at + self._retry_seconds
+                if not _is_passing(problem.__cause__) or failed_at + pause > end:
+                    raise
+                log.warning("a call to the store is repeated", detail=problem.detail)
+            # Outside of `except`, so that nothing holds the failed call meanwhile.
+            await asyncio.sleep(pause)
+            if self._is_lost():
+                raise Unavailable(STORE_AWAY)
+            longest_pause = min(2 * longest_pause, LONGEST_PAUSE_SECONDS)
 
     async def _read_back(self, head: bytes) -> bytes:
         """Reads the stored object and returns its digest.

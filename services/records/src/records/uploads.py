@@ -170,7 +170,7 @@ class Upload:
         self._audio_has_begun = False
         self._bitrate_kbps: int = shared.settings.default_bitrate_kbps
         self._converter = self._make_converter()
-        self._writer = ObjectWriter(shared.store)
+        self._writer = ObjectWriter(shared.store, shared.settings.store_retry_seconds)
 
     async def receive(
         self, body: AsyncIterator[FormItem], credentials: Credentials | None
@@ -259,7 +259,7 @@ class Upload:
         self._resources.callback(lease_keeper.cancel)
         self._state = Reserved(found, lease_keeper)
         self._shared.admission.admit_user(self._resources, found.user_id)
-        self._writer.open(found.object_key)
+        self._writer.open(found.object_key, lease_keeper.done)
 
     async def _begin_audio(self) -> None:
         """Unidentified → Late."""
