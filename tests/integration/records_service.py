@@ -83,9 +83,9 @@ class RecordsService:
             return list(result.all()) if result.returns_rows else []
 
     async def expire(self, user_id: UUID) -> None:
-        """Ends the leases of a user's uploads."""
+        """Ends the leases of a user's uploads, so long ago that the sweeper gives the uploads up."""
         await self.query(
-            "UPDATE records SET lease_until = now() - interval '1 second'"
+            "UPDATE records SET lease_until = now() - interval '1 day'"
             " WHERE user_id = :id AND lease_until IS NOT NULL",
             id=user_id,
         )

@@ -20,7 +20,7 @@ from tests.integration.paused_calls import (
 )
 from tests.integration.recordings import LARGE, SMALL, wav_pieces
 from tests.integration.records_service import RecordsService
-from tests.integration.waiting import MAX_WAIT_SECONDS
+from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until_async
 from tests.integration.watched_calls import Call, CallWatcher
 
 BOTH_KINDS = pytest.mark.parametrize("kind", [SMALL, LARGE])
@@ -71,7 +71,7 @@ async def test_a_record_that_is_published_before_the_sweep_is_kept(
     await upload.start()
     # The uploader has no response yet, and any lease that is left ends now.
     await isolated_service.query(
-        "UPDATE records SET lease_until = now() - interval '1 second' WHERE user_id = :id", id=upload.user_id
+        "UPDATE records SET lease_until = now() - interval '1 day' WHERE user_id = :id", id=upload.user_id
     )
     await isolated_service.sweep()
     record = await upload.resume()
@@ -112,23 +112,56 @@ async def test_an_upload_that_resumes_after_the_sweep_leaves_nothing(
     await isolated_service.assert_nothing_is_left(upload.user_id, upload.watcher)
 
 
+@BOTH_KINDS
+async def test_an_upload_survives_an_outage_of_postgres_that_is_a_little_longer_than_its_lease(
+    isolated_service: RecordsService, kind: str
+) -> None:
+    user_id, credentials = await isolated_service.make_user()
+
+    async def watch(call: Call) -> None:
+        if "SET lease_until" in call.request:
+            raise ConnectionResetError
+
+    async def has_no_lease() -> bool:
+        (row,) = await isolated_service.query(
+            "SELECT lease_until < now() AS is_over FROM records WHERE user_id = :id", id=user_id
+        )
+        return bool(row.is_over)
+
+    async def body() -> AsyncIterator[FormItem]:
+        items = [item async for item in wav_pieces(kind)]
+        for item in items[:3]:
+            yield item
+        await wait_until_async(has_no_lease)
+        await isolated_service.sweep()
+        for item in items[3:]:
+            yield item
+
+    watcher = CallWatcher(watch)
+    uploads = isolated_service.uploads(watcher, lease_seconds=1)
+    await uploads.store_record(body(), credentials)
+    await uploads.close()
+    await isolated_service.assert_record_is_complete(user_id, watcher)
+
+
 async def test_an_upload_that_learns_of_its_lost_lease_stops_before_it_stores_anything(
     isolated_service: RecordsService,
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
-    swept, learned = asyncio.Event(), asyncio.Event()
+    given_up, learned = asyncio.Event(), asyncio.Event()
 
     async def watch(call: Call) -> None:
-        if swept.is_set() and "SET lease_until" in call.request and call.is_done:
+        if given_up.is_set() and "SET lease_until" in call.request and call.is_done:
             learned.set()
 
     async def body() -> AsyncIterator[FormItem]:
         items = [item async for item in wav_pieces(LARGE)]
         for item in items[:3]:
             yield item
-        await isolated_service.expire(user_id)
-        swept.set()
-        await isolated_service.sweep()
+        await isolated_service.query(
+            "UPDATE records SET state = 'deleting', lease_until = NULL WHERE user_id = :id", id=user_id
+        )
+        given_up.set()
         async with asyncio.timeout(MAX_WAIT_SECONDS):
             await learned.wait()
         for item in items[3:]:

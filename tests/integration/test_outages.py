@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from threading import Event
 from typing import Any, NamedTuple
@@ -35,7 +36,8 @@ def fragile() -> Iterator[Stack]:
     With one encoder thread less audio waits for LAME, so more of the MP3 has been sent. Uploads do not wait
     for a store that a test has stopped.
     """
-    with temporary_stack({"ENCODER_THREADS": "1", "STORE_RETRY_SECONDS": "0"}) as stack:
+    settings = {"ENCODER_THREADS": "1", "STORE_RETRY_SECONDS": "0", "LEASE_SECONDS": "2"}
+    with temporary_stack(settings) as stack:
         yield stack
 
 
@@ -160,6 +162,29 @@ def test_without_a_store_every_request_that_needs_it_is_503_until_the_store_is_b
         assert "unexpected error" not in log.text()
 
 
+@contextmanager
+def held_upload(
+    client: Client, owner: dict[str, Any], wav: bytes, key: str = "held"
+) -> Iterator["Future[httpx.Response]"]:
+    """Begins an upload, and sends its last audio when the block ends. Yields its response to come."""
+    half_is_sent, may_go_on = Event(), Event()
+
+    def body() -> Iterator[bytes]:
+        yield wav[: -len(wav) // 20]
+        half_is_sent.set()
+        may_go_on.wait(MAX_WAIT_SECONDS)
+        yield wav[-len(wav) // 20 :]
+
+    headers = {**bearer(owner), **WAV_TYPE, "Idempotency-Key": key}
+    with ThreadPoolExecutor(1) as threads:
+        posting = threads.submit(client.http.post, "/records", content=body(), headers=headers)
+        try:
+            assert half_is_sent.wait(MAX_WAIT_SECONDS)
+            yield posting
+        finally:
+            may_go_on.set()
+
+
 def make_long_wav() -> bytes:
     """Returns a WAV of so many minutes that its multipart upload has begun before the last audio arrives."""
     return Wav(bits=8, channels=1, rate=8000).build(silence(1760.0, rate=8000, channels=1))
@@ -176,31 +201,14 @@ async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_on
     kind: str,
 ) -> None:
     log = NewLogLines(fragile, "records")
-    half_is_sent, is_gone = Event(), Event()
     wav = make_wav(SMALL) if kind == SMALL else make_long_wav()
-
-    def body() -> Iterator[bytes]:
-        yield wav[: -len(wav) // 20]
-        half_is_sent.set()
-        is_gone.wait(60)
-        yield wav[-len(wav) // 20 :]
-
-    def post() -> httpx.Response:
-        headers = {"Authorization": f"Bearer {owner['token']}", "Content-Type": "audio/wav"}
-        return client.http.post("/records", content=body(), headers=headers)
-
     user_id = UUID(owner["id"])
-    with ThreadPoolExecutor(1) as threads:
-        posting = threads.submit(post)
-        try:
-            assert half_is_sent.wait(60)
-            (row,) = await wait_until_async(partial(stack_service.rows, user_id))
-            if kind == LARGE:
-                await wait_until_async(partial(stack_service.multipart_uploads, row.object_key))
-            fragile.stop_process(store)
-        finally:
-            is_gone.set()
-        response = posting.result(120)
+    with held_upload(client, owner, wav) as posting:
+        (row,) = await wait_until_async(partial(stack_service.rows, user_id))
+        if kind == LARGE:
+            await wait_until_async(partial(stack_service.multipart_uploads, row.object_key))
+        fragile.stop_process(store)
+    response = posting.result()
     fragile.start_process(store)
     assert response.status_code == 503, response.text
     assert_503_with_retry_after("POST /records", response)
@@ -214,6 +222,30 @@ async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_on
     assert await stack_service.rows(user_id) == []
     assert await stack_service.objects(user_id) == []
     assert await stack_service.multipart_uploads(row.object_key) == []
+
+
+def test_an_upload_gets_over_a_restart_of_postgres(
+    fragile: Stack, client: Client, owner: dict[str, Any]
+) -> None:
+    with held_upload(client, owner, make_wav(SMALL)) as posting:
+        fragile.stop_process("postgres")
+        fragile.start_process("postgres")
+    assert_json(posting.result(), 201)
+
+
+async def test_after_the_records_service_was_killed_an_upload_can_soon_be_sent_again_with_its_key(
+    fragile: Stack, client: Client, stack_service: RecordsService, owner: dict[str, Any]
+) -> None:
+    def send_again() -> int:
+        headers = {**bearer(owner), **WAV_TYPE, "Idempotency-Key": "key"}
+        return client.http.post("/records", content=TINY_WAV, headers=headers).status_code
+
+    with held_upload(client, owner, make_wav(SMALL), "key") as posting:
+        await wait_until_async(partial(stack_service.rows, UUID(owner["id"])))
+        psutil.Process(fragile.pid("records")).kill()
+    assert_unavailable(posting.result())
+    fragile.start_process("records")
+    wait_until(lambda: send_again() == 201)
 
 
 async def test_uploads_get_over_a_restart_of_minio(fragile: Stack, stack_service: RecordsService) -> None:

@@ -22,7 +22,7 @@ async def leave_an_abandoned_upload(isolated_service: RecordsService) -> tuple[U
     user_id, _ = await isolated_service.make_user()
     (row,) = await isolated_service.query(
         "INSERT INTO records (id, user_id, lease_until, object_key)"
-        " SELECT id, user_id, now() - interval '1 s', user_id || '/' || id || '.mp3'"
+        " SELECT id, user_id, now() - interval '1 day', user_id || '/' || id || '.mp3'"
         " FROM (SELECT gen_random_uuid() AS id, CAST(:id AS uuid) AS user_id) RETURNING object_key",
         id=user_id,
     )

@@ -53,8 +53,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     encoder_threads: PositiveInt = os.cpu_count() or 1
     # For so long an upload repeats a call to the object store that failed in passing (records.storage).
     store_retry_seconds: Annotated[float, msgspec.Meta(ge=0)] = 15
-    # The sweeper gives up an upload that has not renewed its lease for this long.
-    lease_seconds: PositiveInt = 120
+    # After this long without a renewal another upload may take the Idempotency-Key. The sweeper waits longer.
+    lease_seconds: PositiveInt = 30
     sweep_seconds: PositiveInt = 30
 
     def __post_init__(self) -> None:

@@ -98,6 +98,13 @@ PUBLISH = (
     .values(state="ready", lease_until=None, published_at=func.now())
     .returning(*DOCUMENT_COLUMNS)
 )
+# Without a lease the upload's process is dead or was paused, so an upload with the same key takes its place.
+GIVE_UP_WITHOUT_LEASE = (
+    update(Record)
+    .where(*IS_UPLOADING, Record.lease_until < func.now())
+    .values(state="deleting", lease_until=None)
+    .returning(Record.id)
+)
 GIVE_UP = update(Record).where(*IS_UPLOADING).values(state="deleting", lease_until=None)
 FIND_STATE = select(Record.state).where(Record.id == RECORD_ID)
 FORGET = delete(Record).where(*IS_UPLOADING)
@@ -178,7 +185,7 @@ async def reserve(
 
     Returns the EarlierUpload if the user's key has made a record.
     Raises InvalidCredentials if nobody has the credentials, and IdempotencyKeyInUse while another upload with
-    the key is under way.
+    the key is under way. Gives the other upload up if its lease has run out.
     """
     parameters = {**credentials.parameters, "key": idempotency_key}
     while True:
@@ -192,10 +199,11 @@ async def reserve(
             raise wrong_credentials()
         (row,) = rows
         if row.state == "uploading":
-            raise IdempotencyKeyInUse(idempotency_key)
-        if row.state:
+            if not await execute(engine, GIVE_UP_WITHOUT_LEASE, {"record_id": row.id}):
+                raise IdempotencyKeyInUse(idempotency_key)
+        elif row.state:
             return EarlierUpload(RecordDocument.from_row(row._mapping), row.requested_bitrate_kbps)
-        # The upload that had the key failed between the two statements, so the key is free again.
+        # The upload that had the key has failed by now, so the key is free again.
 
 
 async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) -> bool:
@@ -286,14 +294,14 @@ async def forget_old_idempotency_keys(engine: AsyncEngine) -> None:
     )
 
 
-async def give_up_expired_uploads(engine: AsyncEngine) -> None:
-    """Turns every upload whose lease has run out into a tombstone. After that, none of them can be
-    published.
+async def give_up_expired_uploads(engine: AsyncEngine, grace: timedelta) -> None:
+    """Turns every upload whose lease ran out at least `grace` ago into a tombstone. After that, none of them
+    can be published.
     """
     await execute(
         engine,
         update(Record)
-        .where(Record.state == "uploading", Record.lease_until < func.now())
+        .where(Record.state == "uploading", Record.lease_until < func.now() - grace)
         .values(state="deleting", lease_until=None),
     )
 

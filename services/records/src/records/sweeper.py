@@ -19,6 +19,9 @@ log = structlog.get_logger()
 
 ADVISORY_LOCK = 0x5357_4545
 BATCH = 1000
+# The sweeper gives an upload up so long after its lease has run out. Nobody waits for the sweeper, and while
+# PostgreSQL is away an upload cannot renew its lease.
+GRACE = timedelta(seconds=90)
 # After this many failures the store is probably away, so the sweep ends.
 MAX_FAILURES = 3
 
@@ -48,12 +51,12 @@ async def sweep(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> 
     """Forgets old idempotency keys, gives up expired uploads, and then works on every tombstone that is due.
 
     A tombstone is removed after the store was seen twice without its object and its multipart uploads. The
-    two looks are at least a lease and the longest PUT apart, so that the second look catches the late PUT of
-    a paused process.
+    two looks are at least a lease, the grace and the longest PUT apart, so that the second look catches the
+    late PUT of a paused process.
     """
     await sql.forget_old_idempotency_keys(engine)
-    await sql.give_up_expired_uploads(engine)
-    between_looks = timedelta(seconds=lease_seconds + REQUEST_TIMEOUT_SECONDS)
+    await sql.give_up_expired_uploads(engine, GRACE)
+    between_looks = GRACE + timedelta(seconds=lease_seconds + REQUEST_TIMEOUT_SECONDS)
     failures = 0
     for tombstone in await sql.find_due_tombstones(engine, between_looks, BATCH):
         try:
