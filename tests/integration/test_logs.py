@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from deploy.client import Client
@@ -17,6 +18,7 @@ from tests.integration.recordings import LARGE, SMALL, make_wav, upload_kind
 from tests.integration.waiting import wait_until
 from tests.raw_connection import make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
+from tests.upload_requests import WAV_TYPE, basic, bearer
 
 PROCESSES = ["users", "records", "gateway"]
 REQUEST_ID = re.compile(r"[0-9a-f]{32}")
@@ -245,3 +247,99 @@ def test_a_request_id_from_the_client_is_ignored(stack: Stack, client: Client) -
     assert response.headers["x-request-id"] != made_up
     wait_until(lambda: log.requests("/users"))
     assert made_up not in log.text()
+
+
+# Requests whose credentials name a user, by the service that logs them.
+TRACED = {
+    "GET /users/me": "users",
+    "POST /users/me/token": "users",
+    "GET /records": "records",
+    "GET /records?limit=0": "records",
+    "GET /records/{record}": "records",
+    "GET /records/{record}/waveform": "records",
+    "POST /records": "records",
+    "POST /records?bitrate_kbps=1": "records",
+    "DELETE /records/{record}": "records",
+    "DELETE /users/me": "users",
+}
+
+
+def line_of(log: NewLogLines, response: httpx.Response) -> dict[str, Any]:
+    """Waits for the service's line about a request."""
+    request_id = response.headers["x-request-id"]
+    return wait_until(
+        lambda: next(
+            (
+                line
+                for line in log.lines()
+                if (line["event"], line.get("request_id")) == ("request", request_id)
+            ),
+            {},
+        )
+    )
+
+
+@pytest.mark.parametrize("route", TRACED)
+def test_the_line_of_a_request_names_the_user_whose_credentials_are_right(
+    stack: Stack, client: Client, route: str
+) -> None:
+    user = client.create_user("Traced")
+    record = client.upload_stream(iter([make_wav(SMALL)]), user["token"])
+    log = NewLogLines(stack, TRACED[route])
+    method, path = route.format(record=record["id"]).split()
+    content = make_wav(SMALL) if route.startswith("POST /records") else None
+    response = client.http.request(method, path, headers={**bearer(user), **WAV_TYPE}, content=content)
+    assert line_of(log, response)["user_id"] == user["id"]
+
+
+@pytest.mark.parametrize(
+    "route", ["/record?id={record}&user={user}", "/records/{record}/waveform?user={user}"]
+)
+def test_the_line_of_a_link_names_no_user(stack: Stack, client: Client, route: str) -> None:
+    user = client.create_user("Traced")
+    record = client.upload_stream(iter([make_wav(SMALL)]), user["token"])
+    log = NewLogLines(stack, "records")
+    response = client.http.get(route.format(record=record["id"], user=user["id"]))
+    assert "user_id" not in line_of(log, response)
+
+
+def test_the_line_of_a_request_with_a_wrong_token_names_no_user(stack: Stack, client: Client) -> None:
+    user = client.create_user("Traced")
+    log = NewLogLines(stack, "users")
+    response = client.http.get("/users/me", headers=basic({**user, "token": "wrong"}))
+    assert "user_id" not in line_of(log, response)
+
+
+def test_every_line_of_a_failed_upload_names_its_user(stack: Stack, client: Client) -> None:
+    user = client.create_user("Traced")
+    log = NewLogLines(stack, "records")
+    key = {**bearer(user), **WAV_TYPE, "Idempotency-Key": "traced"}
+    assert client.http.post("/records", content=make_wav(SMALL), headers=key).status_code == 201
+    for query, status in (("?bitrate_kbps=320", 422), ("", 201)):
+        response = client.http.post(f"/records{query}", content=make_wav(SMALL), headers=key)
+        assert response.status_code == status
+        assert line_of(log, response)["user_id"] == user["id"]
+
+
+def test_a_sign_up_a_new_token_and_a_deletion_leave_an_audit_line(stack: Stack, client: Client) -> None:
+    log = NewLogLines(stack, "users")
+    signed_up = client.http.post("/users", json={"name": "Ann"})
+    user = signed_up.json()
+    renewed = client.http.post("/users/me/token", headers=bearer(user))
+    deleted = client.http.delete("/users/me", headers=bearer(renewed.json()))
+    responses = {"sign-up": signed_up, "token": renewed, "deletion": deleted}
+    line_of(log, deleted)
+    audits = [line for line in log.lines() if line["event"] == "audit" and line["user_id"] == user["id"]]
+    assert [(line["action"], line["request_id"]) for line in audits] == [
+        (action, response.headers["x-request-id"]) for action, response in responses.items()
+    ]
+    assert line_of(log, signed_up)["user_id"] == user["id"]
+
+
+def test_a_refused_request_leaves_no_audit_line(stack: Stack, client: Client) -> None:
+    log = NewLogLines(stack, "users")
+    for method, path in (("POST", "/users"), ("POST", "/users/me/token"), ("DELETE", "/users/me")):
+        response = client.http.request(method, path, headers={"Authorization": "Bearer wrong"})
+        assert response.is_error
+        line_of(log, response)
+    assert [line for line in log.lines() if line["event"] == "audit"] == []

@@ -1,4 +1,4 @@
-"""JSON logs: one line for each event, with the id of its request."""
+"""JSON logs: one line for each event, with the id of its request and of the user who sent it."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 import structlog
@@ -21,7 +21,8 @@ from common.problems import Unavailable, send_problem
 log = structlog.get_logger()
 
 REQUEST_ID = re.compile(rb"[0-9a-f]{32}")
-# Ids must not get into a log: anyone who knows the ids in a link can use the link.
+# No id in a path may get into a log: anyone who knows a record's id can use its link. A user's id alone opens
+# nothing, so lines name the user who sent the request.
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 QUIET_PATHS = {"/healthz", "/readyz"}
 
@@ -64,6 +65,31 @@ def _to_json(event: structlog.typing.EventDict, default: Callable[[Any], Any]) -
 def hide_ids(path: str) -> str:
     """Returns the path with `*` in place of every UUID."""
     return UUID_TEXT.sub("*", path)
+
+
+def name_user(user_id: UUID) -> None:
+    """Puts the id of the user whose credentials are right into every further log line of this request."""
+    structlog.contextvars.bind_contextvars(user_id=str(user_id))
+
+
+def make_audit_line(action: str, user_id: UUID, **details: Any) -> bytes:
+    """Returns the log line of a change to a user, such as `sign-up`."""
+    line = {
+        "event": "audit",
+        "action": action,
+        **details,
+        **structlog.contextvars.get_contextvars(),
+        "user_id": user_id,
+        "level": "info",
+        "timestamp": datetime.now(UTC),
+    }
+    return msgspec.json.encode(line)
+
+
+def audit(action: str, user_id: UUID) -> None:
+    """Logs a change to a user, at every LOG_LEVEL, and names the user in the request's further lines."""
+    name_user(user_id)
+    structlog.BytesLogger(sys.stdout.buffer).msg(make_audit_line(action, user_id))
 
 
 def read_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -120,7 +146,8 @@ class RequestLog:
                     "path": hide_ids(scope["path"]),
                     "status": status,
                     "seconds": round(time.perf_counter() - started, 4),
-                    "request_id": request_id,
+                    # The request id, and the user's id if the request had credentials.
+                    **structlog.contextvars.get_contextvars(),
                     "level": "info",
                     "timestamp": datetime.now(UTC),
                 }

@@ -28,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import Credentials, restrict_to_credentials, wrong_credentials
 from common.db import execute
+from common.logs import name_user
 from common.row_reader import DriverStatement, RowReader
 from common.tables import Record, User
 from records.audio import Properties, Waveform
@@ -170,18 +171,23 @@ class Tombstone(NamedTuple):
 
 
 async def find_user(engine: AsyncEngine, credentials: Credentials) -> UUID:
-    """Returns the id of the user who has the credentials. Raises InvalidCredentials if nobody has them."""
+    """Returns the id of the user who has the credentials, and names the user in the log.
+
+    Raises InvalidCredentials if nobody has them.
+    """
     rows = await execute(engine, FIND_USER, credentials.parameters)
     if not rows:
         raise wrong_credentials()
-    return UUID(str(rows[0].id))
+    user_id = UUID(str(rows[0].id))
+    name_user(user_id)
+    return user_id
 
 
 async def reserve(
     engine: AsyncEngine, credentials: Credentials, lease_seconds: int, idempotency_key: str | None = None
 ) -> Reservation | EarlierUpload:
     """Checks the credentials and inserts the row in one statement. If two uploads have one key, only one
-    inserts a row.
+    inserts a row. Names the user in the log.
 
     Returns the EarlierUpload if the user's key has made a record.
     Raises InvalidCredentials if nobody has the credentials, and IdempotencyKeyInUse while another upload with
@@ -191,6 +197,7 @@ async def reserve(
     while True:
         new_row = {"record_id": uuid4(), "lease": timedelta(seconds=lease_seconds)}
         if rows := await execute(engine, RESERVE, {**parameters, **new_row}):
+            name_user(rows[0].user_id)
             return Reservation(rows[0].id, rows[0].user_id, rows[0].object_key)
         if not idempotency_key:
             raise wrong_credentials()
@@ -198,6 +205,8 @@ async def reserve(
         if not rows:
             raise wrong_credentials()
         (row,) = rows
+        if row.state:
+            name_user(row.user_id)
         if row.state == "uploading":
             if not await execute(engine, GIVE_UP_WITHOUT_LEASE, {"record_id": row.id}):
                 raise IdempotencyKeyInUse(idempotency_key)

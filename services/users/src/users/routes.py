@@ -11,6 +11,7 @@ from litestar.di import NamedDependency
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import Credentials, require_credentials
+from common.logs import audit
 from common.problems import InvalidRequest, UnsupportedMediaType
 from common.requests import read_content_type, reject_unknown_parameters, stream_body
 from common.text import normalise_text
@@ -59,6 +60,7 @@ async def post_user(request: Request[Any, Any, Any], engine: NamedDependency[Asy
     """Creates a user and issues its token."""
     reject_unknown_parameters(request.query_params.multi_items())
     user, token = await create_user(engine, (await read_new_user(request)).name)
+    audit("sign-up", user.id)
     return CreatedUser(user.id, user.name, token, user.created_at)
 
 
@@ -74,14 +76,16 @@ async def get_user(request: Request[Any, Any, Any], engine: NamedDependency[Asyn
 async def post_token(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> RenewedToken:
     """Issues a new token. The old one stops working at once."""
     reject_unknown_parameters(request.query_params.multi_items())
-    return RenewedToken(*await renew_token(engine, read_credentials(request)))
+    user_id, token = await renew_token(engine, read_credentials(request))
+    audit("token", user_id)
+    return RenewedToken(user_id, token)
 
 
 @delete("/users/me", operation_class=openapi.REMOVE_USER)
 async def remove_user(request: Request[Any, Any, Any], deletion_engine: NamedDependency[AsyncEngine]) -> None:
     """Deletes the user and all its records for good: from this response on, their links are 404."""
     reject_unknown_parameters(request.query_params.multi_items())
-    await delete_user(deletion_engine, read_credentials(request))
+    audit("deletion", await delete_user(deletion_engine, read_credentials(request)))
 
 
 def read_credentials(request: Request[Any, Any, Any]) -> Credentials:

@@ -17,6 +17,7 @@ from common.credentials import (
     wrong_credentials,
 )
 from common.db import execute, transaction
+from common.logs import name_user
 from common.tables import Record, User
 
 # The limit for each statement of a deletion. A deletion takes about 30 µs for each record.
@@ -62,12 +63,14 @@ async def create_user(engine: AsyncEngine, name: str) -> tuple[Row[Any], str]:
 
 async def find_user(engine: AsyncEngine, credentials: Credentials) -> Row[Any]:
     """Returns the user's row: id, name, created_at, and `record_count` and `total_bytes` of its records.
+    Names the user in the log.
 
     Raises InvalidCredentials if no user has the credentials.
     """
     rows = await execute(engine, FIND_USER, credentials.parameters)
     if not rows:
         raise wrong_credentials()
+    name_user(rows[0].id)
     return rows[0]
 
 
@@ -83,14 +86,17 @@ async def renew_token(engine: AsyncEngine, credentials: Credentials) -> tuple[UU
     return rows[0].id, token
 
 
-async def delete_user(engine: AsyncEngine, credentials: Credentials) -> None:
+async def delete_user(engine: AsyncEngine, credentials: Credentials) -> UUID:
     """Deletes the user and all its records for good. The records service's sweeper deletes the MP3s.
+
+    Returns the user's id.
 
     `engine` needs a statement timeout of DELETION_TIMEOUT_SECONDS, because a user may have very many records.
     Raises InvalidCredentials if no user has the credentials.
     """
     async with transaction(engine) as connection:
-        user_id = await connection.scalar(DELETE_USER, credentials.parameters)
+        user_id: UUID | None = await connection.scalar(DELETE_USER, credentials.parameters)
         if user_id is None:
             raise wrong_credentials()
         await connection.execute(DELETE_RECORDS, {"of_user_id": user_id})
+    return user_id
