@@ -55,10 +55,22 @@ class Refused(Exception):  # noqa: N818 (named for what happened, like the probl
 class Client:
     """Calls Waxwing's API. `http` sends any other request."""
 
-    def __init__(self, base_url: str, tls: ssl.SSLContext | None = None) -> None:
-        """Without `tls` the client loads the CA certificates, which takes longer than many requests."""
-        # trust_env is off: a proxy from the environment must not see the tokens of a local service.
-        self.http = httpx.Client(base_url=base_url, timeout=TIMEOUT, trust_env=False, verify=tls or True)
+    def __init__(
+        self, base_url: str, tls: ssl.SSLContext | None = None, signup_key: str | None = None
+    ) -> None:
+        """Without `tls` the client loads the CA certificates, which takes longer than many requests.
+
+        Every request has the `signup_key`, by default SIGNUP_KEY of the environment. Only sign-ups need it.
+        """
+        key = signup_key or os.environ.get("SIGNUP_KEY")
+        self.http = httpx.Client(
+            base_url=base_url,
+            timeout=TIMEOUT,
+            # A proxy from the environment must not see the tokens of a local service.
+            trust_env=False,
+            verify=tls or True,
+            headers={"X-Signup-Key": key} if key else None,
+        )
 
     def __enter__(self) -> "Client":
         return self
@@ -134,9 +146,12 @@ def measure_seconds(mp3: bytes) -> float:
         return sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
 
 
-def find_base_url() -> str:
-    """Returns BASE_URL, or the URL of the local stack."""
-    return os.environ.get("BASE_URL") or find_stack().base_url
+def find_base_url() -> tuple[str, str | None]:
+    """Returns BASE_URL, or the URL of the local stack with its sign-up key."""
+    if base_url := os.environ.get("BASE_URL"):
+        return base_url, None
+    stack = find_stack()
+    return stack.base_url, stack.signup_key
 
 
 def _upload_safely(
@@ -209,8 +224,8 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     base_url = ""
     try:
-        base_url = find_base_url()
-        with Client(base_url) as client:
+        base_url, signup_key = find_base_url()
+        with Client(base_url, signup_key=signup_key) as client:
             _run(client, options)
     except httpx.ConnectError:
         sys.exit(f"client: nothing answers at {base_url}: `./just up` starts the stack")

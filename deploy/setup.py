@@ -20,7 +20,7 @@ from miniopy_async.minioadmin import MinioAdmin
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.db import make_engine
-from common.hosts import configured_hosts, is_loopback
+from common.host_names import SignUp, choose_sign_up, public_hosts
 from common.logs import configure_logs
 from common.migrate import make_login_roles, migrate
 from common.settings import PublicUrl, SettingsError, load
@@ -39,6 +39,9 @@ class SetupSettings(msgspec.Struct, frozen=True, kw_only=True):
     store: StoreSettings
     public_url: PublicUrl = ""
     allowed_hosts: str = ""
+    # The services read both; the set-up checks them, and says who may sign up.
+    signup: SignUp | None = None
+    signup_key: str = ""
     # The URL names the owner of the schema, and the password belongs to that owner.
     database_url: str
     postgres_password: str
@@ -50,19 +53,28 @@ class SetupSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def refuse_laptop_secrets(settings: SetupSettings) -> None:
-    """Raises SettingsError if a configured host is not local and a secret still has its default."""
-    public_hosts = [
-        name
-        for name in configured_hosts(settings.public_url, settings.allowed_hosts)
-        if not is_loopback(name)
-    ]
+    """Raises SettingsError if a configured host is not local and a secret in use still has its default."""
+    public = public_hosts(settings.public_url, settings.allowed_hosts)
     secrets = msgspec.structs.asdict(settings) | msgspec.structs.asdict(settings.store)
+    if _sign_up(settings) != "key":
+        del secrets["signup_key"]
     defaults = [name.upper() for name, value in secrets.items() if str(value).startswith(LAPTOP_SECRET)]
-    if public_hosts and defaults:
+    if public and defaults:
         raise SettingsError(
-            f"{min(public_hosts)} (in PUBLIC_URL or ALLOWED_HOSTS) is not local, but {', '.join(defaults)}"
+            f"{public[0]} (in PUBLIC_URL or ALLOWED_HOSTS) is not local, but {', '.join(defaults)}"
             " still has the default, which everybody can read in docker-compose.yml: choose your own secret"
         )
+
+
+def say_who_may_sign_up(settings: SetupSettings) -> None:
+    """Logs the setting SIGNUP, or what counts without it."""
+    public = public_hosts(settings.public_url, settings.allowed_hosts)
+    reason = f"{public[0]} is public" if public else "no configured host is public"
+    log.info("sign-up", signup=_sign_up(settings), reason="the setting SIGNUP" if settings.signup else reason)
+
+
+def _sign_up(settings: SetupSettings) -> SignUp:
+    return choose_sign_up(settings.signup, settings.public_url, settings.allowed_hosts)
 
 
 async def set_up(settings: SetupSettings) -> None:
@@ -139,6 +151,7 @@ if __name__ == "__main__":
     try:
         settings = load(SetupSettings, os.environ)
         refuse_laptop_secrets(settings)
+        say_who_may_sign_up(settings)
         asyncio.run(set_up(settings))
     except SettingsError as error:
         sys.exit(f"waxwing: wrong setting: {error}")

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import urlsplit
 
+from common.host_names import choose_sign_up
 from deploy.local import gateway, minio, postgres
 from deploy.local.ports import LOOPBACK, PortRequest, Ports, explain_port_conflicts
 from deploy.local.supervision import ROOT, AlreadyRunningError, StackProcess, Supervisor
@@ -183,15 +184,26 @@ class Stack:
 
     @cached_property
     def secrets(self) -> dict[str, str]:
-        """The passwords and keys, which the first start generates."""
+        """The passwords and keys. The first start generates them, and an upgrade generates new ones."""
         file = self._secrets_file
-        if not file.exists():
-            made = {name: secrets.token_hex(16) for name in ("postgres", "users", "records", "minio")}
-            # MinIO accepts access keys of at most 20 and secret keys of at most 40 characters.
-            made |= {"s3_access_key": secrets.token_hex(10), "s3_secret_key": secrets.token_hex(20)}
-            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-                json.dump(made, opened, indent=4)
-        return dict(json.loads(file.read_text()))
+        kept = dict(json.loads(file.read_text())) if file.exists() else {}
+        names = ("postgres", "users", "records", "minio", "signup_key")
+        made = {name: secrets.token_hex(16) for name in names}
+        # MinIO accepts access keys of at most 20 and secret keys of at most 40 characters.
+        made |= {"s3_access_key": secrets.token_hex(10), "s3_secret_key": secrets.token_hex(20)}
+        if made.keys() <= kept.keys():
+            return kept
+        made |= kept
+        unfinished = file.with_suffix(".unfinished")
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
+            json.dump(made, opened, indent=4)
+        unfinished.rename(file)
+        return made
+
+    @property
+    def signup_key(self) -> str:
+        """The setting SIGNUP_KEY, or the key that the first start generated."""
+        return self._settings.get("SIGNUP_KEY") or self.secrets["signup_key"]
 
     def environment(self, service: str) -> dict[str, str]:
         """Returns the whole environment of `users`, `records` or `setup`."""
@@ -209,6 +221,8 @@ class Stack:
             own |= {"HOST": LOOPBACK, "PORT": str(getattr(self.ports, service))}
             # As in deploy/Dockerfile (DECISIONS, 23).
             own |= {"MALLOC_ARENA_MAX": "1"}
+        if service == "users" and not self._settings.get("SIGNUP_KEY_FILE"):
+            own |= {"SIGNUP_KEY": self.signup_key}
         if service != "users" and not self._has_own_store:
             own |= {
                 "S3_ENDPOINT": f"http://{LOOPBACK}:{self.ports.minio}",
@@ -353,6 +367,9 @@ class Stack:
         if not self._state["own_store"]:
             login = f"user waxwing, password {self.secrets['minio']}"
             rows.append(("MinIO console", f"http://{LOOPBACK}:{ports.console}  {login}"))
+        hosts = [self._settings.get(name, "") for name in ("PUBLIC_URL", "ALLOWED_HOSTS")]
+        if (self._settings.get("SIGNUP") or choose_sign_up(None, *hosts)) == "key":
+            rows.append(("Sign-up", f"with the key {self.signup_key}"))
         address = f"postgresql://{postgres.SUPERUSER}@{LOOPBACK}:{ports.postgres}/{postgres.DATABASE}"
         rows.append(("PostgreSQL", f"./just psql  ({address}, password {self.secrets['postgres']})"))
         return "\n".join(f"  {name:<15}{value}" for name, value in rows)

@@ -248,6 +248,7 @@ def test_default_secrets_are_refused_with_a_public_host_and_the_settings_are_nam
     assert "music.example" in run.stderr
     assert "POSTGRES_PASSWORD" in run.stderr
     assert "S3_SECRET_KEY" in run.stderr
+    assert "SIGNUP_KEY" in run.stderr
 
 
 SECRETS = (
@@ -256,6 +257,7 @@ SECRETS = (
     "records_database_password",
     "minio_root_password",
     "s3_secret_key",
+    "signup_key",
 )
 
 

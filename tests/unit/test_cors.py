@@ -53,6 +53,6 @@ async def test_a_service_s_own_headers_are_listed_with_those_of_http() -> None:
     )
     assert headers["access-control-allow-headers"] == (
         "authorization, content-type, idempotency-key, if-match, if-modified-since, if-none-match,"
-        " if-range, if-unmodified-since, range"
+        " if-range, if-unmodified-since, range, x-signup-key"
     )
     assert headers["access-control-allow-methods"] == "GET"

@@ -16,7 +16,7 @@ RESPONSE_HEADERS = (
 # Some clients send Idempotency-Key with every POST, whether the service reads it or not.
 REQUEST_HEADERS = (
     *("authorization", "content-type", "idempotency-key", "if-match", "if-modified-since"),
-    *("if-none-match", "if-range", "if-unmodified-since", "range"),
+    *("if-none-match", "if-range", "if-unmodified-since", "range", "x-signup-key"),
 )
 MAX_AGE_SECONDS = "600"
 

@@ -2,12 +2,12 @@
 
 import re
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from urllib.parse import urlsplit
+from ipaddress import IPv6Address
 
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from common.host_names import configured_hosts, is_loopback, parse_address
 from common.problems import UnknownHost
 from common.settings import ServiceSettings
 
@@ -43,14 +43,8 @@ class HostCheck(ASGIMiddleware):
     def _is_accepted(self, host: str) -> bool:
         name = _parse_host(host)
         return bool(name) and (
-            name in self._configured or is_loopback(name) or _parse_address(name) is not None
+            name in self._configured or is_loopback(name) or parse_address(name) is not None
         )
-
-
-def configured_hosts(public_url: str, allowed_hosts: str) -> set[str]:
-    """Returns the host names in the settings PUBLIC_URL and ALLOWED_HOSTS, in lower case."""
-    names = (urlsplit(public_url).hostname or "", *allowed_hosts.lower().split(","))
-    return {name.strip() for name in names} - {""}
 
 
 def _parse_host(host: str) -> str:
@@ -60,17 +54,4 @@ def _parse_host(host: str) -> str:
         return ""
     if found["name"]:
         return found["name"].lower()
-    return found["address"].lower() if isinstance(_parse_address(found["address"]), IPv6Address) else ""
-
-
-def is_loopback(name: str) -> bool:
-    """Returns whether a host name always means the machine that uses it."""
-    address = _parse_address(name)
-    return name == "localhost" or name.endswith(".localhost") or (address is not None and address.is_loopback)
-
-
-def _parse_address(name: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(name)
-    except ValueError:
-        return None
+    return found["address"].lower() if isinstance(parse_address(found["address"]), IPv6Address) else ""

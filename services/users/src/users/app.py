@@ -64,6 +64,7 @@ def create_app(settings: Settings) -> Litestar:
         ],
         dependencies={
             "engine": Provide(provide_engine, sync_to_thread=False),
+            "settings": Provide(lambda: settings, sync_to_thread=False),
             "deletion_engine": Provide(provide_deletion_engine, sync_to_thread=False),
         },
         before_send=make_cors_hooks(settings),

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from common.openapi import NEEDS_CREDENTIALS, describe_operation, describe_response
+from common.openapi import NEEDS_CREDENTIALS, describe_operation, describe_response, header_parameter
 from common.problems import TooLarge, UnsupportedMediaType
 from common.text import make_pattern
+from users.problems import InvalidSignUpKey, SignUpClosed
 
 MAX_NAME_LENGTH = 100
+SIGN_UP_KEY = "X-Signup-Key"
 USER_ID = "5782688b-1430-4dac-ba89-4121f7da9f7c"
 TOKEN = "ab122647-f6a4-436d-bd16-e3ec69fdb1f5"  # noqa: S105 (an example)
 CREATED_AT = "2026-11-21T15:48:13.264075Z"
@@ -57,6 +59,13 @@ FIELDS = {
 
 POST_USER = describe_operation(
     "Create a user",
+    parameters=[
+        header_parameter(
+            SIGN_UP_KEY,
+            "The sign-up key, if this deployment demands one (`SIGNUP=key`). It may also be in"
+            " `Authorization: Bearer KEY`.",
+        )
+    ],
     requestBody={"required": True, "content": NEW_USER},
     responses={
         201: describe_response(
@@ -64,7 +73,7 @@ POST_USER = describe_operation(
             example={"id": USER_ID, "name": "Ann", "token": TOKEN, "created_at": CREATED_AT},
         )
     },
-    problems=[TooLarge, UnsupportedMediaType],
+    problems=[InvalidSignUpKey, SignUpClosed, TooLarge, UnsupportedMediaType],
 )
 GET_USER = describe_operation(
     "Show my user",

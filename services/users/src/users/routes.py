@@ -1,5 +1,6 @@
 """The HTTP handlers of the users service."""
 
+import hmac
 import json
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,8 @@ from common.problems import InvalidRequest, UnsupportedMediaType
 from common.requests import read_content_type, reject_unknown_parameters, stream_body
 from common.text import normalise_text
 from users import openapi
+from users.problems import InvalidSignUpKey, SignUpClosed
+from users.settings import Settings
 from users.sql import create_user, delete_user, find_user, renew_token
 
 EXAMPLE = json.dumps(openapi.EXAMPLE)
@@ -56,9 +59,14 @@ class RenewedToken(msgspec.Struct, frozen=True):
 
 
 @post("/users", operation_class=openapi.POST_USER)
-async def post_user(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> CreatedUser:
+async def post_user(
+    request: Request[Any, Any, Any],
+    engine: NamedDependency[AsyncEngine],
+    settings: NamedDependency[Settings],
+) -> CreatedUser:
     """Creates a user and issues its token."""
     reject_unknown_parameters(request.query_params.multi_items())
+    check_sign_up(request, settings)
     user, token = await create_user(engine, (await read_new_user(request)).name)
     audit("sign-up", user.id)
     return CreatedUser(user.id, user.name, token, user.created_at)
@@ -91,6 +99,26 @@ async def remove_user(request: Request[Any, Any, Any], deletion_engine: NamedDep
 def read_credentials(request: Request[Any, Any, Any]) -> Credentials:
     """Returns the credentials in the header. Raises InvalidCredentials."""
     return require_credentials(request.headers.get("authorization"))
+
+
+def check_sign_up(request: Request[Any, Any, Any], settings: Settings) -> None:
+    """Raises SignUpClosed, or InvalidSignUpKey without the key, if the setting SIGNUP demands it."""
+    if settings.sign_up == "closed":
+        raise SignUpClosed("The setting SIGNUP of this deployment is closed. Ask its operator for a user.")
+    if settings.sign_up == "open":
+        return
+    keys = request.headers.getall(openapi.SIGN_UP_KEY, [])
+    # A client may always send a user's token in Authorization, so X-Signup-Key comes first.
+    if not keys:
+        scheme, _, value = request.headers.get("authorization", "").partition(" ")
+        keys = [value.strip()] if scheme.lower() == "bearer" else []
+    if len(keys) > 1:
+        raise InvalidRequest(f"The request has the header {openapi.SIGN_UP_KEY} twice. Send it once.")
+    if not keys or not hmac.compare_digest(keys[0].encode(), settings.signup_key.encode()):
+        raise InvalidSignUpKey(
+            f"A sign-up needs the sign-up key of this deployment. Ask its operator for it, and send it as"
+            f" {openapi.SIGN_UP_KEY}: KEY, or as Authorization: Bearer KEY."
+        )
 
 
 async def read_new_user(request: Request[Any, Any, Any]) -> NewUser:
