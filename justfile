@@ -66,6 +66,30 @@ user NAME:
 upload FILE USER TOKEN *ARGS:
     @cd "{{invocation_directory()}}" && PYTHONPATH="{{justfile_directory()}}" python -m deploy.client upload "$@"
 
+# List the users with their use, newest first (--json: one JSON object a line)
+[group('operate')]
+[no-exit-message]
+users *ARGS:
+    @python -m deploy.local users list {{ARGS}}
+
+# Refuse all writes of a user, and stop the links; nothing is deleted
+[group('operate')]
+[no-exit-message]
+block USER:
+    @python -m deploy.local users block {{USER}}
+
+# Undo `block`
+[group('operate')]
+[no-exit-message]
+unblock USER:
+    @python -m deploy.local users unblock {{USER}}
+
+# Replace the token of a user who has lost it, and print the new one
+[group('operate')]
+[no-exit-message]
+token USER:
+    @python -m deploy.local users token {{USER}}
+
 # Check format, lint, types and import rules, then run all tests, one process per core (arguments go to pytest; -n 0: in one process)
 [group('check')]
 [positional-arguments]

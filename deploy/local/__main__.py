@@ -116,6 +116,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     commands.add_parser("down", help="stop what runs in the background")
     commands.add_parser("ps", help="show what runs")
     commands.add_parser("psql", help="open psql, which gets all further arguments")
+    commands.add_parser("users", help="run an operator's command of the users service")
     commands.add_parser("reset", help="stop everything and delete all data")
     commands.add_parser("check-gateway", help="check the gateway's configuration with nginx")
     return parser.parse_args(arguments)
@@ -123,8 +124,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> int:
     """Runs one command. Returns the exit status."""
-    # psql gets all arguments behind `psql`.
-    end = arguments.index("psql") + 1 if "psql" in arguments else len(arguments)
+    # These two pass all further arguments on.
+    end = 1 if arguments[:1] in (["psql"], ["users"]) else len(arguments)
     parsed = _parse(arguments[:end])
     stack = find_stack()
     commands: dict[str, Callable[[], int]] = {
@@ -133,6 +134,7 @@ def main(arguments: list[str]) -> int:
         "logs": lambda: _logs(stack, parsed.processes, parsed.lines, parsed.follow),
         "ps": lambda: _ps(stack),
         "psql": lambda: stack.psql(arguments[end:]),
+        "users": lambda: stack.run_users_command(arguments[end:]),
         "reset": lambda: _reset(stack),
         "check-gateway": _check_gateway,
     }

@@ -221,8 +221,10 @@ class Stack:
             own |= {"HOST": LOOPBACK, "PORT": str(getattr(self.ports, service))}
             # As in deploy/Dockerfile (DECISIONS, 23).
             own |= {"MALLOC_ARENA_MAX": "1"}
-        if service == "users" and not self._settings.get("SIGNUP_KEY_FILE"):
-            own |= {"SIGNUP_KEY": self.signup_key}
+        if service == "users":
+            own |= {"AUDIT_FILE": str(self.supervisor.log("users"))}
+            if not self._settings.get("SIGNUP_KEY_FILE"):
+                own |= {"SIGNUP_KEY": self.signup_key}
         if service != "users" and not self._has_own_store:
             own |= {
                 "S3_ENDPOINT": f"http://{LOOPBACK}:{self.ports.minio}",
@@ -392,6 +394,11 @@ class Stack:
         command = [*postgres.psql_command(self.ports.postgres), *arguments]
         environment = postgres.psql_environment(self.secrets["postgres"])
         return subprocess.run(command, env=environment, check=False).returncode
+
+    def run_users_command(self, arguments: list[str]) -> int:
+        """Runs an operator's command of the users service in this terminal. Returns its exit status."""
+        command = [sys.executable, "-m", "users", *arguments]
+        return subprocess.run(command, env=self.environment("users"), check=False).returncode
 
     def reset(self) -> bool:
         """Stops the stack and deletes its folder. Returns False if there was none.

@@ -59,6 +59,19 @@ class InvalidCredentials(Problem):
         super().__init__(detail, headers={"WWW-Authenticate": 'Bearer realm="waxwing"'})
 
 
+class UserBlocked(Problem):
+    """The operator has blocked this user. It can look at its records, but its links do not work."""
+
+    status_code = 403
+    title = "The user is blocked"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The operator of this deployment has blocked this user. It can look at its records, but it cannot"
+            " upload, delete or get a new token, and its links do not work. Ask the operator to unblock it."
+        )
+
+
 class UnknownRoute(Problem):
     """Nothing is served at this path."""
 

@@ -24,6 +24,8 @@ class User(Base):
     token_digest: Mapped[bytes | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
+    # Since when the operator has blocked the user: no writes, and no links.
+    blocked_at: Mapped[datetime | None]
 
 
 class Record(Base):

@@ -11,7 +11,7 @@ from common.openapi import (
     header_parameter,
     query_parameter,
 )
-from common.problems import InvalidCredentials, TooLarge, UnknownRoute, UnsupportedMediaType
+from common.problems import InvalidCredentials, TooLarge, UnknownRoute, UnsupportedMediaType, UserBlocked
 from common.text import make_pattern
 from records.form import MAX_TITLE_LENGTH
 from records.problems import (
@@ -181,7 +181,7 @@ POST_RECORD = describe_operation(
     problems=[
         *(InvalidForm, CredentialsTooLate, TooLarge, RecordingTooLong, UnsupportedMediaType),
         *(UnsupportedAudio, BrokenAudio, OutOfProportion, IdempotencyKeyInUse, IdempotencyKeyReused),
-        *(TooManyUploads, Busy, UploadInterrupted),
+        *(TooManyUploads, Busy, UploadInterrupted, UserBlocked),
     ],
 )
 GET_RECORDS = describe_operation(
@@ -217,7 +217,7 @@ REMOVE_RECORD = describe_operation(
     "Delete a record",
     security=NEEDS_CREDENTIALS,
     responses={204: describe_response("The record and its MP3 are gone.")},
-    problems=[UnknownRecord, UnknownRoute],
+    problems=[UserBlocked, UnknownRecord, UnknownRoute],
 )
 GET_RECORD_AUDIO = describe_operation(
     "Listen to a record",

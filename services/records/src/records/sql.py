@@ -29,6 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.credentials import Credentials, restrict_to_credentials, wrong_credentials
 from common.db import execute
 from common.logs import name_user
+from common.problems import UserBlocked
 from common.row_reader import DriverStatement, RowReader
 from common.tables import Record, User
 from records.audio import Properties, Waveform
@@ -50,13 +51,20 @@ IS_PUBLISHED = (
     Record.user_id == OWNER_ID,
     Record.state == "ready",
 )
+# One scan of an index for the whole statement, because it does not depend on the record.
+OWNER_IS_BLOCKED = select(User.id).where(User.id == OWNER_ID, User.blocked_at.is_not(None)).exists()
+IS_PUBLIC = (*IS_PUBLISHED, ~OWNER_IS_BLOCKED)
 IS_UPLOADING = (Record.id == RECORD_ID, Record.state == "uploading")
 # An upload can reserve its row while its user is being deleted. The deletion may have scanned the table
-# before this row existed, so publishing checks the user again.
-USER_EXISTS = select(User.id).where(User.id == Record.user_id, User.deleted_at.is_(None)).exists()
+# before this row existed, so publishing checks the user again. The user may also be blocked by then.
+USER_MAY_PUBLISH = (
+    select(User.id)
+    .where(User.id == Record.user_id, User.deleted_at.is_(None), User.blocked_at.is_(None))
+    .exists()
+)
 
-FIND_USER = restrict_to_credentials(select(User.id))
-# Inserts no row if nobody has the credentials, or if the user has used the idempotency key.
+FIND_USER = restrict_to_credentials(select(User.id, User.blocked_at))
+# Inserts no row if nobody has the credentials, if the user is blocked or has used the idempotency key.
 RESERVE = (
     insert(Record)
     .from_select(
@@ -68,7 +76,7 @@ RESERVE = (
                 LEASE_UNTIL,
                 func.concat(User.id, "/", RECORD_ID, ".mp3"),
                 IDEMPOTENCY_KEY,
-            )
+            ).where(User.blocked_at.is_(None))
         ),
     )
     .on_conflict_do_nothing()
@@ -78,9 +86,15 @@ RESERVE = (
 REQUESTED_BITRATE_KBPS = func.coalesce(
     Record.requested_bitrate_kbps, Record.idempotency_options["bitrate_kbps"].astext.cast(Integer)
 )
-# Returns a row of nulls if the credentials are right and the idempotency key is unused.
+# Finds no record if the idempotency key is null or unused.
 FIND_EARLIER_UPLOAD = restrict_to_credentials(
-    select(*DOCUMENT_COLUMNS, Record.state, REQUESTED_BITRATE_KBPS.label("requested_bitrate_kbps"))
+    select(
+        User.id.label("owner_id"),
+        User.blocked_at,
+        *DOCUMENT_COLUMNS,
+        Record.state,
+        REQUESTED_BITRATE_KBPS.label("requested_bitrate_kbps"),
+    )
     .select_from(User)
     .outerjoin(
         Record,
@@ -95,7 +109,7 @@ RENEW_LEASE = update(Record).where(*IS_UPLOADING).values(lease_until=LEASE_UNTIL
 # `publish` passes the other columns as further parameters with the columns' names.
 PUBLISH = (
     update(Record)
-    .where(*IS_UPLOADING, USER_EXISTS)
+    .where(*IS_UPLOADING, USER_MAY_PUBLISH)
     .values(state="ready", lease_until=None, published_at=func.now())
     .returning(*DOCUMENT_COLUMNS)
 )
@@ -106,14 +120,20 @@ GIVE_UP_WITHOUT_LEASE = (
     .values(state="deleting", lease_until=None)
     .returning(Record.id)
 )
+FIND_BLOCKED_OWNER = (
+    select(User.id)
+    .join(Record, Record.user_id == User.id)
+    .where(Record.id == RECORD_ID, User.blocked_at.is_not(None))
+)
 GIVE_UP = update(Record).where(*IS_UPLOADING).values(state="deleting", lease_until=None)
 FIND_STATE = select(Record.state).where(Record.id == RECORD_ID)
 FORGET = delete(Record).where(*IS_UPLOADING)
 
-FIND_RECORD = DriverStatement(select(*DOCUMENT_COLUMNS, Record.object_key).where(*IS_PUBLISHED))
+FIND_RECORD = DriverStatement(select(*DOCUMENT_COLUMNS, Record.object_key).where(*IS_PUBLIC))
+FIND_OWN_RECORD = DriverStatement(select(*DOCUMENT_COLUMNS).where(*IS_PUBLISHED))
 # A statement of its own: FIND_RECORD runs at every download and must not read the 32 KiB of a waveform.
 FIND_WAVEFORM = DriverStatement(
-    select(*DOCUMENT_COLUMNS, Record.waveform, Record.waveform_samples_per_pixel).where(*IS_PUBLISHED)
+    select(*DOCUMENT_COLUMNS, Record.waveform, Record.waveform_samples_per_pixel).where(*IS_PUBLIC)
 )
 DELETE_RECORD = update(Record).where(*IS_PUBLISHED).values(state="deleting").returning(Record.id)
 
@@ -170,16 +190,18 @@ class Tombstone(NamedTuple):
     """When the sweeper first found neither object nor multipart upload; None if it has not yet."""
 
 
-async def find_user(engine: AsyncEngine, credentials: Credentials) -> UUID:
+async def find_user(engine: AsyncEngine, credentials: Credentials, *, to_write: bool = False) -> UUID:
     """Returns the id of the user who has the credentials, and names the user in the log.
 
-    Raises InvalidCredentials if nobody has them.
+    Raises InvalidCredentials if nobody has them, and UserBlocked `to_write` if the user is blocked.
     """
     rows = await execute(engine, FIND_USER, credentials.parameters)
     if not rows:
         raise wrong_credentials()
     user_id = UUID(str(rows[0].id))
     name_user(user_id)
+    if to_write and rows[0].blocked_at:
+        raise UserBlocked
     return user_id
 
 
@@ -190,8 +212,9 @@ async def reserve(
     inserts a row. Names the user in the log.
 
     Returns the EarlierUpload if the user's key has made a record.
-    Raises InvalidCredentials if nobody has the credentials, and IdempotencyKeyInUse while another upload with
-    the key is under way. Gives the other upload up if its lease has run out.
+    Raises InvalidCredentials if nobody has the credentials, UserBlocked if the user is blocked, and
+    IdempotencyKeyInUse while another upload with the key is under way. Gives the other upload up if its
+    lease has run out.
     """
     parameters = {**credentials.parameters, "key": idempotency_key}
     while True:
@@ -199,20 +222,19 @@ async def reserve(
         if rows := await execute(engine, RESERVE, {**parameters, **new_row}):
             name_user(rows[0].user_id)
             return Reservation(rows[0].id, rows[0].user_id, rows[0].object_key)
-        if not idempotency_key:
-            raise wrong_credentials()
         rows = await execute(engine, FIND_EARLIER_UPLOAD, parameters)
         if not rows:
             raise wrong_credentials()
         (row,) = rows
-        if row.state:
-            name_user(row.user_id)
+        name_user(row.owner_id)
+        if row.blocked_at:
+            raise UserBlocked
         if row.state == "uploading":
             if not await execute(engine, GIVE_UP_WITHOUT_LEASE, {"record_id": row.id}):
                 raise IdempotencyKeyInUse(idempotency_key)
         elif row.state:
             return EarlierUpload(RecordDocument.from_row(row._mapping), row.requested_bitrate_kbps)
-        # The upload that had the key has failed by now, so the key is free again.
+        # The upload that had the key has failed by now, so the key is free again; or the user was unblocked.
 
 
 async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) -> bool:
@@ -222,9 +244,15 @@ async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) 
 
 
 async def publish(engine: AsyncEngine, record_id: UUID, finished: FinishedUpload) -> RecordDocument | None:
-    """Makes the row `ready`. Returns None if the upload has been given up or its user is deleted."""
-    rows = await execute(engine, PUBLISH, {"record_id": record_id, **finished.columns})
-    return RecordDocument.from_row(rows[0]._mapping) if rows else None
+    """Makes the row `ready`. Returns None if the upload has been given up or its user is deleted.
+
+    Raises UserBlocked if the user has been blocked meanwhile.
+    """
+    if rows := await execute(engine, PUBLISH, {"record_id": record_id, **finished.columns}):
+        return RecordDocument.from_row(rows[0]._mapping)
+    if await execute(engine, FIND_BLOCKED_OWNER, {"record_id": record_id}):
+        raise UserBlocked
+    return None
 
 
 async def give_up(engine: AsyncEngine, record_id: UUID) -> bool:
@@ -246,10 +274,18 @@ async def forget(engine: AsyncEngine, record_id: UUID) -> None:
 async def find_record(reader: RowReader, record_id: UUID, user_id: UUID) -> tuple[RecordDocument, str]:
     """Returns the record and its object key. This is the one check of every download.
 
-    Raises UnknownRecord if the record is absent, not published, or another user's.
+    Raises UnknownRecord if the record is absent, not published, or another user's, or if the user is blocked.
     """
     row = await _find_published(reader, FIND_RECORD, record_id, user_id)
     return RecordDocument.from_row(row), row["object_key"]
+
+
+async def find_own_record(reader: RowReader, record_id: UUID, user_id: UUID) -> RecordDocument:
+    """Returns the record for its user, who may look at it even if blocked.
+
+    Raises UnknownRecord if the record is absent, not published, or another user's.
+    """
+    return RecordDocument.from_row(await _find_published(reader, FIND_OWN_RECORD, record_id, user_id))
 
 
 async def find_waveform(reader: RowReader, record_id: UUID, user_id: UUID) -> tuple[RecordDocument, Waveform]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from common.openapi import NEEDS_CREDENTIALS, describe_operation, describe_response, header_parameter
-from common.problems import TooLarge, UnsupportedMediaType
+from common.problems import TooLarge, UnsupportedMediaType, UserBlocked
 from common.text import make_pattern
 from users.problems import InvalidSignUpKey, SignUpClosed
 
@@ -99,9 +99,11 @@ POST_TOKEN = describe_operation(
             "The new token, which is shown only this once.", example={"id": USER_ID, "token": TOKEN}
         )
     },
+    problems=[UserBlocked],
 )
 REMOVE_USER = describe_operation(
     "Delete me and my records",
     security=NEEDS_CREDENTIALS,
     responses={204: describe_response("The user and all its records are gone.")},
+    problems=[UserBlocked],
 )

@@ -15,6 +15,9 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     signup: SignUp | None = None
     signup_key: Annotated[str, msgspec.Meta(pattern=r"^([!-~]{8,})?$")] = ""
 
+    # The log to which the operator's commands append their audit lines; standard error if empty.
+    audit_file: str = ""
+
     def __post_init__(self) -> None:
         """Raises SettingsError if sign-ups need a key and there is none."""
         if self.sign_up == "key" and not self.signup_key:

@@ -3,10 +3,11 @@
 The functions raise Unavailable if PostgreSQL is away.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, bindparam, func, insert, select, true, update
+from sqlalchemy import BigInteger, Row, Update, bindparam, cast, func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import (
@@ -18,6 +19,7 @@ from common.credentials import (
 )
 from common.db import execute, transaction
 from common.logs import name_user
+from common.problems import UserBlocked
 from common.tables import Record, User
 
 # The limit for each statement of a deletion. A deletion takes about 30 µs for each record.
@@ -34,11 +36,13 @@ RECORD_SUMS = (
 FIND_USER = restrict_to_credentials(
     select(User.id, User.name, User.created_at, *RECORD_SUMS.c).join(RECORD_SUMS, true())
 )
-RENEW_TOKEN = restrict_to_credentials(update(User)).returning(User.id)
+FIND_ID = restrict_to_credentials(select(User.id))
+RENEW_TOKEN = restrict_to_credentials(update(User)).where(User.blocked_at.is_(None)).returning(User.id)
 # Locks the user's row. Uploads that begin from here on wait for the end of the deletion and then find no user
 # (records.sql). The second statement sees the records of the uploads that began before.
 DELETE_USER = (
     restrict_to_credentials(update(User))
+    .where(User.blocked_at.is_(None))
     .values(name="", token_digest=None, deleted_at=func.now())
     .returning(User.id)
 )
@@ -47,6 +51,38 @@ DELETE_RECORDS = (
     .where(Record.user_id == bindparam("of_user_id"), Record.state != "deleting")
     .values(state="deleting")
 )
+# The operator's statements. One scan of the records sums the use of all users.
+SUMS_BY_USER = (
+    select(
+        Record.user_id,
+        func.count().label("record_count"),
+        func.sum(Record.size_bytes).label("total_bytes"),
+        func.sum(Record.duration_seconds).label("total_seconds"),
+    )
+    .where(Record.state == "ready")
+    .group_by(Record.user_id)
+    .subquery()
+)
+LIST_USERS = (
+    select(
+        *(User.id, User.name, User.created_at, User.blocked_at),
+        func.coalesce(SUMS_BY_USER.c.record_count, 0).label("record_count"),
+        cast(func.coalesce(SUMS_BY_USER.c.total_bytes, 0), BigInteger).label("total_bytes"),
+        func.coalesce(SUMS_BY_USER.c.total_seconds, 0).label("total_seconds"),
+    )
+    .outerjoin(SUMS_BY_USER, SUMS_BY_USER.c.user_id == User.id)
+    .where(User.deleted_at.is_(None))
+    .order_by(User.created_at.desc(), User.id.desc())
+)
+CHANGE_USER = (
+    update(User).where(User.id == bindparam("of_user_id"), User.deleted_at.is_(None)).returning(User.id)
+)
+BLOCK = CHANGE_USER.values(blocked_at=func.coalesce(User.blocked_at, func.now()))
+UNBLOCK = CHANGE_USER.values(blocked_at=None)
+
+
+class UnknownUserError(Exception):
+    """No user has this id; it is for the operator, not for clients."""
 
 
 async def create_user(engine: AsyncEngine, name: str) -> tuple[Row[Any], str]:
@@ -77,12 +113,12 @@ async def find_user(engine: AsyncEngine, credentials: Credentials) -> Row[Any]:
 async def renew_token(engine: AsyncEngine, credentials: Credentials) -> tuple[UUID, str]:
     """Replaces the user's token. Returns the user's id and the new token.
 
-    Raises InvalidCredentials if no user has the credentials.
+    Raises InvalidCredentials if no user has the credentials, and UserBlocked if the user is blocked.
     """
     token = make_token()
     rows = await execute(engine, RENEW_TOKEN, {**credentials.parameters, "token_digest": digest(token)})
     if not rows:
-        raise wrong_credentials()
+        await _refuse_change(engine, credentials)
     return rows[0].id, token
 
 
@@ -92,11 +128,43 @@ async def delete_user(engine: AsyncEngine, credentials: Credentials) -> UUID:
     Returns the user's id.
 
     `engine` needs a statement timeout of DELETION_TIMEOUT_SECONDS, because a user may have very many records.
-    Raises InvalidCredentials if no user has the credentials.
+    Raises InvalidCredentials if no user has the credentials, and UserBlocked if the user is blocked.
     """
     async with transaction(engine) as connection:
         user_id: UUID | None = await connection.scalar(DELETE_USER, credentials.parameters)
-        if user_id is None:
-            raise wrong_credentials()
-        await connection.execute(DELETE_RECORDS, {"of_user_id": user_id})
+        if user_id:
+            await connection.execute(DELETE_RECORDS, {"of_user_id": user_id})
+    if not user_id:
+        await _refuse_change(engine, credentials)
     return user_id
+
+
+async def list_users(engine: AsyncEngine) -> Sequence[Row[Any]]:
+    """Returns all users, newest first: id, name, created_at, blocked_at, and the sums of their records."""
+    return await execute(engine, LIST_USERS)
+
+
+async def set_blocked(engine: AsyncEngine, user_id: UUID, *, is_blocked: bool) -> None:
+    """Blocks or unblocks a user. Raises UnknownUserError."""
+    await _change(engine, BLOCK if is_blocked else UNBLOCK, user_id)
+
+
+async def replace_token(engine: AsyncEngine, user_id: UUID) -> str:
+    """Replaces a user's token and returns the new one. Raises UnknownUserError."""
+    token = make_token()
+    await _change(engine, CHANGE_USER, user_id, token_digest=digest(token))
+    return token
+
+
+async def _change(engine: AsyncEngine, statement: Update, user_id: UUID, **values: Any) -> None:
+    if not await execute(engine, statement, {"of_user_id": user_id, **values}):
+        raise UnknownUserError(user_id)
+
+
+async def _refuse_change(engine: AsyncEngine, credentials: Credentials) -> NoReturn:
+    """Raises UserBlocked if somebody has the credentials, otherwise InvalidCredentials."""
+    rows = await execute(engine, FIND_ID, credentials.parameters)
+    if not rows:
+        raise wrong_credentials()
+    name_user(rows[0].id)
+    raise UserBlocked

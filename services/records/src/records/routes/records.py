@@ -11,7 +11,7 @@ from records import openapi
 from records.documents import RecordDocument, RecordPage
 from records.requests import make_cursor, read_page, reject_query
 from records.routes.running_service import RunningService
-from records.sql import delete_record, find_record, list_records
+from records.sql import delete_record, find_own_record, list_records
 
 
 @route("/records", http_method=["GET", "HEAD"], operation_class=openapi.GET_RECORDS)
@@ -35,7 +35,7 @@ async def get_record(
 ) -> RecordDocument:
     """Shows one record of the user."""
     reject_query(request)
-    record, _ = await find_record(service.reader, record_id, await service.authenticate(request))
+    record = await find_own_record(service.reader, record_id, await service.authenticate(request))
     return record.with_origin(service.link_origin(request))
 
 
@@ -45,4 +45,4 @@ async def remove_record(
 ) -> None:
     """Deletes a record for good: from this response on, its link is 404."""
     reject_query(request)
-    await delete_record(service.engine, record_id, await service.authenticate(request))
+    await delete_record(service.engine, record_id, await service.authenticate(request, to_write=True))

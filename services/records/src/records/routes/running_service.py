@@ -23,9 +23,13 @@ class RunningService(NamedTuple):
     uploads: Uploads
     settings: Settings
 
-    async def authenticate(self, request: Request[Any, Any, Any]) -> UUID:
-        """Returns the id of the user whose credentials are in the header. Raises InvalidCredentials."""
-        return await find_user(self.engine, require_credentials(request.headers.get("authorization")))
+    async def authenticate(self, request: Request[Any, Any, Any], *, to_write: bool = False) -> UUID:
+        """Returns the id of the user whose credentials are in the header.
+
+        Raises InvalidCredentials, and UserBlocked `to_write` if the user is blocked.
+        """
+        credentials = require_credentials(request.headers.get("authorization"))
+        return await find_user(self.engine, credentials, to_write=to_write)
 
     def link_origin(self, request: Request[Any, Any, Any]) -> str:
         """Returns PUBLIC_URL, or the scheme, host and port that the client used."""

@@ -1,0 +1,113 @@
+"""The operator's commands: `python -m users list`, `block`, `unblock` and `token`.
+
+They work on the database with the settings of the service, whether the service runs or not.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.db import make_engine
+from common.logs import make_audit_line
+from common.problems import Problem
+from common.settings import SettingsError, load
+from common.text import parse_uuid
+from users.settings import Settings
+from users.sql import DELETION_TIMEOUT_SECONDS, UnknownUserError, list_users, replace_token, set_blocked
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Runs one command. Exits with a message if it fails."""
+    options = _parse(arguments)
+    try:
+        settings = load(Settings, environ)
+        asyncio.run(_run(options, settings))
+    except SettingsError as error:
+        sys.exit(f"waxwing: wrong setting: {error}")
+    except UnknownUserError as error:
+        sys.exit(f"waxwing: no user has the id {error}: `list` shows all users")
+    except Problem as problem:
+        sys.exit(f"waxwing: {problem.detail}")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m users", description="Without a command, runs the users service."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("list", help="list the users with their use, newest first")
+    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    for name, about in {
+        "block": "refuse all writes of a user, and stop the links",
+        "unblock": "undo block",
+        "token": "replace the token of a user who has lost it",
+    }.items():
+        commands.add_parser(name, help=about).add_argument(
+            "user", type=parse_uuid, metavar="USER", help="the id"
+        )
+    return parser.parse_args(arguments)
+
+
+async def _run(options: argparse.Namespace, settings: Settings) -> None:
+    engine = make_engine(settings.database_url, settings.database_password, DELETION_TIMEOUT_SECONDS)
+    try:
+        await _run_command(options, engine, settings)
+    finally:
+        await engine.dispose()
+
+
+async def _run_command(options: argparse.Namespace, engine: AsyncEngine, settings: Settings) -> None:
+    match options.command:
+        case "list":
+            users = await list_users(engine)
+            print(_to_json_lines(users) if options.json else _to_table(users), end="")
+        case "block" | "unblock":
+            await set_blocked(engine, options.user, is_blocked=options.command == "block")
+            _audit(settings, options.command, options.user)
+            print(f"{options.user} is {options.command}ed")
+        case "token":
+            token = await replace_token(engine, options.user)
+            _audit(settings, "token", options.user)
+            print(f"id     {options.user}\ntoken  {token}  (shown this once)")
+
+
+def _audit(settings: Settings, action: str, user_id: UUID) -> None:
+    """Appends the audit line to the log of the service, or writes it to standard error."""
+    line = make_audit_line(action, user_id, by="operator") + b"\n"
+    if not settings.audit_file:
+        sys.stderr.buffer.write(line)
+        return
+    try:
+        with Path(settings.audit_file).open("ab") as log:
+            log.write(line)
+    except OSError as error:
+        print(f"waxwing: {error}, so this audit line is in no log: {line.decode()}", end="", file=sys.stderr)
+
+
+def _to_json_lines(users: Sequence[Row[Any]]) -> str:
+    return "".join(msgspec.json.encode(dict(user._mapping)).decode() + "\n" for user in users)
+
+
+def _to_table(users: Sequence[Row[Any]]) -> str:
+    row = "{:<36}  {:<16}  {:>9}  {:>15}  {:>11}  {:<7}  {}\n"
+    head = row.format("ID", "CREATED (UTC)", "RECORDS", "BYTES", "SECONDS", "BLOCKED", "NAME")
+    return head + "".join(
+        row.format(
+            str(user.id),
+            f"{user.created_at:%Y-%m-%d %H:%M}",
+            f"{user.record_count:,}",
+            f"{user.total_bytes:,}",
+            f"{user.total_seconds:,.0f}",
+            "yes" if user.blocked_at else "no",
+            user.name,
+        )
+        for user in users
+    )

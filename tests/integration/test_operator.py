@@ -1,0 +1,204 @@
+"""The operator's commands: what they print, what they do to a user, and what they leave in the log."""
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from common.problems import UserBlocked
+from deploy.client import Client
+from deploy.local.stack import Stack
+from deploy.local.supervision import ROOT
+from records.form import AudioBegins, FormItem
+from tests.integration.new_log_lines import NewLogLines
+from tests.integration.records_service import RecordsService
+from tests.response_checks import assert_json, assert_problem
+from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
+from users import commands
+from users.sql import set_blocked
+
+User = dict[str, Any]
+# Runs a command and returns what it prints.
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(stack: Stack, capfd: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str) -> str:
+        commands.main(arguments, stack.environment("users"))
+        printed = capfd.readouterr()
+        assert printed.err == ""
+        return printed.out
+
+    return run
+
+
+@pytest.fixture
+def audits(stack: Stack) -> Callable[[str], list[str]]:
+    """Returns a function that returns the actions in a user's audit lines, without those of requests."""
+    log = NewLogLines(stack, "users")
+
+    def read(user_id: str) -> list[str]:
+        lines = [line for line in log.lines() if line["event"] == "audit" and line["user_id"] == user_id]
+        return [line["action"] for line in lines if line.get("by") == "operator"]
+
+    return read
+
+
+def test_the_list_has_every_user_with_its_use_and_the_newest_first(client: Client, run: Run) -> None:
+    first, second, deleted = (client.create_user(name) for name in ("Ann", "Zoë 東京", "Gone"))
+    records = [client.upload_stream([TINY_WAV], first["token"]) for _ in range(2)]
+    client.upload_stream([TINY_WAV], deleted["token"])
+    client.http.delete("/users/me", headers=bearer(deleted)).raise_for_status()
+    listed = [json.loads(line) for line in run("list", "--json").splitlines()]
+    newest = [user for user in listed if user["id"] in (first["id"], second["id"], deleted["id"])]
+    assert [user["id"] for user in newest] == [second["id"], first["id"]]
+    assert newest[0] == {
+        **{name: second[name] for name in ("id", "name", "created_at")},
+        "blocked_at": None,
+        "record_count": 0,
+        "total_bytes": 0,
+        "total_seconds": 0.0,
+    }
+    sums = {name: newest[1][name] for name in ("record_count", "total_bytes", "total_seconds")}
+    assert sums == {
+        "record_count": 2,
+        "total_bytes": sum(record["size_bytes"] for record in records),
+        "total_seconds": sum(record["duration_seconds"] for record in records),
+    }
+    head, *rows = run("list").splitlines()
+    assert head.split() == ["ID", "CREATED", "(UTC)", "RECORDS", "BYTES", "SECONDS", "BLOCKED", "NAME"]
+    (row,) = [row for row in rows if row.startswith(second["id"])]
+    assert row.endswith("no       Zoë 東京")
+    assert len(rows) == len(listed)
+
+
+def writes(client: Client, user: User, record: dict[str, Any]) -> list[Any]:
+    """Sends every request that changes something; the last one deletes the user."""
+    headers = bearer(user)
+    key = {"Idempotency-Key": record["id"]}
+    return [
+        client.http.post("/records", content=TINY_WAV, headers={**headers, **WAV_TYPE}),
+        client.http.post("/records", content=TINY_WAV, headers={**headers, **WAV_TYPE, **key}),
+        client.http.delete(f"/records/{record['id']}", headers=headers),
+        client.http.post("/users/me/token", headers=headers),
+        client.http.delete("/users/me", headers=headers),
+    ]
+
+
+def listeners(client: Client, user: User, record: dict[str, Any]) -> list[Any]:
+    """Sends every request for the MP3 and for its waveform."""
+    waveform = f"/records/{record['id']}/waveform"
+    return [
+        client.http.get(record["url"]),
+        client.http.head(record["url"]),
+        client.http.get(record["url"], headers={"Range": "bytes=0-9"}),
+        client.http.get(record["url"], headers={"If-None-Match": f'"{record["sha256"]}"'}),
+        client.http.get(f"{waveform}?user={user['id']}"),
+        client.http.get(waveform, headers=bearer(user)),
+    ]
+
+
+def test_a_blocked_user_can_only_look_and_its_links_stop_until_it_is_unblocked(
+    client: Client, user: User, run: Run, audits: Callable[[str], list[str]]
+) -> None:
+    record = client.upload_stream([TINY_WAV], user["token"])
+    other = client.create_user("Other")
+    others = client.upload_stream([TINY_WAV], other["token"])
+    # The gateway's cache has both MP3s.
+    for each in (record, record, others):
+        client.download(each["url"])
+    assert run("block", user["id"]) == f"{user['id']} is blocked\n"
+    run("block", user["id"])
+    for response in writes(client, user, record):
+        assert_problem(response, 403, "user-blocked", "operator", "unblock")
+    for response in listeners(client, user, record):
+        assert response.status_code == 404
+    assert_problem(client.http.get(record["url"]), 404, "unknown-record")
+    profile = assert_json(client.http.get("/users/me", headers=bearer(user)), 200)
+    assert profile["record_count"] == 1
+    listed = assert_json(client.http.get("/records", headers=bearer(user)), 200)
+    assert listed["records"] == [record]
+    assert assert_json(client.http.get(f"/records/{record['id']}", headers=bearer(user)), 200) == record
+    assert all(response.is_success for response in listeners(client, other, others)[:3])
+    (row,) = [row for row in run("list").splitlines() if row.startswith(user["id"])]
+    assert row.split()[-2] == "yes"
+    assert run("unblock", user["id"]) == f"{user['id']} is unblocked\n"
+    assert [response.status_code for response in listeners(client, user, record)] == [
+        200,
+        200,
+        206,
+        304,
+        200,
+        200,
+    ]
+    assert all(response.is_success for response in writes(client, user, record)[:3])
+    assert audits(user["id"]) == ["block", "block", "unblock"]
+
+
+def test_a_blocked_user_with_a_wrong_token_is_not_told_of_the_block(
+    client: Client, user: User, run: Run
+) -> None:
+    record = client.upload_stream([TINY_WAV], user["token"])
+    run("block", user["id"])
+    for response in writes(client, {**user, "token": "wrong"}, record):
+        assert_problem(response, 401, "invalid-credentials")
+
+
+async def test_an_upload_whose_user_is_blocked_meanwhile_is_refused(isolated_service: RecordsService) -> None:
+    user_id, credentials = await isolated_service.make_user()
+
+    async def body() -> AsyncIterator[FormItem]:
+        yield AudioBegins()
+        yield TINY_WAV[:1000]
+        (row,) = await isolated_service.rows(user_id)
+        assert row.state == "uploading"
+        await set_blocked(isolated_service.users_engine, user_id, is_blocked=True)
+        yield TINY_WAV[1000:]
+
+    uploads = isolated_service.uploads()
+    with pytest.raises(UserBlocked):
+        await uploads.store_record(body(), credentials)
+    await uploads.close()
+    assert "ready" not in [row.state for row in await isolated_service.rows(user_id)]
+    assert await isolated_service.objects(user_id) == []
+
+
+def test_a_user_who_has_lost_the_token_gets_a_new_one(
+    client: Client, user: User, run: Run, audits: Callable[[str], list[str]]
+) -> None:
+    printed = run("token", user["id"]).split()
+    assert printed[:3] == ["id", user["id"], "token"]
+    assert_problem(client.http.get("/users/me", headers=bearer(user)), 401, "invalid-credentials")
+    assert_json(client.http.get("/users/me", headers=bearer({"token": printed[3]})), 200)
+    assert audits(user["id"]) == ["token"]
+
+
+@pytest.mark.parametrize("command", ["block", "unblock", "token"])
+def test_a_command_names_an_id_that_no_user_has(client: Client, user: User, run: Run, command: str) -> None:
+    client.http.delete("/users/me", headers=bearer(user)).raise_for_status()
+    for user_id in (str(uuid4()), user["id"]):
+        with pytest.raises(SystemExit, match=f"no user has the id {user_id}"):
+            run(command, user_id)
+
+
+def test_a_command_that_cannot_reach_the_log_prints_its_audit_line(
+    stack: Stack, user: User, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for file, says in ((str(tmp_path), "in no log"), ("", '"action":"block"')):
+        commands.main(["block", user["id"]], {**stack.environment("users"), "AUDIT_FILE": file})
+        assert says in capfd.readouterr().err
+
+
+def test_the_commands_of_a_local_stack_use_its_database(stack: Stack, user: User) -> None:
+    folder = stack.supervisor.log("users").parents[1]
+    command = [sys.executable, "-m", "deploy.local", "users", "list", "--json"]
+    environment = {**stack.environment("users"), "WAXWING_FOLDER": str(folder)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert user["id"] in done.stdout
