@@ -16,8 +16,8 @@ def temporary_stack(
 ) -> Iterator[Stack]:
     """Starts a stack. If a test stops one process, the other processes go on."""
     with tempfile.TemporaryDirectory(prefix="waxwing-test-") as folder:
-        stack = Stack(Path(folder) / "stack", Ports.free(), settings, stop_all_on_death=False)
-        stack.start(say)
+        stack = Stack(Path(folder) / "stack", Ports.free(), settings)
+        stack.start(say, background=True)
         try:
             yield stack
         finally:

@@ -1,8 +1,10 @@
 """Bodies and headers of uploads: multipart forms written byte by byte, bare WAVs, and credentials."""
 
 from base64 import b64encode
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from tests.raw_connection import header_lines, make_request_head
 from tests.wavs import Wav, sine
 
 BOUNDARY = "waxwing-test-boundary"
@@ -54,6 +56,12 @@ def user_id(user: dict[str, Any]) -> FormPart:
 def token(user: dict[str, Any]) -> FormPart:
     """The form field with the user's token."""
     return FormPart("token", user["token"])
+
+
+def make_bare_upload(base_url: str, user: dict[str, Any], headers: Mapping[str, str] | None = None) -> bytes:
+    """Returns the request, head and body, that uploads TINY_WAV as a bare WAV."""
+    headers = {**bearer(user), **WAV_TYPE, "Content-Length": str(len(TINY_WAV)), **(headers or {})}
+    return make_request_head("POST", "/records", base_url, *header_lines(headers)) + TINY_WAV
 
 
 def bearer(user: dict[str, Any]) -> dict[str, str]:

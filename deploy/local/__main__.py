@@ -21,21 +21,25 @@ def _up(stack: Stack, detached: bool) -> int:
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.default_int_handler)
     try:
-        stack.start(_say)
+        is_new = stack.start(_say, background=detached)
     except AlreadyRunningError as error:
-        _say("the stack runs" if detached else str(error))
+        _say(str(error))
         print(stack.describe_addresses())
-        return 0 if detached else 1
+        return 1
     except KeyboardInterrupt:
         _say("stopped before it was ready")
         return 1
-    _say("ready")
+    _say("ready" if is_new else "the stack runs")
     print(stack.describe_addresses(), flush=True)
     if detached:
         return 0
+    status = 0
     with LogReader(stack.supervisor, stack.process_names) as reader:
         try:
             _follow(stack, reader)
+            if stack.is_left_over():
+                _say("the supervisor was killed: stopping the rest …")
+                status = 1
         except KeyboardInterrupt:
             _say("stopping …")
         finally:
@@ -47,7 +51,7 @@ def _up(stack: Stack, detached: bool) -> int:
         print(stack.supervisor.last_log_lines(death.split()[0]))
         return 1
     _say("stopped")
-    return 0
+    return status
 
 
 def _follow(stack: Stack, reader: LogReader) -> None:
@@ -63,8 +67,8 @@ def _print_new(reader: LogReader) -> None:
 
 
 def _down(stack: Stack) -> int:
-    was_running = stack.supervisor.is_running()
-    stack.stop()
+    was_running = stack.has_processes()
+    stack.stop(say=_say)
     _say("stopped" if was_running else "nothing was running")
     return 0
 
@@ -84,12 +88,15 @@ def _logs(stack: Stack, names: list[str], count: int, follow: bool) -> int:
 
 
 def _ps(stack: Stack) -> int:
-    if not stack.supervisor.is_running():
+    if not stack.has_processes():
         death = stack.supervisor.find_death()
         _say(f"nothing runs: {death}, so everything was stopped" if death else "nothing runs")
         return 1
-    print(stack.describe_processes())
-    return 0
+    table, problem = stack.describe_processes()
+    print(table, flush=True)
+    if problem:
+        _say(problem)
+    return 1 if problem else 0
 
 
 def _reset(stack: Stack) -> int:

