@@ -37,6 +37,7 @@ _FMT_BYTES = (None, None, None, None, None, None, None, 14, 18, 40, 64, 1024)
 _RIFF_SIZES = (None, None, None, 0, 4, UNKNOWN_SIZE, UNKNOWN_SIZE)
 _DATA_SIZES = (None, None, None, None, 0, UNKNOWN_SIZE, UNKNOWN_SIZE, 0x7FFFF000, 0xFFFFFFFE, 1)
 _BLOCKS = (36, 4, 7, 8, 14, 20, 22, 36, 4, 7, 8, 36, 64, 256, 8192, 0)
+_ALIGNS = (*[None] * 13, 0, 3, 16)
 _NAMES = (
     *(b"LIST", b"LIST", b"bext", b"fact", b"ds64", b"id3 ", b"JUNK", b"LIST", b"fact", b"ds64"),
     *(b"cue ", b"fmt ", b"data", b"\0\xff\n\x80"),
@@ -209,7 +210,7 @@ def make_wav(choices: Choices) -> bytes:
         channels=channels,
         rate=choices.one_of(_RATES),
         tag=tag,
-        block_align=choices.one_of(_BLOCKS) * choices.one_of((1, channels)) if is_adpcm else None,
+        block_align=_choose_block_align(choices, channels, is_adpcm=is_adpcm),
         fmt_bytes=choices.one_of(_FMT_BYTES),
         before_fmt=_make_chunks(choices, audio_bytes),
         before_data=_make_chunks(choices, audio_bytes),
@@ -232,6 +233,13 @@ def make_wav(choices: Choices) -> bytes:
     sound = choices.rest() or b"\0\1"
     audio = (sound * (audio_bytes // len(sound) + 1))[:audio_bytes]
     return b"".join((header, audio, b"\0" * (audio_bytes % 2), after))[:left_bytes]
+
+
+def _choose_block_align(choices: Choices, channels: int, *, is_adpcm: bool) -> int | None:
+    """Returns None for the right one. Only that of ADPCM is believed."""
+    if is_adpcm:
+        return choices.one_of(_BLOCKS) * choices.one_of((1, channels))
+    return choices.one_of(_ALIGNS)
 
 
 def _lie(choices: Choices, size: int) -> int:

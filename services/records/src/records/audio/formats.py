@@ -23,7 +23,12 @@ _FMT_EXTENSIBLE_BYTES = 40
 _EXTENSIBLE = 0xFFFE
 _MAX_MS_ADPCM_CHANNELS = 2
 _MAX_INTEGER_BYTES = 8
-_FLOAT_BYTES = (4, 8)
+# Integers of these bits have one layout, so the block align cannot change it.
+_PLAIN_BITS = (8, 16, 32, 64)
+# The largest containers of samples up to 32 and up to 64 bit.
+_CONTAINER_BYTES = (4, 8)
+_FLOAT_BITS = (32, 64)
+_LAW_BITS = 8
 _ADPCM_BITS = 4
 
 # A sub-format is a GUID. In two families its first two bytes are the codec's tag, and the rest is:
@@ -152,12 +157,13 @@ def read_format(fmt: bytes, *, is_big_endian: bool = False) -> Format:
         name = f"{shown_codec} ({_CODEC_NAMES[tag]})" if tag in _CODEC_NAMES else shown_codec
         raise UnsupportedAudio(f"The fmt chunk says codec {name}; {_SUPPORTED}. {_CONVERT}")
     _check_channels_and_rate(channels, sample_rate)
-    source = Format(Codec(tag), channels, sample_rate, block_align, mask, is_big_endian)
-    if source.codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM):
+    codec = Codec(tag)
+    if codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM):
+        source = Format(codec, channels, sample_rate, block_align, mask, is_big_endian)
         _check_adpcm(source, bits)
-    else:
-        _check_samples(source, bits or 8 * block_align // channels)
-    return source
+        return source
+    block_align = channels * _sample_bytes(codec, channels, bits, block_align)
+    return Format(codec, channels, sample_rate, block_align, mask, is_big_endian)
 
 
 def _read_subtype(subtype: bytes) -> tuple[int | None, str]:
@@ -192,28 +198,38 @@ def _check_channels_and_rate(channels: int, sample_rate: int) -> None:
         )
 
 
-def _check_samples(source: Format, bits: int) -> None:
-    """Checks samples that follow one another, perhaps left-justified in containers that are larger."""
-    name = _CODEC_NAMES[source.codec.value]
-    if source.codec is Codec.INTEGER and bits > 8 * _MAX_INTEGER_BYTES:
+def _sample_bytes(codec: Codec, channels: int, bits: int, block_align: int) -> int:
+    """Returns the bytes of one sample of one channel, of samples that follow one another.
+
+    Many writers get the block align wrong. It counts only where the bits leave the layout open: for samples
+    that may be left-justified in larger containers, such as 24 bit in 32, and for a fmt chunk without bits.
+    """
+    name = _CODEC_NAMES[codec.value]
+    if codec in (Codec.A_LAW, Codec.MU_LAW):
+        bits = _LAW_BITS
+    aligned_bytes, rest = divmod(block_align, channels)
+    if not bits:
+        if rest or not 1 <= aligned_bytes <= _MAX_INTEGER_BYTES:
+            raise BrokenAudio(
+                f"The fmt chunk says a block align of {block_align} bytes for {channels} channels, "
+                f"and no bits; a sample has 1 to {_MAX_INTEGER_BYTES} bytes. {WRITE_AGAIN}"
+            )
+        bits = 8 * aligned_bytes
+    if codec is Codec.FLOAT and bits not in _FLOAT_BITS:
+        raise UnsupportedAudio(
+            f"The fmt chunk says {name} of {bits} bit; 32 and 64 bit are supported. {_CONVERT}"
+        )
+    if bits > 8 * _MAX_INTEGER_BYTES:
         raise UnsupportedAudio(
             f"The fmt chunk says {name} of {bits} bit; 1 to {8 * _MAX_INTEGER_BYTES} bit are supported. "
             f"{_CONVERT}"
         )
-    if source.codec is Codec.FLOAT and bits not in [8 * size for size in _FLOAT_BYTES]:
-        raise UnsupportedAudio(
-            f"The fmt chunk says {name} of {bits} bit; 32 and 64 bit are supported. {_CONVERT}"
-        )
-    if source.codec in (Codec.A_LAW, Codec.MU_LAW):
-        bits = 8
-    min_bytes = -(-bits // 8)
-    max_bytes = _MAX_INTEGER_BYTES if source.codec is Codec.INTEGER and min_bytes > 1 else min_bytes
-    sample_bytes, rest = divmod(source.block_align_bytes, source.channels)
-    if rest or not max(1, min_bytes) <= sample_bytes <= max_bytes:
-        raise BrokenAudio(
-            f"The fmt chunk says a block align of {source.block_align_bytes} bytes, "
-            f"but {source.channels} channels of {bits} bit take {source.channels * min_bytes}. {WRITE_AGAIN}"
-        )
+    packed_bytes = -(-bits // 8)
+    if bits > _PLAIN_BITS[0] and bits not in _PLAIN_BITS and not rest:
+        largest_bytes = next(size for size in _CONTAINER_BYTES if size >= packed_bytes)
+        if packed_bytes <= aligned_bytes <= largest_bytes:
+            return aligned_bytes
+    return packed_bytes
 
 
 def _check_adpcm(source: Format, bits: int) -> None:
