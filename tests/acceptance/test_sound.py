@@ -184,6 +184,8 @@ def test_left_stays_left_and_right_stays_right(client: Client, user: dict[str, A
         pytest.param(Wav(data_size=UNKNOWN_SIZE), id="data size of 0xFFFFFFFF"),
         pytest.param(Wav(data_size=0, riff_size=36), id="the header of an unfinished file"),
         pytest.param(Wav(riff_size=0), id="RIFF size of 0"),
+        pytest.param(Wav(data_size=0), id="data size of 0"),
+        pytest.param(Wav(data_size=42, riff_size=42), id="sizes of a writer that never came back"),
         pytest.param(Wav(data_size=100_000_000), id="audio that ends early"),
         pytest.param(Wav(before_fmt=(JUNK, BEXT)), id="chunks before fmt"),
         pytest.param(Wav(before_data=(LIST, ODD)), id="chunks between fmt and data"),

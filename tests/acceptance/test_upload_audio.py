@@ -106,7 +106,10 @@ STREAMED = Wav(riff_size=wavs.UNKNOWN_SIZE, data_size=wavs.UNKNOWN_SIZE)
         pytest.param(WHOLE.header(1000)[:40], "40 bytes", id="cut in the data chunk's header"),
         pytest.param(Wav(channels=0).header(1000) + bytes(1000), "0 channels", id="no channels"),
         pytest.param(Wav(rate=0).header(1000) + bytes(1000), "0 Hz", id="no rate"),
-        pytest.param(Wav(block_align=3).header(1000) + bytes(1000), "block align", id="a wrong block align"),
+        pytest.param(Wav(bits=0, block_align=3).header(9) + bytes(9), "block align", id="no bits"),
+        pytest.param(
+            WHOLE.build(wavs.sine()) * 2 + Wav(rate=8).build(wavs.sine()), "At byte", id="two formats"
+        ),
     ],
 )
 def test_a_broken_wav_is_refused(client: Client, user: dict[str, Any], body: bytes, says: str) -> None:

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 from records.audio import BrokenAudio, TooLong, UnsupportedAudio
 from records.audio.blocks import MAX_BLOCK_SAMPLE_FRAMES, BlockMaker
 from records.audio.tags import MAX_TAG_BYTES, make_id3
-from records.audio.wav import MAX_METADATA_BYTES, WavParser
+from records.audio.wav import MAX_METADATA_BYTES, DataChunk, WavParser
 from tests.wavs import FLOAT, MEDIA_SUBTYPE, PCM, UNKNOWN_SIZE, Chunk, Wav, chunk, ds64
 
 # At 1 Hz a byte of audio becomes a second of PCM, so each input is converted only this far.
 MAX_PCM_BYTES = 16 * 1024
 MAX_REFUSAL_CHARACTERS = 500
+MAX_GIVEN_BACK_BYTES = 9
 
 _A_LAW, _MU_LAW, _IMA, _MS, _GSM = 0x0006, 0x0007, 0x0011, 0x0002, 0x0031
 _ADPCM_BITS = 4
@@ -34,8 +35,8 @@ _MAGICS = (b"RIFF", b"RIFF", b"RIFF", b"RIFF", b"RIFX", b"RIFX", b"RF64", b"BW64
 _MASKS = (0, 3, 0x3F, 0x70F, 0xFFFFFFFF, 1 << 18)
 _SUBTYPES = (*[None] * 12, bytes.fromhex("010000002107d3118644c8c1ca000000"), bytes(16))
 _FMT_BYTES = (None, None, None, None, None, None, None, 14, 18, 40, 64, 1024)
-_RIFF_SIZES = (None, None, None, 0, 4, UNKNOWN_SIZE, UNKNOWN_SIZE)
-_DATA_SIZES = (None, None, None, None, 0, UNKNOWN_SIZE, UNKNOWN_SIZE, 0x7FFFF000, 0xFFFFFFFE, 1)
+_RIFF_SIZES = (None, None, None, None, 0, 4, 42, 44, 0x7FFFFFFF, UNKNOWN_SIZE, UNKNOWN_SIZE)
+_DATA_SIZES = (*[None] * 6, 0, 0, 42, 43, UNKNOWN_SIZE, UNKNOWN_SIZE, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFE, 1)
 _BLOCKS = (36, 4, 7, 8, 14, 20, 22, 36, 4, 7, 8, 36, 64, 256, 8192, 0)
 _ALIGNS = (*[None] * 13, 0, 3, 16)
 _NAMES = (
@@ -163,22 +164,28 @@ def convert(pieces: list[bytes], max_duration_seconds: int) -> Outcome:
 def _blocks(parser: WavParser, pieces: list[bytes], max_duration_seconds: int) -> Iterator[bytes]:
     maker: BlockMaker | None = None
     made_sample_frames = 0
+    data_chunks: set[DataChunk] = set()
     for piece in pieces:
         for audio in parser.feed(piece):
-            assert 0 < len(audio) <= len(piece)
-            maker = maker or BlockMaker(parser.format, parser.announced_sample_frames, max_duration_seconds)
-            for block in maker.feed(audio):
+            # Bytes that were taken for a chunk header may come back as audio.
+            assert 0 < len(audio) <= max(len(piece), MAX_GIVEN_BACK_BYTES)
+            data_chunks.add(parser.data_chunk)
+            maker = maker or BlockMaker(parser.format, max_duration_seconds)
+            for block in maker.feed(audio, parser.data_chunk):
                 made_sample_frames += _check_block(block.raw_data, maker)
                 yield block.raw_data
     parser.finish()
-    maker = maker or BlockMaker(parser.format, parser.announced_sample_frames, max_duration_seconds)
+    data_chunks.add(parser.data_chunk)
+    maker = maker or BlockMaker(parser.format, max_duration_seconds)
     for block in maker.finish():
         made_sample_frames += _check_block(block.raw_data, maker)
         yield block.raw_data
     source_sample_frames = maker.source_sample_frames
-    if parser.announced_sample_frames is not None:
-        assert source_sample_frames <= parser.announced_sample_frames
-        assert parser.truncated or source_sample_frames == parser.announced_sample_frames
+    announced = [data_chunk.announced_sample_frames for data_chunk in data_chunks]
+    if None not in announced:
+        announced_sample_frames = sum(filter(None, announced))
+        assert source_sample_frames <= announced_sample_frames
+        assert parser.truncated == (source_sample_frames < announced_sample_frames)
     if source_sample_frames:
         source_rate = parser.format.sample_rate
         resampled = (2 * source_sample_frames * maker.sample_rate + source_rate) // (2 * source_rate)
@@ -226,6 +233,7 @@ def make_wav(choices: Choices) -> bytes:
         changed: dict[str, Any] = {field: _lie(choices, size)}
         wav = replace(wav, **changed)
     after = b"".join(chunk(*each, wav.order) for each in _make_chunks(choices, audio_bytes))
+    after += _make_further_audio(choices, wav)
     header = bytearray(wav.header(audio_bytes))
     for _ in range(choices.one_of((0, 0, 0, 0, 0, 1, 2, 4))):
         header[choices.byte() % len(header)] = choices.byte()
@@ -233,6 +241,25 @@ def make_wav(choices: Choices) -> bytes:
     sound = choices.rest() or b"\0\1"
     audio = (sound * (audio_bytes // len(sound) + 1))[:audio_bytes]
     return b"".join((header, audio, b"\0" * (audio_bytes % 2), after))[:left_bytes]
+
+
+def _make_further_audio(choices: Choices, wav: Wav) -> bytes:
+    """Returns audio behind the audio: none, more data chunks, or a whole WAV, perhaps of another format."""
+    kind = choices.one_of((*["none"] * 9, "data", "data", "fmt", "fmt", "wav", "empty", "garbage", "RIFF"))
+    if kind == "none":
+        return b""
+    if choices.rarely():
+        wav = replace(wav, channels=wav.channels % 2 + 1, magic=choices.one_of(_MAGICS))
+    audio = choices.take(choices.byte())
+    if kind == "garbage":
+        return audio
+    if kind == "RIFF":
+        return chunk(b"RIFF", b"AVI " + audio) + chunk(b"fmt ", audio)
+    if kind == "wav":
+        return choices.take(choices.byte() % 2) + wav.header(len(audio)) + audio
+    if kind == "empty":
+        return chunk(b"data", b"", wav.order) * choices.byte() + chunk(b"data", audio, wav.order)
+    return (chunk(b"fmt ", wav.fmt(), wav.order) if kind == "fmt" else b"") + chunk(b"data", audio, wav.order)
 
 
 def _choose_block_align(choices: Choices, channels: int, *, is_adpcm: bool) -> int | None:

@@ -17,9 +17,11 @@ from records.audio.blocks import MAX_BLOCK_SAMPLE_FRAMES, BlockMaker
 from records.audio.formats import Codec, Format
 from records.audio.mixing import downmix_matrix
 from records.audio.resampling import mp3_sample_rate
+from records.audio.wav import DataChunk
 from tests import wavs
 
 HALF = 0.5**0.5
+ALONE = DataChunk(1)
 
 
 def integers(channels: int, sample_bytes: int = 2, mask: int = 0, rate: int = 48000) -> Format:
@@ -27,10 +29,12 @@ def integers(channels: int, sample_bytes: int = 2, mask: int = 0, rate: int = 48
 
 
 def make_blocks(audio: bytes, source: Format, piece_bytes: int = 1 << 20) -> list[bytes]:
-    maker = BlockMaker(source, None, max_duration_seconds=10**6)
+    maker = BlockMaker(source, max_duration_seconds=10**6)
     blocks = []
     for start in range(0, len(audio), piece_bytes):
-        blocks += [block.raw_data for block in maker.feed(memoryview(audio)[start : start + piece_bytes])]
+        blocks += [
+            block.raw_data for block in maker.feed(memoryview(audio)[start : start + piece_bytes], ALONE)
+        ]
     return blocks + [block.raw_data for block in maker.finish()]
 
 
@@ -77,7 +81,7 @@ def test_plain_audio_passes_unchanged_in_whole_sample_frames_as_it_arrives(piece
 
 def test_mono_and_stereo_keep_their_channels() -> None:
     for channels, expected in ((1, 1), (2, 2), (6, 2)):
-        assert BlockMaker(integers(channels), None, 1).channels == expected
+        assert BlockMaker(integers(channels), 1).channels == expected
 
 
 @pytest.mark.parametrize("mask", [0, 0x3F])
@@ -232,10 +236,10 @@ def test_resampled_blocks_are_the_same_however_the_audio_arrives(rate: int, piec
 
 
 def test_a_recording_is_refused_as_soon_as_it_is_too_long() -> None:
-    maker = BlockMaker(integers(1, sample_bytes=1, rate=10), None, max_duration_seconds=60)
-    deque(maker.feed(memoryview(bytes(600))), maxlen=0)
+    maker = BlockMaker(integers(1, sample_bytes=1, rate=10), max_duration_seconds=60)
+    deque(maker.feed(memoryview(bytes(600)), ALONE), maxlen=0)
     with pytest.raises(TooLong, match="longer than 60 seconds"):
-        deque(chain(maker.feed(memoryview(bytes(1))), maker.finish()), maxlen=0)
+        deque(chain(maker.feed(memoryview(bytes(1)), ALONE), maker.finish()), maxlen=0)
 
 
 def test_importing_the_package_raises_no_warning(tmp_path: Path) -> None:

@@ -39,11 +39,15 @@ def convert(wav: bytes) -> tuple[bytes, Properties]:
 def pcm_of(wav: bytes) -> Decoded:
     """Returns the PCM that the encoder would get."""
     parser = WavParser()
-    audio = b"".join(parser.feed(wav))
+    maker: BlockMaker | None = None
+    blocks: list[bytes] = []
+    for audio in parser.feed(wav):
+        maker = maker or BlockMaker(parser.format, max_duration_seconds=60)
+        blocks += [block.raw_data for block in maker.feed(audio, parser.data_chunk)]
     parser.finish()
-    maker = BlockMaker(parser.format, parser.announced_sample_frames, max_duration_seconds=60)
-    blocks = [*maker.feed(memoryview(audio)), *maker.finish()]
-    pcm = b"".join(block.raw_data for block in blocks)
+    maker = maker or BlockMaker(parser.format, max_duration_seconds=60)
+    blocks += [block.raw_data for block in maker.finish()]
+    pcm = b"".join(blocks)
     samples = np.frombuffer(pcm, dtype="<i2").reshape(-1, maker.channels) / 32768
     return Decoded(samples, maker.sample_rate)
 
@@ -210,6 +214,35 @@ def test_the_padding_of_the_last_adpcm_block_is_dropped_where_the_fact_chunk_say
     data = data[:at] + struct.pack("<I", len(whole) - 100) + data[at + 4 :]
     assert np.array_equal(pcm_of(data).samples, whole[:-100])
     assert convert(data)[1].duration_seconds == (len(whole) - 100) / 44100
+
+
+@pytest.mark.parametrize("codec", [IMA, MS])
+@pytest.mark.parametrize("cut_bytes", [0, 300])
+def test_adpcm_goes_on_in_another_data_chunk_behind_a_short_or_padded_adpcm_block(
+    codec: str, cut_bytes: int
+) -> None:
+    data = encoded(voices(seconds=0.1), codec)
+    start = data.index(b"data") + 8
+    audio = data[start : len(data) - cut_bytes]
+    at = data.index(b"fact") + 8
+    one = pcm_of(data[: start - 4] + struct.pack("<I", len(audio)) + audio).samples
+    fact = struct.pack("<I", len(one) - 10)
+    shortened = data[:at] + fact + data[at + 4 : start - 4] + struct.pack("<I", len(audio)) + audio
+    assert np.array_equal(pcm_of(shortened).samples, one[:-10])
+    twice = pcm_of(shortened + shortened).samples
+    assert np.array_equal(twice, np.concatenate([one[:-10], one[:-10]]))
+
+
+@pytest.mark.parametrize(
+    "wav", [Wav(), Wav(bits=24), Wav(tag=FLOAT, bits=32), Wav(rate=96000), Wav(channels=6)]
+)
+def test_two_wavs_in_one_sound_like_one_after_the_other(wav: Wav) -> None:
+    sound = voices(wav.rate, wav.channels, 0.2)
+    half = len(sound) // 2
+    # The first WAV ends inside a sample frame.
+    first = wav.audio(sound[:half]) + b"x"
+    joined = wav.header(len(first)) + first + b"\0" * (len(first) % 2) + wav.build(sound[half:])
+    assert np.array_equal(pcm_of(joined).samples, pcm_of(wav.build(sound)).samples)
 
 
 @pytest.mark.parametrize("codec", [IMA, MS])

@@ -23,7 +23,7 @@ def arbitrary(count: int) -> Iterator[bytes]:
 
 
 def test_every_input_is_converted_or_refused_and_many_get_past_the_format() -> None:
-    outcomes = [hostile.check(data) for data in arbitrary(20_000)]
+    outcomes = [hostile.check(data) for data in arbitrary(6_000)]
     assert sum(outcome.is_past_fmt for outcome in outcomes) >= 0.3 * len(outcomes)
     assert sum(not outcome.refusal for outcome in outcomes) >= 0.3 * len(outcomes)
 

@@ -20,7 +20,8 @@ from records.audio.wav import (
 from tests.wavs import FLOAT, UNKNOWN_SIZE, Wav, chunk, ds64, encoded, sine
 
 SOUND = sine(seconds=0.001)
-AUDIO = Wav().build(SOUND)[44:]
+WHOLE = Wav().build(SOUND)
+AUDIO = WHOLE[44:]
 ODD = (b"odd ", b"123")
 MS, IMA = 0x0002, 0x0011
 
@@ -66,14 +67,23 @@ def outcome(*pieces: bytes) -> bytes | tuple[type[Exception], str]:
         Wav(magic=b"RF64", before_fmt=(ds64(1 << 63),), riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE),
         Wav(magic=b"RF64", riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE),
         Wav(magic=b"RF64", before_fmt=((b"ds64", b"short"),), riff_size=UNKNOWN_SIZE),
+        # A writer that never came back, or that knew no size.
+        *(Wav(riff_size=size, data_size=0) for size in (None, 44, 2**31 - 1, 2**31 + 35, 0xFFFFFFFE)),
+        *(Wav(riff_size=size, data_size=42) for size in (42, 0, 36)),
+        Wav(riff_size=8, data_size=43),
+        Wav(riff_size=0, data_size=1),
+        *(Wav(data_size=size) for size in (2**31 - 1, 2**31 - 37, 2**31, 0xFFFFFFDB, 0xFFFFFFFE)),
+        Wav(magic=b"RIFX", riff_size=44, data_size=0, bits=24, channels=1),
+        # Identical fmt chunks in front of the audio.
+        Wav(before_fmt=((b"fmt ", Wav().fmt()),), before_data=((b"fmt ", Wav(fmt_bytes=18).fmt()),)),
     ],
     ids=repr,
 )
 def test_the_audio_is_found_in_every_layout_that_writers_leave(wav: Wav) -> None:
-    data = wav.build(SOUND)
-    assert parse(data) == AUDIO
-    assert {parse(data[:cut], data[cut:]) for cut in range(len(data))} == {AUDIO}
-    assert parse(*(data[at : at + 1] for at in range(len(data)))) == AUDIO
+    data, audio = wav.build(SOUND), wav.audio(SOUND)
+    assert parse(data) == audio
+    assert {parse(data[:cut], data[cut:]) for cut in range(len(data))} == {audio}
+    assert parse(*(data[at : at + 1] for at in range(len(data)))) == audio
 
 
 def test_the_format_says_what_the_fmt_chunk_says() -> None:
@@ -88,7 +98,7 @@ def test_the_format_says_what_the_fmt_chunk_says() -> None:
         assert parser.format.block_align_bytes == 18
         assert parser.format.channel_mask == 0x3F
         assert parser.format.is_big_endian == (magic == b"RIFX")
-        assert parser.announced_sample_frames == 10
+        assert parser.data_chunk.announced_sample_frames == 10
 
 
 def test_a_big_endian_wav_has_its_numbers_reversed_everywhere() -> None:
@@ -106,7 +116,12 @@ def test_a_big_endian_wav_has_its_numbers_reversed_everywhere() -> None:
         (Wav(), 7, True),
         (Wav(), 1, True),
         (Wav(), 0, False),
-        (Wav(data_size=0x7FFFFFFE), 0, True),
+        (Wav(data_size=len(AUDIO) + 4), 0, True),
+        (Wav(data_size=len(AUDIO) + 3), 0, False),
+        (Wav(data_size=len(AUDIO) + 3), 1, True),
+        (Wav(riff_size=0), 4, True),
+        (Wav(riff_size=0, data_size=len(AUDIO) + 3), 0, False),
+        *((Wav(data_size=size), 0, False) for size in (0x7FFFFFFF, 0x7FFFFFFE, 1 << 31, 0xFFFFFFFE)),
         (Wav(data_size=0x7FFFF000), 7, False),
         (Wav(riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE), 7, False),
         (Wav(riff_size=0, data_size=0), 7, False),
@@ -165,7 +180,7 @@ def test_the_fact_chunk_shortens_the_last_adpcm_block_and_nothing_else(
     parser = WavParser()
     audio = b"".join(parser.feed(data[:at] + struct.pack("<I", fact_sample_frames) + data[at + 4 :]))
     assert len(audio) == 2048
-    assert parser.announced_sample_frames == sample_frames
+    assert parser.data_chunk.announced_sample_frames == sample_frames
 
 
 def test_audio_of_unknown_size_goes_on_past_four_gib() -> None:
@@ -176,9 +191,106 @@ def test_audio_of_unknown_size_goes_on_past_four_gib() -> None:
     assert audio_bytes == 65 * len(piece) > 1 << 32
 
 
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\xff\xfegarbage" * 9 + b"data",
+        b"\0" * 99_999,
+        b"ID3\x03\0\0\0\0\0\0" + AUDIO,
+        b"TAG" + bytes(125),
+        b"RIFF\x10\0\0\0AVI LIST\x04\0\0\0abcd",
+        b"RIFF",
+        b"RIFF\0\0\0\0WAVE",
+        chunk(b"fmt ", Wav(channels=1).fmt()),
+        chunk(b"fmt ", b"short") + chunk(b"fmt ", Wav(tag=0x55).fmt()),
+        b"data",
+        b"data\0\0\0\0",
+    ],
+)
+def test_garbage_behind_the_announced_audio_is_ignored(garbage: bytes) -> None:
+    assert parse(WHOLE, garbage) == AUDIO
+    assert parse(WHOLE + garbage) == AUDIO
+
+
 def test_what_follows_the_announced_audio_is_ignored() -> None:
-    assert parse(Wav().build(SOUND), b"\xff\xfegarbage" * 9, b"data") == AUDIO
     assert parse(Wav(data_size=len(AUDIO) - 8).build(SOUND)) == AUDIO[:-8]
+
+
+MONO_8 = Wav(bits=8, channels=1)
+DATA = chunk(b"data", AUDIO)
+FMT = chunk(b"fmt ", Wav().fmt())
+STEREO_MASK = Wav(extensible=True, mask=3)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "audio"),
+    [
+        ((Wav().build(SOUND), DATA), AUDIO * 2),
+        ((Wav().build(SOUND), DATA * 3, chunk(*ODD), DATA), AUDIO * 5),
+        ((Wav().build(SOUND), FMT, DATA, FMT, DATA), AUDIO * 3),
+        ((Wav().build(SOUND), chunk(b"fmt ", STEREO_MASK.fmt()), DATA), AUDIO * 2),
+        ((Wav().build(SOUND), chunk(b"fmt ", Wav(block_align=1).fmt()), DATA), AUDIO * 2),
+        ((Wav().build(SOUND), chunk(b"fmt ", Wav(channels=1).fmt()), FMT, DATA), AUDIO * 2),
+        ((Wav().build(SOUND[:0]), chunk(b"JUNK", bytes(28)), DATA), AUDIO),
+        ((Wav().build(SOUND[:0]), DATA), AUDIO),
+        ((Wav(riff_size=0).build(SOUND[:0]), chunk(b"PAD ", bytes(3)), FMT, DATA), AUDIO),
+        ((Wav().build(SOUND), Wav().build(SOUND)), AUDIO * 2),
+        ((Wav().build(SOUND), Wav(riff_size=0, data_size=0).build(SOUND)), AUDIO * 2),
+        ((Wav().build(SOUND), STEREO_MASK.build(SOUND), Wav(after=(ODD,)).build(SOUND)), AUDIO * 3),
+        ((Wav(after=(ODD,)).build(SOUND), Wav(before_fmt=(ODD,)).build(SOUND)), AUDIO * 2),
+        ((Wav().build(SOUND), Wav(magic=b"RF64", before_fmt=(ds64(len(AUDIO)),)).build(SOUND)), AUDIO * 2),
+        (
+            (
+                Wav().build(SOUND),
+                Wav(magic=b"RF64", before_fmt=(ds64(len(AUDIO)),), data_size=UNKNOWN_SIZE).build(SOUND),
+                bytes(99),
+            ),
+            AUDIO * 2,
+        ),
+        ((Wav().build(SOUND[:0]), Wav().build(SOUND)), AUDIO),
+        ((Wav(riff_size=42, data_size=42).build(SOUND[:0]), bytes(42), DATA), bytes(42) + AUDIO),
+        ((Wav(riff_size=0, data_size=0).build(SOUND), DATA), AUDIO + DATA),
+        # One WAV inside another.
+        ((b"RIFF\xff\xff\xff\xffWAVE", Wav().build(SOUND)), AUDIO),
+        # Mono of 8 bit and an odd size, with its padding and without.
+        ((MONO_8.header(3), b"abc\0", MONO_8.header(2), b"de"), b"abcde"),
+        ((MONO_8.header(3), b"abc", MONO_8.header(2), b"de"), b"abcde"),
+        ((MONO_8.header(3), b"abc", chunk(b"data", b"d") * 3), b"abcddd"),
+    ],
+)
+def test_audio_of_the_same_format_goes_on_behind_the_audio(pieces: tuple[bytes, ...], audio: bytes) -> None:
+    data = b"".join(pieces)
+    assert parse(*pieces) == parse(data) == audio
+    assert parse(*(data[at : at + 1] for at in range(len(data)))) == audio
+
+
+def test_a_recording_of_many_data_chunks_is_read_to_its_end() -> None:
+    piece = chunk(b"data", AUDIO * 2)
+    assert len(parse(WHOLE, *[piece] * 3 * MAX_CHUNKS)) == (6 * MAX_CHUNKS + 1) * len(AUDIO)
+
+
+@pytest.mark.parametrize(
+    ("further", "start"),
+    [
+        (chunk(b"fmt ", Wav(channels=1).fmt()) + DATA, 0),
+        (chunk(b"JUNK", bytes(4)) + chunk(b"fmt ", Wav(rate=48000).fmt()) + DATA, 12),
+        (chunk(b"fmt ", Wav(bits=24).fmt()) + chunk(*ODD) + DATA, 0),
+        (chunk(b"fmt ", Wav(tag=FLOAT, bits=32).fmt()) + DATA, 0),
+        (chunk(b"fmt ", Wav(tag=0x55).fmt()) + DATA, 0),
+        (chunk(b"fmt ", b"short") + DATA, 0),
+        (Wav(channels=1).build(SOUND[:, :1]), 0),
+        (Wav(magic=b"RIFX").build(SOUND), 0),
+        (chunk(b"LIST", b"INFO") + Wav(rate=48000, before_fmt=(ODD,)).build(SOUND), 12),
+        (Wav(bits=24, riff_size=0, data_size=0).build(SOUND), 0),
+    ],
+)
+def test_audio_of_another_format_behind_the_audio_is_refused_with_its_place(
+    further: bytes, start: int
+) -> None:
+    with pytest.raises(BrokenAudio) as refusal:
+        parse(WHOLE, further)
+    assert f"At byte {len(WHOLE) + start} the WAV goes on with audio of another format" in str(refusal.value)
+    assert str(refusal.value).endswith(WHAT_TO_DO)
 
 
 def test_an_empty_data_chunk_of_a_finished_file_does_not_swallow_what_follows() -> None:
@@ -267,11 +379,11 @@ def test_a_value_beyond_its_limit_is_refused_with_value_limit_and_command(wav: W
     assert "ffmpeg -i in.wav" in str(refusal.value)
 
 
-WHOLE = Wav().build(SOUND)
 WHAT_TO_DO = (
     "Send a WAV.",
     "Send the whole WAV.",
     "Write the WAV again with the program that made it.",
+    "Send the audio of each format as a WAV of its own.",
     "Copy its audio with: ffmpeg -i in.wav -map_metadata -1 -c copy out.wav",
 )
 
@@ -287,7 +399,7 @@ WHAT_TO_DO = (
         (WHOLE[:36], "has no data chunk"),
         (WHOLE[:40], "ends after 40 bytes, inside its chunk header"),
         (WHOLE[:36] + b"LIST\x08\0\0\0abc", "inside its chunk 'LIST'"),
-        (WHOLE[:36] + WHOLE[12:], "two fmt chunks"),
+        (WHOLE[:36] + chunk(b"fmt ", Wav(channels=1).fmt()) + DATA, "two fmt chunks before its audio that"),
         (WHOLE[:12] + WHOLE[36:], "before any fmt chunk"),
         (WHOLE[:12] + chunk(b"fmt ", bytes(13)), "fmt chunk says 13 bytes"),
         (WHOLE[:12] + struct.pack("<4sI", b"fmt ", 1 << 30), "fmt chunk says 1073741824 bytes; 14 to 1024"),
@@ -324,7 +436,7 @@ def test_of_ten_million_chunks_after_the_audio_only_a_few_thousand_are_read() ->
     for _ in range(1000):
         assert b"".join(parser.feed(piece)) == b""
     parser.finish()
-    assert len(parser.metadata) < MAX_CHUNKS
+    assert len(parser.metadata) < 1.1 * MAX_CHUNKS
 
 
 def test_many_bytes_before_the_audio_are_skipped_without_being_held() -> None:

@@ -12,6 +12,7 @@ from .formats import Codec, Format
 from .mixing import downmix_matrix
 from .pcm import FULL_SCALE, decode_samples
 from .resampling import Resampler, mp3_sample_rate
+from .wav import DataChunk
 
 # Importing pydub warns of escapes in its source, when Python compiles it; of audioop, which the package
 # audioop-lts replaces from Python 3.13 on; and of a missing ffmpeg, which nothing here calls.
@@ -38,20 +39,15 @@ class BlockMaker:
     It holds at most one batch of the source, and what the resampler holds back.
     """
 
-    def __init__(
-        self, source: Format, announced_sample_frames: int | None, max_duration_seconds: int
-    ) -> None:
-        """Prepares for audio of the format `source`.
-
-        Audio beyond `announced_sample_frames`, if the header announces them, fills up the last ADPCM block
-        and is dropped.
-        """
+    def __init__(self, source: Format, max_duration_seconds: int) -> None:
+        """Prepares for audio of the format `source`."""
         self.channels = min(source.channels, _MAX_OUTPUT_CHANNELS)
         self.sample_rate = mp3_sample_rate(source.sample_rate)
         self.source_sample_frames = 0
         """How many sample frames of the source have been converted."""
         self._source = source
-        self._announced_sample_frames = announced_sample_frames
+        self._data_chunk: DataChunk | None = None
+        self._end_sample_frames: int | None = None
         self._max_duration_seconds = max_duration_seconds
         self._is_adpcm = source.codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM)
         self._held = bytearray()
@@ -75,11 +71,17 @@ class BlockMaker:
             batch_units = min(batch_units, _BATCH_BYTES // source.block_align_bytes)
         self._batch_bytes = batch_units * source.block_align_bytes
 
-    def feed(self, audio: memoryview) -> Iterator[AudioSegment]:
-        """Takes audio of any length, and yields the blocks that are complete.
+    def feed(self, audio: memoryview, data_chunk: DataChunk) -> Iterator[AudioSegment]:
+        """Takes audio of any length from a data chunk, and yields the blocks that are complete.
 
-        Raises TooLong as soon as the recording exceeds its limit.
+        Audio beyond the data chunk's `announced_sample_frames`, if the header announces them, fills up the
+        last ADPCM block and is dropped. Raises TooLong as soon as the recording exceeds its limit.
         """
+        if data_chunk is not self._data_chunk:
+            yield from self._end_data_chunk()
+            self._data_chunk = data_chunk
+            announced = data_chunk.announced_sample_frames
+            self._end_sample_frames = None if announced is None else self.source_sample_frames + announced
         while batch_bytes := self._next_batch(len(self._held) + len(audio)):
             missing = batch_bytes - len(self._held)
             batch = b"".join((self._held, audio[:missing])) if self._held else audio[:missing]
@@ -89,14 +91,19 @@ class BlockMaker:
         self._held += audio
 
     def finish(self) -> Iterator[AudioSegment]:
-        """Yields the last blocks, if there are any. Drops a sample frame that was cut short."""
-        if not self._is_adpcm:
-            del self._held[len(self._held) - len(self._held) % self._source.block_align_bytes :]
-        if self._held:
-            yield from self._convert(self._held)
+        """Yields the last blocks, if there are any."""
+        yield from self._end_data_chunk()
         if self._resampler is not None and self.source_sample_frames:
             for samples in self._resampler.finish():
                 yield from self._cut(samples)
+
+    def _end_data_chunk(self) -> Iterator[AudioSegment]:
+        """Drops a sample frame that was cut short. An ADPCM block decodes as far as it goes."""
+        if not self._is_adpcm:
+            del self._held[len(self._held) - len(self._held) % self._source.block_align_bytes :]
+        held, self._held = self._held, bytearray()
+        if held:
+            yield from self._convert(held)
 
     def _next_batch(self, size_bytes: int) -> int:
         """Returns how many of `size_bytes` are converted next; 0 if more bytes must arrive first."""
@@ -112,8 +119,8 @@ class BlockMaker:
             yield self._as_audio_segment(bytes(audio))
             return
         samples = (decode_adpcm if self._is_adpcm else decode_samples)(audio, self._source)
-        if self._announced_sample_frames is not None:
-            samples = samples[: self._announced_sample_frames - self.source_sample_frames]
+        if self._end_sample_frames is not None:
+            samples = samples[: self._end_sample_frames - self.source_sample_frames]
         self._count(len(samples))
         if self._matrix is not None:
             samples = samples @ self._matrix

@@ -151,12 +151,12 @@ class Converter:
 
     def _read(self, data: bytes) -> "Iterator[AudioSegment]":
         for audio in self._parser.feed(data):
-            yield from self._open().block_maker.feed(audio)
+            yield from self._open().block_maker.feed(audio, self._parser.data_chunk)
 
     def _open(self) -> _Pipeline:
         if self._pipeline is None:
-            source, announced = self._parser.format, self._parser.announced_sample_frames
-            block_maker = BlockMaker(source, announced, self._max_duration_seconds)
+            source, announced = self._parser.format, self._parser.data_chunk.announced_sample_frames
+            block_maker = BlockMaker(source, self._max_duration_seconds)
             expected = announced and announced * block_maker.sample_rate // source.sample_rate
             encoder = ParallelEncoder(
                 self._threads,

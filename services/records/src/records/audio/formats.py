@@ -21,6 +21,7 @@ MAX_ADPCM_BLOCK_BYTES = 8 * 1024
 _FMT_PCM_BYTES = 16
 _FMT_EXTENSIBLE_BYTES = 40
 _EXTENSIBLE = 0xFFFE
+_STEREO = 2
 _MAX_MS_ADPCM_CHANNELS = 2
 _MAX_INTEGER_BYTES = 8
 # Integers of these bits have one layout, so the block align cannot change it.
@@ -102,7 +103,7 @@ class Format:
     block_align_bytes: int
     """Bytes of the smallest unit that decodes by itself: a sample frame, or an ADPCM block."""
     channel_mask: int = 0
-    """The speakers of the channels as bits of `dwChannelMask`, 0 if the file does not say."""
+    """The speakers of more than two channels as bits of `dwChannelMask`, 0 if the file does not say."""
     is_big_endian: bool = False
 
     @property
@@ -157,6 +158,7 @@ def read_format(fmt: bytes, *, is_big_endian: bool = False) -> Format:
         name = f"{shown_codec} ({_CODEC_NAMES[tag]})" if tag in _CODEC_NAMES else shown_codec
         raise UnsupportedAudio(f"The fmt chunk says codec {name}; {_SUPPORTED}. {_CONVERT}")
     _check_channels_and_rate(channels, sample_rate)
+    mask = mask if channels > _STEREO else 0
     codec = Codec(tag)
     if codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM):
         source = Format(codec, channels, sample_rate, block_align, mask, is_big_endian)

@@ -2,9 +2,10 @@
 
 Sources: "Multimedia Programming Interface and Data Specifications 1.0" (IBM and Microsoft, 1991) for RIFF,
 and for RIFX, whose numbers are big-endian; EBU Tech 3306 and ITU-R BS.2088 for RF64 and BW64, whose ds64
-chunk holds sizes over 4 GiB. The parser understands the headers that writers to a pipe leave behind: audio of
-the size 0xFFFFFFFF, or of the size 0 in an unfinished header, runs to the end of the input. Audio that ends
-early is taken as far as it goes. Nothing that follows the announced audio can break the recording.
+chunk holds sizes over 4 GiB. The parser understands unfinished headers: if a size cannot be right, the audio
+goes on until a chunk follows, or to the end of the input. Audio that ends early is taken as far as it goes.
+The audio of further data chunks, and of further WAVs behind the first, goes on if it has the same format.
+Garbage behind the audio cannot break the recording.
 """
 
 from collections.abc import Generator, Iterator
@@ -17,6 +18,8 @@ from .formats import MIN_FMT_BYTES, Codec, Format, read_format
 
 MAX_FMT_BYTES = 1024
 MAX_CHUNKS = 4096
+# Behind the first audio, so many bytes allow one chunk more. Some writers put a data chunk every few seconds.
+BYTES_PER_FURTHER_CHUNK = 256
 MAX_BYTES_BEFORE_AUDIO = 64 * 1024 * 1024
 MAX_METADATA_CHUNK_BYTES = 64 * 1024
 MAX_METADATA_BYTES = 256 * 1024
@@ -28,11 +31,13 @@ _FACT_BYTES = 4
 _MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _METADATA_CHUNKS = (b"LIST", b"bext", b"id3 ", b"ID3 ")
 _UNKNOWN_SIZE = 0xFFFFFFFF
-# SoX writes this size to a pipe.
-_SOX_UNKNOWN_SIZE = 0x7FFFF000
+# Writers to a pipe put this size, which is SoX's, or a larger one.
+_MIN_UNKNOWN_SIZE = 0x7FFFF000
 _ENDLESS = 1 << 63
+_NAME_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_ "
 
 _SEND_WHOLE = "Send the whole WAV."
+_ONE_FORMAT = "Send the audio of each format as a WAV of its own."
 _COPY = "Copy its audio with: ffmpeg -i in.wav -map_metadata -1 -c copy out.wav"
 
 # How files of other formats start: offset, bytes, name of the format, and its usual file name extension.
@@ -69,6 +74,15 @@ class _Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class DataChunk:
+    """A data chunk whose audio is handed out. It begins with a whole sample frame or ADPCM block."""
+
+    number: int
+    announced_sample_frames: int | None = None
+    """How many sample frames the header announces; None if its sizes cannot be right."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Want:
     """What the parser asks of the input next: so many bytes to take, to skip, or to hand out as audio."""
 
@@ -88,14 +102,19 @@ class WavParser:
     def __init__(self) -> None:
         self._byte_order: Literal["little", "big"] = "little"
         self._format: Format | None = None
-        self._announced_sample_frames: int | None = None
-        self._has_found_audio = False
+        # Where the next audio's WAV or fmt chunk begins, and whether its format is another one.
+        self._further_start: int | None = None
+        self._has_other_format = False
+        self._data_chunk: DataChunk | None = None
+        self._expected_bytes = 0
         self._is_truncated = False
         self._metadata: list[tuple[bytes, bytes]] = []
         self._metadata_bytes = 0
         self._fact_sample_frames: int | None = None
-        self._ds64_sizes: tuple[int, int] | None = None
+        self._ds64_audio_bytes = _ENDLESS
+        self._riff_end = 0
         self._held = bytearray()
+        self._given_back = b""
         self._fed_bytes = 0
         self._steps = self._parse()
         self._want = next(self._steps)
@@ -108,13 +127,18 @@ class WavParser:
         return self._format
 
     @property
-    def announced_sample_frames(self) -> int | None:
-        """How many sample frames the header announces, if any; known with the first audio."""
-        return self._announced_sample_frames
+    def data_chunk(self) -> DataChunk:
+        """The data chunk of the audio that `feed` yielded last, or else the last one that was found.
+
+        It is known with the first audio and after `finish`; raises RuntimeError before.
+        """
+        if self._data_chunk is None:
+            raise RuntimeError("no data chunk has been read")
+        return self._data_chunk
 
     @property
     def truncated(self) -> bool:
-        """Whether the input ended before the announced audio did; known after `finish`."""
+        """Whether a sample frame or more of the announced audio is missing; known after `finish`."""
         return self._is_truncated
 
     @property
@@ -142,6 +166,9 @@ class WavParser:
                     taken = bytes(self._held)
                     self._held.clear()
                     self._want = self._steps.send(taken)
+                    if self._given_back:
+                        yield memoryview(self._given_back)
+                        self._given_back = b""
             else:
                 if self._want.kind is _Kind.AUDIO:
                     yield wanted
@@ -150,9 +177,11 @@ class WavParser:
 
     def finish(self) -> None:
         """Says that the input has ended. Raises BrokenAudio or UnsupportedAudio if no audio was found."""
-        if self._has_found_audio:
-            is_inside_audio = self._want.kind is _Kind.AUDIO
-            self._is_truncated = is_inside_audio and self._announced_sample_frames is not None
+        if self._data_chunk:
+            if self._want.kind is _Kind.AUDIO and self._expected_bytes:
+                arrived_bytes = self._expected_bytes - self._want.size
+                announced = _count_sample_frames(self.format, self._expected_bytes, self._fact_sample_frames)
+                self._is_truncated = self.format.sample_frames(arrived_bytes) < announced
             return
         if self._fed_bytes == 0:
             raise BrokenAudio("The recording is empty: 0 bytes arrived. Send a WAV.")
@@ -181,59 +210,91 @@ class WavParser:
         riff_header = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES, "RIFF header")
         if riff_header[:4] not in _MAGICS or riff_header[8:] != b"WAVE":
             raise _not_a_wav(riff_header)
-        if riff_header[:4] == b"RIFX":
-            self._byte_order = "big"
-        riff_size = self._number(riff_header[4:8])
+        self._begin_riff(riff_header)
 
-        for _ in range(MAX_CHUNKS):
-            chunk_header = yield _Want(_Kind.TAKE, _CHUNK_HEADER_BYTES, "chunk header")
-            name, size = chunk_header[:4], self._number(chunk_header[4:])
-            if self._has_found_audio:
-                yield from self._take_metadata(name, size)
-            elif name == b"data":
-                size = yield from self._pass_audio(size, riff_size)
-            else:
-                yield from self._take_header(name, size)
-            yield from _skip(size % 2, "chunk padding")
-        if not self._has_found_audio:
+        chunks, start = 0, b""
+        while chunks < MAX_CHUNKS + (self._fed_bytes // BYTES_PER_FURTHER_CHUNK if self._data_chunk else 0):
+            missing_bytes = _CHUNK_HEADER_BYTES - len(start)
+            if missing_bytes:
+                start += yield _Want(_Kind.TAKE, missing_bytes, "chunk header")
+            start = yield from self._take_chunk(start)
+            chunks += 1
+        if not self._data_chunk:
             raise BrokenAudio(
                 f"The WAV has no data chunk among its first {MAX_CHUNKS} chunks; no more are read. {_COPY}"
             )
         yield _Want(_Kind.SKIP, _ENDLESS, "rest")
 
-    def _take_header(self, name: bytes, size: int) -> Generator[_Want, bytes, None]:
-        """Takes or skips a chunk before the audio."""
-        if name == b"fmt ":
-            yield from self._take_format(size)
-        elif self._fed_bytes + size > MAX_BYTES_BEFORE_AUDIO:
+    def _begin_riff(self, riff_header: bytes) -> None:
+        self._byte_order = "big" if riff_header[:4] == b"RIFX" else "little"
+        size = self._number(riff_header[4:8])
+        start = self._fed_bytes - _RIFF_HEADER_BYTES + _CHUNK_HEADER_BYTES
+        self._riff_end = _ENDLESS if size == _UNKNOWN_SIZE else start + size
+        self._fact_sample_frames, self._ds64_audio_bytes = None, _ENDLESS
+        if self._data_chunk:
+            self._further_start = start - _CHUNK_HEADER_BYTES
+
+    def _take_chunk(self, header: bytes) -> Generator[_Want, bytes, bytes]:
+        """Takes a chunk. Returns the bytes of the next chunk's header that it has taken, too."""
+        name, size = header[:4], self._number(header[4:])
+        if name == b"data":
+            return (yield from self._pass_audio(size))
+        if name in _MAGICS:
+            # One WAV stands behind, or inside, another.
+            form = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES - _CHUNK_HEADER_BYTES, "RIFF header")
+            if form == b"WAVE":
+                self._begin_riff(header + form)
+                return b""
+            size = max(0, size - len(form))
+        if not self._data_chunk and name != b"fmt " and self._fed_bytes + size > MAX_BYTES_BEFORE_AUDIO:
             raise BrokenAudio(
                 f"Chunk {_quote(name)} says {size} bytes; "
                 f"at most {MAX_BYTES_BEFORE_AUDIO} may come before the audio. {_COPY}"
             )
+        if name == b"fmt ":
+            yield from self._take_further_format(size) if self._data_chunk else self._take_format(size)
         elif name == b"ds64" and size >= _DS64_BYTES:
             yield from self._take_large_sizes(size)
         elif name == b"fact" and size >= _FACT_BYTES:
             yield from self._take_fact(size)
         else:
             yield from self._take_metadata(name, size)
+        return (yield from _take_padding(size))
 
     def _take_format(self, size: int) -> Generator[_Want, bytes, None]:
-        if self._format is not None:
-            raise BrokenAudio(
-                "The WAV has two fmt chunks before its audio, so its format is not certain; one is allowed. "
-                f"{WRITE_AGAIN}"
-            )
         if not MIN_FMT_BYTES <= size <= MAX_FMT_BYTES:
             raise BrokenAudio(
                 f"The fmt chunk says {size} bytes; {MIN_FMT_BYTES} to {MAX_FMT_BYTES} are allowed. "
                 f"{WRITE_AGAIN}"
             )
         fmt = yield _Want(_Kind.TAKE, size, "fmt chunk")
-        self._format = read_format(fmt, is_big_endian=self._byte_order == "big")
+        source = read_format(fmt, is_big_endian=self._byte_order == "big")
+        if self._format not in (None, source):
+            raise BrokenAudio(
+                "The WAV has two fmt chunks before its audio that differ, so its format is not certain. "
+                f"{WRITE_AGAIN}"
+            )
+        self._format = source
+
+    def _take_further_format(self, size: int) -> Generator[_Want, bytes, None]:
+        """Takes a fmt chunk behind audio. It matters only if more audio follows."""
+        if self._further_start is None:
+            self._further_start = self._fed_bytes - _CHUNK_HEADER_BYTES
+        if not MIN_FMT_BYTES <= size <= MAX_FMT_BYTES:
+            self._has_other_format = True
+            yield from _skip(size, "fmt chunk")
+            return
+        fmt = yield _Want(_Kind.TAKE, size, "fmt chunk")
+        try:
+            source = read_format(fmt, is_big_endian=self._byte_order == "big")
+        except (BrokenAudio, UnsupportedAudio):
+            self._has_other_format = True
+        else:
+            self._has_other_format = source != self._format
 
     def _take_large_sizes(self, size: int) -> Generator[_Want, bytes, None]:
         sizes = yield _Want(_Kind.TAKE, _DS64_BYTES, "ds64 chunk")
-        self._ds64_sizes = self._number(sizes[:8]), self._number(sizes[8:16])
+        self._ds64_audio_bytes = self._number(sizes[8:16])
         yield from _skip(size - _DS64_BYTES, "ds64 chunk")
 
     def _take_fact(self, size: int) -> Generator[_Want, bytes, None]:
@@ -248,30 +309,62 @@ class WavParser:
         else:
             yield from _skip(size, f"chunk {_quote(name)}")
 
-    def _pass_audio(self, size: int, riff_size: int) -> Generator[_Want, bytes, int]:
-        """Hands out the audio, and returns how many bytes it has."""
+    def _pass_audio(self, size: int) -> Generator[_Want, bytes, bytes]:
+        """Hands out the audio. Returns the bytes of the next chunk's header that it has taken, too."""
         if self._format is None:
             raise BrokenAudio(
                 "The data chunk comes before any fmt chunk, so the format of the audio is not known; "
                 f"the fmt chunk must come first. {WRITE_AGAIN}"
             )
-        if self._ds64_sizes:
-            riff_size = self._ds64_sizes[0] if riff_size == _UNKNOWN_SIZE else riff_size
-            size = self._ds64_sizes[1] if size == _UNKNOWN_SIZE else size
-        # A data chunk of the size 0 has two meanings. A writer to a pipe cannot go back, so it leaves the
-        # sizes of an empty file. A file without audio but with more chunks has a RIFF chunk that goes on.
-        is_unfinished = riff_size == _UNKNOWN_SIZE or riff_size + _CHUNK_HEADER_BYTES <= self._fed_bytes
-        if size in (_UNKNOWN_SIZE, _SOX_UNKNOWN_SIZE) or (size == 0 and is_unfinished) or size > _ENDLESS:
-            size = _ENDLESS
-        else:
-            self._announced_sample_frames = _count_sample_frames(self._format, size, self._fact_sample_frames)
-        self._has_found_audio = True
+        if self._has_other_format:
+            raise BrokenAudio(
+                f"At byte {self._further_start} the WAV goes on with audio of another format; "
+                f"all its audio must have one format. {_ONE_FORMAT}"
+            )
+        is_believed = 0 < size < _MIN_UNKNOWN_SIZE and self._fed_bytes + size <= self._riff_end
+        if size == _UNKNOWN_SIZE:
+            size = min(self._ds64_audio_bytes, _ENDLESS)
+            is_believed = 0 < size < _ENDLESS
+        announced = _count_sample_frames(self._format, size, self._fact_sample_frames)
+        number = self._data_chunk.number + 1 if self._data_chunk else 1
+        self._data_chunk = DataChunk(number, announced if is_believed else None)
+        self._expected_bytes = size if is_believed or size < _MIN_UNKNOWN_SIZE else 0
+        self._further_start = None
         if size:
             yield _Want(_Kind.AUDIO, size, "audio")
-        return size
+        if is_believed:
+            return (yield from _take_padding(size))
+        return (yield from self._pass_unannounced_audio(size % 2))
+
+    def _pass_unannounced_audio(self, padding_bytes: int) -> Generator[_Want, bytes, bytes]:
+        """Hands out the rest of the input behind a size that cannot be right, unless a chunk follows.
+
+        Returns the header of that chunk.
+        """
+        taken = header = b""
+        while len(header) < _CHUNK_HEADER_BYTES:
+            taken += yield _Want(_Kind.TAKE, 1, "chunk header")
+            header = taken.removeprefix(b"\0") if padding_bytes else taken
+            if not self._may_be_chunk(header):
+                self._expected_bytes = 0
+                self._given_back = taken
+                yield _Want(_Kind.AUDIO, _ENDLESS, "audio")
+        return header
+
+    def _may_be_chunk(self, header: bytes) -> bool:
+        """Returns whether these bytes, at most eight, begin like a chunk, as hardly any audio does."""
+        name, size = header[:4], self._number(header[4:])
+        is_large = size > MAX_BYTES_BEFORE_AUDIO and name not in (b"data", *_MAGICS)
+        return not name.strip(_NAME_BYTES) and not is_large
 
     def _number(self, octets: bytes) -> int:
         return int.from_bytes(octets, self._byte_order)
+
+
+def _take_padding(size: int) -> Generator[_Want, bytes, bytes]:
+    """Takes the padding of a chunk. If the writer forgot it, returns the byte that begins the next chunk."""
+    octet = (yield _Want(_Kind.TAKE, 1, "chunk padding")) if size % 2 else b""
+    return octet if octet.isalnum() else b""
 
 
 def _skip(size: int, what: str) -> Generator[_Want, bytes, None]:
