@@ -62,6 +62,10 @@ _FIELDS = (
 )
 # Few inputs are longer than a block.
 _AUDIO_SHIFTS = (*[0] * 56, 1, 1, 2, 2, 3, 3, 4, 5)
+_SYNCS = (
+    *[b""] * 29,
+    *(bytes.fromhex("fe7f0180ffff"), bytes.fromhex("ff1f00e8f007"), bytes.fromhex("72f81f4e0100")),
+)
 _CUTS = (*[0] * 13, 1, 3, 8)
 _TITLE_BYTES = (*[0] * 14, 8, 64)
 _STARTS = (b"", b"RIFF\x24\0\0\0WAVE", b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0", b"ID3", b"FORM\0\0\0\0AIFF")
@@ -238,7 +242,11 @@ def make_wav(choices: Choices) -> bytes:
     for _ in range(choices.one_of((0, 0, 0, 0, 0, 1, 2, 4))):
         header[choices.byte() % len(header)] = choices.byte()
     left_bytes = choices.number(2) if choices.rarely() else None
+    sync = choices.one_of(_SYNCS)
     sound = choices.rest() or b"\0\1"
+    if sync:
+        # Compressed audio in the guise of PCM repeats its sync word.
+        sound = (sync + sound).ljust(512, b"\0")[:512]
     audio = (sound * (audio_bytes // len(sound) + 1))[:audio_bytes]
     return b"".join((header, audio, b"\0" * (audio_bytes % 2), after))[:left_bytes]
 

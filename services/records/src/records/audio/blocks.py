@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .adpcm import decode_adpcm
+from .bitstreams import BitstreamSearch
 from .errors import TooLong
 from .formats import Codec, Format
 from .mixing import downmix_matrix
@@ -46,6 +47,7 @@ class BlockMaker:
         self.source_sample_frames = 0
         """How many sample frames of the source have been converted."""
         self._source = source
+        self._bitstream_search = BitstreamSearch(source)
         self._data_chunk: DataChunk | None = None
         self._end_sample_frames: int | None = None
         self._max_duration_seconds = max_duration_seconds
@@ -75,7 +77,8 @@ class BlockMaker:
         """Takes audio of any length from a data chunk, and yields the blocks that are complete.
 
         Audio beyond the data chunk's `announced_sample_frames`, if the header announces them, fills up the
-        last ADPCM block and is dropped. Raises TooLong as soon as the recording exceeds its limit.
+        last ADPCM block and is dropped. Raises TooLong as soon as the recording exceeds its limit, and
+        UnsupportedAudio if it is compressed audio in the guise of PCM.
         """
         if data_chunk is not self._data_chunk:
             yield from self._end_data_chunk()
@@ -114,6 +117,7 @@ class BlockMaker:
         return 0
 
     def _convert(self, audio: bytes | bytearray | memoryview) -> Iterator[AudioSegment]:
+        self._bitstream_search.feed(audio)
         if self.is_plain:
             self._count(len(audio) // self._source.block_align_bytes)
             yield self._as_audio_segment(bytes(audio))
