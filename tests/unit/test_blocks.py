@@ -84,7 +84,7 @@ def test_mono_and_stereo_keep_their_channels() -> None:
         assert BlockMaker(integers(channels), 1).channels == expected
 
 
-@pytest.mark.parametrize("mask", [0, 0x3F])
+@pytest.mark.parametrize("mask", [0x3F, 0x60F])
 def test_surround_5_1_is_mixed_by_bs_775_without_its_lfe_channel(mask: int) -> None:
     half = round(HALF, 3)
     assert sides(6, mask) == [(1, 0), (0, 1), (half, half), (0, 0), (half, 0), (0, half)]
@@ -98,13 +98,21 @@ def test_surround_5_1_is_mixed_by_bs_775_without_its_lfe_channel(mask: int) -> N
         (4, 0, [(1, 0), (0, 1), (0.707, 0.707), (0.5, 0.5)]),
         (4, 0x033, [(1, 0), (0, 1), (0.707, 0), (0, 0.707)]),
         (5, 0, [(1, 0), (0, 1), (0.707, 0.707), (0.707, 0), (0, 0.707)]),
-        (7, 0, [(1, 0), (0, 1), (0.707, 0.707), (0, 0), (0.5, 0.5), (0.707, 0), (0, 0.707)]),
-        (8, 0, [(1, 0), (0, 1), (0.707, 0.707), (0, 0), *[(0.707, 0), (0, 0.707)] * 2]),
+        (7, 0, [(1, 0), (0, 1), (0.707, 0.707), (0.707, 0.707), (0.5, 0.5), (0.707, 0), (0, 0.707)]),
+        (8, 0, [(1, 0), (0, 1), (0.707, 0.707), (0.707, 0.707), *[(0.707, 0), (0, 0.707)] * 2]),
+        (6, 0, [(1, 0), (0, 1), (0.707, 0.707), (0.707, 0.707), (0.707, 0), (0, 0.707)]),
         (8, 0x0FF, [(1, 0), (0, 1), (0.707, 0.707), (0, 0), (0.707, 0), (0, 0.707), (1, 0), (0, 1)]),
     ],
 )
 def test_each_speaker_goes_to_its_side(channels: int, mask: int, expected: list[tuple[float, float]]) -> None:
     assert sides(channels, mask) == expected
+
+
+@pytest.mark.parametrize("channels", range(1, 33))
+def test_no_track_is_dropped_where_no_mask_says_that_it_is_an_lfe(channels: int) -> None:
+    for mask in (0, 0x8, 0xF, 0x80000000):
+        if mask.bit_count() != channels:
+            assert all(max(track) >= 0.5 for track in sides(channels, mask))
 
 
 @pytest.mark.parametrize("mask", [0x7, 0x8000001F, 0xFFFFFFFF])

@@ -22,7 +22,7 @@ _SPEAKERS = (
 
 # The speakers of a file without a mask, by its number of channels: ffmpeg's default layouts, except for three
 # channels. There ffmpeg assumes 2.1, so its downmix drops the third channel; Microsoft's order of speakers
-# makes it the centre.
+# makes it the centre. Field recorders write their tracks without a mask, too, so no channel is an LFE then.
 _DEFAULT_MASKS = {3: 0x007, 4: 0x107, 5: 0x037, 6: 0x03F, 7: 0x70F, 8: 0x63F}
 
 
@@ -30,13 +30,15 @@ def downmix_matrix(source: Format) -> NDArray[np.float32]:
     """Returns what each channel gives to left and right, as float32 of shape (channels, 2).
 
     The gains of the louder side add up to 1, so the mix never clips. Channels without a known speaker, as a
-    multitrack recorder writes them, go left and right in turn.
+    multitrack recorder writes them, go left and right in turn. Only a mask that names an LFE silences one.
     """
     mask = source.channel_mask
+    nowhere = _NOWHERE
     if mask.bit_count() != source.channels or mask >> len(_SPEAKERS):
-        mask = _DEFAULT_MASKS.get(source.channels, 0)
+        mask, nowhere = _DEFAULT_MASKS.get(source.channels, 0), _CENTRE
     if mask:
         gains = [gain for bit, gain in enumerate(_SPEAKERS) if mask & (1 << bit)]
+        gains = [nowhere if gain is _NOWHERE else gain for gain in gains]
     else:
         gains = [(_LEFT, _RIGHT)[channel % 2] for channel in range(source.channels)]
     loudest = max(sum(side) for side in zip(*gains, strict=True))
