@@ -229,7 +229,7 @@ async def reserve(
         name_user(row.owner_id)
         if row.blocked_at:
             raise UserBlocked
-        if row.state == "uploading":
+        if idempotency_key and row.state == "uploading":
             if not await execute(engine, GIVE_UP_WITHOUT_LEASE, {"record_id": row.id}):
                 raise IdempotencyKeyInUse(idempotency_key)
         elif row.state:
