@@ -11,6 +11,10 @@ MEMBERS = {"type", "title", "status", "detail", "request_id"}
 INTERNALS = re.compile(r"Traceback|<html|<\?xml|X-Amz|\.py|[0-9a-f]{12}\.mp3")
 
 
+BEARER = 'Bearer realm="waxwing"'
+BASIC_OR_BEARER = f'Basic realm="waxwing", charset="UTF-8", {BEARER}'
+
+
 def assert_problem(response: httpx.Response, status: int, name: str, *says: str) -> dict[str, Any]:
     """Checks that a response is the problem `name` with `says` in its detail, and returns the problem."""
     assert (response.status_code, response.headers["Content-Type"]) == (status, PROBLEM), response.content[
@@ -36,6 +40,12 @@ def assert_json(response: httpx.Response, status: int) -> dict[str, Any]:
     )
     assert request_id_of(response)
     return cast(dict[str, Any], response.json())
+
+
+def assert_challenge(response: httpx.Response) -> None:
+    """Checks that a 401 has one challenge, for Bearer alone or for Basic and Bearer."""
+    (challenge,) = response.headers.get_list("WWW-Authenticate")
+    assert challenge in {BEARER, BASIC_OR_BEARER}
 
 
 def request_id_of(response: httpx.Response) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.client import Client
 from tests.access_table import COLUMNS, STATUSES, TwoUsers, User, send_to
-from tests.response_checks import assert_problem
+from tests.response_checks import assert_challenge, assert_problem
 from tests.upload_requests import FORM_TYPE, TINY_WAV, FormPart, audio, basic, bearer, make_form
 
 # The gateway's own routes accept any host and have a 405 of their own (test_gateway.py).
@@ -68,7 +68,7 @@ def assert_status(response: httpx.Response, status: int) -> dict[str, Any]:
     assert response.status_code == status, response.content[:500]
     assert ("WWW-Authenticate" in response.headers) == (status == 401)
     if status == 401:
-        assert response.headers.get_list("WWW-Authenticate") == ['Bearer realm="waxwing"']
+        assert_challenge(response)
     if status < 300:
         kind = {204: None}.get(
             status, "audio/mpeg" if "/record?" in str(response.url) else "application/json"

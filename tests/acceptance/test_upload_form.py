@@ -49,7 +49,7 @@ def test_a_form_without_a_boundary_is_refused(
 ) -> None:
     headers = {"Content-Type": content_type, **bearer(user)}
     response = client.http.post("/records", content=make_form(audio()), headers=headers)
-    assert_problem(response, 400, "invalid-form", "boundary")
+    assert_problem(response, 400, "invalid-form", "boundary", "your HTTP library sets it")
 
 
 FORM = make_form(audio())
@@ -145,3 +145,13 @@ def test_a_title_is_read_in_its_charset(client: Client, user: dict[str, Any]) ->
 def test_credentials_that_come_from_files_may_end_in_a_newline(client: Client, user: dict[str, Any]) -> None:
     fields = (field("user_id", user["id"] + "\n"), field("token", user["token"] + "\r\n"), audio())
     assert_json(post_form(client, *fields), 201)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "deflate, gzip"])
+def test_a_compressed_body_is_refused_and_its_encoding_named(
+    client: Client, user: dict[str, Any], encoding: str
+) -> None:
+    headers = {**bearer(user), "Content-Encoding": encoding}
+    for content, kind in ((TINY_WAV, WAV_TYPE), (FORM, FORM_TYPE)):
+        response = client.http.post("/records", content=content, headers={**headers, **kind})
+        assert_problem(response, 415, "unsupported-media-type", f"Content-Encoding '{encoding}'")

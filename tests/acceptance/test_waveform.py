@@ -10,7 +10,7 @@ import pytest
 
 from deploy.client import Client
 from tests import wavs
-from tests.response_checks import assert_json, assert_problem
+from tests.response_checks import assert_challenge, assert_json, assert_problem
 from tests.upload_requests import NOBODY, TINY_WAV, basic, bearer
 from tests.wavs import Sound, Wav
 
@@ -86,7 +86,7 @@ def test_a_waveform_needs_credentials_or_the_user_of_the_link(client: Client, re
 def test_wrong_credentials_are_refused(client: Client, recording: Recording, authorization: str) -> None:
     response = client.http.get(recording.path, headers={"Authorization": authorization})
     assert_problem(response, 401, "invalid-credentials")
-    assert response.headers["WWW-Authenticate"] == 'Bearer realm="waxwing"'
+    assert_challenge(response)
 
 
 def test_credentials_and_the_user_of_the_link_exclude_each_other(

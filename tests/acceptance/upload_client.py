@@ -8,13 +8,12 @@ import httpx
 
 from deploy.client import Client
 from tests.raw_connection import make_request_head, open_raw_connection
-from tests.response_checks import assert_json, assert_problem
+from tests.response_checks import assert_challenge, assert_json, assert_problem
 from tests.upload_requests import FORM_TYPE, TINY_WAV, WAV_TYPE, FormPart, bearer, make_form
 from tests.wavs import Wav
 
 MIB = 1 << 20
 GIB = 1 << 30
-CHALLENGE = 'Bearer realm="waxwing"'
 
 # Makes the headers with a user's credentials: `bearer` or `basic`.
 Credentials = Callable[[dict[str, Any]], dict[str, str]]
@@ -57,4 +56,4 @@ def assert_record(client: Client, user: dict[str, Any], response: httpx.Response
 def assert_wrong_credentials(response: httpx.Response, says: str) -> None:
     """Checks that a response is the problem for missing or wrong credentials, with its challenge."""
     assert_problem(response, 401, "invalid-credentials", says)
-    assert response.headers.get_list("WWW-Authenticate") == [CHALLENGE]
+    assert_challenge(response)

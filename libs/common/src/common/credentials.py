@@ -59,7 +59,7 @@ def parse_authorization(header: str | None) -> Credentials | None:
             return Credentials(digest(value.strip()))
         case "basic":
             try:
-                user_id, _, token = b64decode(value.strip(), validate=True).decode().partition(":")
+                user_id, token = b64decode(value.strip(), validate=True).decode().split(":", 1)
             except ValueError:
                 raise InvalidCredentials(
                     "The Basic credentials must be the base64 of 'USER_ID:TOKEN'."

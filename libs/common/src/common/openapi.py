@@ -75,7 +75,9 @@ COMPONENTS: Json = {
     },
     "headers": {
         "X-Request-ID": describe_header("The request id, also in the logs.", pattern="^[0-9a-f]{32}$"),
-        "WWW-Authenticate": describe_header('`Bearer realm="waxwing"`'),
+        "WWW-Authenticate": describe_header(
+            "`Basic` and `Bearer`; only `Bearer` for browsers and for a request that has sent `Bearer`."
+        ),
         "Retry-After": describe_header("Seconds to wait before the next try."),
     },
     "securitySchemes": {

@@ -47,16 +47,22 @@ class InvalidRequest(Problem):
     title = "The request is malformed"
 
 
+# The challenges (RFC 9110, section 11.6.1).
+BEARER = 'Bearer realm="waxwing"'
+BASIC_OR_BEARER = f'Basic realm="waxwing", charset="UTF-8", {BEARER}'
+
+
 class InvalidCredentials(Problem):
     """The credentials are missing or wrong. An unknown user and a wrong token give the same problem."""
 
     status_code = 401
     title = "The credentials are missing or wrong"
     header_names = ("WWW-Authenticate",)
+    is_for_users = True
+    """Whether id and token of a user are what is missing, so that Basic can be offered, too."""
 
     def __init__(self, detail: str) -> None:
-        # Basic is accepted but not offered: a browser would open a login box.
-        super().__init__(detail, headers={"WWW-Authenticate": 'Bearer realm="waxwing"'})
+        super().__init__(detail, headers={"WWW-Authenticate": BEARER})
 
 
 class UserBlocked(Problem):
@@ -168,12 +174,25 @@ def render_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
     elif problem.status_code >= 500:  # noqa: PLR2004
         # Only the type of the cause: its message can name object keys and values.
         log.warning("unavailable", detail=problem.detail, cause=type(error.__cause__).__name__)
+    headers = problem.headers or {}
+    if isinstance(problem, InvalidCredentials) and problem.is_for_users and _may_be_offered_basic(request):
+        headers = {**headers, "WWW-Authenticate": BASIC_OR_BEARER}
     return Response(
         make_problem_body(problem, request.scope["state"].get("request_id")),
         status_code=problem.status_code,
         media_type="application/problem+json",
-        headers=problem.headers,
+        headers=headers,
     )
+
+
+def _may_be_offered_basic(request: Request[Any, Any, Any]) -> bool:
+    """Whether the client may wait for the challenge before it sends credentials, as wget and ffmpeg do.
+
+    A browser, which sends Sec-Fetch-Mode, would open a login box over the page. A client that has sent Bearer
+    needs no other scheme.
+    """
+    scheme = request.headers.get("authorization", "").partition(" ")[0]
+    return "sec-fetch-mode" not in request.headers and scheme.lower() != "bearer"
 
 
 async def send_problem(send: Send, request_id: str, problem: Problem) -> None:

@@ -7,6 +7,7 @@ class InvalidSignUpKey(InvalidCredentials):
     """A sign-up needs the sign-up key of this deployment, and the request has none or a wrong one."""
 
     title = "The sign-up key is missing or wrong"
+    is_for_users = False
 
 
 class SignUpClosed(Problem):
