@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -17,6 +18,8 @@ import pytest
 
 from deploy.client import Client
 from deploy.local.ports import free_ports
+from tests.raw_connection import open_raw_connection
+from tests.upload_requests import TINY_WAV, make_bare_upload
 from tests.wavs import Wav, music, silence
 
 BASE_URL = os.environ.get("BASE_URL") or f"http://127.0.0.1:{os.environ.get('GATEWAY_PORT', '8080')}"
@@ -84,6 +87,50 @@ def test_a_container_loses_nothing_when_it_is_restarted(
         compose(step, service)
     wait_until_ready(client)
     assert_all_is_kept(client, user, record, mp3)
+
+
+def test_uploads_under_way_get_a_response_while_everything_stops(
+    client: Client, user: dict[str, Any]
+) -> None:
+    with ExitStack() as closer:
+        uploads = [closer.enter_context(open_raw_connection(BASE_URL)) for _ in range(8)]
+        for upload in uploads:
+            upload.send(make_bare_upload(BASE_URL, user)[:-1])
+        wait_until_under_way(len(uploads))
+        stopping = closer.enter_context(subprocess.Popen(["docker", "compose", "stop"]))  # noqa: S607
+        try:
+            wait_until_gone(client)
+            for upload in uploads[:4]:
+                upload.send(TINY_WAV[-1:])
+                assert upload.read_response("POST").status_code == 201
+            # The service ends the others: as too slow, or because it is stopping.
+            for upload in uploads[4:]:
+                upload.connection.settimeout(READY_SECONDS)
+                assert upload.read_response("POST").status_code in {408, 503}
+                upload.connection.close()
+        finally:
+            assert stopping.wait() == 0
+            compose("up", "--wait")
+
+
+def wait_until_under_way(count: int) -> None:
+    """Waits until so many uploads are under way."""
+    deadline = time.monotonic() + READY_SECONDS
+    statement = "SELECT count(*) FROM records WHERE state = 'uploading'"
+    psql = ["exec", "-T", "postgres", "psql", "-U", "postgres", "-tA", "-c", statement, "waxwing"]
+    while int(compose(*psql).stdout) != count:
+        assert time.monotonic() < deadline, f"no {count} uploads are under way"
+
+
+def wait_until_gone(client: Client) -> None:
+    """Waits until the gateway takes no new connection."""
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        assert time.monotonic() < deadline, "the gateway still takes connections"
+        try:
+            client.http.get("/healthz")
+        except httpx.TransportError:
+            return
 
 
 def test_down_and_up_keep_everything(client: Client, user: dict[str, Any], record: dict[str, Any]) -> None:
