@@ -98,8 +98,10 @@ class StackProcesses:
 
         Linux gives no process an id that still is the id of a group or a session.
         """
+        # A process that starts after this line is no ended one, because its line is not read.
+        starts = self._read_starts()
         living = {process.pid: process for process in _read_all()}
-        ended = [start.process for start in self._read_starts() if start.process.pid not in living]
+        ended = [start.process for start in starts if start.process.pid not in living]
         groups = {(process.pid, process.session) for process in ended}
         return [process for process in living.values() if (process.group, process.session) in groups]
 

@@ -401,9 +401,9 @@ def test_when_one_process_dies_everything_stops_and_the_process_is_named(tmp_pat
     folder = tmp_path / "local"
     with foreground(folder) as process:
         processes = everything_of(folder)
-        os.kill(Stack(folder).pid("records"), signal.SIGKILL)
+        os.kill(Stack(folder).pid("gateway"), signal.SIGKILL)
         assert process.wait(60) == 1
-    assert "records was killed, so everything was stopped" in folder.with_name("output").read_text()
+    assert "gateway was killed, so everything was stopped" in folder.with_name("output").read_text()
     assert all(has_ended(each) for each in processes)
 
 
