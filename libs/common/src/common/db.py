@@ -65,6 +65,7 @@ def make_engine(
         connect_args={"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": statement_timeout_seconds},
     )
     event.listen(engine.sync_engine, "checkout", _reject_closed_connection)
+    event.listen(engine.sync_engine, "invalidate", _terminate)
     return engine
 
 
@@ -72,6 +73,12 @@ def _reject_closed_connection(connection: Any, *_: object) -> None:
     """Makes the pool replace a connection that a restart of PostgreSQL has closed, without a round trip."""
     if connection.driver_connection.is_closed():
         raise DisconnectionError
+
+
+def _terminate(connection: Any, _: object, error: BaseException | None) -> None:
+    """Drops a connection whose statement failed. SQLAlchemy would wait 2 s for PostgreSQL to agree."""
+    if error:
+        connection.driver_connection.terminate()
 
 
 async def execute(

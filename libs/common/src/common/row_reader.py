@@ -16,6 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.db import POOL_SIZE, STATEMENT_TIMEOUT_SECONDS, outages_as_unavailable
 
+# A connection that is silent for so long hangs, so a fresh one is tried: a statement reads a row by its key.
+SILENCE_SECONDS = 3
+
 
 class DriverStatement:
     """A statement for a RowReader, compiled to SQL once."""
@@ -39,35 +42,59 @@ class RowReader:
     connections until `aclose`.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, silence_seconds: float = SILENCE_SECONDS) -> None:
         self._engine = engine
+        self._silence_seconds = silence_seconds
         self._free_connections = asyncio.Semaphore(POOL_SIZE)
         self._idle: list[asyncpg.Connection] = []
 
     async def fetch_row(
         self, statement: DriverStatement, parameters: Mapping[str, Any]
     ) -> asyncpg.Record | None:
-        """Returns the first row of a statement, or None. Raises Unavailable as `execute` does."""
+        """Returns the first row of a statement, or None, within STATEMENT_TIMEOUT_SECONDS.
+
+        Raises Unavailable as `execute` does.
+        """
+        arguments = statement.arguments(parameters)
         with outages_as_unavailable():
             # asyncpg already applies a timeout to the statement; a second timer costs 14 %. Only a wait for a
-            # connection needs one.
+            # connection, and a fresh connection, need one.
             is_waiting = self._free_connections.locked()
             limit = asyncio.timeout(STATEMENT_TIMEOUT_SECONDS) if is_waiting else nullcontext()
             async with limit, self._free_connections:
-                connection = await self._take_connection()
-                try:
-                    row = await connection.fetchrow(statement.sql, *statement.arguments(parameters))
-                except BaseException:
-                    # A connection that PostgreSQL is ending does not report yet that it is closed.
-                    connection.terminate()
-                    raise
-                self._idle.append(connection)
-                return row
+                if connection := self._take_idle():
+                    try:
+                        return await self._fetch(connection, statement.sql, arguments, self._silence_seconds)
+                    except TimeoutError:
+                        # The other connections are as old and may hang too.
+                        for other in self._idle:
+                            other.terminate()
+                async with asyncio.timeout(STATEMENT_TIMEOUT_SECONDS - self._silence_seconds):
+                    return await self._fetch(await self._open(), statement.sql, arguments)
 
-    async def _take_connection(self) -> asyncpg.Connection:
+    async def _fetch(
+        self,
+        connection: asyncpg.Connection,
+        sql: str,
+        arguments: list[Any],
+        silence_seconds: float | None = None,
+    ) -> asyncpg.Record | None:
+        try:
+            row = await connection.fetchrow(sql, *arguments, timeout=silence_seconds)
+        except BaseException:
+            # A connection that PostgreSQL is ending does not report yet that it is closed.
+            connection.terminate()
+            raise
+        self._idle.append(connection)
+        return row
+
+    def _take_idle(self) -> asyncpg.Connection | None:
         while self._idle:
             if not (connection := self._idle.pop()).is_closed():
                 return connection
+        return None
+
+    async def _open(self) -> asyncpg.Connection:
         pooled = await self._engine.raw_connection()
         fresh: asyncpg.Connection = pooled.driver_connection  # type: ignore[assignment]
         # From here on the pool no longer counts or closes this connection.
