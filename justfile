@@ -90,6 +90,12 @@ unblock USER:
 token USER:
     @python -m deploy.local users token {{USER}}
 
+# Give a user quotas of its own (--records N, --bytes N, --seconds N; N may be `default` or `unlimited`)
+[group('operate')]
+[no-exit-message]
+quota USER *ARGS:
+    @python -m deploy.local users quota {{USER}} {{ARGS}}
+
 # Check format, lint, types and import rules, then run all tests, one process per core (arguments go to pytest; -n 0: in one process)
 [group('check')]
 [positional-arguments]

@@ -254,12 +254,16 @@ def get_profile(client: Client, user: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_profile_has_the_number_and_the_bytes_of_the_records(client: Client, user: dict[str, Any]) -> None:
     described = {name: user[name] for name in ("id", "name", "created_at")}
-    assert get_profile(client, user) == {**described, "record_count": 0, "total_bytes": 0}
+    described |= dict.fromkeys(("max_records", "max_bytes", "max_seconds"))
+    nothing = {"record_count": 0, "total_bytes": 0, "total_seconds": 0.0}
+    assert get_profile(client, user) == {**described, **nothing}
     first, second = (client.upload_stream([TINY_WAV], user["token"]) for _ in range(2))
     both = first["size_bytes"] + second["size_bytes"]
-    assert get_profile(client, user) == {**described, "record_count": 2, "total_bytes": both}
+    seconds = first["duration_seconds"]
+    all_of_it = {"record_count": 2, "total_bytes": both, "total_seconds": 2 * seconds}
+    assert get_profile(client, user) == {**described, **all_of_it}
     client.http.delete(f"/records/{first['id']}", headers=bearer(user)).raise_for_status()
-    left = {"record_count": 1, "total_bytes": second["size_bytes"]}
+    left = {"record_count": 1, "total_bytes": second["size_bytes"], "total_seconds": seconds}
     assert get_profile(client, user) == {**described, **left}
 
 

@@ -63,6 +63,9 @@ def test_the_list_has_every_user_with_its_use_and_the_newest_first(client: Clien
         "blocked_at": None,
         "record_count": 0,
         "total_bytes": 0,
+        "quota_records": None,
+        "quota_bytes": None,
+        "quota_seconds": None,
         "total_seconds": 0.0,
     }
     sums = {name: newest[1][name] for name in ("record_count", "total_bytes", "total_seconds")}

@@ -32,6 +32,10 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: Annotated[
         str, msgspec.Meta(pattern=r"^(\*|https?://[^/?#\s,*]+(\s*,\s*https?://[^/?#\s,*]+)*)?$")
     ] = ""
+    # What one user may store, unless the operator has given the user quotas of its own; None: without limit.
+    quota_records: PositiveInt | None = None
+    quota_bytes: PositiveInt | None = None
+    quota_seconds: PositiveInt | None = None
     # After SIGTERM the service lets its requests go on for this long. Then they get a 503.
     shutdown_seconds: PositiveInt = 30
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

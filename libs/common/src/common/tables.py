@@ -26,6 +26,10 @@ class User(Base):
     deleted_at: Mapped[datetime | None]
     # Since when the operator has blocked the user: no writes, and no links.
     blocked_at: Mapped[datetime | None]
+    # The user's own quotas; null: as in the settings, and common.quotas.UNLIMITED: none.
+    quota_records: Mapped[int | None] = mapped_column(BigInteger)
+    quota_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    quota_seconds: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Record(Base):
@@ -78,6 +82,13 @@ class Record(Base):
             name="records_ready_is_complete",
         ),
         Index("records_of_a_user", "user_id", text("created_at DESC"), text("id DESC")),
+        # For quotas: sums the records of a user without reading their rows.
+        Index(
+            "records_use",
+            "user_id",
+            postgresql_include=["size_bytes", "duration_seconds"],
+            postgresql_where=text("state = 'ready'"),
+        ),
         # For the sweeper: only rows that are not ready, which are few.
         Index("records_unfinished", "state", "lease_until", postgresql_where=text("state <> 'ready'")),
         # A tombstone no longer holds its key, so a new upload may use the key.

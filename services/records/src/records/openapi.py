@@ -21,9 +21,11 @@ from records.problems import (
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
     InvalidForm,
+    LargerThanQuota,
     NoWaveform,
     OutOfProportion,
     PreconditionFailed,
+    QuotaReached,
     RangeNotSatisfiable,
     RecordingTooLong,
     TooManyUploads,
@@ -181,7 +183,7 @@ POST_RECORD = describe_operation(
     problems=[
         *(InvalidForm, CredentialsTooLate, TooLarge, RecordingTooLong, UnsupportedMediaType),
         *(UnsupportedAudio, BrokenAudio, OutOfProportion, IdempotencyKeyInUse, IdempotencyKeyReused),
-        *(TooManyUploads, Busy, UploadInterrupted, UserBlocked),
+        *(TooManyUploads, Busy, UploadInterrupted, UserBlocked, QuotaReached, LargerThanQuota),
     ],
 )
 GET_RECORDS = describe_operation(

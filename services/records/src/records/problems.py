@@ -65,6 +65,20 @@ class RangeNotSatisfiable(Problem):
     header_names = ("Content-Range",)
 
 
+class QuotaReached(Problem):
+    """The upload does not fit into the user's quota, or into what the deployment may store."""
+
+    status_code = 403
+    title = "The quota is reached"
+
+
+class LargerThanQuota(Problem):
+    """The recording alone is larger than the user's quota."""
+
+    status_code = 413
+    title = "The recording is larger than the quota"
+
+
 class RecordingTooLong(Problem):
     """The recording is longer than the limit."""
 

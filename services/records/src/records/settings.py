@@ -40,6 +40,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     max_uploads: PositiveInt = 32
     # Uploads at once of one user.
     max_uploads_per_user: PositiveInt = 8
+    # What all users together may store; None: without limit.
+    max_total_bytes: PositiveInt | None = None
     # An upload ends if its client sends less than this per second, on average over so many seconds of waiting
     # for it, or if the whole upload takes longer than `max_upload_seconds`.
     min_upload_bytes_per_second: PositiveInt = 1024
@@ -56,6 +58,12 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     # After this long without a renewal another upload may take the Idempotency-Key. The sweeper waits longer.
     lease_seconds: PositiveInt = 30
     sweep_seconds: PositiveInt = 30
+
+    @property
+    def has_quota(self) -> bool:
+        """Whether any limit of what is stored counts for every user."""
+        limits = (self.quota_records, self.quota_bytes, self.quota_seconds, self.max_total_bytes)
+        return any(limit is not None for limit in limits)
 
     def __post_init__(self) -> None:
         """Raises SettingsError if the default bitrate lies outside the range."""

@@ -10,35 +10,45 @@ from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
+    BigInteger,
     Integer,
     Interval,
+    Row,
     String,
     Uuid,
     and_,
     bindparam,
+    cast,
     delete,
     func,
+    literal_column,
     or_,
     select,
+    true,
     tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.credentials import Credentials, restrict_to_credentials, wrong_credentials
-from common.db import execute
+from common.db import execute, transaction
 from common.logs import name_user
 from common.problems import UserBlocked
+from common.quotas import choose_limit
 from common.row_reader import DriverStatement, RowReader
 from common.tables import Record, User
 from records.audio import Properties, Waveform
 from records.documents import COLUMNS, RecordDocument
 from records.problems import IdempotencyKeyInUse, NoWaveform, UnknownRecord
+from records.quotas import Room
+from records.settings import Settings
 from records.storage import StoredObject
 
 # For this long, an upload that repeats an idempotency key gets the record of the first one.
 IDEMPOTENCY_KEY_LIFETIME = timedelta(hours=24)
+# The first number of the advisory locks under which uploads are published where a quota counts.
+QUOTA_LOCK = 0x5155_4F54
 
 DOCUMENT_COLUMNS = tuple(getattr(Record, name) for name in COLUMNS)
 RECORD_ID = bindparam("record_id", type_=Uuid())
@@ -64,6 +74,35 @@ USER_MAY_PUBLISH = (
 )
 
 FIND_USER = restrict_to_credentials(select(User.id, User.blocked_at))
+# The quotas of a user and the sums of its records.
+USE = (
+    select(
+        func.count().label("record_count"),
+        cast(func.coalesce(func.sum(Record.size_bytes), 0), BigInteger).label("total_bytes"),
+        func.coalesce(func.sum(Record.duration_seconds), 0).label("total_seconds"),
+    )
+    .where(Record.user_id == User.id, Record.state == "ready")
+    .subquery()
+    .lateral()
+)
+FIND_USE = (
+    select(User.quota_records, User.quota_bytes, User.quota_seconds, *USE.c)
+    .join(USE, true())
+    .where(User.id == OWNER_ID)
+)
+SUM_ALL_BYTES = select(cast(func.coalesce(func.sum(Record.size_bytes), 0), BigInteger)).where(
+    Record.state == "ready"
+)
+# Until the end of the transaction. The second number follows from the user's id, or from `all` for all users.
+LOCK_QUOTA = select(
+    func.pg_advisory_xact_lock(QUOTA_LOCK, func.hashtext(bindparam("quota_of", type_=String())))
+)
+HAS_OWN_QUOTA = (
+    select(func.num_nonnulls(User.quota_records, User.quota_bytes, User.quota_seconds) > 0)
+    # SQLAlchemy does not correlate a subquery with the table of an INSERT.
+    .where(User.id == literal_column("records.user_id", Uuid()))
+    .scalar_subquery()
+)
 # Inserts no row if nobody has the credentials, if the user is blocked or has used the idempotency key.
 RESERVE = (
     insert(Record)
@@ -80,7 +119,7 @@ RESERVE = (
         ),
     )
     .on_conflict_do_nothing()
-    .returning(Record.id, Record.user_id, Record.object_key)
+    .returning(Record.id, Record.user_id, Record.object_key, HAS_OWN_QUOTA.label("has_own_quota"))
 )
 # The version before this one wrote the bitrate into idempotency_options only.
 REQUESTED_BITRATE_KBPS = func.coalesce(
@@ -144,6 +183,7 @@ class Reservation(NamedTuple):
     record_id: UUID
     user_id: UUID
     object_key: str
+    has_own_quota: bool
 
 
 class EarlierUpload(NamedTuple):
@@ -221,7 +261,8 @@ async def reserve(
         new_row = {"record_id": uuid4(), "lease": timedelta(seconds=lease_seconds)}
         if rows := await execute(engine, RESERVE, {**parameters, **new_row}):
             name_user(rows[0].user_id)
-            return Reservation(rows[0].id, rows[0].user_id, rows[0].object_key)
+            (row,) = rows
+            return Reservation(row.id, row.user_id, row.object_key, row.has_own_quota)
         rows = await execute(engine, FIND_EARLIER_UPLOAD, parameters)
         if not rows:
             raise wrong_credentials()
@@ -243,12 +284,47 @@ async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) 
     return bool(await execute(engine, RENEW_LEASE, values))
 
 
-async def publish(engine: AsyncEngine, record_id: UUID, finished: FinishedUpload) -> RecordDocument | None:
+async def find_room(engine: AsyncEngine, reservation: Reservation, settings: Settings) -> Room | None:
+    """Returns what the user of an upload may still store, or None if no quota counts."""
+    if not reservation.has_own_quota and not settings.has_quota:
+        return None
+    async with transaction(engine) as connection:
+        return await _read_room(connection, reservation.user_id, settings)
+
+
+async def _read_room(connection: AsyncConnection, user_id: UUID, settings: Settings) -> Room:
+    use = (await connection.execute(FIND_USE, {"owner_id": user_id})).one()
+    stored_bytes = await connection.scalar(SUM_ALL_BYTES) if settings.max_total_bytes is not None else 0
+    return Room(
+        choose_limit(use.quota_records, settings.quota_records),
+        choose_limit(use.quota_bytes, settings.quota_bytes),
+        choose_limit(use.quota_seconds, settings.quota_seconds),
+        *(use.record_count, use.total_bytes, use.total_seconds),
+        *(settings.max_total_bytes, int(stored_bytes or 0)),
+    )
+
+
+async def publish(
+    engine: AsyncEngine, reservation: Reservation, finished: FinishedUpload, settings: Settings
+) -> RecordDocument | None:
     """Makes the row `ready`. Returns None if the upload has been given up or its user is deleted.
 
-    Raises UserBlocked if the user has been blocked meanwhile.
+    Where a quota counts, uploads are published one after the other, so that together they cannot overrun it.
+    Raises QuotaReached if another upload took the room, and UserBlocked if the user has been blocked
+    meanwhile.
     """
-    if rows := await execute(engine, PUBLISH, {"record_id": record_id, **finished.columns}):
+    record_id = reservation.record_id
+    parameters = {"record_id": record_id, **finished.columns}
+    if reservation.has_own_quota or settings.has_quota:
+        async with transaction(engine) as connection:
+            quota_of = "all" if settings.max_total_bytes is not None else str(reservation.user_id)
+            await connection.execute(LOCK_QUOTA, {"quota_of": quota_of})
+            room = await _read_room(connection, reservation.user_id, settings)
+            room.check(finished.stored_object.size_bytes, finished.properties.duration_seconds)
+            rows: Sequence[Row[Any]] = (await connection.execute(PUBLISH, parameters)).all()
+    else:
+        rows = await execute(engine, PUBLISH, parameters)
+    if rows:
         return RecordDocument.from_row(rows[0]._mapping)
     if await execute(engine, FIND_BLOCKED_OWNER, {"record_id": record_id}):
         raise UserBlocked

@@ -38,6 +38,7 @@ from records.problems import (
     UnsupportedAudio,
     UploadInterrupted,
 )
+from records.quotas import Room
 from records.settings import BitrateKbps, Settings
 from records.storage import ObjectStore, ObjectWriter
 
@@ -171,6 +172,8 @@ class Upload:
         self._bitrate_kbps: int = shared.settings.default_bitrate_kbps
         self._converter = self._make_converter()
         self._writer = ObjectWriter(shared.store, shared.settings.store_retry_seconds)
+        self._mp3_bytes = 0
+        self._room: Room | None = None
 
     async def receive(
         self, body: AsyncIterator[FormItem], credentials: Credentials | None
@@ -216,7 +219,7 @@ class Upload:
         await self._writer.close()
         if not isinstance(self._state, Reserved):
             return
-        record_id, _, object_key = self._state.reservation
+        record_id, object_key = self._state.reservation.record_id, self._state.reservation.object_key
         try:
             if not self._writer.has_touched_store:
                 await sql.forget(self._shared.engine, record_id)
@@ -259,6 +262,8 @@ class Upload:
         self._resources.callback(lease_keeper.cancel)
         self._state = Reserved(found, lease_keeper)
         self._shared.admission.admit_user(self._resources, found.user_id)
+        self._room = await sql.find_room(engine, found, settings)
+        self._check_room()
         self._writer.open(found.object_key, lease_keeper.done)
 
     async def _begin_audio(self) -> None:
@@ -277,11 +282,18 @@ class Upload:
         if isinstance(self._state, Reserved) and self._state.lease_keeper.done():
             raise _interrupted()
         await self._write(self._converter.feed(audio))
+        self._check_room()
+
+    def _check_room(self) -> None:
+        """Raises a Problem as soon as the upload does not fit into a quota."""
+        if self._room:
+            self._room.check(self._mp3_bytes, self._converter.seconds)
 
     async def _write(self, mp3: AsyncIterator[bytes]) -> None:
         try:
             async for piece in mp3:
                 await self._writer.write(piece)
+                self._mp3_bytes += len(piece)
                 if isinstance(self._state, Late):
                     self._state.upload.hold(self._writer.held_bytes)
         except AUDIO_ERRORS as error:
@@ -302,7 +314,8 @@ class Upload:
             self._bitrate_kbps,
             self._idempotency_key,
         )
-        record = await sql.publish(self._shared.engine, self._state.reservation.record_id, finished)
+        reservation, settings = self._state.reservation, self._shared.settings
+        record = await sql.publish(self._shared.engine, reservation, finished, settings)
         if not record:
             raise _interrupted()
         return Published(record)

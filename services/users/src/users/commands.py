@@ -1,4 +1,4 @@
-"""The operator's commands: `python -m users list`, `block`, `unblock` and `token`.
+"""The operator's commands: `python -m users list`, `block`, `unblock`, `token` and `quota`.
 
 They work on the database with the settings of the service, whether the service runs or not.
 """
@@ -18,10 +18,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.db import make_engine
 from common.logs import make_audit_line
 from common.problems import Problem
+from common.quotas import UNLIMITED
 from common.settings import SettingsError, load
 from common.text import parse_uuid
 from users.settings import Settings
-from users.sql import DELETION_TIMEOUT_SECONDS, UnknownUserError, list_users, replace_token, set_blocked
+from users.sql import (
+    DELETION_TIMEOUT_SECONDS,
+    UnknownUserError,
+    list_users,
+    replace_token,
+    set_blocked,
+    set_quotas,
+)
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -53,7 +61,32 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         commands.add_parser(name, help=about).add_argument(
             "user", type=parse_uuid, metavar="USER", help="the id"
         )
-    return parser.parse_args(arguments)
+    quota = commands.add_parser("quota", help="give a user quotas of its own")
+    quota.add_argument("user", type=parse_uuid, metavar="USER", help="the id")
+    for name, what in {"records": "records", "bytes": "bytes of MP3", "seconds": "seconds of audio"}.items():
+        about = f"how many {what}: a number, `default` (as in the settings) or `unlimited`"
+        quota.add_argument(f"--{name}", type=_parse_limit, default=argparse.SUPPRESS, metavar="N", help=about)
+    options = parser.parse_args(arguments)
+    if options.command == "quota" and not _read_quotas(options):
+        quota.error("name at least one of --records, --bytes and --seconds")
+    return options
+
+
+def _parse_limit(text: str) -> int | None:
+    match text:
+        case "default":
+            return None
+        case "unlimited":
+            return UNLIMITED
+    number = int(text)
+    if not 0 <= number < UNLIMITED:
+        raise ValueError(text)
+    return number
+
+
+def _read_quotas(options: argparse.Namespace) -> dict[str, int | None]:
+    given = vars(options)
+    return {f"quota_{name}": given[name] for name in ("records", "bytes", "seconds") if name in given}
 
 
 async def _run(options: argparse.Namespace, settings: Settings) -> None:
@@ -77,11 +110,20 @@ async def _run_command(options: argparse.Namespace, engine: AsyncEngine, setting
             token = await replace_token(engine, options.user)
             _audit(settings, "token", options.user)
             print(f"id     {options.user}\ntoken  {token}  (shown this once)")
+        case "quota":
+            quotas = _read_quotas(options)
+            await set_quotas(engine, options.user, quotas)
+            _audit(settings, "quota", options.user, **quotas)
+            print("".join(f"{name}  {_describe_limit(limit)}\n" for name, limit in quotas.items()), end="")
 
 
-def _audit(settings: Settings, action: str, user_id: UUID) -> None:
+def _describe_limit(limit: int | None) -> str:
+    return "default" if limit is None else "unlimited" if limit == UNLIMITED else f"{limit:,}"
+
+
+def _audit(settings: Settings, action: str, user_id: UUID, **details: Any) -> None:
     """Appends the audit line to the log of the service, or writes it to standard error."""
-    line = make_audit_line(action, user_id, by="operator") + b"\n"
+    line = make_audit_line(action, user_id, by="operator", **details) + b"\n"
     if not settings.audit_file:
         sys.stderr.buffer.write(line)
         return

@@ -53,6 +53,10 @@ FIELDS = {
         "created_at": CREATED,
         "record_count": {"description": "The number of records, without uploads under way."},
         "total_bytes": {"description": "The size of all their MP3s in bytes."},
+        "total_seconds": {"description": "The length of all records in seconds."},
+        "max_records": {"description": "The quota: how many records the user may have; null without one."},
+        "max_bytes": {"description": "The quota of bytes of MP3; null without one."},
+        "max_seconds": {"description": "The quota of seconds of audio; null without one."},
     },
     "RenewedToken": {"id": ID, "token": {"description": "The new token. Shown only this once."}},
 }
@@ -87,6 +91,10 @@ GET_USER = describe_operation(
                 "created_at": CREATED_AT,
                 "record_count": 2,
                 "total_bytes": 320992,
+                "total_seconds": 20.0,
+                "max_records": 100,
+                "max_bytes": None,
+                "max_seconds": None,
             },
         )
     },

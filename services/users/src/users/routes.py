@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.credentials import Credentials, require_credentials
 from common.logs import audit
 from common.problems import InvalidRequest, UnsupportedMediaType
+from common.quotas import choose_limit
 from common.requests import read_content_type, reject_unknown_parameters, stream_body
 from common.text import normalise_text
 from users import openapi
@@ -42,13 +43,17 @@ class CreatedUser(msgspec.Struct, frozen=True):
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """A user, the number of its records, and the size of their MP3s."""
+    """A user, what it has stored, and what it may store. A limit is None without a quota."""
 
     id: UUID
     name: str
     created_at: datetime
     record_count: int
     total_bytes: int
+    total_seconds: float
+    max_records: int | None
+    max_bytes: int | None
+    max_seconds: int | None
 
 
 class RenewedToken(msgspec.Struct, frozen=True):
@@ -73,11 +78,21 @@ async def post_user(
 
 
 @route("/users/me", http_method=["GET", "HEAD"], operation_class=openapi.GET_USER)
-async def get_user(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> Profile:
+async def get_user(
+    request: Request[Any, Any, Any],
+    engine: NamedDependency[AsyncEngine],
+    settings: NamedDependency[Settings],
+) -> Profile:
     """Shows the user whose credentials are in the header."""
     reject_unknown_parameters(request.query_params.multi_items())
     user = await find_user(engine, read_credentials(request))
-    return Profile(user.id, user.name, user.created_at, user.record_count, int(user.total_bytes))
+    return Profile(
+        *(user.id, user.name, user.created_at),
+        *(user.record_count, user.total_bytes, user.total_seconds),
+        choose_limit(user.quota_records, settings.quota_records),
+        choose_limit(user.quota_bytes, settings.quota_bytes),
+        choose_limit(user.quota_seconds, settings.quota_seconds),
+    )
 
 
 @post("/users/me/token", status_code=200, operation_class=openapi.POST_TOKEN)

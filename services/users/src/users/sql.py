@@ -3,7 +3,7 @@
 The functions raise Unavailable if PostgreSQL is away.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
@@ -25,16 +25,19 @@ from common.tables import Record, User
 # The limit for each statement of a deletion. A deletion takes about 30 µs for each record.
 DELETION_TIMEOUT_SECONDS = 300
 INSERT_USER = insert(User).returning(User.id, User.name, User.created_at)
+QUOTAS = (User.quota_records, User.quota_bytes, User.quota_seconds)
 RECORD_SUMS = (
     select(
-        func.count().label("record_count"), func.coalesce(func.sum(Record.size_bytes), 0).label("total_bytes")
+        func.count().label("record_count"),
+        cast(func.coalesce(func.sum(Record.size_bytes), 0), BigInteger).label("total_bytes"),
+        func.coalesce(func.sum(Record.duration_seconds), 0).label("total_seconds"),
     )
     .where(Record.user_id == User.id, Record.state == "ready")
     .subquery()
     .lateral()
 )
 FIND_USER = restrict_to_credentials(
-    select(User.id, User.name, User.created_at, *RECORD_SUMS.c).join(RECORD_SUMS, true())
+    select(User.id, User.name, User.created_at, *QUOTAS, *RECORD_SUMS.c).join(RECORD_SUMS, true())
 )
 FIND_ID = restrict_to_credentials(select(User.id))
 RENEW_TOKEN = restrict_to_credentials(update(User)).where(User.blocked_at.is_(None)).returning(User.id)
@@ -65,7 +68,7 @@ SUMS_BY_USER = (
 )
 LIST_USERS = (
     select(
-        *(User.id, User.name, User.created_at, User.blocked_at),
+        *(User.id, User.name, User.created_at, User.blocked_at, *QUOTAS),
         func.coalesce(SUMS_BY_USER.c.record_count, 0).label("record_count"),
         cast(func.coalesce(SUMS_BY_USER.c.total_bytes, 0), BigInteger).label("total_bytes"),
         func.coalesce(SUMS_BY_USER.c.total_seconds, 0).label("total_seconds"),
@@ -98,8 +101,8 @@ async def create_user(engine: AsyncEngine, name: str) -> tuple[Row[Any], str]:
 
 
 async def find_user(engine: AsyncEngine, credentials: Credentials) -> Row[Any]:
-    """Returns the user's row: id, name, created_at, and `record_count` and `total_bytes` of its records.
-    Names the user in the log.
+    """Returns the user's row: id, name, created_at, its own quotas, and the `record_count`, `total_bytes` and
+    `total_seconds` of its records. Names the user in the log.
 
     Raises InvalidCredentials if no user has the credentials.
     """
@@ -140,13 +143,18 @@ async def delete_user(engine: AsyncEngine, credentials: Credentials) -> UUID:
 
 
 async def list_users(engine: AsyncEngine) -> Sequence[Row[Any]]:
-    """Returns all users, newest first: id, name, created_at, blocked_at, and the sums of their records."""
+    """Returns all users, newest first: as `find_user` does, and `blocked_at`."""
     return await execute(engine, LIST_USERS)
 
 
 async def set_blocked(engine: AsyncEngine, user_id: UUID, *, is_blocked: bool) -> None:
     """Blocks or unblocks a user. Raises UnknownUserError."""
     await _change(engine, BLOCK if is_blocked else UNBLOCK, user_id)
+
+
+async def set_quotas(engine: AsyncEngine, user_id: UUID, quotas: Mapping[str, int | None]) -> None:
+    """Changes a user's own quotas, by the names of the columns. Raises UnknownUserError."""
+    await _change(engine, CHANGE_USER.values(**quotas), user_id)
 
 
 async def replace_token(engine: AsyncEngine, user_id: UUID) -> str:

@@ -93,6 +93,17 @@ class Converter:
             raise RuntimeError("the MP3 is not finished")
         return self._waveform
 
+    @property
+    def seconds(self) -> float:
+        """The length of the audio that has arrived, or that the header announces if that is more."""
+        if not self._pipeline:
+            return 0.0
+        arrived, announced = (
+            self._pipeline.block_maker.source_sample_frames,
+            self._parser.announced_sample_frames,
+        )
+        return max(arrived, announced or 0) / self._parser.format.sample_rate
+
     async def feed(self, data: bytes) -> AsyncIterator[bytes]:
         """Takes the next piece of the WAV, of any size, and yields the MP3 bytes that are ready, often none.
 
