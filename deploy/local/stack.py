@@ -467,7 +467,7 @@ class Stack:
             return table, "the stack is starting"
         return (
             table,
-            "not everything runs: `./just up -d` starts it, `./just logs PROCESS` may say why it ended",
+            "not everything runs: `./just logs PROCESS` may say why, `./just up -d` starts what is missing",
         )
 
     def psql(self, arguments: list[str]) -> int:

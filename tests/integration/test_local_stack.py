@@ -110,6 +110,11 @@ def everything_of(folder: Path) -> list[psutil.Process]:
     return [supervisor, *supervisor.children(recursive=True)]
 
 
+def kill_and_wait(process: psutil.Process) -> None:
+    process.kill()
+    wait_until(lambda: has_ended(process))
+
+
 @contextmanager
 def foreground(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Runs `just up` in the foreground and waits until it is ready. Its output goes to the file `output`."""
@@ -383,6 +388,17 @@ def test_a_second_stack_runs_beside_the_first_on_a_given_object_store(stack: Sta
     assert health(stack) == 200
 
 
+def test_down_ends_what_outlives_the_supervisor_and_nginx(stack: Stack, folder: Path) -> None:
+    """The last test with this stack."""
+    processes = everything_of(folder)
+    gateway = psutil.Process(stack.pid("gateway"))
+    kill_and_wait(processes[0])
+    kill_and_wait(gateway)
+    ended = run(folder, "down")
+    assert (ended.returncode, ended.stderr) == (0, "waxwing: stopped\n")
+    assert all(has_ended(each) for each in processes)
+
+
 def test_sigterm_stops_everything_in_order_and_leaves_no_process(tmp_path: Path) -> None:
     folder = tmp_path / "local"
     with foreground(folder) as process:
@@ -407,7 +423,7 @@ def test_when_one_process_dies_everything_stops_and_the_process_is_named(tmp_pat
     assert all(has_ended(each) for each in processes)
 
 
-def test_a_stack_whose_supervisor_is_killed_is_mended_by_up_stopped_by_down_and_wiped_by_reset(
+def test_after_the_death_of_the_supervisor_ps_shows_the_rest_up_starts_anew_and_reset_wipes(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "local"
@@ -415,20 +431,17 @@ def test_a_stack_whose_supervisor_is_killed_is_mended_by_up_stopped_by_down_and_
     assert started.returncode == 0, started.stderr
     processes = everything_of(folder)
     sockets = json.loads((folder / "supervisor.json").read_text())
-    processes[0].kill()
-    wait_until(lambda: has_ended(processes[0]))
+    kill_and_wait(processes[0])
     shown = run(folder, "ps")
     assert (shown.returncode, "waxwing: the supervisor was killed" in shown.stderr) == (1, True)
     assert len(re.findall(r"^\w+ +\d+ +left over +pid \d+", shown.stdout, re.M)) == len(PROCESSES)
-    mended = run(folder, "up", "-d", ports=Stack(folder).ports)
-    assert mended.returncode == 0, mended.stderr
-    assert all(has_ended(each) for each in processes)
-    assert not Path(sockets).parent.exists()
-    processes = everything_of(folder)
-    gateway = psutil.Process(Stack(folder).pid("gateway"))
-    for each in (processes[0], gateway):
-        each.kill()
-    assert run(folder, "down").returncode == 0
+    with foreground(folder) as process:
+        assert all(has_ended(each) for each in processes)
+        assert not Path(sockets).parent.exists()
+        processes = everything_of(folder)
+        kill_and_wait(processes[0])
+        assert process.wait(60) == 1
+    assert "waxwing: the supervisor was killed" in folder.with_name("output").read_text()
     assert all(has_ended(each) for each in processes)
     assert (folder / "postgres").is_dir()
     assert run(folder, "reset").returncode == 0
