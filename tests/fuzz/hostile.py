@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from records.audio import BrokenAudio, TooLong, UnsupportedAudio
 from records.audio.blocks import MAX_BLOCK_SAMPLE_FRAMES, BlockMaker
-from records.audio.tags import MAX_TAG_BYTES, make_id3
-from records.audio.wav import MAX_METADATA_BYTES, DataChunk, WavParser
+from records.audio.tags import MAX_PICTURE_BYTES, MAX_TAG_BYTES, make_id3
+from records.audio.wav import MAX_ID3_BYTES, MAX_METADATA_BYTES, DataChunk, WavParser
 from tests.wavs import FLOAT, MEDIA_SUBTYPE, PCM, UNKNOWN_SIZE, Chunk, Wav, chunk, ds64
 
 # At 1 Hz a byte of audio becomes a second of PCM, so each input is converted only this far.
@@ -41,7 +41,7 @@ _BLOCKS = (36, 4, 7, 8, 14, 20, 22, 36, 4, 7, 8, 36, 64, 256, 8192, 0)
 _ALIGNS = (*[None] * 13, 0, 3, 16)
 _NAMES = (
     *(b"LIST", b"LIST", b"bext", b"fact", b"ds64", b"id3 ", b"JUNK", b"LIST", b"fact", b"ds64"),
-    *(b"cue ", b"fmt ", b"data", b"\0\xff\n\x80"),
+    *(b"cue ", b"fmt ", b"data", b"\0\xff\n\x80", b"id3 ", b"ID3 ", b"CSET"),
 )
 _INFO_NAMES = (
     *(b"INAM", b"IART", b"IPRD", b"IGNR", b"ICMT", b"ICRD", b"ICOP", b"ITRK", b"IPRT", b"ISFT"),
@@ -68,6 +68,12 @@ _SYNCS = (
 )
 _CUTS = (*[0] * 13, 1, 3, 8)
 _TITLE_BYTES = (*[0] * 14, 8, 64)
+_TEXTS = (
+    "Ночь".encode("cp1251"),
+    "春よ、来い".encode("cp932"),
+    "\ufeffTür".encode(),
+    "Tür".encode("utf-16-be"),
+)
 _STARTS = (b"", b"RIFF\x24\0\0\0WAVE", b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0", b"ID3", b"FORM\0\0\0\0AIFF")
 
 T = TypeVar("T")
@@ -138,7 +144,7 @@ def check(data: bytes) -> Outcome:
         pieces = [wav[a:b] for a, b in pairwise(edges)]
         assert convert(pieces, max_duration_seconds) == whole
     tag = make_id3(whole.metadata, title or None)
-    assert len(tag) <= MAX_TAG_BYTES
+    assert len(tag) <= MAX_TAG_BYTES + MAX_PICTURE_BYTES
     assert tag[:4] in (b"", b"ID3\x04")
     return whole
 
@@ -157,7 +163,7 @@ def convert(pieces: list[bytes], max_duration_seconds: int) -> Outcome:
         refusal = str(error)
         assert 0 < len(refusal) <= MAX_REFUSAL_CHARACTERS
         assert refusal.isprintable()
-    assert sum(len(body) for _, body in parser.metadata) <= MAX_METADATA_BYTES
+    assert sum(len(body) for _, body in parser.metadata) <= MAX_METADATA_BYTES + MAX_ID3_BYTES
     try:
         is_past_fmt = bool(parser.format)
     except RuntimeError:
@@ -241,6 +247,7 @@ def make_wav(choices: Choices) -> bytes:
     header = bytearray(wav.header(audio_bytes))
     for _ in range(choices.one_of((0, 0, 0, 0, 0, 1, 2, 4))):
         header[choices.byte() % len(header)] = choices.byte()
+    leading = _make_id3(choices) if choices.rarely() else b""
     left_bytes = choices.number(2) if choices.rarely() else None
     sync = choices.one_of(_SYNCS)
     sound = choices.rest() or b"\0\1"
@@ -248,7 +255,7 @@ def make_wav(choices: Choices) -> bytes:
         # Compressed audio in the guise of PCM repeats its sync word.
         sound = (sync + sound).ljust(512, b"\0")[:512]
     audio = (sound * (audio_bytes // len(sound) + 1))[:audio_bytes]
-    return b"".join((header, audio, b"\0" * (audio_bytes % 2), after))[:left_bytes]
+    return b"".join((leading, header, audio, b"\0" * (audio_bytes % 2), after))[:left_bytes]
 
 
 def _make_further_audio(choices: Choices, wav: Wav) -> bytes:
@@ -293,18 +300,37 @@ def _make_chunk(choices: Choices, audio_bytes: int) -> Chunk:
     if name == b"bext":
         fields = [choices.take(choices.byte()).ljust(size, b"\0")[:size] for size in (256, 32, 32, 10)]
         return name, b"".join(fields)
-    if name == b"fact":
-        return name, struct.pack("<I", choices.number(choices.one_of((1, 2))))
+    if name in (b"fact", b"CSET"):
+        number = choices.number(choices.one_of((1, 2)))
+        return name, struct.pack("<I", choices.one_of((number, number, number, 1251, 932, 936, 1200)))
     if name == b"ds64":
         return ds64(choices.one_of((audio_bytes, 0, choices.number(8), (1 << 64) - 1)), choices.number(2))
     if name == b"fmt ":
         return name, Wav(channels=choices.byte(), subtype=MEDIA_SUBTYPE).fmt()
-    return name, choices.take(choices.byte() % 64)
+    return name, _make_id3(choices) if name.upper() == b"ID3 " else choices.take(choices.byte() % 64)
+
+
+def _make_id3(choices: Choices) -> bytes:
+    """Returns an ID3 tag, which is sometimes said to be so large that only what fits is kept."""
+    version = choices.one_of((3, 4, 2, 3, 4, 2, 0, 9))
+    frames = b""
+    for _ in range(choices.byte() % 4):
+        name = choices.one_of((b"TIT2", b"TT2\0", b"APIC", b"PIC\0", b"COMM", b"TDRC", b"PRIV"))
+        body = choices.one_of((b"\0", b"\1\xff\xfe", b"\3", b"\0image/png\0\3\0")) + choices.take(
+            choices.byte()
+        )
+        size = _lie(choices, 4) if choices.rarely() else len(body)
+        frames += name + struct.pack(">I", size) + b"\0\0" + body
+    said = (1 << 25) - 1 if choices.rarely() else len(frames)
+    size_bytes = bytes(said >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3" + bytes([version, 0, choices.one_of((0, 0, 0, 0x10, 0x40, 0x80))]) + size_bytes + frames
 
 
 def _make_entry(choices: Choices) -> bytes:
     name = choices.one_of(_INFO_NAMES)
-    text = choices.one_of((b"", b"2024-05-06", b"3/12", b"2024", "Tür".encode(), "Tür".encode("latin-1")))
+    text = choices.one_of(
+        (b"", b"2024-05-06", b"3/12", b"2024", "Tür".encode(), "Tür".encode("latin-1"), *_TEXTS)
+    )
     text += choices.take(choices.byte() % 32)
     size = _lie(choices, 4) if choices.rarely() else len(text)
     return name + struct.pack("<I", size) + text + b"\0" * (len(text) % 2)

@@ -13,6 +13,7 @@ from records.audio.formats import Codec
 from records.audio.wav import (
     MAX_BYTES_BEFORE_AUDIO,
     MAX_CHUNKS,
+    MAX_ID3_BYTES,
     MAX_METADATA_BYTES,
     MAX_METADATA_CHUNK_BYTES,
     WavParser,
@@ -181,6 +182,76 @@ def test_the_fact_chunk_shortens_the_last_adpcm_block_and_nothing_else(
     audio = b"".join(parser.feed(data[:at] + struct.pack("<I", fact_sample_frames) + data[at + 4 :]))
     assert len(audio) == 2048
     assert parser.data_chunk.announced_sample_frames == sample_frames
+
+
+def id3_tag(version: int, *frames: tuple[bytes, bytes], padding: int = 0, flags: int = 0) -> bytes:
+    """Returns an ID3v2 tag."""
+    body = b""
+    for name, text in frames:
+        size = synchsafe(len(text)) if version == 4 else len(text).to_bytes(3 if version == 2 else 4, "big")
+        body += name + size + (b"" if version == 2 else b"\0\0") + text
+    body += bytes(padding)
+    return b"ID3" + bytes([version, 0, flags]) + synchsafe(len(body)) + body
+
+
+def synchsafe(number: int) -> bytes:
+    return bytes(number >> shift & 0x7F for shift in (21, 14, 7, 0))
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        id3_tag(4),
+        id3_tag(3, padding=1),
+        id3_tag(3, padding=2),
+        id3_tag(3, (b"TIT2", b"\0Song"), padding=100),
+        id3_tag(2, (b"TT2", b"\0Song")),
+        id3_tag(4, (b"TIT2", b"\3Song"), flags=0x10) + b"3DI\4\0\0\0\0\0\0",
+    ],
+)
+def test_an_id3_tag_in_front_of_the_wav_is_metadata(tag: bytes) -> None:
+    data = tag + WHOLE
+    for piece_bytes in (1, 5, len(data)):
+        parser = WavParser()
+        pieces = [data[at : at + piece_bytes] for at in range(0, len(data), piece_bytes)]
+        assert b"".join(bytes(view) for piece in pieces for view in parser.feed(piece)) == AUDIO
+        parser.finish()
+        assert parser.metadata == ([(b"id3 ", tag)] if len(tag) > 11 else [])
+        assert not parser.truncated
+    with pytest.raises(UnsupportedAudio, match="This is MP3"):
+        parse(tag)
+    with pytest.raises(UnsupportedAudio, match="This is MP3"):
+        parse(tag, bytes(20))
+    with pytest.raises(UnsupportedAudio, match="This is FLAC"):
+        parse(tag, b"fLaC" + bytes(20))
+    assert parse(tag, Wav(riff_size=42, data_size=42).build(SOUND)) == AUDIO
+
+
+@pytest.mark.parametrize(
+    ("version", "title", "picture"), [(2, b"TT2", b"PIC"), (3, b"TIT2", b"APIC"), (4, b"TIT2", b"APIC")]
+)
+@pytest.mark.parametrize("place", ["in front", "before the audio", "behind the audio"])
+def test_of_a_large_id3_tag_what_fits_is_kept(version: int, title: bytes, picture: bytes, place: str) -> None:
+    cover = bytes(MAX_ID3_BYTES)
+    text, other = (title, b"\0Song"), (picture, bytes(1000))
+    private = b"PRIV"[: len(title)], bytes(70_000)
+    tag = id3_tag(version, (picture, cover), private, text, (picture, cover), other, padding=9)
+    data = {
+        "in front": tag + WHOLE,
+        "before the audio": Wav(before_data=((b"ID3 ", tag),)).build(SOUND),
+        "behind the audio": Wav(after=((b"id3 ", tag),)).build(SOUND),
+    }[place]
+    parser = WavParser()
+    assert b"".join(parser.feed(data)) == AUDIO
+    parser.finish()
+    assert parser.metadata == [(b"id3 ", id3_tag(version, text, other))]
+
+
+def test_id3_tags_together_are_bounded() -> None:
+    tag = b"id3 ", id3_tag(3, (b"TIT2", bytes(MAX_ID3_BYTES // 2)))
+    parser = WavParser()
+    assert b"".join(parser.feed(Wav(before_fmt=(tag, tag), after=(tag, tag)).build(SOUND))) == AUDIO
+    assert sum(len(body) for _, body in parser.metadata) <= MAX_ID3_BYTES
 
 
 def test_audio_of_unknown_size_goes_on_past_four_gib() -> None:

@@ -1,4 +1,4 @@
-"""Makes the ID3v2.4 tag of the MP3 from what a WAV says about itself in its LIST/INFO and bext chunks.
+"""Makes the ID3v2.4 tag of the MP3 from what a WAV says about itself: in ID3v2, in LIST/INFO and in bext.
 
 Sources: Microsoft's "Multimedia Programming Interface and Data Specifications 1.0" for INFO, EBU Tech 3285
 for bext. Whatever the chunks hold, the result is a tag of a bounded size, or none.
@@ -8,15 +8,25 @@ import io
 import re
 import unicodedata
 from collections.abc import Iterator
+from typing import Any
 
-from mutagen import id3
+from mutagen import MutagenError, id3
+
+from .texts import codec_of, decode
 
 MAX_CHARACTERS = 1_000
 MAX_TAG_BYTES = 16 * 1024
+"""Without the picture."""
+MAX_PICTURE_BYTES = 2 * 1024 * 1024
 
 _MAX_ENTRIES = 256
+_MAX_ID3_TAGS = 8
 # An ID3 frame, and the tag, take at most so many bytes besides their text.
 _OVERHEAD_BYTES = 32
+_ID3_FRAMES = ("TIT2", "TPE1", "TALB", "TCON", "COMM", "TDRC", "TCOP", "TRCK", "TENC")
+_FRONT_COVER = id3.PictureType.COVER_FRONT
+_MEDIA_TYPES = {"JPG": "image/jpeg", "PNG": "image/png"}
+_MEDIA_TYPE = re.compile(r"image/[a-z0-9.+-]{1,30}")
 # The ID3 frames of INFO's entries. Of two entries for one ID3 frame the first in the file counts.
 _ID3_FRAMES_OF_INFO = {
     b"INAM": "TIT2",
@@ -31,6 +41,8 @@ _ID3_FRAMES_OF_INFO = {
 }
 # Where the fields of a bext chunk stand.
 _DESCRIPTION, _ORIGINATOR, _ORIGINATION_DATE = slice(0, 256), slice(256, 288), slice(320, 330)
+# Some recorders fill a field with these bytes.
+_FILLING = re.compile(rb"\xff{4,}\Z")
 # These characters change the direction of a text, so that it reads differently from how it is written.
 _BIDI_CONTROLS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _DATE = re.compile(
@@ -43,36 +55,116 @@ def make_id3(chunks: list[tuple[bytes, bytes]], title: str | None) -> bytes:
     """Returns the ID3v2.4 tag for a WAV's chunks, given as names and bodies; b"" if they say nothing.
 
     `title` replaces the WAV's own title. A text is cut to MAX_CHARACTERS. Texts that would make the tag
-    larger than MAX_TAG_BYTES are left out.
+    larger than MAX_TAG_BYTES are left out, and so is a picture of more than MAX_PICTURE_BYTES.
     """
     texts = {"TIT2": _clean(title or "")}
-    for name, raw in _read_chunks(chunks):
+    bodies = [body for name, body in chunks if name.upper() == b"ID3 "]
+    tags = [tag for body in bodies[:_MAX_ID3_TAGS] if (tag := _open_id3(body))]
+    for name, text in _read_chunks(chunks, tags):
         if not texts.get(name):
-            texts[name] = _read_text(name, raw)
+            texts[name] = _check(name, text)
     if texts.get("TXXX") == texts.get("COMM"):
         texts.pop("TXXX", None)
-    tag = id3.ID3()
+    made = id3.ID3()
     left_bytes = MAX_TAG_BYTES - _OVERHEAD_BYTES
     for name, text in texts.items():
         size_bytes = len(text.encode()) + _OVERHEAD_BYTES
         if text and size_bytes <= left_bytes:
             left_bytes -= size_bytes
-            tag.add(_make_id3_frame(name, text))
-    return _write(tag) if tag else b""
+            made.add(_make_id3_frame(name, text))
+    if picture := _find_picture(tags):
+        made.add(picture)
+    return _write(made) if made else b""
 
 
-def _read_chunks(chunks: list[tuple[bytes, bytes]]) -> Iterator[tuple[str, bytes]]:
-    """Yields the names of ID3 frames and the bytes of their texts: first from INFO, then from bext."""
+def _read_chunks(chunks: list[tuple[bytes, bytes]], tags: list[id3.ID3]) -> Iterator[tuple[str, str]]:
+    """Yields the names of ID3 frames and their texts: first from ID3 tags, then from INFO, then from bext."""
+    for tag in tags:
+        yield from _read_id3(tag)
+    codec = next(filter(None, (_read_code_page(body) for name, body in chunks if name == b"CSET")), None)
     for name, body in chunks:
         if name == b"LIST" and body[:4] == b"INFO":
-            yield from _read_info(body)
+            for its_name, raw in _read_info(body):
+                yield its_name, decode(raw[: 4 * MAX_CHARACTERS], codec)
     for name, body in chunks:
         if name == b"bext":
-            yield "COMM", body[_DESCRIPTION]
-            # This keeps the description even if INFO has a comment of its own.
-            yield "TXXX", body[_DESCRIPTION]
-            yield "TPE1", body[_ORIGINATOR]
-            yield "TDRC", body[_ORIGINATION_DATE]
+            description = _decode_field(body[_DESCRIPTION])
+            yield "COMM", description
+            # This keeps the description even if another chunk has a comment of its own.
+            yield "TXXX", description
+            # The originator is mostly the model of the recorder.
+            yield "TENC", _decode_field(body[_ORIGINATOR])
+            yield "TDRC", _decode_field(body[_ORIGINATION_DATE])
+
+
+def _uncompressed(frame: type[id3.Frame]) -> type[id3.Frame]:
+    """Returns the class of an ID3 frame, for mutagen, that is not read if it is compressed.
+
+    mutagen decompresses without a limit: two megabytes can become two gigabytes.
+    """
+
+    read: Any = frame._fromData
+
+    def from_data(cls: type[id3.Frame], header: id3.ID3, flags: int, data: bytes) -> id3.Frame:
+        if flags & (frame.FLAG24_COMPRESS if header.version >= (2, 4, 0) else frame.FLAG23_COMPRESS):
+            raise NotImplementedError
+        made: id3.Frame = read.__func__(cls, header, flags, data)
+        return made
+
+    # mutagen takes the name of a frame from its class.
+    return type(frame.__name__, (frame,), {"_fromData": classmethod(from_data)})
+
+
+# Version 2.2 has names of three letters, and no compression.
+_KNOWN_FRAMES = {
+    **{name: _uncompressed(id3.Frames[name]) for name in (*_ID3_FRAMES, "APIC", "TYER", "TDAT", "TIME")},
+    **{
+        name: frame
+        for name, frame in id3.Frames_2_2.items()
+        if frame.__bases__[0].__name__ in (*_ID3_FRAMES, "APIC")
+    },
+    **{name: id3.Frames_2_2[name] for name in ("TYE", "TDA", "TIM")},
+}
+
+
+def _open_id3(body: bytes) -> id3.ID3 | None:
+    """Returns the ID3v2 tag of a chunk, in version 2.4; None if it is malformed."""
+    try:
+        return id3.ID3(io.BytesIO(body), known_frames=_KNOWN_FRAMES, load_v1=False)
+    except (MutagenError, ValueError, EOFError):
+        return None
+
+
+def _read_id3(tag: id3.ID3) -> Iterator[tuple[str, str]]:
+    for name in _ID3_FRAMES:
+        for frame in tag.getall(name):
+            if frame.text:
+                text = str(frame.text[0])
+                # Many programs write another code page where the tag says Latin-1.
+                if frame.encoding == id3.Encoding.LATIN1 and not text.isascii():
+                    text = decode(text.encode("latin-1"))
+                yield name, text
+
+
+def _find_picture(tags: list[id3.ID3]) -> id3.Frame | None:
+    """Returns the front cover, or else the first picture."""
+    pictures = [picture for tag in tags for picture in tag.getall("APIC")]
+    for picture in sorted(pictures, key=lambda picture: picture.type != _FRONT_COVER):
+        media_type = _MEDIA_TYPES.get(picture.mime.upper(), picture.mime.lower())
+        if 0 < len(picture.data) <= MAX_PICTURE_BYTES and _MEDIA_TYPE.fullmatch(media_type):
+            return id3.APIC(
+                encoding=id3.Encoding.UTF8, mime=media_type, type=_FRONT_COVER, desc="", data=picture.data
+            )
+    return None
+
+
+def _read_code_page(cset: bytes) -> str | None:
+    # A RIFX has big-endian numbers, and no two code pages have the same bytes in reverse.
+    return codec_of(int.from_bytes(cset[:2], "little")) or codec_of(int.from_bytes(cset[:2], "big"))
+
+
+def _decode_field(raw: bytes) -> str:
+    return decode(_FILLING.sub(b"", raw))
 
 
 def _read_info(body: bytes) -> Iterator[tuple[str, bytes]]:
@@ -88,26 +180,15 @@ def _read_info(body: bytes) -> Iterator[tuple[str, bytes]]:
             return
 
 
-def _read_text(name: str, raw: bytes) -> str:
+def _check(name: str, text: str) -> str:
     """Returns the text of an ID3 frame, "" if it is empty or malformed."""
-    text = _clean(_decode(raw[: 4 * MAX_CHARACTERS].partition(b"\0")[0]))
+    text = _clean(text)
     if name == "TDRC":
         date = _DATE.match(text)
         return "-".join(filter(None, date.groups())) if date else ""
     if name == "TRCK":
         return text if _TRACK.fullmatch(text) else ""
     return text
-
-
-def _decode(raw: bytes) -> str:
-    """Decodes UTF-8, or otherwise Windows-1252. Windows-1252 is rarely valid UTF-8."""
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        readable = raw[: error.start]
-        # A field of fixed length may cut its last character.
-        is_cut = error.reason == "unexpected end of data" and not readable.isascii()
-        return readable.decode() if is_cut else raw.decode("cp1252", errors="ignore")
 
 
 def _clean(text: str) -> str:

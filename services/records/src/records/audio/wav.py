@@ -23,13 +23,22 @@ BYTES_PER_FURTHER_CHUNK = 256
 MAX_BYTES_BEFORE_AUDIO = 64 * 1024 * 1024
 MAX_METADATA_CHUNK_BYTES = 64 * 1024
 MAX_METADATA_BYTES = 256 * 1024
+# ID3 tags together may have a picture of 2 MiB, and as much text as the other chunks.
+MAX_ID3_BYTES = 2 * 1024 * 1024 + 256 * 1024
 
 _RIFF_HEADER_BYTES = 12
 _CHUNK_HEADER_BYTES = 8
 _DS64_BYTES = 24
 _FACT_BYTES = 4
 _MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
-_METADATA_CHUNKS = (b"LIST", b"bext", b"id3 ", b"ID3 ")
+_METADATA_CHUNKS = (b"LIST", b"bext", b"CSET")
+_ID3_CHUNKS = (b"id3 ", b"ID3 ")
+_ID3_HEADER_BYTES = 10
+_ID3_FOOTER_FLAG = 0x10
+_ID3_SYNCHSAFE_VERSION = 4
+# Bytes of an ID3 frame's header by version: of its name, of its size and of its flags.
+_ID3_FRAME_BYTES = {2: (3, 3, 0), 3: (4, 4, 2), 4: (4, 4, 2)}
+_ID3_FRAMES = (b"T", b"COM", b"PIC", b"APIC")
 _UNKNOWN_SIZE = 0xFFFFFFFF
 # Writers to a pipe put this size, which is SoX's, or a larger one.
 _MIN_UNKNOWN_SIZE = 0x7FFFF000
@@ -95,8 +104,8 @@ class _Want:
 class WavParser:
     """Finds the format and the audio of a WAV that is fed in pieces of any size.
 
-    It holds at most MAX_METADATA_BYTES and one chunk of MAX_METADATA_CHUNK_BYTES. After an exception nothing
-    more may be fed to it.
+    It holds at most MAX_METADATA_BYTES and MAX_ID3_BYTES, and one chunk or ID3 frame besides. After an
+    exception nothing more may be fed to it.
     """
 
     def __init__(self) -> None:
@@ -110,6 +119,8 @@ class WavParser:
         self._is_truncated = False
         self._metadata: list[tuple[bytes, bytes]] = []
         self._metadata_bytes = 0
+        self._id3_bytes = 0
+        self._leading_id3 = b""
         self._fact_sample_frames: int | None = None
         self._ds64_audio_bytes = _ENDLESS
         self._riff_end = 0
@@ -143,10 +154,11 @@ class WavParser:
 
     @property
     def metadata(self) -> list[tuple[bytes, bytes]]:
-        """Names and bodies of the LIST, bext and ID3 chunks so far, before and after the audio.
+        """Names and bodies of the LIST, bext, CSET and ID3 chunks so far, before and after the audio.
 
         A body is unchanged; in a RIFX its numbers are big-endian. Chunks over MAX_METADATA_CHUNK_BYTES, or
-        over MAX_METADATA_BYTES together, are left out.
+        over MAX_METADATA_BYTES together, are left out. Of ID3 tags over MAX_ID3_BYTES, what does not fit is
+        left out. An ID3 tag in front of the WAV counts as a chunk.
         """
         return self._metadata
 
@@ -186,6 +198,8 @@ class WavParser:
         if self._fed_bytes == 0:
             raise BrokenAudio("The recording is empty: 0 bytes arrived. Send a WAV.")
         start = bytes(self._held)
+        if self._leading_id3 and not self._riff_end:
+            raise _not_a_wav(self._leading_id3)
         if self._fed_bytes < _RIFF_HEADER_BYTES and not any(
             start[:4] == magic[: len(start)] for magic in _MAGICS
         ):
@@ -208,8 +222,11 @@ class WavParser:
 
     def _parse(self) -> Generator[_Want, bytes, None]:
         riff_header = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES, "RIFF header")
+        if riff_header[:3] == b"ID3":
+            self._leading_id3 = riff_header
+            riff_header = yield from self._take_leading_id3(riff_header)
         if riff_header[:4] not in _MAGICS or riff_header[8:] != b"WAVE":
-            raise _not_a_wav(riff_header)
+            raise _not_a_wav(riff_header, self._leading_id3)
         self._begin_riff(riff_header)
 
         chunks, start = 0, b""
@@ -224,6 +241,54 @@ class WavParser:
                 f"The WAV has no data chunk among its first {MAX_CHUNKS} chunks; no more are read. {_COPY}"
             )
         yield _Want(_Kind.SKIP, _ENDLESS, "rest")
+
+    def _take_leading_id3(self, start: bytes) -> Generator[_Want, bytes, bytes]:
+        """Takes an ID3 tag in front of the WAV, and returns the RIFF header behind it."""
+        footer_bytes = _ID3_HEADER_BYTES if start[5] & _ID3_FOOTER_FLAG else 0
+        size = _ID3_HEADER_BYTES + _synchsafe(start[6:10]) + footer_bytes
+        if size > MAX_BYTES_BEFORE_AUDIO:
+            raise _not_a_wav(start)
+        if size >= len(start):
+            yield from self._take_id3(size, start)
+        rest = start[size:]
+        return rest + (yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES - len(rest), "RIFF header"))
+
+    def _take_id3(self, size: int, start: bytes = b"") -> Generator[_Want, bytes, None]:
+        """Takes an ID3 tag of `size` bytes, of which `start` was taken before."""
+        if size <= MAX_ID3_BYTES - self._id3_bytes:
+            missing_bytes = size - len(start)
+            tag = start + ((yield _Want(_Kind.TAKE, missing_bytes, "ID3 tag")) if missing_bytes else b"")
+        else:
+            start = start or (yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES, "ID3 tag"))
+            tag = yield from self._take_large_id3(size - len(start), start)
+        self._metadata.append((b"id3 ", tag))
+        self._id3_bytes += len(tag)
+
+    def _take_large_id3(self, left_bytes: int, start: bytes) -> Generator[_Want, bytes, bytes]:
+        """Takes the texts and pictures of an ID3 tag that fit, and returns a tag of them."""
+        name_bytes, size_bytes, flag_bytes = _ID3_FRAME_BYTES.get(start[3], (0, 0, 0))
+        header_bytes = name_bytes + size_bytes + flag_bytes
+        kept = bytearray()
+        frame_header = start[_ID3_HEADER_BYTES:]
+        while header_bytes and left_bytes >= header_bytes:
+            left_bytes -= header_bytes - len(frame_header)
+            frame_header += yield _Want(_Kind.TAKE, header_bytes - len(frame_header), "ID3 tag")
+            name, octets = frame_header[:name_bytes], frame_header[name_bytes : name_bytes + size_bytes]
+            size = _synchsafe(octets) if start[3] == _ID3_SYNCHSAFE_VERSION else int.from_bytes(octets, "big")
+            if not name.isalnum() or not 0 < size <= left_bytes:
+                break
+            left_bytes -= size
+            fits = self._id3_bytes + len(kept) + header_bytes + size <= MAX_ID3_BYTES - _ID3_HEADER_BYTES
+            if fits and name.startswith(_ID3_FRAMES):
+                kept += frame_header
+                kept += yield _Want(_Kind.TAKE, size, "ID3 tag")
+            else:
+                yield from _skip(size, "ID3 tag")
+            frame_header = b""
+        yield from _skip(left_bytes, "ID3 tag")
+        return (
+            start[:6] + bytes(len(kept) >> shift & 0x7F for shift in (21, 14, 7, 0)) + kept if kept else b""
+        )
 
     def _begin_riff(self, riff_header: bytes) -> None:
         self._byte_order = "big" if riff_header[:4] == b"RIFX" else "little"
@@ -302,6 +367,9 @@ class WavParser:
         yield from _skip(size - _FACT_BYTES, "fact chunk")
 
     def _take_metadata(self, name: bytes, size: int) -> Generator[_Want, bytes, None]:
+        if name in _ID3_CHUNKS and size:
+            yield from self._take_id3(size)
+            return
         is_small = size <= MAX_METADATA_CHUNK_BYTES and self._metadata_bytes + size <= MAX_METADATA_BYTES
         if name in _METADATA_CHUNKS and size and is_small:
             self._metadata.append((name, (yield _Want(_Kind.TAKE, size, f"chunk {_quote(name)}"))))
@@ -385,15 +453,25 @@ def _count_sample_frames(source: Format, audio_bytes: int, fact_sample_frames: i
     return sample_frames
 
 
-def _not_a_wav(start: bytes) -> UnsupportedAudio:
-    for offset, mark, name, extension in _OTHER_FILES:
-        if start.startswith(mark, offset):
-            return UnsupportedAudio(
-                f"This is {name}, which is not supported; send a WAV. "
-                f"Convert it with: ffmpeg -i in.{extension} -c:a pcm_s16le out.wav"
-            )
+def _synchsafe(octets: bytes) -> int:
+    """Reads a number of ID3 that has seven bits a byte."""
+    number = 0
+    for octet in octets:
+        number = number << 7 | octet & 0x7F
+    return number
+
+
+def _not_a_wav(*starts: bytes) -> UnsupportedAudio:
+    """Names the format of a file by its start. Behind an ID3 tag, the format comes first and the tag next."""
+    for start in starts:
+        for offset, mark, name, extension in _OTHER_FILES:
+            if start.startswith(mark, offset):
+                return UnsupportedAudio(
+                    f"This is {name}, which is not supported; send a WAV. "
+                    f"Convert it with: ffmpeg -i in.{extension} -c:a pcm_s16le out.wav"
+                )
     return UnsupportedAudio(
-        f"This is not a WAV: it starts with {_quote(start)}, not with 'RIFF', a size and 'WAVE'. "
+        f"This is not a WAV: it starts with {_quote(starts[0])}, not with 'RIFF', a size and 'WAVE'. "
         "Convert it with: ffmpeg -i in -c:a pcm_s16le out.wav"
     )
 

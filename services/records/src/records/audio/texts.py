@@ -1,0 +1,164 @@
+"""Decodes the texts that a WAV holds, in whatever encoding they are: right, or not at all.
+
+A RIFF file says its encoding at most in a CSET chunk ("Multimedia Programming Interface and Data
+Specifications 1.0", IBM and Microsoft, 1991), and hardly any does.
+"""
+
+import codecs
+import re
+import unicodedata
+
+import chardet
+
+_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+# Windows code pages whose Python codec is not named cp and the number.
+_CODECS = {
+    936: "gbk",
+    1200: "utf-16-le",
+    1201: "utf-16-be",
+    10000: "mac-roman",
+    20866: "koi8-r",
+    21866: "koi8-u",
+}
+_CODECS |= {20932: "euc-jp", 51932: "euc-jp", 51949: "euc-kr", 54936: "gb18030", 28591: "latin-1"}
+_CODECS |= {28590 + part: f"iso8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 9, 13, 15)}
+# The encodings of unannounced texts that the detector chooses from, as its name and Python's.
+_UNANNOUNCED = {
+    **{f"cp{number}": f"cp{number}" for number in (*range(1250, 1258), 874, 932, 949)},
+    "gb18030": "gbk",
+    "big5hkscs": "cp950",
+}
+# The detector's first choice must be so many times more likely than any other text.
+_MIN_RATIO = 3
+_MIN_CONFIDENCE = 0.002
+# So many bytes beyond ASCII a text of another script than Latin must have.
+_MIN_HIGH_BYTES = 6
+# In UTF-16, characters of one script share their upper byte: of Latin, and of Greek, Cyrillic, Hebrew, Arabic
+# and Thai.
+_LATIN_UPPER_BYTES = {0, 1, 0x1E}
+_UPPER_BYTES = ({3, 0x1F}, {4}, {5}, {6}, {0xE})
+_PUNCTUATION_UPPER_BYTE = 0x20
+_MIN_UTF_16_CHARACTERS = 2
+_ORDINARY_ASCII = re.compile(rb"[A-Za-z0-9 .,:;!?&/+-]*")
+_MIN_REPEATED = 3
+# Categories of Unicode: no characters of a text, and symbols, which texts of the wrong encoding are full of.
+_NO_CHARACTERS = ("Cc", "Cn", "Co", "Cs")
+_SYMBOLS = ("So", "Sm", "Sk", "No")
+# A Japanese or Korean text mixes these freely.
+_EAST_ASIAN_PUNCTUATION = {*range(0x2010, 0x2027), *range(0x3000, 0x3040), *range(0xFF01, 0xFF66)}
+_EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "FULLWIDTH", "HALFWIDTH")
+
+
+def codec_of(code_page: int) -> str | None:
+    """Returns Python's name for a Windows code page, None if Python does not know it."""
+    try:
+        return codecs.lookup(_CODECS.get(code_page, f"cp{code_page}")).name
+    except LookupError:
+        return None
+
+
+def decode(raw: bytes, codec: str | None = None) -> str:
+    """Decodes a text that may end with a NUL. `codec` is what the file announces.
+
+    Without announcement it returns "" unless the encoding is certain.
+    """
+    for bom, its_codec in _BOMS:
+        if raw.startswith(bom):
+            return _up_to_nul(raw.removeprefix(bom).decode(its_codec, errors="ignore"))
+    if codec:
+        try:
+            return _up_to_nul((raw if "utf-16" in codec else raw.partition(b"\0")[0]).decode(codec))
+        except UnicodeDecodeError:
+            pass
+    for its_codec in ("utf-16-le", "utf-16-be"):
+        text = _up_to_nul(raw.decode(its_codec, errors="replace"))
+        if _is_utf_16(text):
+            return text
+    text = _decode_octets(raw.partition(b"\0")[0])
+    if len(raw) % 2 == 0 and raw.endswith(b"\0\0") and not _ORDINARY_ASCII.fullmatch(raw.rstrip(b"\0")):
+        # UTF-16 of East Asia can look like a text of octets, and the reverse. Then nobody knows.
+        east_asian = _up_to_nul(raw.decode("utf-16-le", errors="replace"))
+        if _is_east_asian(east_asian):
+            return "" if text else east_asian
+    return text
+
+
+def _decode_octets(raw: bytes) -> str:
+    """Decodes a text of no announced encoding, in which a byte of 0 ends the text."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        readable = raw[: error.start]
+        # A field of fixed length may cut its last character.
+        is_cut = error.reason == "unexpected end of data" and not readable.isascii()
+        return readable.decode() if is_cut else _detect(raw)
+
+
+def _up_to_nul(text: str) -> str:
+    return text.partition("\0")[0]
+
+
+def _is_utf_16(text: str) -> bool:
+    """Returns whether a text that was read as UTF-16 is one.
+
+    It has two characters or more, of Latin and one other script. East Asian scripts are left out, because
+    most of their upper bytes are letters in ASCII.
+    """
+    characters = [character for character in text if ord(character) >> 8 != _PUNCTUATION_UPPER_BYTE]
+    upper_bytes = {ord(character) >> 8 for character in characters} - _LATIN_UPPER_BYTES
+    return (
+        len(characters) >= _MIN_UTF_16_CHARACTERS
+        and (not upper_bytes or any(upper_bytes <= script for script in _UPPER_BYTES))
+        and not _is_repeated(text)
+        and not any(unicodedata.category(character) in _NO_CHARACTERS for character in text)
+    )
+
+
+def _is_east_asian(text: str) -> bool:
+    """Returns whether all characters beyond ASCII are East Asian, and at least one is."""
+    others = [character for character in text if not character.isascii()]
+    return bool(others) and all(
+        _script(character) == "EAST ASIAN" or ord(character) in _EAST_ASIAN_PUNCTUATION
+        for character in others
+    )
+
+
+def _is_repeated(text: str) -> bool:
+    """Returns whether it is one character over and over, which fills a field."""
+    return len(text) >= _MIN_REPEATED and len(set(text)) == 1
+
+
+def _detect(raw: bytes) -> str:
+    """Returns the text if one reading of the bytes is far more likely than all others, otherwise ""."""
+    confidences: dict[str, float] = {}
+    for guess in chardet.detect_all(
+        raw, ignore_threshold=True, include_encodings=_UNANNOUNCED, compat_names=False
+    ):
+        try:
+            text = raw.decode(_UNANNOUNCED[guess["encoding"] or ""])
+        except (UnicodeDecodeError, KeyError):
+            continue
+        confidences[text] = max(guess["confidence"], confidences.get(text, 0))
+    ranked = sorted(confidences.items(), key=lambda item: item[1], reverse=True)
+    text, confidence = ranked[0] if ranked else ("", 0.0)
+    next_confidence = ranked[1][1] if len(ranked) > 1 else 0.0
+    is_likely = confidence >= max(_MIN_RATIO * next_confidence, _MIN_CONFIDENCE)
+    return text if is_likely and _is_plausible(text, raw) else ""
+
+
+def _is_plausible(text: str, raw: bytes) -> bool:
+    """Returns whether the text has no symbols beyond ASCII, and Latin and at most one other script."""
+    categories = {unicodedata.category(character) for character in text if not character.isascii()}
+    if _is_repeated(text) or categories & {*_NO_CHARACTERS, *_SYMBOLS}:
+        return False
+    others = {_script(character) for character in text if character.isalpha()} - {"LATIN"}
+    is_short = sum(octet not in range(0x80) for octet in raw) < _MIN_HIGH_BYTES
+    if len(others) > 1 or (is_short and (others or len(text) < len(raw))):
+        return False
+    words = [{_script(character) for character in word if character.isalpha()} for word in text.split()]
+    return "EAST ASIAN" in others or all(len(scripts) <= 1 for scripts in words)
+
+
+def _script(character: str) -> str:
+    name = unicodedata.name(character, "?").split()[0]
+    return "EAST ASIAN" if name in _EAST_ASIAN else name
