@@ -318,7 +318,15 @@ def test_only_the_link_leads_to_the_bytes_of_a_record(
     [
         *("/metrics", "/users/metrics", "/records/metrics", "/readyz", "/readyz/", "/readyz/minio"),
         *("/healthz/", "/minio/health/live", "/minio/", "/_problem", "/@problem", "/problem", "/@store_away"),
-        *("/nginx_status", "/stub_status", "/schema", "/schema/openapi.json", "/records/", "/record/"),
+        *(
+            "/_short/records",
+            "/nginx_status",
+            "/stub_status",
+            "/schema",
+            "/schema/openapi.json",
+            "/records/",
+            "/record/",
+        ),
         *("//record", "//healthz", "/users//me"),
         *("/record/../metrics", "/users/../readyz", "/users/..;/metrics", "/users%2f..%2fmetrics"),
     ],

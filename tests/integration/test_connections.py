@@ -3,7 +3,8 @@
 import select
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,7 +16,7 @@ from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from tests.integration.recordings import upload_recording
 from tests.integration.waiting import MAX_WAIT_SECONDS
-from tests.raw_connection import header_lines, make_request_head
+from tests.raw_connection import header_lines, make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
 from tests.upload_requests import BOUNDARY, FORM_TYPE, audio, make_form, token, user_id
@@ -65,25 +66,48 @@ def test_a_service_that_hangs_is_503_soon(
     stack: Stack, owner: dict[str, Any], http: httpx.Client, service: str
 ) -> None:
     record = upload_recording(stack, owner)
-    paths = {"records": record["url"], "users": "/openapi/users.json"}
+    paths = {"records": [record["url"], "/records"], "users": ["/openapi/users.json", "/users/me"]}
+
+    def get(path: str) -> httpx.Response:
+        # The client gives up after less time than nginx would wait by default.
+        return http.get(path, auth=(owner["id"], owner["token"]), timeout=30)
+
     process = psutil.Process(stack.pid(service))
     process.suspend()
     try:
-        # The client gives up after less time than nginx would wait by default.
-        response = http.get(paths[service], auth=(owner["id"], owner["token"]), timeout=30)
-        assert_problem(response, 503, "unavailable", "A service behind the gateway does not answer")
+        with ThreadPoolExecutor() as threads:
+            for response in threads.map(get, paths[service]):
+                assert_problem(response, 503, "unavailable", "A service behind the gateway does not answer")
     finally:
         process.resume()
-    assert http.get(paths[service], auth=(owner["id"], owner["token"])).status_code == 200
+    for path in paths[service]:
+        assert get(path).status_code == 200
 
 
-def test_uploads_of_one_address_are_refused_above_the_limit_and_other_addresses_are_not(
-    stack: Stack, owner: dict[str, Any]
+def test_a_client_that_pauses_in_its_head_or_in_a_small_body_does_not_hold_its_connection(
+    stack: Stack,
+) -> None:
+    head = make_request_head("POST", "/users", stack.base_url, "Content-Length: 10")
+    with open_raw_connection(stack.base_url) as in_head, open_raw_connection(stack.base_url) as in_body:
+        in_head.send(head[:-2])
+        in_body.send(head + b"{")
+        for each in (in_head, in_body):
+            assert each.connection.recv(1) == b""
+
+
+def begin_request(stack: Stack) -> bytes:
+    """Returns a request whose small body does not come."""
+    return make_request_head("POST", "/users/me/token", stack.base_url, "Content-Length: 10")
+
+
+@pytest.mark.parametrize(("begin", "limit"), [(begin_form, 10), (begin_request, 40)])
+def test_requests_and_uploads_of_one_address_are_refused_above_their_limits_and_other_addresses_are_not(
+    stack: Stack, owner: dict[str, Any], begin: Callable[[Stack], bytes], limit: int
 ) -> None:
     with ExitStack() as opened:
-        connections = [opened.enter_context(connect(stack)) for _ in range(15)]
+        connections = [opened.enter_context(connect(stack, f"127.0.0.{limit}")) for _ in range(limit + 5)]
         for connection in connections:
-            connection.sendall(begin_form(stack))
+            connection.sendall(begin(stack))
         # nginx has several workers, so the first connections need not be the ones that are accepted.
         for _ in range(5):
             (refused, *_), _, _ = select.select(connections, [], [], MAX_WAIT_SECONDS)
