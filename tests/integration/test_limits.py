@@ -13,7 +13,7 @@ from records.problems import Busy, CredentialsTooLate, InvalidForm, RecordingToo
 from records.uploads import Uploads
 from tests.integration.recordings import LARGE, LARGE_SECONDS, SMALL, make_wav, wav_pieces
 from tests.integration.records_service import RecordsService
-from tests.integration.waiting import MAX_WAIT_SECONDS
+from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until_async
 from tests.integration.watched_calls import CallWatcher
 from tests.wavs import Wav
 from users.sql import create_user
@@ -61,12 +61,55 @@ async def make_fields(isolated_service: RecordsService) -> tuple[UUID, tuple[For
     return user.id, (FormField("user_id", str(user.id)), FormField("token", token))
 
 
+async def test_an_upload_waits_for_a_slot_before_its_body_is_read_and_only_so_many_wait(
+    isolated_service: RecordsService,
+) -> None:
+    user_id, credentials = await isolated_service.make_user()
+    watcher = CallWatcher()
+    uploads = isolated_service.uploads(watcher, max_uploads=1, max_waiting_uploads=1)
+    held, first = await start_held_upload(uploads, credentials)
+    waiting = Held()
+    second = asyncio.create_task(uploads.store_record(waiting(), credentials))
+
+    async def is_reserved() -> bool:
+        return len(await isolated_service.rows(user_id)) == 2
+
+    await wait_until_async(is_reserved)
+    calls = len(watcher.calls)
+    with pytest.raises(Busy, match="no free slot") as refusal:
+        await uploads.store_record(unread(), credentials)
+    # The refusal comes at once: the service has made no statement.
+    assert len(watcher.calls) == calls
+    assert (refusal.value.status_code, refusal.value.headers) == (503, {"Retry-After": "5"})
+    assert not waiting.reached.is_set()
+    held.released.set()
+    waiting.released.set()
+    await asyncio.gather(first, second)
+    await uploads.close()
+    assert [row.state for row in await isolated_service.rows(user_id)] == ["ready"] * 2
+
+
+async def test_an_upload_that_waits_too_long_leaves_nothing_not_even_its_place(
+    isolated_service: RecordsService,
+) -> None:
+    user_id, credentials = await isolated_service.make_user()
+    uploads = isolated_service.uploads(max_uploads=1, max_waiting_uploads=1, upload_wait_seconds=0)
+    held, first = await start_held_upload(uploads, credentials)
+    for _ in range(3):
+        with pytest.raises(Busy, match="no slot became free within 0 seconds"):
+            await uploads.store_record(unread(), credentials)
+        assert len(await isolated_service.rows(user_id)) == 1
+    held.released.set()
+    await first
+    await uploads.close()
+
+
 async def test_one_upload_too_many_is_refused_before_its_body_is_read_until_another_is_done(
     isolated_service: RecordsService,
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
     watcher = CallWatcher()
-    uploads = isolated_service.uploads(watcher, max_uploads=2)
+    uploads = isolated_service.uploads(watcher, max_uploads=2, max_waiting_uploads=0)
     under_way = [await start_held_upload(uploads, credentials) for _ in range(2)]
     calls = len(watcher.calls)
     with pytest.raises(Busy) as refusal:

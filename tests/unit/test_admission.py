@@ -1,5 +1,6 @@
 """Who gets a slot of an instance, and how much of it."""
 
+import asyncio
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -53,3 +54,49 @@ async def test_an_address_that_sends_its_audio_first_leaves_slots_to_another() -
                 await admission.admit_late(resources, address)
             with pytest.raises(Busy):
                 await admission.admit_late(resources, address)
+
+
+async def test_users_get_slots_in_turn() -> None:
+    admission = Admission(msgspec.structs.replace(SETTINGS, max_uploads=1))
+    order: list[str] = []
+
+    async def upload(name: str) -> None:
+        async with AsyncExitStack() as resources:
+            await admission.admit(resources, name[0])
+            order.append(name)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*map(upload, ["a1", "a2", "a3", "b1", "b2", "c1"]))
+    assert order == ["a1", "a2", "b1", "c1", "a3", "b2"]
+
+
+async def test_an_upload_that_ends_while_it_waits_leaves_its_place_and_takes_no_slot() -> None:
+    admission = Admission(msgspec.structs.replace(SETTINGS, max_uploads=1, max_waiting_uploads=1))
+    async with AsyncExitStack() as first:
+        await admission.admit(first, "a")
+        for _ in range(3):
+            async with AsyncExitStack() as second:
+                waiting = asyncio.create_task(admission.admit(second, "b"))
+                await asyncio.sleep(0)
+                with pytest.raises(Busy, match="no free slot"):
+                    admission.refuse_if_full()
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+            admission.refuse_if_full()
+    async with AsyncExitStack() as last:
+        await admission.admit(last, "c")
+
+
+async def test_a_slot_that_comes_in_the_moment_of_a_cancellation_is_not_lost() -> None:
+    admission = Admission(msgspec.structs.replace(SETTINGS, max_uploads=1, max_waiting_uploads=1))
+    async with AsyncExitStack() as second:
+        async with AsyncExitStack() as first:
+            await admission.admit(first, "a")
+            waiting = asyncio.create_task(admission.admit(second, "b"))
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    async with AsyncExitStack() as last:
+        await admission.admit(last, "c")

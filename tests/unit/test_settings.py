@@ -53,6 +53,8 @@ def test_an_empty_setting_counts_as_missing(name: str) -> None:
         ("MAX_BITRATE_KBPS", "high"),
         ("MAX_HELD_BYTES", "1.5"),
         ("LATE_CREDENTIALS_SECONDS", "0"),
+        ("MAX_WAITING_UPLOADS", "-1"),
+        ("UPLOAD_WAIT_SECONDS", "51"),
         ("LEASE_SECONDS", "0"),
         ("STORE_RETRY_SECONDS", "-1"),
         ("ENCODER_THREADS", "many"),

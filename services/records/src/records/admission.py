@@ -2,35 +2,61 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Hashable
 from contextlib import AsyncExitStack
 from uuid import UUID
 
 from records.problems import Busy, CredentialsTooLate, TooManyUploads
 from records.settings import Settings
+from records.turns import Turns
 
 
 class Admission:
-    """The slots of one instance. An upload holds its slot until it ends."""
+    """The slots of one instance, and the uploads that wait for them. An upload has its slot until it ends."""
 
     def __init__(self, settings: Settings) -> None:
-        self._slots = asyncio.Semaphore(settings.max_uploads)
+        self._free_slots = settings.max_uploads
+        self._turns = Turns[asyncio.Future[None]]()
+        self._max_waiting_uploads = settings.max_waiting_uploads
+        self._wait_seconds = settings.upload_wait_seconds
         self._late_slots = AddressShares(settings.max_late_credentials)
         self._late_bytes = AddressShares(settings.max_held_bytes)
         self._max_uploads_per_user = settings.max_uploads_per_user
         self._uploads_of: Counter[UUID] = Counter()
 
-    async def admit(self, resources: AsyncExitStack) -> None:
-        """Takes a slot, which `resources` gives back when it closes. Raises Busy if no slot is free."""
-        if self._slots.locked():
+    def refuse_if_full(self) -> None:
+        """Raises Busy if there is neither a free slot nor a free place to wait for one."""
+        if not self._free_slots and len(self._turns) >= self._max_waiting_uploads:
             raise Busy("Too many uploads at once: this instance has no free slot for another upload")
-        await resources.enter_async_context(self._slots)
+
+    async def admit(self, resources: AsyncExitStack, user: Hashable) -> None:
+        """Takes a slot, which `resources` gives back when it closes. Waits for one, in turn with other users.
+
+        Raises Busy at once if too many uploads wait already, or if no slot becomes free in time.
+        """
+        self.refuse_if_full()
+        turn = asyncio.get_running_loop().create_future()
+        self._turns.add(user, turn)
+        self._give_slots()
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await turn
+        except TimeoutError:
+            raise Busy(
+                f"Too many uploads at once: no slot became free within {self._wait_seconds} seconds"
+            ) from None
+        finally:
+            if turn.cancelled():
+                self._turns.remove(user, turn)
+            else:
+                resources.callback(self._release_slot, user)
 
     async def admit_late(self, resources: AsyncExitStack, address: str) -> "LateUpload":
         """Takes a slot for an upload whose credentials follow its audio. Raises Busy if no slot is free."""
         if not self._late_slots.take(address, 1):
             raise Busy("Too many uploads at once: too many sent their audio before credentials")
         resources.callback(self._late_slots.give_back, address, 1)
-        await self.admit(resources)
+        await self.admit(resources, address)
         late_upload = LateUpload(self._late_bytes, address)
         resources.callback(late_upload.close)
         return late_upload
@@ -41,6 +67,17 @@ class Admission:
             raise TooManyUploads(self._max_uploads_per_user)
         self._uploads_of[user_id] += 1
         resources.callback(self._release_user, user_id)
+
+    def _give_slots(self) -> None:
+        while self._free_slots and self._turns:
+            _, turn = self._turns.take()
+            self._free_slots -= 1
+            turn.set_result(None)
+
+    def _release_slot(self, user: Hashable) -> None:
+        self._turns.give_back(user)
+        self._free_slots += 1
+        self._give_slots()
 
     def _release_user(self, user_id: UUID) -> None:
         self._uploads_of[user_id] -= 1

@@ -38,7 +38,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     max_bitrate_kbps: BitrateKbps = 320
     # Uploads at once; fewer if the container's memory limit does not allow as many (records.memory).
     max_uploads: PositiveInt = 32
-    # Uploads at once of one user.
+    # Uploads that wait for one of these to end, and for how long. The gateway would give up after 60 s.
+    max_waiting_uploads: Annotated[int, msgspec.Meta(ge=0)] = 32
+    upload_wait_seconds: Annotated[int, msgspec.Meta(ge=1, le=50)] = 30
+    # Uploads at once of one user, also those that wait.
     max_uploads_per_user: PositiveInt = 8
     # What all users together may store; None: without limit.
     max_total_bytes: PositiveInt | None = None

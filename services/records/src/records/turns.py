@@ -37,6 +37,12 @@ class Turns(Generic[T]):
         self._taken[user] += 1
         return user, request
 
+    def remove(self, user: Hashable, request: T) -> None:
+        """Removes a request that waits."""
+        self._waiting[user].remove(request)
+        if not self._waiting[user]:
+            del self._waiting[user]
+
     def give_back(self, user: Hashable) -> None:
         """Notes that the user has one less."""
         self._taken[user] -= 1

@@ -251,9 +251,10 @@ class Upload:
     async def _identify(self, credentials: Credentials) -> None:
         """Unidentified or Late → Reserved or Replayable. Raises InvalidCredentials if nobody has them."""
         self._limit.reschedule(None)
-        if isinstance(self._state, Unidentified):
-            await self._shared.admission.admit(self._resources)
-        engine, settings = self._shared.engine, self._shared.settings
+        admission, engine, settings = self._shared.admission, self._shared.engine, self._shared.settings
+        has_slot = isinstance(self._state, Late)
+        if not has_slot:
+            admission.refuse_if_full()
         found = await sql.reserve(engine, credentials, settings.lease_seconds, self._idempotency_key)
         if isinstance(found, sql.EarlierUpload):
             self._state = Replayable(found)
@@ -261,7 +262,10 @@ class Upload:
         lease_keeper = asyncio.create_task(keep_lease(engine, found, settings.lease_seconds))
         self._resources.callback(lease_keeper.cancel)
         self._state = Reserved(found, lease_keeper)
-        self._shared.admission.admit_user(self._resources, found.user_id)
+        admission.admit_user(self._resources, found.user_id)
+        if not has_slot:
+            # Only now, so that users get slots in turn, and nobody with wrong credentials waits.
+            await admission.admit(self._resources, found.user_id)
         self._room = await sql.find_room(engine, found, settings)
         self._check_room()
         self._writer.open(found.object_key, lease_keeper.done)
