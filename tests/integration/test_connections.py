@@ -5,7 +5,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
@@ -19,16 +19,32 @@ from tests.integration.waiting import MAX_WAIT_SECONDS
 from tests.raw_connection import header_lines, make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
-from tests.upload_requests import BOUNDARY, FORM_TYPE, audio, make_form, token, user_id
+from tests.upload_requests import (
+    BOUNDARY,
+    FORM_TYPE,
+    NOBODY,
+    audio,
+    bearer,
+    make_form,
+    token,
+    user_id,
+)
 
 ATTACKER = "127.0.0.66"
+PROXY = "127.0.0.77"
 # More than nginx's default of 1,024 connections for each of two workers, each with its connection to records.
 SLOW_CONNECTIONS = 3000
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    settings = {"REQUESTS_PER_ADDRESS": "40", "UPLOADS_PER_ADDRESS": "10", "SIGN_UPS_PER_MINUTE": "30"}
+    settings = {
+        "REQUESTS_PER_ADDRESS": "40",
+        "UPLOADS_PER_ADDRESS": "10",
+        "SIGN_UPS_PER_MINUTE": "30",
+        "FAILURES_PER_MINUTE": "20",
+        "TRUSTED_PROXY": PROXY,
+    }
     with temporary_stack(settings) as stack:
         yield stack
 
@@ -38,6 +54,18 @@ def connect(stack: Stack, address: str = ATTACKER) -> socket.socket:
     connection = socket.create_connection((LOOPBACK, stack.ports.gateway), MAX_WAIT_SECONDS, (address, 0))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
+
+
+@contextmanager
+def client_behind_proxy(stack: Stack, address: str) -> Iterator[httpx.Client]:
+    """A client with this address, whose requests come from the trusted proxy."""
+    with httpx.Client(
+        base_url=stack.base_url,
+        headers={"X-Forwarded-For": address},
+        transport=httpx.HTTPTransport(local_address=PROXY),
+        trust_env=False,
+    ) as client:
+        yield client
 
 
 def begin_form(stack: Stack, sent: bytes = f"--{BOUNDARY}\r\n".encode()) -> bytes:
@@ -151,3 +179,43 @@ def test_sign_ups_of_one_address_are_refused_above_the_limit_and_other_addresses
     assert_problem(responses[-1], 429, "too-many-requests", "signs up too often; try again in 5 seconds")
     assert responses[-1].headers["Retry-After"] == "5"
     assert sign_ups("127.0.0.68", 1)[0].status_code == 201
+
+
+def test_addresses_of_one_ipv6_network_count_together(stack: Stack) -> None:
+    def sign_up(address: str) -> int:
+        with client_behind_proxy(stack, address) as client:
+            return client.post("/users", json={"name": "Test"}).status_code
+
+    statuses = [sign_up(f"2001:db8:0:a::{number:x}") for number in range(60)]
+    assert statuses[:31] == [201] * 31
+    assert 429 in statuses[31:]
+    assert sign_up("2001:db8:0:b::1") == 201
+
+
+UNKNOWN = {
+    "wrong credentials at users": ("/users/me", 401),
+    "wrong credentials at records": ("/records", 401),
+    "unknown links": (f"/record?id={NOBODY}&user={NOBODY}", 404),
+}
+
+
+@pytest.mark.parametrize("what", UNKNOWN)
+def test_an_address_may_fail_only_so_often_and_right_requests_still_work(
+    stack: Stack, owner: dict[str, Any], what: str
+) -> None:
+    path, status = UNKNOWN[what]
+    wrong = bearer({"token": NOBODY})
+    record = upload_recording(stack, owner)
+    # A /64 of its own, in which each request has another address.
+    network = f"2001:db8:1:{[*UNKNOWN].index(what)}"
+    for number in range(20):
+        with client_behind_proxy(stack, f"{network}::{number:x}") as client:
+            assert client.get(path, headers=wrong).status_code == status
+    with client_behind_proxy(stack, f"{network}::ffff") as client:
+        refusal = client.get(path, headers=wrong)
+        assert_problem(refusal, 429, "too-many-requests", "more than 20 times in 60 seconds")
+        assert refusal.headers["Retry-After"] == "60"
+        for right in ("/users/me", "/records", record["url"]):
+            assert client.get(right, headers=bearer(owner)).status_code == 200
+    with client_behind_proxy(stack, "192.0.2.9") as client:
+        assert client.get(path, headers=wrong).status_code == status

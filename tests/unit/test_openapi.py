@@ -25,7 +25,9 @@ from users.pages import PROBLEMS
 DOCUMENTS = make_documents()
 TEMPLATE = Path(__file__).parents[2] / "deploy" / "gateway" / "waxwing.conf.template"
 # Problems that any operation can return, so no operation lists them. Nobody reads ClientGone.
-ANYWHERE = {"ClientGone", "InternalError", "MethodNotAllowed", "NotReady", "RequestTimeout"}
+ANYWHERE = {
+    *("ClientGone", "InternalError", "MethodNotAllowed", "NotReady", "RequestTimeout", "TooManyRequests"),
+}
 
 
 def classes(base: type[Problem] = Problem) -> Iterator[type[Problem]]:

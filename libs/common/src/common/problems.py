@@ -33,10 +33,12 @@ class Problem(HTTPException):
     title: ClassVar[str]
     # Headers of the response, for the OpenAPI document. Every problem that names Retry-After sends it.
     header_names: ClassVar[tuple[str, ...]] = ()
+    # Whether the client may be guessing a token or an id, so that its address may do it only so often.
+    may_be_guess: ClassVar[bool] = False
 
     def __init__(self, detail: str, headers: dict[str, str] | None = None) -> None:
         if "Retry-After" in self.header_names:
-            headers = {**(headers or {}), "Retry-After": str(RETRY_AFTER_SECONDS)}
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS), **(headers or {})}
         super().__init__(detail=detail, headers=headers)
 
 
@@ -57,6 +59,7 @@ class InvalidCredentials(Problem):
 
     status_code = 401
     title = "The credentials are missing or wrong"
+    may_be_guess = True
     header_names = ("WWW-Authenticate",)
     is_for_users = True
     """Whether id and token of a user are what is missing, so that Basic can be offered, too."""
@@ -121,6 +124,21 @@ class UnknownHost(Problem):
 
     status_code = 421
     title = "The host is not allowed"
+
+
+class TooManyRequests(Problem):
+    """The address has too often sent credentials, or asked for records, that do not exist."""
+
+    status_code = 429
+    title = "Too many requests from one address"
+    header_names = ("Retry-After",)
+
+    def __init__(self, limit: int, seconds: int) -> None:
+        super().__init__(
+            f"Your address has sent wrong credentials, or ids of records that do not exist, more than {limit}"
+            f" times in {seconds} seconds. Right ones still work. Try again in {seconds} seconds.",
+            {"Retry-After": str(seconds)},
+        )
 
 
 class ClientGone(Problem):

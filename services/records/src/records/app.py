@@ -10,11 +10,11 @@ from litestar.di import Provide
 
 from common.cors import make_cors_hooks
 from common.db import check_database, make_engine
+from common.failures import FailureLimit
 from common.health import make_health_routes
 from common.hosts import HostCheck
 from common.methods import with_options
 from common.openapi import make_document_route, make_openapi_config
-from common.problems import render_problem
 from common.row_reader import RowReader
 from records import openapi
 from records.memory import fit_to_memory, read_memory_limit
@@ -81,7 +81,7 @@ def create_app(settings: Settings) -> Litestar:
         dependencies={"service": Provide(provide_service, sync_to_thread=False)},
         before_send=make_cors_hooks(settings, openapi.EXPOSED_RESPONSE_HEADERS),
         lifespan=[lifespan],
-        exception_handlers={Exception: render_problem},
+        exception_handlers={Exception: FailureLimit(settings.failures_per_minute).render_problem},
         request_max_body_size=settings.max_upload_bytes,
         tags=["records"],
         openapi_config=make_openapi_config(

@@ -20,6 +20,7 @@ class UnknownRecord(Problem):
 
     status_code = 404
     title = "There is no such record"
+    may_be_guess = True
 
 
 class NoWaveform(Problem):

@@ -9,11 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.cors import make_cors_hooks
 from common.db import check_database, make_engine
+from common.failures import FailureLimit
 from common.health import make_health_routes
 from common.hosts import HostCheck
 from common.methods import with_options
 from common.openapi import make_document_route, make_openapi_config
-from common.problems import render_problem
 from users import openapi
 from users.pages import make_pages
 from users.routes import get_user, post_token, post_user, remove_user
@@ -69,7 +69,7 @@ def create_app(settings: Settings) -> Litestar:
         },
         before_send=make_cors_hooks(settings),
         lifespan=[lifespan],
-        exception_handlers={Exception: render_problem},
+        exception_handlers={Exception: FailureLimit(settings.failures_per_minute).render_problem},
         request_max_body_size=MAX_BODY_BYTES,
         tags=["users"],
         openapi_config=make_openapi_config("users", "Users and their tokens", openapi.ABOUT, openapi.FIELDS),

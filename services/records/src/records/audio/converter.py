@@ -98,10 +98,8 @@ class Converter:
         """The length of the audio that has arrived, or that the header announces if that is more."""
         if not self._pipeline:
             return 0.0
-        arrived, announced = (
-            self._pipeline.block_maker.source_sample_frames,
-            self._parser.announced_sample_frames,
-        )
+        arrived = self._pipeline.block_maker.source_sample_frames
+        announced = self._parser.data_chunk.announced_sample_frames
         return max(arrived, announced or 0) / self._parser.format.sample_rate
 
     async def feed(self, data: bytes) -> AsyncIterator[bytes]:
