@@ -1,11 +1,12 @@
 """Many connections and requests of one address cost nobody else anything."""
 
+import re
 import select
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -14,8 +15,9 @@ import pytest
 
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
+from tests.integration.new_log_lines import NewLogLines
 from tests.integration.recordings import upload_recording
-from tests.integration.waiting import MAX_WAIT_SECONDS
+from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
 from tests.raw_connection import header_lines, make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
@@ -219,3 +221,26 @@ def test_an_address_may_fail_only_so_often_and_right_requests_still_work(
             assert client.get(right, headers=bearer(owner)).status_code == 200
     with client_behind_proxy(stack, "192.0.2.9") as client:
         assert client.get(path, headers=wrong).status_code == status
+
+
+def test_the_log_says_when_connections_run_out_and_nothing_of_a_request(stack: Stack) -> None:
+    log = NewLogLines(stack, "gateway")
+    conf = stack.supervisor.log("gateway").parent.parent / "gateway" / "nginx.conf"
+    original = conf.read_text()
+    conf.write_text(re.sub(r"worker_connections \d+", "worker_connections 32", original))
+    try:
+        stack.stop_process("gateway")
+        stack.start_process("gateway")
+        with ExitStack() as opened:
+            connections = [opened.enter_context(connect(stack)) for _ in range(80)]
+            # nginx closes those that it has no room for. Of the others, only some get one to records.
+            for end in (b"GET /record?id=private HTTP/1.1\r\nHost: a\r\n", b"\r\n"):
+                for connection in connections:
+                    with suppress(OSError):
+                        connection.sendall(end)
+            wait_until(lambda: "32 worker_connections are not enough" in log.text())
+        assert "private" not in log.text()
+    finally:
+        conf.write_text(original)
+        stack.stop_process("gateway")
+        stack.start_process("gateway")
