@@ -17,14 +17,14 @@ MAX_PCM_BYTES = 16 * 1024
 MAX_REFUSAL_CHARACTERS = 500
 MAX_GIVEN_BACK_BYTES = 9
 
-_A_LAW, _MU_LAW, _IMA, _MS, _GSM = 0x0006, 0x0007, 0x0011, 0x0002, 0x0031
+_A_LAW, _MU_LAW, _IMA, _MS, _GSM, _XBOX = 0x0006, 0x0007, 0x0011, 0x0002, 0x0031, 0x0069
 _ADPCM_BITS = 4
 # The first option of each list is what a plain WAV has. An input that is too short for all choices gets it.
 _CODINGS: Sequence[tuple[int, int, int | None]] = (
     *((PCM, 16, None), (PCM, 8, None), (PCM, 24, None), (PCM, 32, None), (PCM, 64, None), (PCM, 40, None)),
     *((PCM, 12, None), (PCM, 1, None), (PCM, 20, 4), (PCM, 16, 8), (FLOAT, 32, None), (FLOAT, 64, None)),
     *((_A_LAW, 8, None), (_MU_LAW, 8, None), (_MU_LAW, 0, 1), (_IMA, 4, 1), (_IMA, 4, 1), (_MS, 4, 1)),
-    *((_MS, 4, 1), (PCM, 16, None), (PCM, 24, None), (_GSM, 0, 1)),
+    *((_MS, 4, 1), (PCM, 16, None), (PCM, 24, None), (_GSM, 0, 1), (_XBOX, 4, 1)),
 )
 _CHANNELS = (2, 1, 1, 2, 2, 1, 2, 1, 3, 4, 5, 6, 8, 9, 32)
 _RATES = (
@@ -74,7 +74,18 @@ _TEXTS = (
     "\ufeffTür".encode(),
     "Tür".encode("utf-16-be"),
 )
-_STARTS = (b"", b"RIFF\x24\0\0\0WAVE", b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0", b"ID3", b"FORM\0\0\0\0AIFF")
+_STARTS = (
+    b"",
+    b"NIST_1A\n",
+    b"<html>",
+    b"text",
+    b"UklGR",
+    b"\x1f\x8b",
+    b"RIFF\x24\0\0\0WAVE",
+    b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0",
+    b"ID3",
+    b"FORM\0\0\0\0AIFF",
+)
 
 T = TypeVar("T")
 

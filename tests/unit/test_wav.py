@@ -378,16 +378,13 @@ def test_an_empty_data_chunk_of_a_finished_file_does_not_swallow_what_follows() 
     ],
 )
 @pytest.mark.parametrize("extensible", [False, True])
-def test_another_codec_is_refused_by_tag_and_name_with_the_command_that_converts_it(
-    tag: int, words: str, extensible: bool
-) -> None:
+def test_another_codec_is_refused_by_tag_and_name(tag: int, words: str, extensible: bool) -> None:
     with pytest.raises(UnsupportedAudio) as refusal:
         parse(Wav(tag=tag, extensible=extensible).build(SOUND))
     assert f"fmt chunk says codec {words}" in str(refusal.value)
-    assert "integer PCM, IEEE float, A-law, µ-law, IMA ADPCM and Microsoft ADPCM are supported" in str(
+    assert "integer PCM, IEEE float, A-law, µ-law, IMA, Xbox and Microsoft ADPCM are supported" in str(
         refusal.value
     )
-    assert "ffmpeg -i in.wav -c:a pcm_s16le out.wav" in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -415,15 +412,23 @@ def test_an_unknown_sub_format_is_refused_by_its_guid(subtype: str, words: str) 
         (b"\0\0\0\x20ftypM4A ", "This is MP4, M4A or MOV"),
         (b"RIFF\0\0\0\0AVI ", "This is AVI"),
         (b"RIFF\0\0\0\0WEBP", "This is not a WAV: it starts with 'RIFF\\x00\\x00\\x00\\x00WEBP'"),
-        (b"<!DOCTYPE html>", "This is not a WAV: it starts with '<!DOCTYPE ht'"),
-        (b"hello", "This is not a WAV: it starts with 'hello'"),
+        (b"\0\1\2\3", "This is not a WAV: it starts with '\\x00\\x01\\x02\\x03'"),
+        (b"NIST_1A\n   1024\n", "This is NIST SPHERE"),
+        (b"<!DOCTYPE html>", "This is HTML, not audio"),
+        (b"\r\n  <HTML lang='de'>", "This is HTML, not audio"),
+        (b"\xef\xbb\xbf<!doctype html>", "This is HTML, not audio"),
+        (b'{"error": "not found"}', 'This is text, not audio: it starts with \'{"error": "n\''),
+        (b"hello", "This is text, not audio: it starts with 'hello'"),
+        (b"UklGRiQAAABXQVZF", "This is base64 text, not audio. Decode it (base64 -d)"),
+        (b"data:audio/wav;base64,UklGR", "This is the text of a data URI, not audio"),
+        (b"\x1f\x8b\x08\0\0\0\0\0\0\3", "This is a gzip archive, not audio. Unpack it"),
+        (b"PK\3\4" + bytes(10), "This is a ZIP archive, not audio. Unpack it"),
     ],
 )
 def test_a_file_that_is_no_wav_is_refused_by_the_format_it_looks_like(start: bytes, words: str) -> None:
     with pytest.raises(UnsupportedAudio) as refusal:
         parse(start)
     assert words in str(refusal.value)
-    assert "ffmpeg -i in" in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -443,11 +448,10 @@ def test_a_file_that_is_no_wav_is_refused_by_the_format_it_looks_like(start: byt
         ),
     ],
 )
-def test_a_value_beyond_its_limit_is_refused_with_value_limit_and_command(wav: Wav, words: str) -> None:
+def test_a_value_beyond_its_limit_is_refused_with_value_and_limit(wav: Wav, words: str) -> None:
     with pytest.raises(UnsupportedAudio) as refusal:
         parse(wav.header(400))
     assert words in str(refusal.value)
-    assert "ffmpeg -i in.wav" in str(refusal.value)
 
 
 WHAT_TO_DO = (

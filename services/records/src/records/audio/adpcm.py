@@ -1,8 +1,11 @@
-"""Decodes IMA ADPCM and Microsoft ADPCM, four bits a sample.
+"""Decodes IMA, Xbox and Microsoft ADPCM, four bits a sample.
 
 Sources: "Recommended Practices for Enhancing Digital Audio Compatibility in Multimedia Systems" (IMA, 1992)
 and Microsoft's "New Multimedia Data Types and Data Techniques" (1994).
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +35,7 @@ def decode_adpcm(audio: bytes | bytearray | memoryview, source: Format) -> NDArr
 
     Full scale is 32768. A short ADPCM block decodes as far as it goes; one without a whole head is dropped.
     """
-    decode = _decode_ima if source.codec is Codec.IMA_ADPCM else _decode_ms
+    decode = _DECODERS[source.codec]
     octets = np.frombuffer(audio, dtype=np.uint8)
     whole_bytes = len(octets) - len(octets) % source.block_align_bytes
     groups = octets[:whole_bytes].reshape(-1, source.block_align_bytes), octets[np.newaxis, whole_bytes:]
@@ -69,6 +72,12 @@ def _decode_ima(adpcm_blocks: NDArray[np.uint8], channels: int) -> NDArray[np.in
             pcm, _ = audioop.adpcm2lin(body[block, channel].tobytes(), 2, state)
             samples[block, 1:, channel] = np.frombuffer(pcm, dtype=np.int16)
     return samples.reshape(-1, channels)
+
+
+def _decode_xbox(adpcm_blocks: NDArray[np.uint8], channels: int) -> NDArray[np.int16]:
+    """Decodes an array of shape (ADPCM blocks, bytes): IMA ADPCM without the last sample of each block."""
+    samples = _decode_ima(adpcm_blocks, channels).reshape(len(adpcm_blocks), -1, channels)
+    return samples[:, :-1].reshape(-1, channels)
 
 
 def _decode_ms(adpcm_blocks: NDArray[np.uint8], channels: int) -> NDArray[np.int32]:
@@ -111,3 +120,10 @@ def _decode_ms(adpcm_blocks: NDArray[np.uint8], channels: int) -> NDArray[np.int
         np.maximum(step, _MS_MIN_STEP, out=step)
         np.minimum(step, _MS_MAX_STEP, out=step)
     return samples.reshape(-1, len(adpcm_blocks), channels).transpose(1, 0, 2).reshape(-1, channels)
+
+
+_DECODERS: dict[Codec, Callable[[NDArray[np.uint8], int], NDArray[Any]]] = {
+    Codec.IMA_ADPCM: _decode_ima,
+    Codec.XBOX_ADPCM: _decode_xbox,
+    Codec.MS_ADPCM: _decode_ms,
+}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .adpcm import decode_adpcm
 from .bitstreams import BitstreamSearch
 from .errors import TooLong
-from .formats import Codec, Format
+from .formats import ADPCM_HEAD_BYTES, Codec, Format
 from .mixing import downmix_matrix
 from .pcm import FULL_SCALE, decode_samples
 from .resampling import Resampler, mp3_sample_rate
@@ -51,7 +51,7 @@ class BlockMaker:
         self._data_chunk: DataChunk | None = None
         self._end_sample_frames: int | None = None
         self._max_duration_seconds = max_duration_seconds
-        self._is_adpcm = source.codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM)
+        self._is_adpcm = source.codec in ADPCM_HEAD_BYTES
         self._held = bytearray()
         self._matrix = downmix_matrix(source) if source.channels > _MAX_OUTPUT_CHANNELS else None
         self._resampler = (
@@ -136,7 +136,7 @@ class BlockMaker:
         if self.source_sample_frames > self._max_duration_seconds * self._source.sample_rate:
             raise TooLong(
                 f"The recording is longer than {self._max_duration_seconds} seconds, which is the limit. "
-                f"Shorten it with: ffmpeg -i in.wav -t {self._max_duration_seconds} -c copy out.wav"
+                f"Shorten it with: ffmpeg -i in.wav -t {self._max_duration_seconds} -c:a pcm_s16le out.wav"
             )
 
     def _cut(self, samples: NDArray[np.float32]) -> Iterator[AudioSegment]:

@@ -6,6 +6,8 @@ do.
 
 WRITE_AGAIN = "Write the WAV again with the program that made it."
 """What to do about a WAV whose header is wrong."""
+SAVE_AS_PCM = "Save it as integer PCM with the program that made it."
+"""What to do about audio that FFmpeg does not decode either."""
 
 
 class UnsupportedAudio(Exception):  # noqa: N818 - the project names its problems for facts, without Error

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from enum import Enum
 
-from .errors import WRITE_AGAIN, BrokenAudio, UnsupportedAudio
+from .errors import SAVE_AS_PCM, WRITE_AGAIN, BrokenAudio, UnsupportedAudio
 
 MIN_FMT_BYTES = 14
 MAX_CHANNELS = 32
@@ -36,8 +36,11 @@ _ADPCM_BITS = 4
 _MEDIA_SUBTYPE = bytes.fromhex("000000001000800000aa00389b71")
 _AMBISONIC_SUBTYPE = bytes.fromhex("00002107d3118644c8c1ca000000")
 
-_SUPPORTED = "integer PCM, IEEE float, A-law, µ-law, IMA ADPCM and Microsoft ADPCM are supported"
+_SUPPORTED = "integer PCM, IEEE float, A-law, µ-law, IMA, Xbox and Microsoft ADPCM are supported"
 _CONVERT = "Convert it with: ffmpeg -i in.wav -c:a pcm_s16le out.wav"
+# FFmpeg numbers sample rates with 31 bits, and cannot mix more channels than this.
+_MAX_FFMPEG_SAMPLE_RATE = (1 << 31) - 1
+_MAX_FFMPEG_CHANNELS = 64
 
 
 class Codec(Enum):
@@ -49,10 +52,12 @@ class Codec(Enum):
     A_LAW = 0x0006
     MU_LAW = 0x0007
     IMA_ADPCM = 0x0011
+    XBOX_ADPCM = 0x0069
+    """IMA ADPCM whose blocks have a sample less: the last four bits of a channel are not used."""
 
 
 # Bytes at the start of an ADPCM block, for each channel.
-ADPCM_HEAD_BYTES = {Codec.IMA_ADPCM: 4, Codec.MS_ADPCM: 7}
+ADPCM_HEAD_BYTES = {Codec.IMA_ADPCM: 4, Codec.XBOX_ADPCM: 4, Codec.MS_ADPCM: 7}
 _TAGS = [codec.value for codec in Codec]
 _CODEC_NAMES = {
     0x0001: "integer PCM",
@@ -75,6 +80,9 @@ _CODEC_NAMES = {
     0x0050: "MPEG Layer I or II",
     0x0055: "MP3",
     0x0064: "G.726 ADPCM",
+    0x0065: "G.722",
+    0x0069: "Xbox ADPCM",
+    0x0083: "G.729",
     0x0092: "Dolby AC-3 over S/PDIF",
     0x00FF: "AAC",
     0x0160: "Windows Media Audio 1",
@@ -82,6 +90,7 @@ _CODEC_NAMES = {
     0x0162: "Windows Media Audio Professional",
     0x0163: "Windows Media Audio Lossless",
     0x0270: "ATRAC3",
+    0x028F: "G.722",
     0x1600: "AAC",
     0x1610: "HE-AAC",
     0x2000: "AC-3",
@@ -91,6 +100,14 @@ _CODEC_NAMES = {
     0x704F: "Opus",
     0xF1AC: "FLAC",
 }
+# Of these, FFmpeg's command works. It knows the others by name at most.
+_FFMPEG_TAGS = (
+    *(0x0010, 0x0017, 0x0020, 0x0022, 0x0031, 0x0042, 0x0045, 0x0050, 0x0055, 0x0083, 0x00FF, 0x0160, 0x0161),
+    *(0x028F, 0x2000, 0x2001),
+)
+# For FFmpeg, integer PCM of these bits where the header does not say the codec.
+_FFMPEG_PCM = {8: "pcm_u8", 16: "pcm_s16le", 24: "pcm_s24le", 32: "pcm_s32le"}
+_FFMPEG_IMA_BITS = (2, 3, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +136,9 @@ class Format:
     def _sample_frames_of_unit(self, size: int) -> int:
         # An ADPCM block starts with one sample (IMA) or two (Microsoft) of every channel. The other samples
         # follow with four bits each: of each channel eight in turn (IMA), or one in turn (Microsoft).
-        if self.codec is Codec.IMA_ADPCM:
+        if self.codec in (Codec.IMA_ADPCM, Codec.XBOX_ADPCM):
             groups = size // (ADPCM_HEAD_BYTES[self.codec] * self.channels)
-            return 8 * (groups - 1) + 1 if groups else 0
+            return 8 * (groups - 1) + (self.codec is Codec.IMA_ADPCM) if groups else 0
         if self.codec is Codec.MS_ADPCM:
             body_bytes = size - ADPCM_HEAD_BYTES[self.codec] * self.channels
             return 2 + 2 * body_bytes // self.channels if body_bytes >= 0 else 0
@@ -155,14 +172,14 @@ def read_format(fmt: bytes, *, is_big_endian: bool = False) -> Format:
                 f"{WRITE_AGAIN}"
             )
     if tag not in _TAGS:
-        name = f"{shown_codec} ({_CODEC_NAMES[tag]})" if tag in _CODEC_NAMES else shown_codec
-        raise UnsupportedAudio(f"The fmt chunk says codec {name}; {_SUPPORTED}. {_CONVERT}")
+        raise _unknown_codec(tag, shown_codec, bits)
     _check_channels_and_rate(channels, sample_rate)
     mask = mask if channels > _STEREO else 0
     codec = Codec(tag)
-    if codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM):
+    if codec in ADPCM_HEAD_BYTES:
         source = Format(codec, channels, sample_rate, block_align, mask, is_big_endian)
-        _check_adpcm(source, bits)
+        # Writers that leave out the bits mean the only ones that are usual.
+        _check_adpcm(source, bits or _ADPCM_BITS)
         return source
     block_align = channels * _sample_bytes(codec, channels, bits, block_align)
     return Format(codec, channels, sample_rate, block_align, mask, is_big_endian)
@@ -177,7 +194,20 @@ def _read_subtype(subtype: bytes) -> tuple[int | None, str]:
     guid = f"{first:08x}-{second:04x}-{third:04x}-{subtype[8:10].hex()}-{subtype[10:].hex()}"
     if subtype[2:] == _AMBISONIC_SUBTYPE:
         return None, f"{guid} (ambisonic B-format)"
-    return None, guid
+    return (None if any(subtype) else 0), guid
+
+
+def _unknown_codec(tag: int | None, shown_codec: str, bits: int) -> UnsupportedAudio:
+    name = f"{shown_codec} ({_CODEC_NAMES[tag]})" if tag in _CODEC_NAMES else shown_codec
+    what_to_do = SAVE_AS_PCM
+    if tag in _FFMPEG_TAGS:
+        what_to_do = _CONVERT
+    elif tag == 0 and bits in _FFMPEG_PCM:
+        what_to_do = (
+            "If it is integer PCM, convert it with: "
+            f"ffmpeg -c:a {_FFMPEG_PCM[bits]} -i in.wav -c:a pcm_s16le out.wav"
+        )
+    return UnsupportedAudio(f"The fmt chunk says codec {name}; {_SUPPORTED}. {what_to_do}")
 
 
 def _check_channels_and_rate(channels: int, sample_rate: int) -> None:
@@ -186,7 +216,12 @@ def _check_channels_and_rate(channels: int, sample_rate: int) -> None:
     if channels > MAX_CHANNELS:
         raise UnsupportedAudio(
             f"The fmt chunk says {channels} channels; 1 to {MAX_CHANNELS} are supported. "
-            "Convert it with: ffmpeg -i in.wav -ac 2 -c:a pcm_s16le out.wav"
+            + (
+                "Take the first two with: "
+                'ffmpeg -i in.wav -af "pan=stereo|c0=c0|c1=c1" -c:a pcm_s16le out.wav'
+                if channels <= _MAX_FFMPEG_CHANNELS
+                else "Send fewer channels."
+            )
         )
     if sample_rate == 0:
         raise BrokenAudio(
@@ -196,7 +231,11 @@ def _check_channels_and_rate(channels: int, sample_rate: int) -> None:
     if sample_rate > MAX_SAMPLE_RATE:
         raise UnsupportedAudio(
             f"The fmt chunk says a sample rate of {sample_rate} Hz; 1 to {MAX_SAMPLE_RATE} Hz are supported. "
-            "Convert it with: ffmpeg -i in.wav -ar 48000 -c:a pcm_s16le out.wav"
+            + (
+                "Convert it with: ffmpeg -i in.wav -ar 48000 -c:a pcm_s16le out.wav"
+                if sample_rate <= _MAX_FFMPEG_SAMPLE_RATE
+                else WRITE_AGAIN
+            )
         )
 
 
@@ -219,12 +258,12 @@ def _sample_bytes(codec: Codec, channels: int, bits: int, block_align: int) -> i
         bits = 8 * aligned_bytes
     if codec is Codec.FLOAT and bits not in _FLOAT_BITS:
         raise UnsupportedAudio(
-            f"The fmt chunk says {name} of {bits} bit; 32 and 64 bit are supported. {_CONVERT}"
+            f"The fmt chunk says {name} of {bits} bit; 32 and 64 bit are supported. {SAVE_AS_PCM}"
         )
     if bits > 8 * _MAX_INTEGER_BYTES:
         raise UnsupportedAudio(
             f"The fmt chunk says {name} of {bits} bit; 1 to {8 * _MAX_INTEGER_BYTES} bit are supported. "
-            f"{_CONVERT}"
+            f"{SAVE_AS_PCM}"
         )
     packed_bytes = -(-bits // 8)
     if bits > _PLAIN_BITS[0] and bits not in _PLAIN_BITS and not rest:
@@ -237,8 +276,10 @@ def _sample_bytes(codec: Codec, channels: int, bits: int, block_align: int) -> i
 def _check_adpcm(source: Format, bits: int) -> None:
     name = _CODEC_NAMES[source.codec.value]
     if bits != _ADPCM_BITS:
+        is_readable = source.codec is Codec.IMA_ADPCM and bits in _FFMPEG_IMA_BITS
         raise UnsupportedAudio(
-            f"The fmt chunk says {name} of {bits} bit; {_ADPCM_BITS} bit are supported. {_CONVERT}"
+            f"The fmt chunk says {name} of {bits} bit; {_ADPCM_BITS} bit are supported. "
+            f"{_CONVERT if is_readable else SAVE_AS_PCM}"
         )
     if source.codec is Codec.MS_ADPCM and source.channels > _MAX_MS_ADPCM_CHANNELS:
         raise UnsupportedAudio(

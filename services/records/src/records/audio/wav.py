@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Literal
 
 from .errors import WRITE_AGAIN, BrokenAudio, UnsupportedAudio
-from .formats import MIN_FMT_BYTES, Codec, Format, read_format
+from .formats import ADPCM_HEAD_BYTES, MIN_FMT_BYTES, Format, read_format
 
 MAX_FMT_BYTES = 1024
 MAX_CHUNKS = 4096
@@ -52,6 +52,7 @@ _COPY = "Copy its audio with: ffmpeg -i in.wav -map_metadata -1 -c copy out.wav"
 # How files of other formats start: offset, bytes, name of the format, and its usual file name extension.
 _OTHER_FILES = (
     (0, b"riff\x2e\x91\xcf\x11", "Sony Wave64", "w64"),
+    (0, b"NIST_1A", "NIST SPHERE", "sph"),
     (8, b"AIFF", "AIFF", "aiff"),
     (8, b"AIFC", "AIFF-C", "aiff"),
     (8, b"AVI ", "AVI", "avi"),
@@ -74,6 +75,16 @@ _OTHER_FILES = (
     (0, b"\xff\xfa", "MP3", "mp3"),
     (0, b"\xff\xfb", "MP3", "mp3"),
 )
+# How files start that are no audio, in lower case, and what to do about them.
+_NO_AUDIO = (
+    (b"\x1f\x8b", "a gzip archive", "Unpack it, and send the WAV inside."),
+    (b"pk\x03\x04", "a ZIP archive", "Unpack it, and send the WAV inside."),
+    (b"uklgr", "base64 text", "Decode it (base64 -d), and send the WAV inside."),
+    (b"data:", "the text of a data URI", "Decode what follows its comma, and send the WAV inside."),
+    (b"<!doctype", "HTML", "Send a WAV; what was saved is a web page."),
+    (b"<html", "HTML", "Send a WAV; what was saved is a web page."),
+)
+_MIN_TEXT_BYTES = 4
 
 
 class _Kind(Enum):
@@ -446,7 +457,7 @@ def _count_sample_frames(source: Format, audio_bytes: int, fact_sample_frames: i
     The fact chunk counts only if it shortens the last ADPCM block, which is padded. Otherwise it is wrong.
     """
     sample_frames = source.sample_frames(audio_bytes)
-    if source.codec in (Codec.IMA_ADPCM, Codec.MS_ADPCM) and fact_sample_frames is not None:
+    if source.codec in ADPCM_HEAD_BYTES and fact_sample_frames is not None:
         before_last_block = source.sample_frames(max(0, audio_bytes - source.block_align_bytes))
         if before_last_block < fact_sample_frames < sample_frames:
             return fact_sample_frames
@@ -470,10 +481,19 @@ def _not_a_wav(*starts: bytes) -> UnsupportedAudio:
                     f"This is {name}, which is not supported; send a WAV. "
                     f"Convert it with: ffmpeg -i in.{extension} -c:a pcm_s16le out.wav"
                 )
+    start = starts[0].removeprefix(b"\xef\xbb\xbf").lstrip()
+    for mark, name, what_to_do in _NO_AUDIO:
+        if start.lower().startswith(mark):
+            return UnsupportedAudio(f"This is {name}, not audio. {what_to_do}")
+    name = "text, not audio" if _is_text(starts[0]) else "not a WAV"
     return UnsupportedAudio(
-        f"This is not a WAV: it starts with {_quote(starts[0])}, not with 'RIFF', a size and 'WAVE'. "
-        "Convert it with: ffmpeg -i in -c:a pcm_s16le out.wav"
+        f"This is {name}: it starts with {_quote(starts[0])}, not with 'RIFF', a size and 'WAVE'. Send a WAV."
     )
+
+
+def _is_text(start: bytes) -> bool:
+    is_ascii = all(octet in b"\t\n\r" or 0x20 <= octet < 0x7F for octet in start)  # noqa: PLR2004
+    return is_ascii and len(start) >= _MIN_TEXT_BYTES and start[:4] not in _MAGICS
 
 
 def _quote(name: bytes) -> str:

@@ -1,0 +1,208 @@
+"""Every command that a refusal offers is run by the real ffmpeg, and Waxwing converts what it makes."""
+
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from records.audio import BrokenAudio, OutOfProportion, TooLong, UnsupportedAudio
+from tests import wavs
+from tests.unit import run_converter
+from tests.wavs import FLOAT, Wav
+
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+NOISE = np.random.default_rng(seed=1).integers(0, 256, 65_536, dtype=np.uint8).tobytes()
+
+
+def tone(rate: int = 44100) -> list[str]:
+    """Returns the beginning of a command that encodes 0.3 s of a tone."""
+    return [FFMPEG, "-loglevel", "error", "-f", "lavfi", "-i", f"sine=r={rate}:d=0.3", "-strict", "-2"]
+
+
+def made_by_ffmpeg(
+    codec: str, muxer: str = "wav", *options: str, rate: int = 44100, channels: int = 1
+) -> bytes:
+    """Returns a tone in another format."""
+    command = [*tone(rate), "-ac", str(channels), "-c:a", codec, *options, "-f", muxer, "pipe:1"]
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+
+
+def seekable(codec: str, muxer: str, folder: Path) -> bytes:
+    """Returns a tone in a format whose muxer goes back to its header."""
+    path = folder / "made"
+    subprocess.run([*tone(), "-c:a", codec, "-f", muxer, str(path)], check=True)
+    return path.read_bytes()
+
+
+def offered(data: bytes, max_duration_seconds: int = 3600) -> tuple[str, str]:
+    """Returns the refusal, and the ffmpeg command that it offers; "" for none."""
+    with pytest.raises((UnsupportedAudio, BrokenAudio, OutOfProportion, TooLong)) as refusal:
+        run_converter.convert(data, max_duration_seconds=max_duration_seconds)
+    words = str(refusal.value)
+    return words, words[words.find("ffmpeg ") :] if "ffmpeg " in words else ""
+
+
+def run(command: str, data: bytes, folder: Path) -> bytes:
+    """Runs the command as a shell would, and returns the WAV that it makes."""
+    words = shlex.split(command)
+    assert words[0] == "ffmpeg"
+    (folder / words[words.index("-i") + 1]).write_bytes(data)
+    subprocess.run([FFMPEG, "-y", "-loglevel", "error", *words[1:]], cwd=folder, check=True)
+    return (folder / words[-1]).read_bytes()
+
+
+def assert_the_offered_command_works(data: bytes, folder: Path, max_duration_seconds: int = 3600) -> None:
+    words, command = offered(data, max_duration_seconds)
+    assert command, words
+    converter, _ = run_converter.convert(
+        run(command, data, folder), max_duration_seconds=max_duration_seconds
+    )
+    assert converter.properties.duration_seconds > 0.01
+
+
+CODECS: dict[str, Callable[[], bytes]] = {
+    "G.726": lambda: made_by_ffmpeg("g726", rate=8000),
+    "G.722": lambda: made_by_ffmpeg("g722", rate=16000),
+    "G.723.1": lambda: made_by_ffmpeg("g723_1", rate=8000),
+    "Yamaha ADPCM": lambda: made_by_ffmpeg("adpcm_yamaha"),
+    "MPEG Layer II": lambda: made_by_ffmpeg("mp2"),
+    "MP3": lambda: made_by_ffmpeg("libmp3lame"),
+    "AAC": lambda: made_by_ffmpeg("aac"),
+    "AC-3": lambda: made_by_ffmpeg("ac3"),
+    "DTS": lambda: made_by_ffmpeg("dca", channels=2),
+    "Windows Media Audio 1": lambda: made_by_ffmpeg("wmav1"),
+    "Windows Media Audio": lambda: made_by_ffmpeg("wmav2"),
+    # ffmpeg has no encoders for these, but decodes any bytes.
+    "GSM 6.10": lambda: (
+        Wav(tag=0x31, bits=0, channels=1, rate=8000, block_align=65).header(6500) + NOISE[:6500]
+    ),
+    "OKI ADPCM": lambda: (
+        Wav(tag=0x10, bits=4, channels=1, rate=8000, block_align=1).header(6500) + NOISE[:6500]
+    ),
+    "Dialogic OKI ADPCM": lambda: (
+        Wav(tag=0x17, bits=4, channels=1, block_align=1).header(6500) + NOISE[:6500]
+    ),
+    "TrueSpeech": lambda: (
+        Wav(tag=0x22, bits=1, channels=1, rate=8000, block_align=32).header(6400) + NOISE[:6400]
+    ),
+    "G.729": lambda: Wav(tag=0x83, bits=0, channels=1, rate=8000, block_align=10).header(6400) + NOISE[:6400],
+}
+VALUES = {
+    "33 channels": Wav(channels=33),
+    "64 channels": Wav(channels=64),
+    "a rate over the limit": Wav(channels=1, rate=768_001),
+    "IMA ADPCM of 3 bit": Wav(tag=0x11, bits=3, channels=1, block_align=1024),
+    "IMA ADPCM of 5 bit": Wav(tag=0x11, bits=5, channels=1, block_align=1024),
+    "large ADPCM blocks": Wav(tag=0x11, bits=4, channels=1, block_align=16384),
+    "large blocks of Microsoft's": Wav(tag=2, bits=4, channels=1, block_align=16384),
+    "codec 0 of 8 bit": Wav(tag=0, bits=8, channels=1),
+    "codec 0 of 16 bit": Wav(tag=0, bits=16, channels=2),
+    "codec 0 of 24 bit": Wav(tag=0, bits=24, channels=1),
+    "codec 0 of 32 bit": Wav(tag=0, bits=32, channels=1),
+    "a GUID of zeros": Wav(extensible=True, subtype=bytes(16)),
+}
+OTHER_FILES = {
+    "w64": ("pcm_s16le", "w64"),
+    "AIFF": ("pcm_s16be", "aiff"),
+    "AIFF-C": ("pcm_alaw", "aiff"),
+    "AVI": ("pcm_s16le", "avi"),
+    "M4A": ("aac", "ipod"),
+    "MP3": ("libmp3lame", "mp3"),
+    "Ogg": ("libvorbis", "ogg"),
+    "Opus": ("libopus", "ogg"),
+    "FLAC": ("flac", "flac"),
+    "CAF": ("pcm_s16be", "caf"),
+    "AU": ("pcm_s16be", "au"),
+    "WavPack": ("wavpack", "wv"),
+    "WebM": ("libopus", "webm"),
+    "Windows Media": ("wmav2", "asf"),
+    "AAC": ("aac", "adts"),
+}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_the_command_for_another_codec_works(name: str, tmp_path: Path) -> None:
+    assert_the_offered_command_works(CODECS[name](), tmp_path)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_command_for_a_value_beyond_its_limit_works(name: str, tmp_path: Path) -> None:
+    wav = VALUES[name]
+    # Noise is no audio of Microsoft's ADPCM; zeros are.
+    audio = bytes(len(NOISE)) if wav.tag == 2 else NOISE[: len(NOISE) - len(NOISE) % wav.sample_frame_bytes]
+    data = wav.header(len(audio)) + audio
+    assert_the_offered_command_works(data, tmp_path)
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+def test_the_command_for_another_file_works(name: str, tmp_path: Path) -> None:
+    assert_the_offered_command_works(seekable(*OTHER_FILES[name], tmp_path), tmp_path)
+
+
+def test_the_command_for_nist_sphere_works(tmp_path: Path) -> None:
+    fields = "channel_count -i 1\nsample_rate -i 16000\nsample_n_bytes -i 2\nsample_byte_format -s2 01\n"
+    fields += f"sample_sig_bits -i 16\nsample_coding -s3 pcm\nsample_count -i {len(NOISE) // 2}\nend_head\n"
+    assert_the_offered_command_works(f"NIST_1A\n   1024\n{fields}".encode().ljust(1024) + NOISE, tmp_path)
+
+
+@pytest.mark.parametrize("codec", ["ac3", "eac3", "mp2"])
+def test_the_command_for_bursts_works(codec: str, tmp_path: Path) -> None:
+    audio = made_by_ffmpeg(codec, "spdif", "-b:a", "256k", rate=48000, channels=2)
+    assert_the_offered_command_works(Wav(rate=48000).header(len(audio)) + audio, tmp_path)
+
+
+def test_the_command_for_dts_in_the_guise_of_pcm_works(tmp_path: Path) -> None:
+    big_endian = made_by_ffmpeg("dca", "dts", "-b:a", "1411200", channels=2)
+    for audio in (big_endian, np.frombuffer(big_endian, dtype=">u2").astype("<u2").tobytes()):
+        assert_the_offered_command_works(Wav().header(len(audio)) + audio, tmp_path)
+
+
+def test_the_command_for_too_many_chunks_works(tmp_path: Path) -> None:
+    data = Wav(before_data=((b"junk", b""),) * 5000).build(wavs.sine(seconds=0.1))
+    assert_the_offered_command_works(data, tmp_path)
+
+
+def test_the_command_for_a_long_recording_works(tmp_path: Path) -> None:
+    data = Wav(rate=8000).build(wavs.sine(seconds=2, rate=8000))
+    assert_the_offered_command_works(data, tmp_path, max_duration_seconds=1)
+
+
+def test_the_command_for_a_wav_whose_mp3_would_be_far_larger_works(tmp_path: Path) -> None:
+    data = Wav(rate=1, bits=8, channels=1).build(wavs.noise(150, 1, 1))
+    assert_the_offered_command_works(data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wav",
+    [
+        Wav(channels=65),
+        Wav(channels=65535),
+        Wav(rate=1 << 31, channels=1),
+        Wav(bits=65),
+        Wav(tag=FLOAT, bits=16),
+        Wav(tag=FLOAT, bits=24),
+        Wav(tag=0x11, bits=7, block_align=1024),
+        Wav(tag=0x02, bits=3, block_align=1024),
+        Wav(tag=0, bits=0),
+        Wav(tag=0x1234),
+        Wav(extensible=True, subtype=bytes(range(16))),
+        *(
+            Wav(tag=tag)
+            for tag in (0x05, 0x14, 0x40, 0x64, 0x92, 0x162, 0x163, 0x270, 0x674F, 0x704F, 0xF1AC)
+        ),
+    ],
+    ids=repr,
+)
+def test_no_command_is_offered_where_none_works(wav: Wav) -> None:
+    words, command = offered(wav.header(4000) + NOISE[:4000])
+    assert not command
+    assert words.endswith((".", "made it."))
+
+
+@pytest.mark.parametrize("start", [b"\x1f\x8b\x08\0", b"<html>", b"UklGRiQAAABXQVZF", b"hello", bytes(12)])
+def test_no_command_is_offered_for_what_is_no_audio(start: bytes) -> None:
+    assert offered(start + bytes(20))[1] == ""
