@@ -375,5 +375,6 @@ async def test_wrong_credentials_are_refused_before_the_audio_is_read_and_leave_
         await uploads.store_record(body(), Credentials(digest("no token"), user_id))
     await uploads.close()
     assert read == []
-    assert [call.process for call in watcher.calls] == ["postgres"]
+    # The second statement tells wrong credentials from a blocked user.
+    assert [call.process for call in watcher.calls] == ["postgres", "postgres"]
     await isolated_service.assert_nothing_is_left(user_id, watcher)
