@@ -35,6 +35,7 @@ def test_a_form_gets_the_record_with_its_link(client: Client, user: dict[str, An
         "peak_dbfs": record["peak_dbfs"],
         "rms_dbfs": record["rms_dbfs"],
         "truncated": False,
+        "clipped": False,
         "size_bytes": len(mp3),
         "sha256": hashlib.sha256(mp3).hexdigest(),
         "created_at": record["created_at"],

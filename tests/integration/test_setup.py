@@ -366,7 +366,8 @@ async def test_a_record_of_an_earlier_version_keeps_its_link_and_has_no_waveform
         async with aclosing(RowReader(engine)) as reader:
             record, object_key = await find_record(reader, record_id, user.id)
             assert (object_key, record.duration_seconds) == ("key", 1.0)
-            assert (record.peak_dbfs, record.rms_dbfs, record.truncated) == (None, None, False)
+            assert (record.peak_dbfs, record.rms_dbfs) == (None, None)
+            assert (record.truncated, record.clipped) == (False, False)
             with pytest.raises(NoWaveform) as refusal:
                 await find_waveform(reader, record_id, user.id)
             assert (refusal.value.status_code, type_of(refusal.value)) == (404, "/problems/no-waveform")

@@ -19,6 +19,7 @@ PROPERTIES = Properties(
     peak_dbfs=None,
     rms_dbfs=None,
     truncated=False,
+    clipped=False,
 )
 PUBLISHED = FinishedUpload(
     "Title", StoredObject(1, b"\1" * 32), PROPERTIES, Waveform(128, b"\0\1"), 128, "key"

@@ -298,6 +298,36 @@ def test_every_sample_rate_sounds_like_ffmpegs_decoding(rate: int) -> None:
     assert_right(data, decoding.decode(data, "wav"))
 
 
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize(
+    ("peak", "peak_dbfs"),
+    [(2.0, 6.02), (-2.0, 6.02), (1.01, 0.09), (8.0, 18.06), (1e20, 400.0), (-1e38, 600.0)],
+)
+def test_a_float_over_full_scale_is_clipped_and_the_record_says_it(
+    bits: int, channels: int, peak: float, peak_dbfs: float
+) -> None:
+    sound = voices(channels=channels, seconds=0.05)
+    sound[1000, channels - 1] = peak
+    _, properties = convert(Wav(tag=FLOAT, bits=bits, channels=channels).build(sound))
+    assert (properties.clipped, properties.peak_dbfs) == (True, peak_dbfs)
+    limited = pcm_of(Wav(tag=FLOAT, bits=bits, channels=channels).build(sound)).samples
+    assert np.array_equal(
+        limited, pcm_of(Wav(tag=FLOAT, bits=bits, channels=channels).build(sound.clip(-1, 1))).samples
+    )
+
+
+@pytest.mark.parametrize("peak", [1.0, -1.0, np.inf, -np.inf, np.nan])
+def test_a_float_of_full_scale_is_not_clipped(peak: float) -> None:
+    sound = voices(channels=1, seconds=0.05)
+    sound[1000] = peak
+    _, properties = convert(Wav(tag=FLOAT, bits=32, channels=1).build(sound))
+    assert not properties.clipped
+    assert properties.peak_dbfs is not None
+    assert properties.peak_dbfs <= 0
+    assert not convert(Wav(bits=24, channels=1).build(np.nan_to_num(sound).clip(-1, 1)))[1].clipped
+
+
 @pytest.mark.parametrize("rate", [500, 1000, 1234, 2000])
 def test_a_low_sample_rate_keeps_its_sound(rate: int) -> None:
     top = 0.35 * rate
@@ -307,7 +337,7 @@ def test_a_low_sample_rate_keeps_its_sound(rate: int) -> None:
 
 def test_one_hertz_becomes_eight_thousand() -> None:
     _, properties = convert(Wav(rate=1, bits=8, channels=1).build(np.zeros((60, 1))))
-    assert properties == Properties(60.0, 8000, 1, 64, None, None, truncated=False)
+    assert properties == Properties(60.0, 8000, 1, 64, None, None, truncated=False, clipped=False)
 
 
 @pytest.mark.parametrize("mask", [0x007, 0x107, 0x033, 0x037, 0x607, 0x03F, 0x60F, 0x70F, 0x63F, 0x0FF])

@@ -53,7 +53,8 @@ class Record(Base):
     sample_rate: Mapped[int | None]
     channels: Mapped[int | None]
     bitrate_kbps: Mapped[int | None]
-    # Levels of the encoded audio; null for digital silence and for records made before levels were measured.
+    # Levels of the encoded audio, or the peak of a WAV that was clipped; null for digital silence and for
+    # records made before levels were measured.
     peak_dbfs: Mapped[float | None] = mapped_column(Double)
     rms_dbfs: Mapped[float | None] = mapped_column(Double)
     # Minimum and maximum of each pixel as int8 (records.audio.levels), and the number of samples of a pixel.
@@ -61,6 +62,8 @@ class Record(Base):
     waveform_samples_per_pixel: Mapped[int | None]
     # Whether the WAV ended before the audio that its header announced.
     truncated: Mapped[bool] = mapped_column(server_default=false())
+    # Whether the WAV had floats over full scale, which are cut off in the MP3.
+    clipped: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     published_at: Mapped[datetime | None]
     # Identifies an upload that a client repeats. The sweeper sets it to null a day after publishing.

@@ -45,12 +45,18 @@ class RecordDocument(msgspec.Struct, frozen=True):
             description="Bitrate of the MP3 in kbit/s. Below 32 kHz it can be lower than requested."
         ),
     ]
-    peak_dbfs: Annotated[float | None, msgspec.Meta(description=f"Highest sample {_LEVEL}")]
+    peak_dbfs: Annotated[
+        float | None,
+        msgspec.Meta(description=f"Highest sample {_LEVEL} If `clipped`, the highest of the WAV, over 0."),
+    ]
     rms_dbfs: Annotated[
         float | None, msgspec.Meta(description=f"RMS level {_LEVEL} A full-scale square wave has 0.")
     ]
     truncated: Annotated[
         bool, msgspec.Meta(description="Whether the WAV ended before the audio that its header announced.")
+    ]
+    clipped: Annotated[
+        bool, msgspec.Meta(description="Whether the WAV had floats over full scale. The MP3 cuts them off.")
     ]
     size_bytes: Annotated[int, msgspec.Meta(description="Size of the MP3 in bytes.")]
     sha256: Annotated[

@@ -50,6 +50,7 @@ RECORD: Json = {
     "peak_dbfs": -2.57,
     "rms_dbfs": -14.53,
     "truncated": False,
+    "clipped": False,
     "size_bytes": 160496,
     "sha256": "8d8fa5a7f597a18272138238e40258940b0a8df63e469a9713b7ee98de420e79",
     "created_at": "2026-11-21T15:48:13.320934Z",

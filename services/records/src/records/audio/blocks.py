@@ -46,6 +46,8 @@ class BlockMaker:
         self.sample_rate = mp3_sample_rate(source.sample_rate)
         self.source_sample_frames = 0
         """How many sample frames of the source have been converted."""
+        self.peak = 0.0
+        """The loudest float of the source; full scale is FULL_SCALE. 0 if the source has no floats."""
         self._source = source
         self._bitstream_search = BitstreamSearch(source)
         self._data_chunk: DataChunk | None = None
@@ -126,6 +128,9 @@ class BlockMaker:
         if self._end_sample_frames is not None:
             samples = samples[: self._end_sample_frames - self.source_sample_frames]
         self._count(len(samples))
+        if self._source.codec is Codec.FLOAT and samples.size:
+            self.peak = max(self.peak, float(samples.max()), -float(samples.min()))
+            np.clip(samples, -FULL_SCALE, FULL_SCALE, out=samples)
         if self._matrix is not None:
             samples = samples @ self._matrix
         for resampled in [samples] if self._resampler is None else self._resampler.feed(samples):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from .blocks import BlockMaker
 from .errors import BrokenAudio, OutOfProportion
 from .info import Stream
-from .levels import Meter, Waveform
+from .levels import Meter, Waveform, dbfs
 from .parallel import EncoderThreads, ParallelEncoder
+from .pcm import FULL_SCALE
 from .tags import make_id3
 from .wav import WavParser
 
@@ -36,11 +37,16 @@ class Properties:
     channels: int
     bitrate_kbps: int
     peak_dbfs: float | None
-    """The loudest sample that was encoded, in dB below full scale; None for digital silence."""
+    """The loudest sample that was encoded, in dB below full scale; None for digital silence.
+
+    If floats were clipped, the loudest of them.
+    """
     rms_dbfs: float | None
     """The mean level of what was encoded, in dB below a full-scale square wave; None for digital silence."""
     truncated: bool
     """Whether the WAV ended before the announced audio did. The MP3 has all the audio that arrived."""
+    clipped: bool
+    """Whether the WAV had floats over full scale, which were cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +136,17 @@ class Converter:
         yield self._take()
         levels = self._open().meter.finish()
         header = self._stream.header
+        is_clipped = block_maker.peak > FULL_SCALE
         self._waveform = levels.waveform
         self._properties = Properties(
             duration_seconds=block_maker.source_sample_frames / self._parser.format.sample_rate,
             sample_rate=header.sample_rate,
             channels=header.channels,
             bitrate_kbps=header.bitrate_kbps,
-            peak_dbfs=levels.peak_dbfs,
+            peak_dbfs=dbfs(block_maker.peak) if is_clipped else levels.peak_dbfs,
             rms_dbfs=levels.rms_dbfs,
             truncated=self._parser.truncated,
+            clipped=is_clipped,
         )
 
     def make_head(self, title: str | None = None) -> bytes:

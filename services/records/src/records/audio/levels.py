@@ -93,7 +93,7 @@ class Meter:
             self._settle(self._fresh_pixels)
         rms = math.sqrt(self._sum_of_squares / self._samples)
         waveform = Waveform(SAMPLES_PER_PIXEL * self._factor, self._pixels.tobytes())
-        return Levels(_dbfs(self._peak), _dbfs(rms), waveform)
+        return Levels(dbfs(self._peak), dbfs(rms), waveform)
 
     def _measure(self, samples: NDArray[np.int16]) -> None:
         self._samples += len(samples)
@@ -142,7 +142,7 @@ def _merge_pixels(pixels: NDArray[np.int8], factor: int) -> NDArray[np.int8]:
     return _merge(pixels[:, 0], pixels[:, 1], factor)
 
 
-def _dbfs(amplitude: float) -> float | None:
-    """Returns the level of an amplitude of 0 to 32768, to a hundredth of a dB."""
+def dbfs(amplitude: float) -> float | None:
+    """Returns the level of an amplitude, whose full scale is 32768, to a hundredth of a dB."""
     # The sum turns -0.0 into 0.0.
     return round(20 * math.log10(amplitude / _FULL_SCALE), 2) + 0.0 if amplitude else None

@@ -15,6 +15,8 @@ with warnings.catch_warnings():
 __all__ = ["FULL_SCALE", "audioop", "decode_samples"]
 
 FULL_SCALE = 32768
+# Samples up to this one fit in float32.
+_MAX_FLOAT = 1e30
 # The widest sample that audioop takes.
 _MAX_BYTES = 4
 
@@ -22,7 +24,7 @@ _MAX_BYTES = 4
 def decode_samples(audio: bytes | bytearray | memoryview, source: Format) -> NDArray[np.float32]:
     """Decodes whole sample frames to float32 of shape (sample frames, channels). Full scale is FULL_SCALE.
 
-    A float beyond full scale is clipped; infinities and NaN become silence.
+    A float may be beyond full scale, by up to _MAX_FLOAT; infinities and NaN become silence.
     """
     if source.codec is Codec.FLOAT:
         samples = _read_floats(audio, source)
@@ -36,7 +38,8 @@ def decode_samples(audio: bytes | bytearray | memoryview, source: Format) -> NDA
 def _read_floats(audio: bytes | bytearray | memoryview, source: Format) -> NDArray[np.float32]:
     order = ">" if source.is_big_endian else "<"
     floats = np.frombuffer(audio, dtype=f"{order}f{source.sample_bytes}")
-    return (np.where(np.isfinite(floats), floats, 0).clip(-1, 1) * FULL_SCALE).astype(np.float32)
+    finite = np.where(np.isfinite(floats), floats, 0).clip(-_MAX_FLOAT, _MAX_FLOAT)
+    return (finite * FULL_SCALE).astype(np.float32)
 
 
 def _read_integers(audio: bytes | bytearray | memoryview, source: Format) -> NDArray[np.int32]:

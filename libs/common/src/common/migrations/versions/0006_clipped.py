@@ -1,0 +1,19 @@
+"""Adds `clipped` to records. Of records made before, nothing is known, so they are not clipped."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Adds the column, which has a default for the services of the version before."""
+    op.add_column("records", sa.Column("clipped", sa.Boolean(), server_default=sa.false(), nullable=False))
+
+
+def downgrade() -> None:
+    """Drops the column."""
+    op.drop_column("records", "clipped")
