@@ -92,6 +92,8 @@ class Record(Base):
             postgresql_include=["size_bytes", "duration_seconds"],
             postgresql_where=text("state = 'ready'"),
         ),
+        # For the sweeper, which deletes old records.
+        Index("records_by_age", "published_at", postgresql_where=text("state = 'ready'")),
         # For the sweeper: only rows that are not ready, which are few.
         Index("records_unfinished", "state", "lease_until", postgresql_where=text("state <> 'ready'")),
         # A tombstone no longer holds its key, so a new upload may use the key.

@@ -44,9 +44,7 @@ def create_app(settings: Settings) -> Litestar:
         engine = make_engine(settings.database_url, settings.database_password)
         async with aclosing(RowReader(engine)) as reader, open_store(settings.store) as store:
             uploads = Uploads(engine, store, settings)
-            sweeper = asyncio.create_task(
-                run_sweeper(engine, store, settings.lease_seconds, settings.sweep_seconds)
-            )
+            sweeper = asyncio.create_task(run_sweeper(engine, store, settings))
             service = RunningService(engine, reader, store, uploads, settings)
             try:
                 yield

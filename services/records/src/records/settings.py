@@ -61,6 +61,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     # After this long without a renewal another upload may take the Idempotency-Key. The sweeper waits longer.
     lease_seconds: PositiveInt = 30
     sweep_seconds: PositiveInt = 30
+    # The sweeper deletes records that were published longer ago; None: never. The limit is a century.
+    retention_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] | None = None
 
     @property
     def has_quota(self) -> bool:

@@ -427,6 +427,20 @@ async def give_up_expired_uploads(engine: AsyncEngine, grace: timedelta) -> None
     )
 
 
+async def delete_old_records(engine: AsyncEngine, age: timedelta, limit: int) -> int:
+    """Turns the oldest records that were published longer ago into tombstones. Returns how many."""
+    # As in forget_old_idempotency_keys, skip_locked avoids a deadlock with the deletion of a user.
+    old_records = (
+        select(Record.id)
+        .where(Record.state == "ready", Record.published_at < func.now() - age)
+        .order_by(Record.published_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    deletion = update(Record).where(Record.id.in_(old_records)).values(state="deleting").returning(Record.id)
+    return len(await execute(engine, deletion))
+
+
 async def find_due_tombstones(
     engine: AsyncEngine, between_looks: timedelta, limit: int
 ) -> Sequence[Tombstone]:

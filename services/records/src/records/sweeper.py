@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.db import advisory_lock
 from common.problems import Problem
 from records import sql
+from records.settings import Settings
 from records.storage import REQUEST_TIMEOUT_SECONDS, ObjectStore
 
 log = structlog.get_logger()
@@ -26,29 +27,32 @@ GRACE = timedelta(seconds=90)
 MAX_FAILURES = 3
 
 
-async def run_sweeper(
-    engine: AsyncEngine, store: ObjectStore, lease_seconds: int, every_seconds: int
-) -> None:
+async def run_sweeper(engine: AsyncEngine, store: ObjectStore, settings: Settings) -> None:
     """Sweeps for ever. If PostgreSQL or the store is away, logs the failure and tries again later."""
     while True:
         try:
-            await sweep_if_alone(engine, store, lease_seconds)
+            await sweep_if_alone(engine, store, settings.lease_seconds, settings.retention_days)
         except Problem as problem:
             log.warning("the sweep failed", detail=problem.detail)
         except Exception:
             log.exception("the sweep failed")
-        await asyncio.sleep(every_seconds)
+        await asyncio.sleep(settings.sweep_seconds)
 
 
-async def sweep_if_alone(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> None:
+async def sweep_if_alone(
+    engine: AsyncEngine, store: ObjectStore, lease_seconds: int, retention_days: int | None
+) -> None:
     """Sweeps if no other instance is sweeping; otherwise does nothing."""
     async with advisory_lock(engine, ADVISORY_LOCK) as is_alone:
         if is_alone:
-            await sweep(engine, store, lease_seconds)
+            await sweep(engine, store, lease_seconds, retention_days)
 
 
-async def sweep(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> None:
-    """Forgets old idempotency keys, gives up expired uploads, and then works on every tombstone that is due.
+async def sweep(
+    engine: AsyncEngine, store: ObjectStore, lease_seconds: int, retention_days: int | None = None
+) -> None:
+    """Forgets old idempotency keys, gives up expired uploads, deletes records that are older than
+    `retention_days`, and then works on every tombstone that is due.
 
     A tombstone is removed after the store was seen twice without its object and its multipart uploads. The
     two looks are at least a lease, the grace and the longest PUT apart, so that the second look catches the
@@ -56,6 +60,10 @@ async def sweep(engine: AsyncEngine, store: ObjectStore, lease_seconds: int) -> 
     """
     await sql.forget_old_idempotency_keys(engine)
     await sql.give_up_expired_uploads(engine, GRACE)
+    if retention_days is not None:
+        count = await sql.delete_old_records(engine, timedelta(days=retention_days), BATCH)
+        if count:
+            log.info("old records deleted", count=count, retention_days=retention_days)
     between_looks = GRACE + timedelta(seconds=lease_seconds + REQUEST_TIMEOUT_SECONDS)
     failures = 0
     for tombstone in await sql.find_due_tombstones(engine, between_looks, BATCH):
