@@ -25,7 +25,7 @@ from tests.bench.downloads import (
     measure_slow_listeners,
     measure_users,
 )
-from tests.bench.overload import measure_memory
+from tests.bench.overload import measure_memory, measure_slow_connections
 from tests.bench.uploads import (
     Row,
     Uploader,
@@ -58,7 +58,8 @@ machine, which is shared and noisy. The SNR compares the decoded MP3 with its so
 lag, whatever the level.
 """
 OVERLOAD_NOTE = """\
-Each upload has 28 MB of WAV and 14 MB of MP3. One user sends all of them.
+Each upload has 28 MB of WAV and 14 MB of MP3. One user sends all of them. The slow connections send an
+incomplete head; the gateway closes each after 10 s, and another one takes its place.
 """
 
 
@@ -120,6 +121,7 @@ def measure_everything(*, is_quick: bool) -> Iterator[list[Row]]:
 def measure_overload() -> Iterator[list[Row]]:
     """Measures a stack in which one user may have more uploads than it takes."""
     with temporary_stack({"MAX_UPLOADS_PER_USER": "64"}, say=print) as stack:
+        yield measure_slow_connections(stack)
         yield from measure_memory(stack)
 
 

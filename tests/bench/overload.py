@@ -1,13 +1,15 @@
-"""What the bench measures with too many uploads at once: statuses, and the memory of the records service."""
+"""What the bench measures with too many uploads or connections at once: statuses, memory and latencies."""
 
 import asyncio
 import math
+import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
+from multiprocessing.synchronize import Event
 from threading import Barrier
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,9 +17,20 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from deploy.client import Client
+from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
+from tests.bench.downloads import latency
 from tests.bench.uploads import Process, Row
-from tests.upload_requests import FORM_TYPE, WAV_TYPE, audio, bearer, make_form, token, user_id
+from tests.upload_requests import (
+    FORM_TYPE,
+    TINY_WAV,
+    WAV_TYPE,
+    audio,
+    bearer,
+    make_form,
+    token,
+    user_id,
+)
 from tests.wavs import Wav, silence
 
 # At this sample rate half of the PCM's bytes become MP3: 28 MB of WAV and 14 MB of MP3, three upload parts.
@@ -29,6 +42,9 @@ FAILURES = 200
 SHORT_WAV = WAV[: len(WAV) // 5]
 # No more than may send their audio before their credentials at once (MAX_LATE_CREDENTIALS).
 FAILING_AT_ONCE = 2
+SLOW_CONNECTIONS = 5000
+SLOW_ADDRESS = "127.0.0.66"
+LATENCY_SECONDS = 6
 
 
 class Sender:
@@ -234,3 +250,65 @@ def measure_memory(stack: Stack) -> Iterator[list[Row]]:
             ("unfinished", overload.unfinished),
         ):
             yield overload.measure(f"{FAILURES} uploads {kind}", act)
+
+
+async def hold_slow_connections(port: int, are_open: Event) -> None:
+    """Keeps connections open whose request never becomes complete, all from one address, until cancelled.
+
+    The gateway closes each after 10 s, and another one takes its place.
+    """
+    opened = 0
+
+    async def hold() -> None:
+        nonlocal opened
+        while True:
+            with suppress(OSError):
+                reader, writer = await asyncio.open_connection(LOOPBACK, port, local_addr=(SLOW_ADDRESS, 0))
+                writer.write(b"GET /record HTTP/1.1\r\nHost: a\r\n")
+                opened += 1
+                if opened == SLOW_CONNECTIONS:
+                    are_open.set()
+                await reader.read()
+                writer.close()
+
+    await asyncio.gather(*(hold() for _ in range(SLOW_CONNECTIONS)))
+
+
+def run_slow_connections(are_open: Event, port: int) -> None:
+    asyncio.run(hold_slow_connections(port, are_open))
+
+
+@contextmanager
+def meanwhile(act: Callable[..., None], *arguments: object) -> Iterator[None]:
+    """Acts in another process until the `with` statement ends. `act` gets an event, which it sets first."""
+    processes = multiprocessing.get_context("spawn")
+    has_begun = processes.Event()
+    process = processes.Process(target=act, args=(has_begun, *arguments))
+    process.start()
+    try:
+        if not has_begun.wait(60):
+            raise RuntimeError(f"{act.__name__} did not begin")
+        yield
+    finally:
+        process.terminate()
+        process.join()
+
+
+def measure_slow_connections(stack: Stack) -> list[Row]:
+    """Measures what slow connections of one address cost the downloads of another one."""
+    with Client(stack.base_url) as client:
+        url = client.upload_stream([TINY_WAV], client.create_user("Quick")["token"])["url"]
+    alone: list[tuple[float, float, float]] = []
+    beside: list[tuple[float, float, float]] = []
+    for _ in range(3):
+        alone.append(latency(url, LATENCY_SECONDS))
+        with meanwhile(run_slow_connections, stack.ports.gateway):
+            beside.append(latency(url, LATENCY_SECONDS))
+    (alone_p50, alone_p95, _), (beside_p50, beside_p95, _) = min(alone), min(beside)
+    return [
+        (
+            f"download beside {SLOW_CONNECTIONS} slow connections of one address / alone, p95",
+            f"{beside_p95 / alone_p95:.2f}",
+            f"{beside_p95:.1f} ms / {alone_p95:.1f} ms; p50 {beside_p50:.1f} ms / {alone_p50:.1f} ms",
+        )
+    ]
