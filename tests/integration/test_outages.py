@@ -224,11 +224,18 @@ async def test_an_upload_during_which_a_store_stops_is_503_and_leaves_nothing_on
     assert await stack_service.multipart_uploads(row.object_key) == []
 
 
-def test_an_upload_gets_over_a_restart_of_postgres(
-    fragile: Stack, client: Client, owner: dict[str, Any]
+async def test_an_upload_gets_over_a_restart_of_postgres(
+    fragile: Stack, client: Client, stack_service: RecordsService, owner: dict[str, Any]
 ) -> None:
+    records = psutil.Process(fragile.pid("records"))
+
+    def has_noticed() -> bool:
+        return all(each.status != psutil.CONN_CLOSE_WAIT for each in records.net_connections())
+
     with held_upload(client, owner, make_wav(SMALL)) as posting:
+        await wait_until_async(partial(stack_service.rows, UUID(owner["id"])))
         fragile.stop_process("postgres")
+        wait_until(has_noticed)
         fragile.start_process("postgres")
     assert_json(posting.result(), 201)
 
