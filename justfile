@@ -155,6 +155,7 @@ lock *ARGS:
     {{requirements}} {{ARGS}} services/records/pyproject.toml -o services/records/requirements.txt
     {{requirements}} {{ARGS}} libs/common/pyproject.toml services/users/pyproject.toml services/records/pyproject.toml requirements-dev.in -o requirements-dev.txt
     {{requirements}} {{ARGS}} deploy/local/requirements-go.in -o deploy/local/requirements-go.txt
+    {{requirements}} {{ARGS}} tests/sdks/requirements.in -o tests/sdks/requirements.txt
 
 # Build and start everything in Docker (arguments go to `docker compose up`)
 [group('docker')]
@@ -187,6 +188,16 @@ standins *ARGS:
 [positional-arguments]
 test-browser *ARGS:
     pytest tests/browser "$@"
+
+# Generate clients in Python and TypeScript from docs/openapi, and use them (installs the generators into .sdks)
+[group('check')]
+[positional-arguments]
+test-sdks *ARGS:
+    @uv venv --quiet --allow-existing --python .venv/bin/python .sdks
+    @uv pip sync --quiet --no-cache --python .sdks/bin/python --require-hashes tests/sdks/requirements.txt
+    @cp tests/sdks/package.json tests/sdks/package-lock.json .sdks
+    @PATH="$PWD/.sdks/bin:$PATH" npm ci --prefix .sdks --silent --ignore-scripts --no-audit
+    pytest tests/sdks "$@"
 
 # Look for bytes that break the WAV reader (arguments such as -runs=N and -seed=N go to libFuzzer; FILE: only this input)
 [group('check')]

@@ -59,10 +59,12 @@ def use_existing_ids(case: Case[Any], own: Own) -> dict[str, str]:
     fields: dict[str, Any] = case.body if isinstance(case.body, dict) else {}
     # This must come first: after a change schemathesis validates the case again, and its schema knows no WAV.
     if case.meta and case.meta.generation.mode.is_positive:
-        # OpenAPI cannot express that two parameters exclude each other, or that the audio comes last.
+        # OpenAPI cannot express that two parameters exclude each other, or that the audio comes last and is
+        # a WAV.
         if case.media_type == "multipart/form-data":
             case.query.clear()
-            fields["audio"] = fields.pop("audio")
+            del fields["audio"]
+            fields["audio"] = TINY_WAV
         if "points" in case.query:
             case.query.pop("samples_per_pixel", None)
     for given in (case.path_parameters, case.query, fields):

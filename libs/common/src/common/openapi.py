@@ -23,12 +23,13 @@ from common.problems import InvalidCredentials, InvalidRequest, Problem, Unavail
 
 Json = dict[str, Any]
 Fields = Mapping[str, Mapping[str, Json]]
+Components = Mapping[str, Mapping[str, Json]]
 
 VERSION = "0.1.0"
 REQUEST_ID = "2f1c7a0e9b5d4c3a8e6f7d2b1a0c9e8f"
 # Problems of every route.
 COMMON_PROBLEMS = (InvalidRequest, UnknownHost, Unavailable)
-NEEDS_CREDENTIALS: list[Json] = [{"bearer": []}, {"basic": []}]
+NEEDS_CREDENTIALS: list[Json] = [{"basic": []}, {"bearer": []}]
 MAY_HAVE_CREDENTIALS: list[Json] = [*NEEDS_CREDENTIALS, {}]
 DESCRIPTION = """\
 Every error is a problem, `application/problem+json` (RFC 9457). Its `type` is the path of a page that
@@ -47,7 +48,7 @@ explains it. Besides the problems listed at each operation, any operation can re
 
 
 def describe_header(description: str, **schema: Any) -> Json:
-    """Returns a header of a response, for the `headers` of make_openapi_config."""
+    """Returns a header of a response, for the `components` of make_openapi_config."""
     return {"description": description, "schema": {"type": "string", **schema}}
 
 
@@ -88,10 +89,10 @@ COMPONENTS: Json = {
 
 
 class _Document(OpenAPI):
-    def __init__(self, made: OpenAPI, fields: Fields, headers: Mapping[str, Json]) -> None:
+    def __init__(self, made: OpenAPI, fields: Fields, components: Components) -> None:
         super().__init__(**vars(made))
         self._fields = fields
-        self._headers = headers
+        self._components = components
 
     def to_schema(self) -> Json:
         document = super().to_schema()
@@ -100,20 +101,19 @@ class _Document(OpenAPI):
             properties = components["schemas"][name]["properties"]
             for field, additions in fields.items():
                 properties[field] |= additions
-        for kind, additions in COMPONENTS.items():
+        for kind, additions in [*COMPONENTS.items(), *self._components.items()]:
             components.setdefault(kind, {}).update(additions)
-        components["headers"] |= self._headers
         return document
 
 
 class _Config(OpenAPIConfig):
-    def __init__(self, fields: Fields, headers: Mapping[str, Json], **config: Any) -> None:
+    def __init__(self, fields: Fields, components: Components, **config: Any) -> None:
         super().__init__(**config)
         self._fields = fields
-        self._headers = headers
+        self._components = components
 
     def to_openapi_schema(self) -> OpenAPI:
-        return _Document(super().to_openapi_schema(), self._fields, self._headers)
+        return _Document(super().to_openapi_schema(), self._fields, self._components)
 
 
 def make_document_route(name: str) -> HTTPRouteHandler:
@@ -134,16 +134,17 @@ def _encode_document(app: Litestar) -> bytes:
 
 
 def make_openapi_config(
-    name: str, summary: str, about: str, fields: Fields, headers: Mapping[str, Json] | None = None
+    name: str, summary: str, about: str, fields: Fields, components: Components | None = None
 ) -> OpenAPIConfig:
     """Returns the configuration of the document of the service `name`.
 
     `about` is the first part of the document's description. `fields` completes properties of schemas, by the
-    names of the schema and the field. `headers` are the service's own response headers, by name.
+    names of the schema and the field. `components` are the service's own headers and schemas, by kind
+    and name.
     """
     return _Config(
         fields,
-        headers or {},
+        components or {},
         title=f"Waxwing {name}",
         version=VERSION,
         summary=summary,
@@ -257,7 +258,8 @@ def _describe_status(status: int, problems: Sequence[type[Problem]]) -> Json:
                 "schema": {
                     "allOf": [
                         {"$ref": "#/components/schemas/Problem"},
-                        {"properties": {"type": {"enum": types}, "status": {"const": status}}},
+                        # openapi-python-client drops a response that narrows an integer to a `const`.
+                        {"properties": {"type": {"enum": types}, "status": {"enum": [status]}}},
                     ]
                 },
                 "examples": {one.__name__: {"value": _make_example(one)} for one in problems},

@@ -83,7 +83,7 @@ def create_app(settings: Settings) -> Litestar:
         request_max_body_size=settings.max_upload_bytes,
         tags=["records"],
         openapi_config=make_openapi_config(
-            "records", "WAV in, MP3 link out", openapi.ABOUT, openapi.FIELDS, openapi.HEADERS
+            "records", "WAV in, MP3 link out", openapi.ABOUT, openapi.FIELDS, openapi.COMPONENTS
         ),
         logging_config=None,
     )
