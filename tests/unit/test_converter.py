@@ -103,7 +103,7 @@ def test_every_sample_rate_keeps_its_length_and_sound(rate: int, mp3_rate: int) 
     assert_right_length_and_sound(comparison, 0.999)
 
 
-@pytest.mark.parametrize("rate", [768001, 0xFFFFFFFF])
+@pytest.mark.parametrize("rate", [768001, 0x7FFFFFFF])
 def test_a_sample_rate_beyond_the_limit_is_refused_by_name(rate: int) -> None:
     with pytest.raises(UnsupportedAudio) as refusal:
         convert(Wav(rate=rate).build(wavs.sine()))
