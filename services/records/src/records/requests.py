@@ -25,7 +25,7 @@ PAGE_PARAMETERS = ("limit", "cursor")
 RESOLUTIONS = {"samples_per_pixel": "samples_per_pixel", "points": "max_pixels"}
 # The values of `download`, and whether each of them saves the MP3.
 DOWNLOAD = {"1": True, "true": True, "0": False, "false": False}
-# What can follow a link that was copied out of a text: anything but a letter, digit or hyphen, such as a bracket.
+# What can follow a link that was copied out of a text, such as a bracket: no letter, digit or hyphen.
 BEHIND_LINK = re.compile("[^0-9a-zA-Z-].*", re.DOTALL)
 # Nine digits keep every count of a waveform below 2**31, on which readers of waveforms may rely.
 COUNT = re.compile("[1-9][0-9]{0,8}", re.ASCII)
