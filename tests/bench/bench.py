@@ -99,7 +99,7 @@ def measure(stack: Stack, folder: Path, *, is_quick: bool) -> Iterator[list[Row]
         yield measure_cold(stack, records)
         yield measure_slow_listeners(stack, records, 5)
     yield measure_downloads(stack, user["token"], 2 if is_quick else 5)
-    yield measure_users(stack, 2 if is_quick else 10)
+    yield measure_users(stack, 2 if is_quick else 5)
     if not is_quick:
         yield measure_many_rows(stack, user["id"], 10)
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -286,36 +287,81 @@ def psql(stack: Stack, statement: str) -> str:
 
 
 def measure_users(stack: Stack, seconds: int) -> list[Row]:
-    """Compares POST /users with pgbench's insert of the same row, with eight clients each."""
-    with tempfile.TemporaryDirectory(prefix="waxwing-bench-") as name:
-        lua, sql = Path(name) / "post.lua", Path(name) / "insert.sql"
-        lua.write_text(POST_USER)
-        sql.write_text(
-            "INSERT INTO users (id, name, token_digest) VALUES"
-            " (gen_random_uuid(), 'Bench', sha256(gen_random_uuid()::text::bytea)) RETURNING created_at;\n"
-        )
-        inserts = subprocess.run(
-            [
-                postgres.binary("pgbench"),
-                *("-h", LOOPBACK, "-p", str(stack.ports.postgres), "-U", postgres.SUPERUSER),
-                *("-n", "-M", "prepared", "-c", "8", "-j", "1", "-T", str(seconds), "-f", str(sql)),
-                postgres.DATABASE,
-            ],
-            env=postgres.psql_environment(stack.secrets["postgres"]),
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=seconds + 60,
-        )
-        posts = rate(f"{stack.base_url}/users", seconds, "-s", str(lua))
-    found = re.search(r"tps = ([\d.]+)", inserts.stdout)
-    if not found:
-        raise RuntimeError(inserts.stdout)
-    bare = float(found[1])
+    """Compares POST /users with pgbench's insert of the same row, and with a bare uvicorn that inserts it.
+
+    Each has eight clients. The fastest of three turns counts.
+    """
+    service = f"http://{LOOPBACK}:{stack.ports.users}/users"
+    with tempfile.TemporaryDirectory(prefix="waxwing-bench-") as name, bare_users(stack) as bare:
+        script = Path(name) / "post.lua"
+        script.write_text(POST_USER)
+        turns = [
+            (
+                *(
+                    rate(url, seconds, "-s", str(script))
+                    for url in (f"{stack.base_url}/users", service, bare)
+                ),
+                insert_users(stack, seconds, Path(name)),
+            )
+            for _ in range(3)
+        ]
+    through_gateway, alone, of_bare, inserts = map(max, zip(*turns, strict=True))
     return [
         (
             "POST /users / pgbench's insert of the row",
-            f"{posts / bare:.2f}",
-            f"{posts:.0f} /s / {bare:.0f} /s",
-        )
+            f"{through_gateway / inserts:.2f}",
+            f"{through_gateway:.0f} /s / {inserts:.0f} /s",
+        ),
+        (
+            "POST /users of the service itself / bare uvicorn and asyncpg",
+            f"{alone / of_bare:.2f}",
+            f"{alone:.0f} /s / {of_bare:.0f} /s",
+        ),
     ]
+
+
+@contextmanager
+def bare_users(stack: Stack) -> Iterator[str]:
+    """Runs `bare_users` on the stack's PostgreSQL; yields its URL."""
+    (port,) = free_ports(1)
+    environment = postgres.psql_environment(stack.secrets["postgres"]) | {
+        "PGHOST": LOOPBACK,
+        "PGPORT": str(stack.ports.postgres),
+        "PGUSER": postgres.SUPERUSER,
+        "PGDATABASE": postgres.DATABASE,
+    }
+    server = subprocess.Popen([sys.executable, "-m", "tests.bench.bare_users", str(port)], env=environment)
+    try:
+        while is_free(LOOPBACK, port):
+            if server.poll() is not None:
+                raise RuntimeError("the bare uvicorn has ended")
+        yield f"http://{LOOPBACK}:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def insert_users(stack: Stack, seconds: int, folder: Path) -> float:
+    """Returns the inserts per second that pgbench counts."""
+    script = folder / "insert.sql"
+    script.write_text(
+        "INSERT INTO users (id, name, token_digest) VALUES"
+        " (gen_random_uuid(), 'Bench', sha256(gen_random_uuid()::text::bytea)) RETURNING created_at;\n"
+    )
+    done = subprocess.run(
+        [
+            postgres.binary("pgbench"),
+            *("-h", LOOPBACK, "-p", str(stack.ports.postgres), "-U", postgres.SUPERUSER),
+            *("-n", "-M", "prepared", "-c", "8", "-j", "1", "-T", str(seconds), "-f", str(script)),
+            postgres.DATABASE,
+        ],
+        env=postgres.psql_environment(stack.secrets["postgres"]),
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=seconds + 60,
+    )
+    found = re.search(r"tps = ([\d.]+)", done.stdout)
+    if not found:
+        raise RuntimeError(done.stdout)
+    return float(found[1])

@@ -1,5 +1,6 @@
 """The host names in the settings, and what follows from them: who may sign up."""
 
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ def public_hosts(public_url: str, allowed_hosts: str) -> list[str]:
     return sorted(name for name in configured_hosts(public_url, allowed_hosts) if not is_loopback(name))
 
 
+@cache
 def choose_sign_up(chosen: SignUp | None, public_url: str, allowed_hosts: str) -> SignUp:
     """Returns the setting SIGNUP. Without it, a sign-up needs the key if a configured host is public."""
     return chosen or ("key" if public_hosts(public_url, allowed_hosts) else "open")

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 
 from litestar import Litestar, Router
 from litestar.di import Provide
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.cors import make_cors_hooks
 from common.db import check_database, make_engine
@@ -16,7 +15,7 @@ from common.methods import with_options
 from common.openapi import make_document_route, make_openapi_config
 from users import openapi
 from users.pages import make_pages
-from users.routes import get_user, post_token, post_user, remove_user
+from users.routes import RunningService, get_user, post_token, post_user, remove_user
 from users.settings import Settings
 from users.sql import DELETION_TIMEOUT_SECONDS
 
@@ -27,29 +26,25 @@ MAX_BODY_BYTES = 64 * 1024
 def create_app(settings: Settings) -> Litestar:
     """Returns the users service for these settings. It opens nothing before its lifespan begins."""
 
-    engine: AsyncEngine
-    # For deletions of users: statements may take longer, and never wait in the pool of other requests.
-    deletion_engine: AsyncEngine
+    service: RunningService
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        nonlocal engine, deletion_engine
+        nonlocal service
         database = settings.database_url, settings.database_password
         engine = make_engine(*database)
         deletion_engine = make_engine(*database, DELETION_TIMEOUT_SECONDS, pool_size=4)
+        service = RunningService(engine, deletion_engine, settings)
         yield
         await engine.dispose()
         await deletion_engine.dispose()
 
     async def check_postgres() -> None:
-        await check_database(engine)
+        await check_database(service.engine)
 
     # Not app.state: Litestar copies it for every request.
-    def provide_engine() -> AsyncEngine:
-        return engine
-
-    def provide_deletion_engine() -> AsyncEngine:
-        return deletion_engine
+    def provide_service() -> RunningService:
+        return service
 
     return Litestar(
         route_handlers=[
@@ -62,11 +57,8 @@ def create_app(settings: Settings) -> Litestar:
             *with_options(make_document_route("users")),
             *make_health_routes({"PostgreSQL": check_postgres}),
         ],
-        dependencies={
-            "engine": Provide(provide_engine, sync_to_thread=False),
-            "settings": Provide(lambda: settings, sync_to_thread=False),
-            "deletion_engine": Provide(provide_deletion_engine, sync_to_thread=False),
-        },
+        # Keep one dependency: with several, Litestar starts a task group per request.
+        dependencies={"service": Provide(provide_service, sync_to_thread=False)},
         before_send=make_cors_hooks(settings),
         lifespan=[lifespan],
         exception_handlers={Exception: FailureLimit(settings.failures_per_minute).render_problem},

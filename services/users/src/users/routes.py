@@ -3,7 +3,7 @@
 import hmac
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -25,6 +25,15 @@ from users.sql import create_user, delete_user, find_user, renew_token
 EXAMPLE = json.dumps(openapi.EXAMPLE)
 # msgspec's message names an unknown field, which may be as long as the body.
 MAX_REASON_LENGTH = 200
+
+
+class RunningService(NamedTuple):
+    """Connections and settings of a started instance."""
+
+    engine: AsyncEngine
+    # For deletions of users: statements may take longer, and never wait in the pool of other requests.
+    deletion_engine: AsyncEngine
+    settings: Settings
 
 
 class NewUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,51 +73,45 @@ class RenewedToken(msgspec.Struct, frozen=True):
 
 
 @post("/users", operation_class=openapi.POST_USER)
-async def post_user(
-    request: Request[Any, Any, Any],
-    engine: NamedDependency[AsyncEngine],
-    settings: NamedDependency[Settings],
-) -> CreatedUser:
+async def post_user(request: Request[Any, Any, Any], service: NamedDependency[RunningService]) -> CreatedUser:
     """Creates a user and issues its token."""
     reject_unknown_parameters(request.query_params.multi_items())
-    check_sign_up(request, settings)
-    user, token = await create_user(engine, (await read_new_user(request)).name)
+    check_sign_up(request, service.settings)
+    user, token = await create_user(service.engine, (await read_new_user(request)).name)
     audit("sign-up", user.id)
     return CreatedUser(user.id, user.name, token, user.created_at)
 
 
 @route("/users/me", http_method=["GET", "HEAD"], operation_class=openapi.GET_USER)
-async def get_user(
-    request: Request[Any, Any, Any],
-    engine: NamedDependency[AsyncEngine],
-    settings: NamedDependency[Settings],
-) -> Profile:
+async def get_user(request: Request[Any, Any, Any], service: NamedDependency[RunningService]) -> Profile:
     """Shows the user whose credentials are in the header."""
     reject_unknown_parameters(request.query_params.multi_items())
-    user = await find_user(engine, read_credentials(request))
+    user = await find_user(service.engine, read_credentials(request))
     return Profile(
         *(user.id, user.name, user.created_at),
         *(user.record_count, user.total_bytes, user.total_seconds),
-        choose_limit(user.quota_records, settings.quota_records),
-        choose_limit(user.quota_bytes, settings.quota_bytes),
-        choose_limit(user.quota_seconds, settings.quota_seconds),
+        choose_limit(user.quota_records, service.settings.quota_records),
+        choose_limit(user.quota_bytes, service.settings.quota_bytes),
+        choose_limit(user.quota_seconds, service.settings.quota_seconds),
     )
 
 
 @post("/users/me/token", status_code=200, operation_class=openapi.POST_TOKEN)
-async def post_token(request: Request[Any, Any, Any], engine: NamedDependency[AsyncEngine]) -> RenewedToken:
+async def post_token(
+    request: Request[Any, Any, Any], service: NamedDependency[RunningService]
+) -> RenewedToken:
     """Issues a new token. The old one stops working at once."""
     reject_unknown_parameters(request.query_params.multi_items())
-    user_id, token = await renew_token(engine, read_credentials(request))
+    user_id, token = await renew_token(service.engine, read_credentials(request))
     audit("token", user_id)
     return RenewedToken(user_id, token)
 
 
 @delete("/users/me", operation_class=openapi.REMOVE_USER)
-async def remove_user(request: Request[Any, Any, Any], deletion_engine: NamedDependency[AsyncEngine]) -> None:
+async def remove_user(request: Request[Any, Any, Any], service: NamedDependency[RunningService]) -> None:
     """Deletes the user and all its records for good: from this response on, their links are 404."""
     reject_unknown_parameters(request.query_params.multi_items())
-    audit("deletion", await delete_user(deletion_engine, read_credentials(request)))
+    audit("deletion", await delete_user(service.deletion_engine, read_credentials(request)))
 
 
 def read_credentials(request: Request[Any, Any, Any]) -> Credentials:
