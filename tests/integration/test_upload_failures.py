@@ -21,6 +21,7 @@ from deploy.setup import make_admin
 from records.form import FormItem
 from records.uploads import Published, Replayed
 from tests.integration.failing_calls import NO_FAILURE, Failure, Trial
+from tests.integration.paused_calls import Pause, first_call_to_minio, sweeper_lists_multipart_uploads
 from tests.integration.recordings import LARGE, SMALL, wav_pieces
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import MAX_WAIT_SECONDS
@@ -163,6 +164,43 @@ async def test_an_upload_whose_client_vanishes_leaves_no_object_at_once(
     assert [row.state for row in rows] == ([] if kind == SMALL else ["deleting"])
     for row in rows:
         assert await isolated_service.multipart_uploads(row.object_key) == []
+
+
+async def test_an_upload_to_a_silent_store_is_503_and_leaves_nothing(
+    isolated_service: RecordsService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("records.storage.REQUEST_TIMEOUT_SECONDS", 0.2)
+    user_id, credentials = await isolated_service.make_user()
+    pause = Pause(first_call_to_minio)
+    watcher = CallWatcher(pause.watch)
+    uploads = isolated_service.uploads(watcher, store_retry_seconds=15)
+    with pytest.raises(Unavailable, match="The object store does not answer"):
+        await uploads.store_record(wav_pieces(SMALL), credentials)
+    await uploads.close()
+    # The silent call was not repeated.
+    assert [call.request.split()[0] for call in watcher.calls if call.process == "minio"][:2] == [
+        "PUT",
+        "GET",
+    ]
+    await isolated_service.settle(user_id)
+    await isolated_service.assert_nothing_is_left(user_id, watcher)
+
+
+async def test_the_response_to_a_failed_upload_does_not_wait_for_a_clean_up_that_hangs(
+    isolated_service: RecordsService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("records.uploads.CLEAN_UP_WAIT_SECONDS", 0.2)
+    user_id, credentials = await isolated_service.make_user()
+    pause = Pause(sweeper_lists_multipart_uploads)
+    watcher = CallWatcher(pause.watch)
+    uploads = isolated_service.uploads(watcher)
+    with pytest.raises(ClientVanishedError):
+        await uploads.store_record(vanishing(LARGE, watcher), credentials)
+    await pause.reached()
+    pause.release()
+    await uploads.close()
+    await isolated_service.settle(user_id)
+    await isolated_service.assert_nothing_is_left(user_id, watcher)
 
 
 async def test_an_upload_that_is_cancelled_again_and_again_cleans_up_without_the_sweeper(

@@ -1,8 +1,9 @@
 """How the object store is addressed, and which of its failures an upload gets over, without a store."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 from aiohttp import web
@@ -10,7 +11,14 @@ from aiohttp.test_utils import TestServer
 
 from common.problems import Unavailable
 from records.settings import StoreSettings
-from records.storage import FIRST_PAUSE_SECONDS, ObjectStore, ObjectWriter, make_client, make_session
+from records.storage import (
+    FIRST_PAUSE_SECONDS,
+    STORE_AWAY,
+    ObjectStore,
+    ObjectWriter,
+    make_client,
+    make_session,
+)
 
 
 @pytest.mark.parametrize(
@@ -133,3 +141,24 @@ async def test_a_cancelled_upload_repeats_no_call() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
     assert store.bodies == [b"head"]
+
+
+async def test_a_store_that_accepts_no_connection_counts_as_away_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("records.storage.CONNECT_TIMEOUT_SECONDS", 0.1)
+    with ExitStack() as opened:
+        full = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        host, port = full.getsockname()
+        # The kernel accepts as many connections as the backlog holds, and lets all others wait.
+        for _ in range(2):
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((host, port))
+        async with make_session() as session:
+            settings = StoreSettings(
+                s3_endpoint=f"http://{host}:{port}", s3_access_key="key", s3_secret_key="secret"
+            )
+            with pytest.raises(Unavailable, match=STORE_AWAY) as refusal:
+                await ObjectStore(make_client(settings, session), "records").check()
+    assert isinstance(refusal.value.__cause__, TimeoutError)
