@@ -193,7 +193,8 @@ async def test_the_response_to_a_failed_upload_does_not_wait_for_a_clean_up_that
     user_id, credentials = await isolated_service.make_user()
     pause = Pause(sweeper_lists_multipart_uploads)
     watcher = CallWatcher(pause.watch)
-    uploads = isolated_service.uploads(watcher)
+    # With one thread less audio waits, so upload parts have been sent.
+    uploads = isolated_service.uploads(watcher, encoder_threads=1)
     with pytest.raises(ClientVanishedError):
         await uploads.store_record(vanishing(LARGE, watcher), credentials)
     await pause.reached()
