@@ -256,8 +256,10 @@ def test_after_a_restart_during_a_download_the_player_s_next_range_works(
     with begin_download(stack, long_record["url"], "Range: bytes=1-", "Connection: close") as listener:
         response = listener.recv(1024)
         # The stack starts the process again. `stop_process` would wait for the end of the download.
-        psutil.Process(stack.pid(process)).terminate()
+        ended = stack.pid(process)
+        psutil.Process(ended).terminate()
         response += b"".join(read_to_the_end(listener))
+    wait_until(lambda: stack.pid(process) not in (0, ended))
     stack.start_process(process)
     head, _, begun = response.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 206")

@@ -249,9 +249,9 @@ async def test_after_the_records_service_was_killed_an_upload_can_soon_be_sent_a
 
     with held_upload(client, owner, make_wav(SMALL), "key") as posting:
         await wait_until_async(partial(stack_service.rows, UUID(owner["id"])))
+        # The stack starts the process again.
         psutil.Process(fragile.pid("records")).kill()
     assert_unavailable(posting.result())
-    fragile.start_process("records")
     wait_until(lambda: send_again() == 201)
 
 

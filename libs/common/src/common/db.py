@@ -3,6 +3,7 @@
 `common.row_reader` reads single rows faster.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
@@ -76,8 +77,11 @@ def _reject_closed_connection(connection: Any, *_: object) -> None:
 
 
 def _terminate(connection: Any, _: object, error: BaseException | None) -> None:
-    """Drops a connection whose statement failed. SQLAlchemy would wait 2 s for PostgreSQL to agree."""
-    if error:
+    """Drops a connection whose statement failed. SQLAlchemy would wait 2 s for PostgreSQL to agree.
+
+    PostgreSQL must hear of a cancelled statement, because it would execute it later.
+    """
+    if error and not isinstance(error, asyncio.CancelledError):
         connection.driver_connection.terminate()
 
 
