@@ -148,20 +148,30 @@ async def test_an_upload_that_learns_of_its_lost_lease_stops_before_it_stores_an
     isolated_service: RecordsService,
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
-    given_up, learned = asyncio.Event(), asyncio.Event()
+    wanted, given_up, learned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def is_renewal(call: Call) -> bool:
+        return "SET lease_until" in call.request
+
+    pause = Pause(lambda call: wanted.is_set() and is_renewal(call) and not call.is_done)
 
     async def watch(call: Call) -> None:
-        if given_up.is_set() and "SET lease_until" in call.request and call.is_done:
+        await pause.watch(call)
+        if given_up.is_set() and is_renewal(call) and call.is_done:
             learned.set()
 
     async def body() -> AsyncIterator[FormItem]:
         items = [item async for item in wav_pieces(LARGE)]
         for item in items[:3]:
             yield item
+        # The row is given up while a renewal is about to be sent, so that this renewal tells of it.
+        wanted.set()
+        await pause.reached()
         await isolated_service.query(
             "UPDATE records SET state = 'deleting', lease_until = NULL WHERE user_id = :id", id=user_id
         )
         given_up.set()
+        pause.release()
         async with asyncio.timeout(MAX_WAIT_SECONDS):
             await learned.wait()
         for item in items[3:]:
