@@ -225,6 +225,14 @@ def test_an_address_may_fail_only_so_often_and_right_requests_still_work(
 
 def test_the_log_says_when_connections_run_out_and_nothing_of_a_request(stack: Stack) -> None:
     log = NewLogLines(stack, "gateway")
+    received = bytearray()
+
+    def receive() -> bytearray:
+        for connection in select.select(connections, [], [], 0)[0]:
+            with suppress(OSError):
+                received.extend(connection.recv(65536))
+        return received
+
     conf = stack.supervisor.log("gateway").parent.parent / "gateway" / "nginx.conf"
     original = conf.read_text()
     conf.write_text(re.sub(r"worker_connections \d+", "worker_connections 32", original))
@@ -239,6 +247,9 @@ def test_the_log_says_when_connections_run_out_and_nothing_of_a_request(stack: S
                     with suppress(OSError):
                         connection.sendall(end)
             wait_until(lambda: "32 worker_connections are not enough" in log.text())
+            wait_until(lambda: b"HTTP/1.1 503 " in receive())
+        assert b"HTTP/1.1 500 " not in received
+        assert b"<html" not in received
         assert "private" not in log.text()
     finally:
         conf.write_text(original)
