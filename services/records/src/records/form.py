@@ -69,20 +69,23 @@ def read_upload(
     """
     kind, parameters = content_type
     if kind in WAV_TYPES:
-        reject_unknown_parameters(query, OPTIONS)
-        return _read_bare_wav(body, [FormField(*parameter) for parameter in query])
+        return _read_bare_wav(body, _read_query(query))
     if kind == "multipart/form-data":
         if not 1 <= len(parameters.get("boundary", "")) <= MAX_BOUNDARY_LENGTH:
             raise InvalidForm(
                 f"The type multipart/form-data needs a boundary of 1 to {MAX_BOUNDARY_LENGTH} characters."
                 " Do not set the Content-Type yourself: your HTTP library sets it together with the boundary."
             )
-        reject_unknown_parameters(query, OPTIONS)
-        return _read_form(body, parameters["boundary"], dict(query))
+        return _read_form(body, parameters["boundary"], _read_query(query))
     raise UnsupportedMediaType(
         f"The content type is {kind!r}. Send multipart/form-data with user_id, token and audio,"
         " or a bare audio/wav with the credentials in a header."
     )
+
+
+def _read_query(query: Sequence[tuple[str, str]]) -> list[FormField]:
+    reject_unknown_parameters(query, OPTIONS)
+    return [FormField(*parameter) for parameter in query]
 
 
 async def _read_bare_wav(body: AsyncIterator[bytes], fields: list[FormField]) -> AsyncIterator[FormItem]:
@@ -97,15 +100,15 @@ async def _read_bare_wav(body: AsyncIterator[bytes], fields: list[FormField]) ->
 
 
 async def _read_form(
-    body: AsyncIterator[bytes], boundary: str, query: dict[str, str]
+    body: AsyncIterator[bytes], boundary: str, fields: list[FormField]
 ) -> AsyncIterator[FormItem]:
-    for name, value in query.items():
-        yield FormField(name, value)
+    for field in fields:
+        yield field
     # Not in strict mode: it refuses an epilogue in a piece of its own, which RFC 2046 allows.
     # As Latin-1, headers in any encoding can be read; a file name is never used.
     try:
         parser = PushMultipartParser(boundary, max_segment_count=len(FIELDS) + 1, header_charset="latin-1")
-        form = _Form(query)
+        form = _Form(dict(fields))
         async for piece in body:
             if piece:
                 for event in parser.parse(piece):

@@ -240,7 +240,8 @@ class ObjectWriter:
         # The first upload part, and the bytes behind the upload parts that were sent.
         self._buffer = bytearray()
         self._checksum = 0
-        self._size_bytes = 0
+        self.written_bytes = 0
+        """How many bytes behind the head have been written."""
         self._upload_id = ""
         self.has_touched_store = False
         self._sending: list[asyncio.Task[Part]] = []
@@ -259,7 +260,7 @@ class ObjectWriter:
         """Takes the next bytes behind the head. Waits if the store is slower than the client."""
         self._buffer += data
         self._checksum = crc64.xz(data, self._checksum)
-        self._size_bytes += len(data)
+        self.written_bytes += len(data)
         while self._key and len(self._buffer) >= 2 * UPLOAD_PART_BYTES:
             if self._sending:
                 await self._sending[-1]
@@ -285,7 +286,7 @@ class ObjectWriter:
         parts = sorted(await asyncio.gather(*self._sending), key=lambda part: part.part_number)
         await self._persist(partial(self._store.complete, self._key, self._upload_id, parts))
         sha256 = await self._persist(partial(self._read_back, head))
-        return StoredObject(len(head) + self._size_bytes, sha256)
+        return StoredObject(len(head) + self.written_bytes, sha256)
 
     def drop(self) -> None:
         """Drops the bytes in memory, and cancels the upload parts under way. Nothing can be written any more.

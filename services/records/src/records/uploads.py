@@ -172,7 +172,6 @@ class Upload:
         self._bitrate_kbps: int = shared.settings.default_bitrate_kbps
         self._converter = self._make_converter()
         self._writer = ObjectWriter(shared.store, shared.settings.store_retry_seconds)
-        self._mp3_bytes = 0
         self._room: Room | None = None
 
     async def receive(
@@ -291,13 +290,12 @@ class Upload:
     def _check_room(self) -> None:
         """Raises a Problem as soon as the upload does not fit into a quota."""
         if self._room:
-            self._room.check(self._mp3_bytes, self._converter.seconds)
+            self._room.check(self._writer.written_bytes, self._converter.seconds)
 
     async def _write(self, mp3: AsyncIterator[bytes]) -> None:
         try:
             async for piece in mp3:
                 await self._writer.write(piece)
-                self._mp3_bytes += len(piece)
                 if isinstance(self._state, Late):
                     self._state.upload.hold(self._writer.held_bytes)
         except AUDIO_ERRORS as error:
