@@ -35,7 +35,7 @@ from common.credentials import Credentials, restrict_to_credentials, wrong_crede
 from common.db import execute, transaction
 from common.logs import name_user
 from common.problems import UserBlocked
-from common.quotas import choose_limit
+from common.quotas import QUOTAS, USE, choose_limits
 from common.row_reader import DriverStatement, RowReader
 from common.tables import Record, User
 from records.audio import Properties, Waveform
@@ -74,22 +74,7 @@ USER_MAY_PUBLISH = (
 )
 
 FIND_USER = restrict_to_credentials(select(User.id, User.blocked_at))
-# The quotas of a user and the sums of its records.
-USE = (
-    select(
-        func.count().label("record_count"),
-        cast(func.coalesce(func.sum(Record.size_bytes), 0), BigInteger).label("total_bytes"),
-        func.coalesce(func.sum(Record.duration_seconds), 0).label("total_seconds"),
-    )
-    .where(Record.user_id == User.id, Record.state == "ready")
-    .subquery()
-    .lateral()
-)
-FIND_USE = (
-    select(User.quota_records, User.quota_bytes, User.quota_seconds, *USE.c)
-    .join(USE, true())
-    .where(User.id == OWNER_ID)
-)
+FIND_USE = select(*QUOTAS, *USE.c).join(USE, true()).where(User.id == OWNER_ID)
 SUM_ALL_BYTES = select(cast(func.coalesce(func.sum(Record.size_bytes), 0), BigInteger)).where(
     Record.state == "ready"
 )
@@ -260,8 +245,8 @@ async def reserve(
     while True:
         new_row = {"record_id": uuid4(), "lease": timedelta(seconds=lease_seconds)}
         if rows := await execute(engine, RESERVE, {**parameters, **new_row}):
-            name_user(rows[0].user_id)
             (row,) = rows
+            name_user(row.user_id)
             return Reservation(row.id, row.user_id, row.object_key, row.has_own_quota)
         rows = await execute(engine, FIND_EARLIER_UPLOAD, parameters)
         if not rows:
@@ -296,9 +281,7 @@ async def _read_room(connection: AsyncConnection, user_id: UUID, settings: Setti
     use = (await connection.execute(FIND_USE, {"owner_id": user_id})).one()
     stored_bytes = await connection.scalar(SUM_ALL_BYTES) if settings.max_total_bytes is not None else 0
     return Room(
-        choose_limit(use.quota_records, settings.quota_records),
-        choose_limit(use.quota_bytes, settings.quota_bytes),
-        choose_limit(use.quota_seconds, settings.quota_seconds),
+        *choose_limits(use, settings),
         *(use.record_count, use.total_bytes, use.total_seconds),
         *(settings.max_total_bytes, int(stored_bytes or 0)),
     )

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.credentials import Credentials, require_credentials
 from common.logs import audit
 from common.problems import InvalidRequest, UnsupportedMediaType
-from common.quotas import choose_limit
+from common.quotas import choose_limits
 from common.requests import read_content_type, reject_unknown_parameters, stream_body
 from common.text import normalise_text
 from users import openapi
@@ -90,9 +90,7 @@ async def get_user(request: Request[Any, Any, Any], service: NamedDependency[Run
     return Profile(
         *(user.id, user.name, user.created_at),
         *(user.record_count, user.total_bytes, user.total_seconds),
-        choose_limit(user.quota_records, service.settings.quota_records),
-        choose_limit(user.quota_bytes, service.settings.quota_bytes),
-        choose_limit(user.quota_seconds, service.settings.quota_seconds),
+        *choose_limits(user, service.settings),
     )
 
 

@@ -20,24 +20,14 @@ from common.credentials import (
 from common.db import execute, transaction
 from common.logs import name_user
 from common.problems import UserBlocked
+from common.quotas import QUOTAS, USE
 from common.tables import Record, User
 
 # The limit for each statement of a deletion. A deletion takes about 30 µs for each record.
 DELETION_TIMEOUT_SECONDS = 300
 INSERT_USER = insert(User).returning(User.id, User.name, User.created_at)
-QUOTAS = (User.quota_records, User.quota_bytes, User.quota_seconds)
-RECORD_SUMS = (
-    select(
-        func.count().label("record_count"),
-        cast(func.coalesce(func.sum(Record.size_bytes), 0), BigInteger).label("total_bytes"),
-        func.coalesce(func.sum(Record.duration_seconds), 0).label("total_seconds"),
-    )
-    .where(Record.user_id == User.id, Record.state == "ready")
-    .subquery()
-    .lateral()
-)
 FIND_USER = restrict_to_credentials(
-    select(User.id, User.name, User.created_at, *QUOTAS, *RECORD_SUMS.c).join(RECORD_SUMS, true())
+    select(User.id, User.name, User.created_at, *QUOTAS, *USE.c).join(USE, true())
 )
 FIND_ID = restrict_to_credentials(select(User.id))
 RENEW_TOKEN = restrict_to_credentials(update(User)).where(User.blocked_at.is_(None)).returning(User.id)
