@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from deploy.client import Client
 from deploy.local.stack import Stack
-from tests.integration.new_log_lines import NewLogLines
+from tests.integration.new_log_lines import NewLogLines, begin_behind_earlier_requests
 from tests.integration.recordings import LARGE, SMALL, make_wav, upload_kind
 from tests.integration.waiting import wait_until
 from tests.raw_connection import make_request_head, open_raw_connection
@@ -264,21 +263,6 @@ TRACED = {
 }
 
 
-def line_of(log: NewLogLines, response: httpx.Response) -> dict[str, Any]:
-    """Waits for the service's line about a request."""
-    request_id = response.headers["x-request-id"]
-    return wait_until(
-        lambda: next(
-            (
-                line
-                for line in log.lines()
-                if (line["event"], line.get("request_id")) == ("request", request_id)
-            ),
-            {},
-        )
-    )
-
-
 @pytest.mark.parametrize("route", TRACED)
 def test_the_line_of_a_request_names_the_user_whose_credentials_are_right(
     stack: Stack, client: Client, route: str
@@ -289,7 +273,7 @@ def test_the_line_of_a_request_names_the_user_whose_credentials_are_right(
     method, path = route.format(record=record["id"]).split()
     content = make_wav(SMALL) if route.startswith("POST /records") else None
     response = client.http.request(method, path, headers={**bearer(user), **WAV_TYPE}, content=content)
-    assert line_of(log, response)["user_id"] == user["id"]
+    assert log.line_of(response)["user_id"] == user["id"]
 
 
 @pytest.mark.parametrize(
@@ -300,14 +284,14 @@ def test_the_line_of_a_link_names_no_user(stack: Stack, client: Client, route: s
     record = client.upload_stream(iter([make_wav(SMALL)]), user["token"])
     log = NewLogLines(stack, "records")
     response = client.http.get(route.format(record=record["id"], user=user["id"]))
-    assert "user_id" not in line_of(log, response)
+    assert "user_id" not in log.line_of(response)
 
 
 def test_the_line_of_a_request_with_a_wrong_token_names_no_user(stack: Stack, client: Client) -> None:
     user = client.create_user("Traced")
     log = NewLogLines(stack, "users")
     response = client.http.get("/users/me", headers=basic({**user, "token": "wrong"}))
-    assert "user_id" not in line_of(log, response)
+    assert "user_id" not in log.line_of(response)
 
 
 def test_every_line_of_a_failed_upload_names_its_user(stack: Stack, client: Client) -> None:
@@ -318,7 +302,7 @@ def test_every_line_of_a_failed_upload_names_its_user(stack: Stack, client: Clie
     for query, status in (("?bitrate_kbps=320", 422), ("", 201)):
         response = client.http.post(f"/records{query}", content=make_wav(SMALL), headers=key)
         assert response.status_code == status
-        assert line_of(log, response)["user_id"] == user["id"]
+        assert log.line_of(response)["user_id"] == user["id"]
 
 
 def test_a_sign_up_a_new_token_and_a_deletion_leave_an_audit_line(stack: Stack, client: Client) -> None:
@@ -328,18 +312,18 @@ def test_a_sign_up_a_new_token_and_a_deletion_leave_an_audit_line(stack: Stack, 
     renewed = client.http.post("/users/me/token", headers=bearer(user))
     deleted = client.http.delete("/users/me", headers=bearer(renewed.json()))
     responses = {"sign-up": signed_up, "token": renewed, "deletion": deleted}
-    line_of(log, deleted)
+    log.line_of(deleted)
     audits = [line for line in log.lines() if line["event"] == "audit" and line["user_id"] == user["id"]]
     assert [(line["action"], line["request_id"]) for line in audits] == [
         (action, response.headers["x-request-id"]) for action, response in responses.items()
     ]
-    assert line_of(log, signed_up)["user_id"] == user["id"]
+    assert log.line_of(signed_up)["user_id"] == user["id"]
 
 
 def test_a_refused_request_leaves_no_audit_line(stack: Stack, client: Client) -> None:
-    log = NewLogLines(stack, "users")
+    log = begin_behind_earlier_requests(stack, client)
     for method, path in (("POST", "/users"), ("POST", "/users/me/token"), ("DELETE", "/users/me")):
         response = client.http.request(method, path, headers={"Authorization": "Bearer wrong"})
         assert response.is_error
-        line_of(log, response)
+        log.line_of(response)
     assert [line for line in log.lines() if line["event"] == "audit"] == []

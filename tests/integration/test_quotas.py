@@ -11,7 +11,7 @@ from deploy.local.stack import Stack
 from records.form import AudioBegins, FormItem
 from records.problems import LargerThanQuota, QuotaReached
 from records.uploads import Published, Replayed
-from tests.integration.new_log_lines import NewLogLines
+from tests.integration.new_log_lines import begin_behind_earlier_requests
 from tests.integration.records_service import RecordsService
 from tests.response_checks import assert_json, assert_problem
 from tests.upload_requests import FORM_TYPE, TINY_WAV, WAV_TYPE, audio, bearer, make_form, token, user_id
@@ -73,7 +73,7 @@ def test_a_recording_larger_than_the_quota_is_413_and_one_that_does_not_fit_any_
 
 
 def test_a_user_sees_its_limits_and_its_use(stack: Stack, client: Client, user: User) -> None:
-    log = NewLogLines(stack, "users")
+    log = begin_behind_earlier_requests(stack, client)
     give_quota(stack, user, "--records", "5", "--bytes", "unlimited")
     record = assert_json(upload(client, user), 201)
     profile = assert_json(client.http.get("/users/me", headers=bearer(user)), 200)
