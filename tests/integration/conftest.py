@@ -10,6 +10,7 @@ import pytest_asyncio
 from deploy.client import Client
 from deploy.local.stack import Stack
 from tests.integration.records_service import RecordsService, open_isolated_service, open_stack_service
+from tests.integration.silence_encoder import make_encoder
 
 
 @pytest.fixture
@@ -24,6 +25,14 @@ def owner(stack: Stack) -> dict[str, Any]:
     """The user who owns the records of a file."""
     with Client(stack.base_url) as client:
         return client.create_user("Ann")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def encode_silence_without_lame() -> Iterator[None]:
+    """Lets the service in the test process encode the large recordings fast."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("records.audio.parallel.Encoder", make_encoder)
+        yield
 
 
 @pytest_asyncio.fixture(scope="session")

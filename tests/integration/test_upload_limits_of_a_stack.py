@@ -1,5 +1,6 @@
 """The limits of uploads, as clients of a stack see them."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
@@ -55,13 +56,21 @@ async def test_a_user_with_as_many_uploads_as_allowed_gets_429_and_others_go_on(
     assert post(user).status_code == 201
 
 
+@pytest.fixture(scope="module")
+def impatient_stack() -> Iterator[Stack]:
+    """A stack that takes one upload at a time, and waits a second for its bytes."""
+    with temporary_stack({"SLOW_UPLOAD_SECONDS": "1", "MAX_UPLOADS": "1"}) as stack:
+        yield stack
+
+
 @pytest.mark.parametrize("sent_bytes", [0, 1000])
-def test_a_client_that_stops_sending_gets_408_and_its_slot_is_free_again(sent_bytes: int) -> None:
-    settings = {"SLOW_UPLOAD_SECONDS": "1", "MAX_UPLOADS": "1"}
-    with temporary_stack(settings) as stack, Client(stack.base_url) as client:
+def test_a_client_that_stops_sending_gets_408_and_its_slot_is_free_again(
+    impatient_stack: Stack, sent_bytes: int
+) -> None:
+    with Client(impatient_stack.base_url) as client:
         user = client.create_user("Slow")
-        with open_raw_connection(stack.base_url) as connection:
-            begin_upload(connection, stack.base_url, user, sent_bytes)
+        with open_raw_connection(impatient_stack.base_url) as connection:
+            begin_upload(connection, impatient_stack.base_url, user, sent_bytes)
             response = connection.read_response("POST")
             assert_problem(response, 408, "request-timeout", f"only {sent_bytes} bytes of the upload arrived")
         assert client.upload_stream([TINY_WAV], user["token"])["url"]

@@ -291,7 +291,7 @@ async def test_memory_does_not_grow_with_the_recording(
     assert held_bytes < 2 * threads.budget_bytes + (6 << 20)
 
 
-@pytest.mark.parametrize(("rate", "seconds"), [(1, 3600), (2, 10_800), (99, 3000)])
+@pytest.mark.parametrize(("rate", "seconds"), [(1, 3600), (2, 10_800), (60, 1000)])
 async def test_a_wav_whose_mp3_would_be_far_larger_is_refused_early(
     threads: EncoderThreads, rate: int, seconds: int
 ) -> None:
