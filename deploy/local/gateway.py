@@ -15,13 +15,15 @@ _TEMPLATE = Path(__file__).parents[1] / "gateway" / "waxwing.conf.template"
 
 # Of each worker, as in deploy/gateway/nginx.conf, if the machine allows as many files.
 _MAX_FILES, _MAX_CONNECTIONS = 20_000, 16_384
+# nginx closes the connections of its requests so long before it is killed.
+_KILLED_AFTER_SECONDS = 5
 _NGINX_CONF = """\
 {user}daemon off;
 pid nginx.pid;
 worker_processes 2;
 worker_rlimit_nofile {max_files};
-# After SIGQUIT: longer than the services need to end their requests (SHUTDOWN_SECONDS and 10 s).
-worker_shutdown_timeout 45s;
+# After SIGQUIT: longer than the services need to end their requests, and less than SHUTDOWN_SECONDS.
+worker_shutdown_timeout {close_seconds}s;
 error_log stderr warn;
 events {{
     # Of clients and of services, in each worker: room for more than 10,000 slow clients.
@@ -38,8 +40,10 @@ http {{
 """
 
 
-def render(folder: Path, variables: Mapping[str, str]) -> None:
+def render(folder: Path, variables: Mapping[str, str], stop_seconds: int) -> None:
     """Writes `waxwing.conf` from the template, and the `nginx.conf` that includes it.
+
+    nginx is killed `stop_seconds` after its stop signal.
 
     Only `${WAXWING_…}` is substituted, because nginx's own variables look similar. Raises KeyError for a name
     without a value.
@@ -53,7 +57,10 @@ def render(folder: Path, variables: Mapping[str, str]) -> None:
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     max_files = _MAX_FILES if hard_limit == resource.RLIM_INFINITY else min(_MAX_FILES, hard_limit)
     conf = _NGINX_CONF.format(
-        user=user, max_files=max_files, max_connections=min(_MAX_CONNECTIONS, max_files)
+        user=user,
+        max_files=max_files,
+        max_connections=min(_MAX_CONNECTIONS, max_files),
+        close_seconds=stop_seconds - _KILLED_AFTER_SECONDS,
     )
     (folder / "nginx.conf").write_text(conf, encoding="utf-8")
 

@@ -29,7 +29,14 @@ from urllib.parse import urlsplit
 from common.host_names import choose_sign_up
 from deploy.local import gateway, minio, postgres
 from deploy.local.ports import LOOPBACK, PortRequest, Ports, explain_port_conflicts
-from deploy.local.supervision import ROOT, AlreadyRunningError, StackProcess, Supervisor, try_lock
+from deploy.local.supervision import (
+    DEFAULT_STOP_SECONDS,
+    ROOT,
+    AlreadyRunningError,
+    StackProcess,
+    Supervisor,
+    try_lock,
+)
 
 _READY_SECONDS = 60
 _DEFAULTS = {
@@ -40,6 +47,7 @@ _DEFAULTS = {
     "REQUESTS_PER_ADDRESS": "1000",
     "UPLOADS_PER_ADDRESS": "64",
     "SIGN_UPS_PER_MINUTE": "600",
+    "SHUTDOWN_SECONDS": str(DEFAULT_STOP_SECONDS),
     # No client has this address, so nobody is trusted.
     "TRUSTED_PROXY": "255.255.255.255",
     "S3_BUCKET": "records",
@@ -89,7 +97,8 @@ class Stack:
         self._state_file = self._folder / "state.json"
         self._secrets_file = self._folder / "secrets.json"
         self._command_lock = self._folder / "command.lock"
-        self.supervisor = Supervisor(self._folder)
+        self._stop_seconds = _parse_seconds("SHUTDOWN_SECONDS", self._settings)
+        self.supervisor = Supervisor(self._folder, self._stop_seconds)
 
     def start(self, say: Callable[[str], None] = lambda _: None, *, background: bool = False) -> bool:
         """Starts everything and returns when it is ready. After a failure, nothing is left running.
@@ -133,7 +142,7 @@ class Stack:
         minio_binary = None if self._has_own_store else minio.find_or_build(self._settings, say)
         for name in ("logs", "minio"):
             (self._folder / name).mkdir(mode=0o700, exist_ok=True)
-        gateway.render(self._folder / "gateway", self._gateway_variables())
+        gateway.render(self._folder / "gateway", self._gateway_variables(), self._stop_seconds)
         processes = self._make_processes(minio_binary)
         self.supervisor.start(lock, processes, self._settings, background=background)
         say("starting …")
@@ -508,8 +517,15 @@ def check_gateway() -> str:
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(Path(folder), Ports.free())
         stack._choose_ports()
-        gateway.render(Path(folder) / "gateway", stack._gateway_variables())
+        gateway.render(Path(folder) / "gateway", stack._gateway_variables(), stack._stop_seconds)
         return gateway.check(Path(folder) / "gateway")
+
+
+def _parse_seconds(name: str, settings: Mapping[str, str]) -> int:
+    try:
+        return int(settings[name])
+    except ValueError:
+        raise StackError(f"{name}: {settings[name]!r} is not a whole number of seconds") from None
 
 
 def _bracketed(host: str) -> str:

@@ -32,10 +32,9 @@ from deploy.local.processes import StackProcesses
 
 ROOT = Path(__file__).parents[2]
 _STOPPED = ("STOPPED", "EXITED", "FATAL", "BACKOFF", "UNKNOWN")
-# Longer than a service takes to finish its requests (SHUTDOWN_SECONDS and CANCELLED_REQUEST_SECONDS).
-_STOP_SECONDS = 50
-# For three groups and the event listener, one after the other.
-_SHUTDOWN_SECONDS = 4 * _STOP_SECONDS
+DEFAULT_STOP_SECONDS = 50
+# The groups of processes and the event listener stop one after the other.
+_STOPPING_GROUPS = 4
 # A process that lives for less time is started again after a pause, which grows by a second each time.
 _SHORT_LIFE_SECONDS = 10
 # Far more than a year of growing pauses has.
@@ -69,8 +68,10 @@ class Supervisor:
     crash.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stop_seconds: int = DEFAULT_STOP_SECONDS) -> None:
+        """A process is killed `stop_seconds` after its stop signal."""
         self._folder = folder
+        self._stop_seconds = stop_seconds
         self._lock_file = folder / "lock"
         self._socket_file = folder / "supervisor.json"
         self._death_file = folder / "death_file"
@@ -156,16 +157,15 @@ class Supervisor:
 
     def end_left_over(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Ends the processes of a daemon that was killed."""
-        self.processes.end_all(_STOP_SECONDS, meanwhile)
+        self.processes.end_all(self._stop_seconds, meanwhile)
 
     def wait_until_stopped(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Returns when a daemon that stops everything is gone."""
-        deadline = time.monotonic() + _SHUTDOWN_SECONDS
+        seconds = _STOPPING_GROUPS * self._stop_seconds
+        deadline = time.monotonic() + seconds
         while self.is_running():
             if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"the stack did not stop within {_SHUTDOWN_SECONDS} seconds: see `ps` and `logs`"
-                )
+                raise TimeoutError(f"the stack did not stop within {seconds} seconds: see `ps` and `logs`")
             meanwhile()
             time.sleep(0.05)
             # supervisor looks for ended processes once a second, and at every call.
@@ -310,7 +310,7 @@ class Supervisor:
             "startsecs": _SHORT_LIFE_SECONDS if background else 0,
             "startretries": _MAX_RESTARTS if background else 0,
             "stopsignal": process.stop_signal,
-            "stopwaitsecs": _STOP_SECONDS,
+            "stopwaitsecs": self._stop_seconds,
             # With nginx its workers end.
             "killasgroup": "true",
             "redirect_stderr": "true",

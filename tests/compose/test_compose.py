@@ -252,6 +252,15 @@ def test_env_example_lists_every_variable_that_compose_reads() -> None:
     assert read <= listed
 
 
+def test_all_times_of_a_stop_follow_from_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHUTDOWN_SECONDS", "70")
+    services = json.loads(compose("config", "--format", "json").stdout)["services"]
+    for name in ("gateway", "users", "records"):
+        assert services[name]["stop_grace_period"] == "1m10s"
+    assert services["records"]["environment"]["SHUTDOWN_SECONDS"] == "70"
+    assert services["gateway"]["command"][-1].endswith(" worker_shutdown_timeout 70s;")
+
+
 def test_the_image_of_the_gateway_contains_its_configuration() -> None:
     (gateway,) = (one for one in containers() if one["Service"] == "gateway")
     template = Path("deploy/gateway/waxwing.conf.template").read_text()

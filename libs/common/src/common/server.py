@@ -19,23 +19,25 @@ S = TypeVar("S", bound=ServiceSettings)
 
 # Longer than the gateway keeps idle connections to a service, so that the gateway closes them first.
 KEEP_ALIVE_SECONDS = 75
-# How long the requests that the service cancels at its end have for their clean-up and their response.
+# The service cancels its requests so long before SHUTDOWN_SECONDS are over. They have 10 s for their clean-up
+# and their response. The gateway closes its connections 5 s later. What still runs after 5 s more is killed.
+CANCELLED_BEFORE_END_SECONDS = 20
 CANCELLED_REQUEST_SECONDS = 10
 
 
 class Server(uvicorn.Server):
-    """Cancels the requests that still run `shutdown_seconds` after SIGTERM, so that they respond with 503.
+    """Cancels the requests that still run `request_seconds` after SIGTERM, so that they respond with 503.
 
     uvicorn would cancel them too, but it does not wait for their responses.
     """
 
-    def __init__(self, config: uvicorn.Config, shutdown_seconds: int) -> None:
+    def __init__(self, config: uvicorn.Config, request_seconds: int) -> None:
         super().__init__(config)
-        self._shutdown_seconds = shutdown_seconds
+        self._request_seconds = request_seconds
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Accepts no more connections, waits for the requests, and cancels them after a while."""
-        timer = asyncio.get_running_loop().call_later(self._shutdown_seconds, self._cancel_requests)
+        timer = asyncio.get_running_loop().call_later(self._request_seconds, self._cancel_requests)
         try:
             await super().shutdown(sockets)
         finally:
@@ -54,6 +56,7 @@ def serve(create_app: Callable[[S], Litestar], kind: type[S]) -> None:
         app = create_app(settings)
     except SettingsError as error:
         sys.exit(f"waxwing: wrong setting: {error}")
+    request_seconds = settings.shutdown_seconds - CANCELLED_BEFORE_END_SECONDS
     config = uvicorn.Config(
         RequestLog(app),
         host=settings.host,
@@ -65,9 +68,9 @@ def serve(create_app: Callable[[S], Litestar], kind: type[S]) -> None:
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=settings.shutdown_seconds + CANCELLED_REQUEST_SECONDS,
+        timeout_graceful_shutdown=request_seconds + CANCELLED_REQUEST_SECONDS,
     )
-    server = Server(config, settings.shutdown_seconds)
+    server = Server(config, request_seconds)
     # uvicorn raises the SIGINT that it has handled once more.
     with suppress(KeyboardInterrupt):
         server.run()
