@@ -75,6 +75,23 @@ def test_while_postgres_hangs_reads_are_503_and_afterwards_the_first_request_suc
     assert_json(http.post("/records", content=TINY_WAV, headers={**own, **WAV_TYPE}), 201)
 
 
+def test_a_list_or_a_user_whose_connections_hang_is_read_on_a_fresh_one(
+    stack: Stack, http: httpx.Client, owner: dict[str, Any]
+) -> None:
+    def get(path: str) -> httpx.Response:
+        return http.get(path, headers=bearer(owner))
+
+    paths = ["/records", "/users/me"]
+    for path in paths:
+        assert_json(get(path), 200)
+    _, *others = find_postgres(stack)
+    backends = [process for process in others if "waxwing_" in " ".join(process.cmdline())]
+    assert len(backends) >= 2
+    with ThreadPoolExecutor(len(paths)) as threads, frozen(backends):
+        for response in threads.map(get, paths):
+            assert_json(response, 200)
+
+
 async def test_a_read_whose_connections_hang_succeeds_on_a_fresh_one(
     isolated_service: RecordsService,
 ) -> None:

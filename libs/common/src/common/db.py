@@ -14,11 +14,14 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from common.problems import Unavailable
 
 CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_SECONDS = 10
+# A connection that is silent for so long while it reads hangs, so a fresh one is tried.
+SILENCE_SECONDS = 3
 # The most connections of an engine. A RowReader has as many more. All instances share PostgreSQL's 100
 # connections.
 POOL_SIZE = 10
@@ -56,18 +59,29 @@ def make_engine(
     """
     engine = create_async_engine(
         make_asyncpg_url(database_url, password),
-        isolation_level="AUTOCOMMIT",
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_SECONDS,
-        pool_reset_on_return=None,
-        # Keeps digests of tokens out of error messages, and so out of the log.
-        hide_parameters=True,
-        connect_args={"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": statement_timeout_seconds},
+        **_engine_options(statement_timeout_seconds),
     )
     event.listen(engine.sync_engine, "checkout", _reject_closed_connection)
     event.listen(engine.sync_engine, "invalidate", _terminate)
     return engine
+
+
+def _engine_options(statement_timeout_seconds: int) -> dict[str, Any]:
+    return {
+        "isolation_level": "AUTOCOMMIT",
+        "pool_reset_on_return": None,
+        # Keeps digests of tokens out of error messages, and so out of the log.
+        "hide_parameters": True,
+        "connect_args": {"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": statement_timeout_seconds},
+    }
+
+
+def _without_pool(engine: AsyncEngine) -> AsyncEngine:
+    """Returns an engine that opens a connection for each statement."""
+    return create_async_engine(engine.url, poolclass=NullPool, **_engine_options(STATEMENT_TIMEOUT_SECONDS))
 
 
 def _reject_closed_connection(connection: Any, *_: object) -> None:
@@ -98,6 +112,32 @@ async def execute(
         async with engine.connect() as connection:
             result = await connection.execute(statement, parameters)
             return result.all() if result.returns_rows else []
+
+
+async def read(
+    engine: AsyncEngine,
+    statement: Executable,
+    parameters: Mapping[str, Any] | None = None,
+    silence_seconds: float = SILENCE_SECONDS,
+) -> Sequence[Row[Any]]:
+    """Runs a statement that changes nothing, as `execute` does, within STATEMENT_TIMEOUT_SECONDS.
+
+    If there is no response for `silence_seconds`, runs it once more on a fresh connection.
+    """
+    with outages_as_unavailable():
+        async with engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            # Not asyncio.timeout: after a cancellation SQLAlchemy would wait 2 s for PostgreSQL to agree.
+            timer = asyncio.get_running_loop().call_later(silence_seconds, driver.terminate)  # type: ignore[union-attr]
+            try:
+                return (await connection.execute(statement, parameters)).all()
+            except DBAPIError:
+                if timer.when() > asyncio.get_running_loop().time():
+                    raise
+            finally:
+                timer.cancel()
+        async with asyncio.timeout(STATEMENT_TIMEOUT_SECONDS - silence_seconds):
+            return await execute(_without_pool(engine), statement, parameters)
 
 
 @asynccontextmanager

@@ -14,10 +14,7 @@ from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.db import POOL_SIZE, STATEMENT_TIMEOUT_SECONDS, outages_as_unavailable
-
-# A connection that is silent for so long hangs, so a fresh one is tried: a statement reads a row by its key.
-SILENCE_SECONDS = 3
+from common.db import POOL_SIZE, SILENCE_SECONDS, STATEMENT_TIMEOUT_SECONDS, outages_as_unavailable
 
 
 class DriverStatement:

@@ -32,7 +32,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.credentials import Credentials, restrict_to_credentials, wrong_credentials
-from common.db import execute, transaction
+from common.db import execute, read, transaction
 from common.logs import name_user
 from common.problems import UserBlocked
 from common.quotas import QUOTAS, USE, choose_limits
@@ -220,7 +220,7 @@ async def find_user(engine: AsyncEngine, credentials: Credentials, *, to_write: 
 
     Raises InvalidCredentials if nobody has them, and UserBlocked `to_write` if the user is blocked.
     """
-    rows = await execute(engine, FIND_USER, credentials.parameters)
+    rows = await read(engine, FIND_USER, credentials.parameters)
     if not rows:
         raise wrong_credentials()
     user_id = UUID(str(rows[0].id))
@@ -368,7 +368,7 @@ async def list_records(
     if after:
         page = page.where(tuple_(Record.created_at, Record.id) < after)
     page = page.order_by(Record.created_at.desc(), Record.id.desc()).limit(limit)
-    return [RecordDocument.from_row(row._mapping) for row in await execute(engine, page)]
+    return [RecordDocument.from_row(row._mapping) for row in await read(engine, page)]
 
 
 async def delete_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> None:

@@ -17,7 +17,7 @@ from common.credentials import (
     restrict_to_credentials,
     wrong_credentials,
 )
-from common.db import execute, transaction
+from common.db import execute, read, transaction
 from common.logs import name_user
 from common.problems import UserBlocked
 from common.quotas import QUOTAS, USE
@@ -96,7 +96,7 @@ async def find_user(engine: AsyncEngine, credentials: Credentials) -> Row[Any]:
 
     Raises InvalidCredentials if no user has the credentials.
     """
-    rows = await execute(engine, FIND_USER, credentials.parameters)
+    rows = await read(engine, FIND_USER, credentials.parameters)
     if not rows:
         raise wrong_credentials()
     name_user(rows[0].id)
