@@ -72,6 +72,13 @@ upload FILE USER TOKEN *ARGS:
 users *ARGS:
     @python -m deploy.local users list {{ARGS}}
 
+# Create a user and print its id and token, whatever SIGNUP is
+[group('operate')]
+[no-exit-message]
+[positional-arguments]
+add NAME:
+    @python -m deploy.local users add "$@"
+
 # Refuse all writes of a user, and stop the links; nothing is deleted
 [group('operate')]
 [no-exit-message]

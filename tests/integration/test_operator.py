@@ -172,6 +172,17 @@ async def test_an_upload_whose_user_is_blocked_meanwhile_is_refused(isolated_ser
     assert await isolated_service.objects(user_id) == []
 
 
+def test_the_operator_adds_a_user_whoever_else_may_sign_up(
+    client: Client, run: Run, audits: Callable[[str], list[str]]
+) -> None:
+    _, user_id, _, token, *_ = run("add", "Zoë 東京").split()
+    profile = assert_json(client.http.get("/users/me", headers=bearer({"token": token})), 200)
+    assert (profile["id"], profile["name"]) == (user_id, "Zoë 東京")
+    assert audits(user_id) == ["sign-up"]
+    with pytest.raises(SystemExit, match="The name has 0 characters"):
+        run("add", " ")
+
+
 def test_a_user_who_has_lost_the_token_gets_a_new_one(
     client: Client, user: User, run: Run, audits: Callable[[str], list[str]]
 ) -> None:

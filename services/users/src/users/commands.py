@@ -1,4 +1,4 @@
-"""The operator's commands: `python -m users list`, `block`, `unblock`, `token` and `quota`.
+"""The operator's commands: `python -m users list`, `add`, `block`, `unblock`, `token` and `quota`.
 
 They work on the database with the settings of the service, whether the service runs or not.
 """
@@ -20,11 +20,13 @@ from common.logs import make_audit_line
 from common.problems import Problem
 from common.quotas import UNLIMITED
 from common.settings import SettingsError, load
-from common.text import parse_uuid
+from common.text import normalise_text, parse_uuid
+from users.openapi import MAX_NAME_LENGTH
 from users.settings import Settings
 from users.sql import (
     DELETION_TIMEOUT_SECONDS,
     UnknownUserError,
+    create_user,
     list_users,
     replace_token,
     set_blocked,
@@ -53,6 +55,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="list the users with their use, newest first")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    commands.add_parser("add", help="create a user").add_argument("name", metavar="NAME")
     for name, about in {
         "block": "refuse all writes of a user, and stop the links",
         "unblock": "undo block",
@@ -102,6 +105,11 @@ async def _run_command(options: argparse.Namespace, engine: AsyncEngine, setting
         case "list":
             users = await list_users(engine)
             print(_to_json_lines(users) if options.json else _to_table(users), end="")
+        case "add":
+            name = normalise_text("name", options.name, 1, MAX_NAME_LENGTH)
+            user, token = await create_user(engine, name)
+            _audit(settings, "sign-up", user.id)
+            print(_show_token(user.id, token))
         case "block" | "unblock":
             await set_blocked(engine, options.user, is_blocked=options.command == "block")
             _audit(settings, options.command, options.user)
@@ -109,12 +117,16 @@ async def _run_command(options: argparse.Namespace, engine: AsyncEngine, setting
         case "token":
             token = await replace_token(engine, options.user)
             _audit(settings, "token", options.user)
-            print(f"id     {options.user}\ntoken  {token}  (shown this once)")
+            print(_show_token(options.user, token))
         case "quota":
             quotas = _read_quotas(options)
             await set_quotas(engine, options.user, quotas)
             _audit(settings, "quota", options.user, **quotas)
             print("".join(f"{name}  {_describe_limit(limit)}\n" for name, limit in quotas.items()), end="")
+
+
+def _show_token(user_id: UUID, token: str) -> str:
+    return f"id     {user_id}\ntoken  {token}  (shown this once)"
 
 
 def _describe_limit(limit: int | None) -> str:
