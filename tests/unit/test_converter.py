@@ -3,6 +3,7 @@
 import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator
+from threading import Event
 
 import numpy as np
 import pytest
@@ -339,6 +340,30 @@ async def test_a_recording_over_the_limit_is_refused_at_once_with_the_command_th
     converter = Converter(threads, max_duration_seconds=2)
     await feed_all(converter, [exactly])
     assert converter.properties.duration_seconds == 2
+
+
+async def test_audio_is_decoded_for_the_users_in_turn() -> None:
+    threads = EncoderThreads(1)
+    may_begin = Event()
+    occupied = threads.decoding.run("x", may_begin.wait)
+    order: list[str] = []
+    piece = Wav(bits=24).build(wavs.sine(seconds=0.5))
+
+    async def feed(name: str, converter: Converter) -> None:
+        converter.user = name[0]
+        await drain(converter.feed(piece))
+        order.append(name)
+
+    names = ("a1", "a2", "a3", "b1")
+    converters = [Converter(threads) for _ in names]
+    feeds = [asyncio.create_task(feed(*each)) for each in zip(names, converters, strict=True)]
+    await asyncio.sleep(0)
+    may_begin.set()
+    await asyncio.gather(occupied, *feeds)
+    assert order == ["a1", "b1", "a2", "a3"]
+    for converter in converters:
+        converter.close()
+    threads.close()
 
 
 async def test_a_closed_converter_lets_go_of_its_threads_and_its_memory(threads: EncoderThreads) -> None:

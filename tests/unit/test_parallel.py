@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from records.audio import parallel
 from records.audio.encoder import Encoder
+from records.audio.fair_threads import FairThreads
 from records.audio.parallel import EncoderThreads, ParallelEncoder
 from tests.mp3_walk import assert_valid, walk
 from tests.unit.serial_encoding import (
@@ -216,7 +217,7 @@ async def test_a_recording_always_has_at_least_one_thread(threads: EncoderThread
 
 
 async def test_threads_serve_the_users_in_turn() -> None:
-    threads = EncoderThreads(1)
+    threads = FairThreads(1, "test")
     has_begun, may_end = Event(), Event()
     order: list[str] = []
 
@@ -231,6 +232,19 @@ async def test_threads_serve_the_users_in_turn() -> None:
     may_end.set()
     await asyncio.gather(occupied, *jobs)
     assert order == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    threads.close()
+
+
+async def test_mp3_is_ready_although_the_caller_never_lets_the_loop_run() -> None:
+    threads = EncoderThreads(1)
+    encoder = ParallelEncoder(threads, *STREAM, None)
+    pcm = music(4, 44100, 2).tobytes()
+    await encoder.write(pcm)
+    # Blocks the loop until the thread has done its job.
+    threads.encoding._executor.submit(lambda: None).result(MAX_WAIT_SECONDS)
+    await encoder.write(pcm[:4])
+    assert encoder.take()
+    encoder.close()
     threads.close()
 
 

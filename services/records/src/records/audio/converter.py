@@ -1,8 +1,8 @@
 """Converts a WAV into an MP3 while it arrives: parser, PCM blocks, meter, encoders, and at last the head."""
 
-import asyncio
 from collections.abc import AsyncIterator, Hashable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .blocks import BlockMaker
@@ -199,7 +199,7 @@ class Converter:
         # Plain audio needs no decoding; handing it to a thread would take longer than measuring it here.
         if self._pipeline and self._pipeline.block_maker.is_plain:
             return self._measure(blocks)
-        return await asyncio.to_thread(self._measure, blocks)
+        return await self._threads.decoding.run(self.user, partial(self._measure, blocks))
 
     def _measure(self, blocks: "Iterator[AudioSegment]") -> bytes:
         """Measures the next blocks as one, and returns it.

@@ -15,15 +15,12 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from threading import Lock
-
-from records.turns import Turns
 
 from .backlog import Backlog
 from .cuts import Progress, plan_cut
 from .encoder import Encoder
+from .fair_threads import FairThreads
 from .join import HELD_MP3_FRAMES, LEAD_OUT_MP3_FRAMES, join, lead_in_mp3_frames
 from .mp3 import sample_frames_per_mp3_frame
 from .segments import Job, Segment, State
@@ -46,22 +43,14 @@ class EncoderThreads:
         # Between two calls of LAME a thread needs the GIL for a moment. If the event loop is busy, Python
         # makes the thread wait for 5 ms: with many recordings at once that is 5 to 10 % of the time.
         sys.setswitchinterval(_SWITCH_SECONDS)
-        self._executor = ThreadPoolExecutor(count, thread_name_prefix="encoder")
-        self._turns = Turns[tuple[Callable[[], None], Future[None]]]()
-        self._lock = Lock()
+        self.encoding = FairThreads(count, "encoder")
+        # Threads of their own, so that a recording is decoded and encoded at once.
+        self.decoding = FairThreads(count, "decoder")
         self.working: set[ParallelEncoder] = set()
         """The recordings for which a thread works."""
         self.waiting_bytes = 0
         """PCM that waits, of all recordings together."""
         self.budget_bytes = count * WAITING_BYTES_PER_THREAD
-
-    def run(self, user: Hashable, work: Callable[[], None]) -> asyncio.Future[None]:
-        """Lets a thread do some work, when it is the user's turn. The future is done when the work is."""
-        ended = Future[None]()
-        with self._lock:
-            self._turns.add(user, (work, ended))
-        self._executor.submit(self._run_next)
-        return asyncio.wrap_future(ended)
 
     def share_of(self, encoder: "ParallelEncoder") -> int:
         """Returns how many threads a recording may use now: all that the others leave, or its part of the
@@ -79,27 +68,13 @@ class EncoderThreads:
 
     def close(self) -> None:
         """Ends the threads. Their current jobs take milliseconds."""
-        self._executor.shutdown()
+        self.encoding.close()
+        self.decoding.close()
 
     def _part_of(self, encoder: "ParallelEncoder") -> tuple[int, int]:
         """Returns the number of recordings that the user of this one has, and of threads for each user."""
         users = [each.user for each in self.working | {encoder}]
         return users.count(encoder.user), self.count // len(set(users))
-
-    def _run_next(self) -> None:
-        with self._lock:
-            user, (work, ended) = self._turns.take()
-        try:
-            work()
-        except BaseException as error:
-            ended.set_exception(error)
-        else:
-            ended.set_result(None)
-        finally:
-            with self._lock:
-                self._turns.give_back(user)
-            # The exception holds this frame, which must not hold the exception's future.
-            del work, ended
 
 
 class ParallelEncoder:
@@ -149,6 +124,9 @@ class ParallelEncoder:
         self._backlog.append(pcm)
         self._threads.waiting_bytes += len(pcm)
         self._work()
+        if self._busy_threads:
+            # Lets the loop take what the threads have done. The caller may never wait for anything else.
+            await asyncio.sleep(0)
         while (
             len(self._backlog) > WAITING_BYTES_ALONE
             and self._threads.waiting_bytes > self._threads.budget_bytes
@@ -252,7 +230,7 @@ class ParallelEncoder:
         def done(job: Job, mp3: bytes) -> None:
             loop.call_soon_threadsafe(partial(self._end_job, segment, job, mp3))
 
-        thread = self._threads.run(self.user, partial(segment.run_jobs, done))
+        thread = self._threads.encoding.run(self.user, partial(segment.run_jobs, done))
         thread.add_done_callback(partial(self._end_thread, segment))
 
     def _end_job(self, segment: Segment, job: Job, mp3: bytes) -> None:
