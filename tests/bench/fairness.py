@@ -1,0 +1,111 @@
+"""What the bench measures with many uploads of one user: what they cost another user, and who is refused."""
+
+import asyncio
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from statistics import median
+from threading import Event
+from typing import Any
+
+from deploy.client import Client
+from deploy.local.stack import Stack
+from tests.bench.overload import WAV, count_uploads_under_way, header_upload
+from tests.bench.uploads import Row
+from tests.raw_connection import header_lines, make_request_head, open_raw_connection
+from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
+from tests.wavs import Wav, music
+
+SINGLE_SECONDS = 60
+TURNS = 3
+REFUSALS = 50
+# An instance takes 32 uploads at once (MAX_UPLOADS).
+OTHER_SLOTS = 31
+# As many as an instance takes at once, and as many again that wait (MAX_UPLOADS, MAX_WAITING_UPLOADS).
+ACCEPTED = 64
+
+
+@contextmanager
+def uploads_of(stack: Stack, user: dict[str, Any], count: int) -> Iterator[None]:
+    """Sends so many uploads of one user at once, again and again, until the `with` statement ends."""
+    is_over = Event()
+
+    def break_off_at_the_end(_: int) -> None:
+        if is_over.is_set():
+            raise ConnectionAbortedError
+
+    def send() -> None:
+        while not is_over.is_set():
+            header_upload(stack, user).send(break_off_at_the_end)
+
+    with ThreadPoolExecutor(count) as threads:
+        for _ in range(count):
+            threads.submit(send)
+        try:
+            wait_for_uploads(stack, count)
+            yield
+        finally:
+            is_over.set()
+
+
+def wait_for_uploads(stack: Stack, count: int) -> None:
+    while asyncio.run(count_uploads_under_way(stack)) < count:
+        time.sleep(0.1)
+
+
+def measure_fairness(stack: Stack) -> list[Row]:
+    """Measures one upload beside as many of another user as there are other slots, and beside 2 of them."""
+    wav = Wav().build(music(SINGLE_SECONDS))
+    fastest = {2: math.inf, OTHER_SLOTS: math.inf}
+    with Client(stack.base_url) as client:
+        many, single = client.create_user("Many"), client.create_user("Single")
+        for _ in range(TURNS):
+            for count in (2, OTHER_SLOTS):
+                with uploads_of(stack, many, count):
+                    began = time.perf_counter()
+                    status = header_upload(stack, single, wav).send()
+                    seconds = time.perf_counter() - began
+                if status != 201:
+                    raise RuntimeError(f"the single upload got {status}")
+                fastest[count] = min(fastest[count], seconds)
+                while asyncio.run(count_uploads_under_way(stack)):
+                    time.sleep(0.1)
+    return [
+        (
+            f"{SINGLE_SECONDS} s upload beside {OTHER_SLOTS} uploads of another user / beside 2",
+            f"{fastest[OTHER_SLOTS] / fastest[2]:.2f}",
+            f"{fastest[OTHER_SLOTS]:.1f} s / {fastest[2]:.1f} s",
+        )
+    ]
+
+
+def measure_refusals(stack: Stack) -> list[Row]:
+    """Measures how soon an upload is refused when all slots and all places of the queue are taken."""
+    with Client(stack.base_url) as client, ExitStack() as opened:
+        many, other = client.create_user("Many"), client.create_user("Other")
+        head = make_request_head(
+            "POST",
+            "/records",
+            stack.base_url,
+            *header_lines({**bearer(many), **WAV_TYPE, "Content-Length": str(len(WAV))}),
+        )
+        for _ in range(ACCEPTED):
+            opened.enter_context(open_raw_connection(stack.base_url)).send(head, WAV[:4096])
+        wait_for_uploads(stack, ACCEPTED)
+        times = []
+        for _ in range(REFUSALS):
+            began = time.perf_counter()
+            response = client.http.post("/records", content=TINY_WAV, headers={**bearer(other), **WAV_TYPE})
+            times.append(1000 * (time.perf_counter() - began))
+            if response.status_code != 503:
+                raise RuntimeError(f"an upload too many got {response.status_code}")
+    times.sort()
+    return [
+        (
+            "refusal of an upload too many, p50",
+            f"{median(times):.0f} ms",
+            f"{REFUSALS} in turn: {times[0]:.0f} to {times[-1]:.0f} ms",
+        )
+    ]
