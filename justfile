@@ -201,9 +201,10 @@ test-browser *ARGS:
 [positional-arguments]
 test-sdks *ARGS:
     @uv venv --quiet --allow-existing --python .venv/bin/python .sdks
-    @uv pip sync --quiet --no-cache --python .sdks/bin/python --require-hashes tests/sdks/requirements.txt
+    @# pip and npm must find the certificates that the machine trusts, such as the one of a proxy. uv does not look for them.
+    @python -m pip --python .sdks install --quiet --no-deps --require-hashes -r tests/sdks/requirements.txt
     @cp tests/sdks/package.json tests/sdks/package-lock.json .sdks
-    @PATH="$PWD/.sdks/bin:$PATH" npm ci --prefix .sdks --silent --ignore-scripts --no-audit
+    @PATH="$PWD/.sdks/bin:$PATH" NODE_USE_SYSTEM_CA=1 npm ci --prefix .sdks --loglevel=error --ignore-scripts --no-audit --no-fund
     pytest tests/sdks "$@"
 
 # Look for bytes that break the WAV reader (arguments such as -runs=N and -seed=N go to libFuzzer; FILE: only this input)

@@ -3,6 +3,7 @@
 import { BitrateKbps, Configuration, RecordsApi, ResponseError } from "../../.sdks/typescript-fetch/records";
 import { Configuration as UsersConfiguration, UsersApi } from "../../.sdks/typescript-fetch/users";
 import type { components } from "../../.sdks/openapi-typescript/records";
+import type { paths } from "../../.sdks/openapi-typescript/users";
 
 declare const process: { argv: string[] };
 
@@ -13,7 +14,9 @@ function assertEqual<T>(actual: T, expected: T): void {
 }
 
 async function main(basePath: string, wav: string): Promise<void> {
-    const ann = await new UsersApi(new UsersConfiguration({ basePath })).postUser({ postUserRequest: { name: "Ann" } });
+    // Both generators have the same type for what makes a user.
+    const postUserRequest: paths["/users"]["post"]["requestBody"]["content"]["application/json"] = { name: "Ann" };
+    const ann = await new UsersApi(new UsersConfiguration({ basePath })).postUser({ postUserRequest });
     const accessToken = ann.token;
     const records = new RecordsApi(new Configuration({ basePath, accessToken }));
 
