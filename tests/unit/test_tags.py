@@ -3,6 +3,7 @@
 import io
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,8 @@ from mutagen import id3
 from records.audio.tags import MAX_CHARACTERS, MAX_PICTURE_BYTES, MAX_TAG_BYTES, make_id3
 from records.audio.texts import decode
 from tests.titles import TITLES
+
+README = Path(__file__).parents[2] / "README.md"
 
 Chunks = list[tuple[bytes, bytes]]
 
@@ -132,8 +135,8 @@ def test_a_text_of_unannounced_encoding_is_read_right_or_left_out(code_page: str
         half = title[: len(title) // 2].strip()
         for text in (title, half, title.split()[0], f"{title} / {TITLES[code_page][0]}"):
             # Two bytes of Chinese can be one character of UTF-8.
-            if len(text) > 1:
-                assert decode(text.encode(codec)) in ("", text)
+            for end in (b"", b"\0", b"\0\0") if len(text) > 1 else ():
+                assert decode(text.encode(codec) + end) in ("", text)
 
 
 def test_half_of_the_texts_of_unannounced_encoding_are_read() -> None:
@@ -154,11 +157,36 @@ def test_announced_texts_and_unicode_are_read_whole(code_page: str) -> None:
         for encoding in ("utf-8", "utf-8-sig", "utf-16"):
             raw = title.encode(encoding) + "\0".encode(encoding.removesuffix("-sig"))[-2:]
             assert read([info((b"INAM", raw))]) == {"TIT2": title}
-        if any(ord(character) > 0x1FFF for character in title):
-            # The terminator tells UTF-16 of East Asia apart, if nothing else could be meant.
-            assert decode(f"{title}\0".encode("utf-16-le")) in ("", title)
-        elif len(title) > 1:
+        if len(title) > 1 and not is_east_asian(code_page):
             assert decode(f"{title}\0".encode("utf-16-le")) == decode(title.encode("utf-16-be")) == title
+
+
+def is_east_asian(code_page: str) -> bool:
+    return code_page.endswith(("ja", "zh", "ko"))
+
+
+@pytest.mark.parametrize("code_page", [each for each in TITLES if is_east_asian(each)])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["", "\0"])
+def test_utf_16_of_east_asia_without_a_mark_is_read_right_or_left_out(
+    code_page: str, encoding: str, end: str
+) -> None:
+    titles = TITLES[code_page]
+    texts = [part for title in titles for part in (title, title[: len(title) // 2], f"{title} / {titles[0]}")]
+    for text in texts:
+        # One character can be a word of two letters in ASCII.
+        if len(text) > 1:
+            assert decode(f"{text}{end}".encode(encoding)) in ("", text)
+    read = [title for title in titles if decode(f"{title}{end}".encode(encoding)) == title]
+    assert len(read) >= 0.3 * len(titles)
+
+
+def test_words_in_ascii_are_no_utf_16() -> None:
+    words = {word for word in README.read_text().split() if word.isalpha() and word.isascii()}
+    assert len(words) > 500
+    for word in words:
+        for end in (b"", b"\0", b"\0\0"):
+            assert decode(word.encode() + end) == word
 
 
 @pytest.mark.parametrize("code_page", [0, 1, 37, 99, 65535, 1252, 1200])

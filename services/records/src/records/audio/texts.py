@@ -11,6 +11,7 @@ import unicodedata
 import chardet
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_UTF_16 = ("utf-16-le", "utf-16-be")
 # Windows code pages whose Python codec is not named cp and the number.
 _CODECS = {
     936: "gbk",
@@ -39,7 +40,21 @@ _LATIN_UPPER_BYTES = {0, 1, 0x1E}
 _UPPER_BYTES = ({3, 0x1F}, {4}, {5}, {6}, {0xE})
 _PUNCTUATION_UPPER_BYTE = 0x20
 _MIN_UTF_16_CHARACTERS = 2
-_ORDINARY_ASCII = re.compile(rb"[A-Za-z0-9 .,:;!?&/+-]*")
+# ASCII as people write it. UTF-16 of East Asia can look like ASCII, too, but like "mQ2u", "FO?a" and "Y'mw".
+_WORD = r"(?:[A-Z]?[a-z]+|[A-Z]+|[0-9]+)"
+_ORDINARY_ASCII = re.compile(
+    rf"""{_WORD}|(?=.*[AEIOUaeiou0-9])(?:["'(]?{_WORD}[.,:;!?")]*(?:[ &/+'-]+|$))+"""
+)
+# The common characters of Chinese, Japanese and Korean, as the standards order them: each codec has them in
+# one range. Of random characters a third is common.
+_COMMON = (
+    ("gb2312", b"\xb0\xa1", b"\xd7\xfe"),
+    ("big5", b"\xa4\x40", b"\xc6\x7e"),
+    ("shift_jis", b"\x81\x40", b"\x98\x72"),
+    ("euc_kr", b"\xb0\xa1", b"\xc8\xfe"),
+)
+# So many of them a text must have, lest bytes of another encoding look like it.
+_MIN_COMMON = 4
 _MIN_REPEATED = 3
 # Categories of Unicode: no characters of a text, and symbols, which texts of the wrong encoding are full of.
 _NO_CHARACTERS = ("Cc", "Cn", "Co", "Cs")
@@ -70,17 +85,20 @@ def decode(raw: bytes, codec: str | None = None) -> str:
             return _up_to_nul((raw if "utf-16" in codec else raw.partition(b"\0")[0]).decode(codec))
         except UnicodeDecodeError:
             pass
-    for its_codec in ("utf-16-le", "utf-16-be"):
+    for its_codec in _UTF_16:
         text = _up_to_nul(raw.decode(its_codec, errors="replace"))
         if _is_utf_16(text):
             return text
-    text = _decode_octets(raw.partition(b"\0")[0])
-    if len(raw) % 2 == 0 and raw.endswith(b"\0\0") and not _ORDINARY_ASCII.fullmatch(raw.rstrip(b"\0")):
-        # UTF-16 of East Asia can look like a text of octets, and the reverse. Then nobody knows.
-        east_asian = _up_to_nul(raw.decode("utf-16-le", errors="replace"))
-        if _is_east_asian(east_asian):
-            return "" if text else east_asian
-    return text
+    octets, _, rest = raw.partition(b"\0")
+    text = _decode_octets(octets)
+    east_asian = _read_east_asian(raw)
+    is_terminated = raw == octets + b"\0" == text.encode() + b"\0" and text.isprintable()
+    if not east_asian or is_terminated or (not rest.strip(b"\0") and _ORDINARY_ASCII.fullmatch(text)):
+        return text
+    # If the octets make a text beyond ASCII, too, or both byte orders make one, nobody knows.
+    common = [character for character in east_asian[0] if not character.isascii()]
+    is_certain = len(east_asian) == 1 and text.isascii() and len(common) >= _MIN_COMMON
+    return east_asian[0] if is_certain else ""
 
 
 def _decode_octets(raw: bytes) -> str:
@@ -114,13 +132,24 @@ def _is_utf_16(text: str) -> bool:
     )
 
 
+def _read_east_asian(raw: bytes) -> list[str]:
+    """Returns the readings of the bytes, as UTF-16 of either byte order, that are common East Asian text."""
+    if len(raw) % 2:
+        return []
+    texts = [_up_to_nul(raw.decode(codec, errors="replace")) for codec in _UTF_16]
+    return [text for text in texts if _is_east_asian(text)]
+
+
 def _is_east_asian(text: str) -> bool:
-    """Returns whether all characters beyond ASCII are East Asian, and at least one is."""
-    others = [character for character in text if not character.isascii()]
-    return bool(others) and all(
-        _script(character) == "EAST ASIAN" or ord(character) in _EAST_ASIAN_PUNCTUATION
-        for character in others
-    )
+    """Returns whether the characters beyond ASCII are common ones of one East Asian script; one is enough."""
+    others = [character for character in text if ord(character) not in range(0x20, 0x7F)]
+    letters = [character for character in others if ord(character) not in _EAST_ASIAN_PUNCTUATION]
+    scripts = {unicodedata.name(character, "?").split()[0] == "HANGUL" for character in letters}
+    return len(scripts) == 1 and all(_script(each) == "EAST ASIAN" and _is_common(each) for each in letters)
+
+
+def _is_common(character: str) -> bool:
+    return any(first <= character.encode(codec, "ignore") <= last for codec, first, last in _COMMON)
 
 
 def _is_repeated(text: str) -> bool:
