@@ -39,6 +39,7 @@ def test_a_form_gets_the_record_with_its_link(client: Client, user: dict[str, An
         "size_bytes": len(mp3),
         "sha256": hashlib.sha256(mp3).hexdigest(),
         "created_at": record["created_at"],
+        "lost_at": None,
     }
     assert isinstance(record["duration_seconds"], float)
     assert -40 < record["rms_dbfs"] < record["peak_dbfs"] <= 0

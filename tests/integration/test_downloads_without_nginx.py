@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import httpx
 import psutil
 import pytest
 
+from common.logs import hash_id
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
@@ -215,13 +217,20 @@ def find_line(log: NewLogLines, request_id: str) -> dict[str, Any] | None:
     return next((line for line in log.lines() if line["request_id"] == request_id), None)
 
 
+def find_lost_object(log: NewLogLines, response: httpx.Response) -> dict[str, Any] | None:
+    wanted = ("object lost", "error", response.headers["X-Request-ID"])
+    return next(
+        (line for line in log.lines() if (line["event"], line["level"], line["request_id"]) == wanted), None
+    )
+
+
 async def test_a_lost_object_gets_another_detail_than_a_store_that_is_away(
     stack: Stack, client: Client, service: Service, direct: httpx.Client, token: str
 ) -> None:
     record = client.upload_stream([make_wav(SMALL)], token)
     async with open_stack_service(stack) as stack_service:
         assert await stack_service.store.remove(f"{record['user_id']}/{record['id']}.mp3")
-    gateway = NewLogLines(stack, "gateway")
+    gateway, behind_gateway = NewLogLines(stack, "gateway"), NewLogLines(stack, "records")
     for download in (DownloadRequest(503, "GET", headers) for headers in ({}, {"Range": "bytes=0-1"})):
         through = download.send(str(client.http.base_url), record)
         alone = download.send(str(direct.base_url), record)
@@ -231,8 +240,14 @@ async def test_a_lost_object_gets_another_detail_than_a_store_that_is_away(
         assert comparable_headers(through) == comparable_headers(alone)
         request_id = through.headers["X-Request-ID"]
         line = wait_until(partial(find_line, gateway, request_id))
-        assert line and line["upstream_status"].endswith("404")
+        assert line and line["upstream_status"].endswith("404 : 503")
+        # One log line for each listener who meets a lost object, in both download modes.
+        wait_until(partial(find_lost_object, behind_gateway, through))
+    assert [line["event"] for line in behind_gateway.lines()].count("object lost") == 2
+    assert record["id"] not in behind_gateway.text()
     said = [json.loads(line) for line in service.log.read_text().splitlines()]
+    lost = [line for line in said if line["event"] == "object lost"]
+    assert [(line["level"], line["record"]) for line in lost] == [("error", hash_id(UUID(record["id"])))] * 2
     assert [line["detail"] for line in said if line["event"] == "unavailable"] == [alone.json()["detail"]] * 2
     assert record["id"] not in service.log.read_text()
 

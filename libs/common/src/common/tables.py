@@ -65,6 +65,10 @@ class Record(Base):
     # Whether the WAV had floats over full scale, which are cut off in the MP3.
     clipped: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # Since when the operator knows that the MP3 is lost or damaged (records.doctor).
+    lost_at: Mapped[datetime | None]
+    # Since when the row is a tombstone. A trigger writes it; null for tombstones made before the column.
+    deleted_at: Mapped[datetime | None]
     published_at: Mapped[datetime | None]
     # Identifies an upload that a client repeats. The sweeper sets it to null a day after publishing.
     idempotency_key: Mapped[str | None]

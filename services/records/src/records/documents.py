@@ -72,6 +72,13 @@ class RecordDocument(msgspec.Struct, frozen=True):
             " shorter uploads that began later."
         ),
     ]
+    lost_at: Annotated[
+        datetime | None,
+        msgspec.Meta(
+            description="When the operator found that the MP3 is lost, so that its link is 410; null as long"
+            " as the link works."
+        ),
+    ]
 
     @classmethod
     def from_row(cls, row: Any) -> Self:

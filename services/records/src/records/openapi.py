@@ -22,6 +22,7 @@ from records.problems import (
     IdempotencyKeyReused,
     InvalidForm,
     LargerThanQuota,
+    LostRecord,
     NoWaveform,
     OutOfProportion,
     PreconditionFailed,
@@ -54,6 +55,7 @@ RECORD: Json = {
     "size_bytes": 160496,
     "sha256": "8d8fa5a7f597a18272138238e40258940b0a8df63e469a9713b7ee98de420e79",
     "created_at": "2026-11-21T15:48:13.320934Z",
+    "lost_at": None,
 }
 WAVEFORM: Json = {
     "version": 2,
@@ -253,7 +255,7 @@ GET_RECORD_AUDIO = describe_operation(
         ),
         304: NOT_MODIFIED,
     },
-    problems=[UnknownRecord, PreconditionFailed, RangeNotSatisfiable],
+    problems=[UnknownRecord, LostRecord, PreconditionFailed, RangeNotSatisfiable],
     # HEAD ignores the header Range (RFC 9110 section 14.2).
     never_for_head=[206, 416],
 )

@@ -30,6 +30,19 @@ class NoWaveform(Problem):
     title = "The record has no waveform"
 
 
+class LostRecord(Problem):
+    """The object store has lost or damaged the MP3, and the operator knows it."""
+
+    status_code = 410
+    title = "The MP3 of the record is lost"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The MP3 of this record is lost, and the operator of this deployment knows it. If the operator"
+            " restores the MP3, the link works again. If you still have the WAV, upload it again."
+        )
+
+
 class IdempotencyKeyInUse(Problem):
     """An upload with the same key is under way. When it is done, the key returns its record."""
 

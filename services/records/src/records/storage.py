@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -45,7 +45,9 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
 PRESIGNED_LIFETIME = timedelta(minutes=5)
 CACHED_PRESIGNED_URLS, PRESIGNED_URLS_CACHED_SECONDS = 1024, 60
 READ_BYTES = 256 * 1024
-# Keep both identical to the texts in waxwing.conf.template.
+# Stands for a time that a store leaves out, so that nothing of it counts as young.
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+# Keep identical to the text in waxwing.conf.template.
 STORE_AWAY = "The object store does not answer"
 LOST_OBJECT = "The object store does not have this MP3, so tell the operator"
 STORE_ERRORS = (aiohttp.ClientError, MinioException, OSError)
@@ -61,6 +63,22 @@ class StoredObject(NamedTuple):
     sha256: bytes
 
 
+class FoundObject(NamedTuple):
+    """An object, as the store lists it."""
+
+    key: str
+    size_bytes: int
+    changed_at: datetime
+
+
+class FoundUpload(NamedTuple):
+    """An open multipart upload, as the store lists it."""
+
+    key: str
+    upload_id: str
+    begun_at: datetime
+
+
 def _unavailable(error: Exception) -> Unavailable:
     """Returns the problem for an error of the store: none of them is the client's fault."""
     if not isinstance(error, S3Error):
@@ -68,6 +86,11 @@ def _unavailable(error: Exception) -> Unavailable:
     if error.code == "NoSuchKey":
         return Unavailable(LOST_OBJECT)
     return Unavailable(f"The object store refuses the request with the error {error.code}")
+
+
+def means_lost(problem: Unavailable) -> bool:
+    """Whether the store works but does not have the object."""
+    return isinstance(problem.__cause__, S3Error) and problem.__cause__.code == "NoSuchKey"
 
 
 def _is_passing(error: BaseException | None) -> bool:
@@ -195,14 +218,22 @@ class ObjectStore:
         if not await self._client.bucket_exists(self._bucket):
             raise Unavailable("The bucket is missing")
 
+    @_bounded
+    async def find(self, key: str) -> FoundObject | None:
+        """Returns what the store says of an object, or None if there is no such object."""
+        return await self._find(key)
+
     async def _has_object(self, key: str) -> bool:
+        return await self._find(key) is not None
+
+    async def _find(self, key: str) -> FoundObject | None:
         try:
-            await self._client.stat_object(self._bucket, key)
+            found = await self._client.stat_object(self._bucket, key)
         except S3Error as error:
             if error.code != "NoSuchKey":
                 raise
-            return False
-        return True
+            return None
+        return FoundObject(key, found.size or 0, found.last_modified or NEVER)
 
 
 async def _read(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

@@ -5,6 +5,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
+import structlog
 from litestar import Request, Response, route
 from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency
@@ -14,6 +15,8 @@ from litestar.response.base import ASGIResponse
 from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import ASGIApp
 
+from common.logs import hash_id
+from common.problems import Unavailable
 from records import openapi
 from records.conditions import (
     Representation,
@@ -22,13 +25,16 @@ from records.conditions import (
     join_header_lines,
     make_validators,
 )
-from records.documents import WaveformDocument
+from records.documents import RecordDocument, WaveformDocument
 from records.file_names import make_content_disposition
+from records.problems import LostRecord
 from records.ranges import ByteRange, choose_download_mode, select_range
 from records.requests import read_is_attachment, read_link, read_listener, read_resolution
 from records.routes.running_service import RunningService
 from records.sql import find_record, find_user, find_waveform
-from records.storage import LISTENER_TIMEOUT_SECONDS, ObjectStore
+from records.storage import LISTENER_TIMEOUT_SECONDS, LOST_OBJECT, STORE_AWAY, ObjectStore, means_lost
+
+log = structlog.get_logger()
 
 MP3_TYPE = "audio/mpeg"
 WAVEFORM_TYPE = "application/json"
@@ -42,6 +48,8 @@ async def get_record_audio(
     # Every play runs this handler. It returns ASGI responses, which Litestar would make of its own responses.
     is_attachment = read_is_attachment(request)
     record, object_key = await find_record(service.reader, *read_link(request))
+    if record.lost_at:
+        raise LostRecord
     mp3 = Representation.of_mp3(record)
     request_headers = join_header_lines(request.scope["headers"])
     headers = {**make_validators(mp3), "Accept-Ranges": "bytes"}
@@ -60,7 +68,12 @@ async def get_record_audio(
         headers["Content-Range"] = f"bytes {selected}/{mp3.size_bytes}"
     if request.method == "HEAD":
         return ASGIResponse(headers=headers, media_type=MP3_TYPE)
-    pieces = await service.store.open(object_key, first, length, LISTENER_TIMEOUT_SECONDS)
+    try:
+        pieces = await service.store.open(object_key, first, length, LISTENER_TIMEOUT_SECONDS)
+    except Unavailable as problem:
+        if means_lost(problem):
+            log_lost_object(record)
+        raise
     return ASGIStreamingResponse(
         iterator=pieces,
         status_code=206 if selected else 200,
@@ -69,6 +82,27 @@ async def get_record_audio(
         # Closed here, because a listener who leaves between two pieces does not end the generator.
         background=BackgroundTask(pieces.aclose),
     )
+
+
+# The gateway asks this when the store does not have the object of a download. No client can reach it through
+# the gateway, and nobody can forge a log line, because the service looks for the object itself.
+@route("/_lost", http_method="GET", include_in_schema=False)
+async def get_lost_object(
+    request: Request[Any, Any, Any], service: NamedDependency[RunningService]
+) -> ASGIApp:
+    """Logs that the store has lost the MP3 of a link. Always raises the problem for the listener."""
+    record, object_key = await find_record(service.reader, *read_link(request))
+    if record.lost_at:
+        raise LostRecord
+    if await service.store.find(object_key):
+        raise Unavailable(STORE_AWAY)
+    log_lost_object(record)
+    raise Unavailable(LOST_OBJECT)
+
+
+def log_lost_object(record: RecordDocument) -> None:
+    """Logs that a listener has met a record whose object is lost: one line for each time."""
+    log.error("object lost", record=hash_id(record.id))
 
 
 async def make_internal_redirect(
