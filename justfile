@@ -103,6 +103,12 @@ token USER:
 quota USER *ARGS:
     @python -m deploy.local users quota {{USER}} {{ARGS}}
 
+# Compare the database with the bucket (--deep: read every object, --rate BYTES_PER_SECOND; --repair, --yes; --json)
+[group('operate')]
+[no-exit-message]
+doctor *ARGS:
+    @python -m deploy.local doctor {{ARGS}}
+
 # Check format, lint, types and import rules, then run all tests, one process per core (arguments go to pytest; -n 0: in one process)
 [group('check')]
 [positional-arguments]

@@ -124,6 +124,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     commands.add_parser("ps", help="show what runs")
     commands.add_parser("psql", help="open psql, which gets all further arguments")
     commands.add_parser("users", help="run an operator's command of the users service")
+    commands.add_parser("doctor", help="compare the database with the bucket")
     commands.add_parser("reset", help="stop everything and delete all data")
     commands.add_parser("check-gateway", help="check the gateway's configuration with nginx")
     return parser.parse_args(arguments)
@@ -131,8 +132,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> int:
     """Runs one command. Returns the exit status."""
-    # These two pass all further arguments on.
-    end = 1 if arguments[:1] in (["psql"], ["users"]) else len(arguments)
+    # These pass all further arguments on.
+    end = 1 if arguments[:1] in (["psql"], ["users"], ["doctor"]) else len(arguments)
     parsed = _parse(arguments[:end])
     stack = find_stack()
     commands: dict[str, Callable[[], int]] = {
@@ -141,7 +142,8 @@ def main(arguments: list[str]) -> int:
         "logs": lambda: _logs(stack, parsed.processes, parsed.lines, parsed.follow),
         "ps": lambda: _ps(stack),
         "psql": lambda: stack.psql(arguments[end:]),
-        "users": lambda: stack.run_users_command(arguments[end:]),
+        "users": lambda: stack.run_command("users", arguments[end:]),
+        "doctor": lambda: stack.run_command("records", arguments),
         "reset": lambda: _reset(stack),
         "check-gateway": _check_gateway,
     }
@@ -149,7 +151,8 @@ def main(arguments: list[str]) -> int:
         return commands[parsed.command]()
     except (StackError, RuntimeError, OSError) as error:
         print(f"waxwing: {error}", file=sys.stderr)
-        return 1
+        # For `doctor`, 1 means a finding.
+        return 2 if parsed.command == "doctor" else 1
     except KeyboardInterrupt:
         return 130
 

@@ -485,10 +485,10 @@ class Stack:
         environment = postgres.psql_environment(self.secrets["postgres"])
         return subprocess.run(command, env=environment, check=False).returncode
 
-    def run_users_command(self, arguments: list[str]) -> int:
-        """Runs an operator's command of the users service in this terminal. Returns its exit status."""
-        command = [sys.executable, "-m", "users", *arguments]
-        return subprocess.run(command, env=self.environment("users"), check=False).returncode
+    def run_command(self, service: str, arguments: list[str]) -> int:
+        """Runs an operator's command of a service in this terminal. Returns its exit status."""
+        command = [sys.executable, "-m", service, *arguments]
+        return subprocess.run(command, env=self.environment(service), check=False).returncode
 
     def reset(self) -> bool:
         """Stops the stack and deletes its folder. Returns False if there was none.

@@ -252,6 +252,22 @@ async def test_a_lost_object_gets_another_detail_than_a_store_that_is_away(
     assert record["id"] not in service.log.read_text()
 
 
+def test_no_client_reaches_the_path_at_which_the_gateway_reports_a_lost_object(
+    stack: Stack, client: Client, service: Service, direct: httpx.Client, records: dict[str, dict[str, Any]]
+) -> None:
+    link = link_path(records[SMALL]).replace("/record?", "/_lost?")
+    assert link.startswith("/_lost?")
+    log = NewLogLines(stack, "records")
+    assert_problem(client.http.get(link), 404, "unknown-route")
+    # The service alone looks for the object, so nobody can forge a log line.
+    assert_problem(direct.get(link), 503, "unavailable", "does not answer")
+    assert_problem(direct.get(link.replace("id=", "id=0")), 400, "invalid-request")
+    assert "object lost" not in log.text()
+    said = [json.loads(line) for line in service.log.read_text().splitlines()]
+    assert records[SMALL]["id"] not in json.dumps(said)
+    assert hash_id(UUID(records[SMALL]["id"])) not in json.dumps(said)
+
+
 def test_a_store_that_hangs_is_503_from_the_service_alone_too(
     stack: Stack, direct: httpx.Client, records: dict[str, dict[str, Any]]
 ) -> None:

@@ -111,8 +111,17 @@ class _WatchedConnection:
 
         return await self._watcher.make("postgres", str(statement).replace("\n", ""), send)
 
+    async def exec_driver_sql(self, statement: str, parameters: tuple[Any, ...] | None = None) -> Any:
+        async def send() -> Any:
+            return await self._connection.exec_driver_sql(statement, parameters)
+
+        return await self._watcher.make("postgres", statement.replace("\n", ""), send)
+
     async def scalar(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Any:
         return (await self.execute(statement, parameters)).scalar()
+
+    async def invalidate(self) -> None:
+        await self._connection.invalidate()
 
     async def execution_options(self, **options: Any) -> None:
         await self._connection.execution_options(**options)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mutagen.mp3 import BitrateMode, MPEGInfo
 
-from records.audio import Converter
+from records.audio import Converter, read_info_frame
 from records.audio.mp3 import SAMPLE_RATES, make_mp3_frame_header, read_mp3_frame_header
 from tests import decoding, mp3_walk, wavs
 from tests.decoding import Decoded
@@ -113,6 +113,22 @@ def test_every_field_has_the_value_of_the_specification(rate: int, channels: int
     assert number(head, lame + 32, 2) == crc_16(mp3_frames)
     assert number(head, lame + 34, 2) == crc_16(head[: lame + 34])
     assert not any(head[lame + 36 :])
+
+
+@pytest.mark.parametrize("title", [None, "A walk"])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", [44100, 8000])
+def test_the_info_frame_reads_as_it_was_written(rate: int, channels: int, title: str | None) -> None:
+    source = wavs.noise(1.3, rate, channels)
+    converter, mp3_frames = convert(source, rate)
+    mp3 = converter.make_head(title) + mp3_frames
+    info = read_info_frame(mp3)
+    assert (info.sample_rate, info.channels, info.sample_frames) == (rate, channels, len(source))
+    assert bool(info.id3_bytes) == bool(title)
+    assert info.id3_bytes + info.stream_bytes == len(mp3)
+    for other in (b"", b"ID3", mp3[: info.id3_bytes], mp3[: info.id3_bytes + 100], mp3_frames, bytes(2000)):
+        with pytest.raises(ValueError, match="frame"):
+            read_info_frame(other)
 
 
 def test_the_seek_table_leads_to_its_hundredth_of_the_time() -> None:

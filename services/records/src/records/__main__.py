@@ -1,7 +1,13 @@
-"""`python -m records` runs the service."""
+"""`python -m records` runs the service; with the command `doctor` it runs the operator's command."""
+
+import os
+import sys
 
 from common.server import serve
+from records import commands
 from records.app import create_app
 from records.settings import Settings
 
+if sys.argv[1:]:
+    sys.exit(commands.main(sys.argv[1:], os.environ))
 serve(create_app, Settings)

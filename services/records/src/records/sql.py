@@ -3,7 +3,7 @@
 Statements that every upload or download needs are constants: building one takes as long as running it.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -19,7 +19,9 @@ from sqlalchemy import (
     and_,
     bindparam,
     cast,
+    collate,
     delete,
+    false,
     func,
     literal_column,
     or_,
@@ -32,7 +34,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.credentials import Credentials, restrict_to_credentials, wrong_credentials
-from common.db import execute, read, transaction
+from common.db import execute, outages_as_unavailable, read, transaction
 from common.logs import name_user
 from common.problems import UserBlocked
 from common.quotas import QUOTAS, USE, choose_limits
@@ -206,6 +208,33 @@ class FinishedUpload(NamedTuple):
         }
 
 
+# The doctor reads all rows in the order in which the store lists objects: by the bytes of the keys.
+# `min_age` and `overdue` are intervals.
+IS_SETTLED = Record.published_at < func.now() - bindparam("min_age", type_=Interval())
+# By the lease of an upload, or the age of a tombstone.
+IS_OVERDUE = func.coalesce(Record.lease_until, Record.deleted_at, Record.gone_since) < func.now() - bindparam(
+    "overdue", type_=Interval()
+)
+SELECT_FOR_DOCTOR = select(
+    *(Record.id, Record.object_key, Record.state, Record.size_bytes, Record.sha256),
+    *(Record.duration_seconds, Record.sample_rate, Record.channels),
+    Record.lost_at.is_not(None).label("is_lost"),
+    # Null, where a time is null, counts as false.
+    func.coalesce(IS_SETTLED, false()).label("is_settled"),
+    and_(Record.state != "ready", func.coalesce(IS_OVERDUE, false())).label("is_overdue"),
+)
+READ_FOR_DOCTOR = DriverStatement(SELECT_FOR_DOCTOR.order_by(collate(Record.object_key, "C")))
+FIND_FOR_DOCTOR = SELECT_FOR_DOCTOR.where(Record.object_key == bindparam("key", type_=String()))
+FETCH_ROWS = 1000
+IS_READY = (Record.id == RECORD_ID, Record.state == "ready")
+MARK_LOST = (
+    update(Record).where(*IS_READY, Record.lost_at.is_(None)).values(lost_at=func.now()).returning(Record.id)
+)
+MARK_FOUND = (
+    update(Record).where(*IS_READY, Record.lost_at.is_not(None)).values(lost_at=None).returning(Record.id)
+)
+
+
 class Tombstone(NamedTuple):
     """A row whose object is to be removed."""
 
@@ -213,6 +242,25 @@ class Tombstone(NamedTuple):
     object_key: str
     gone_since: datetime | None
     """When the sweeper first found neither object nor multipart upload; None if it has not yet."""
+
+
+class DoctorRow(NamedTuple):
+    """What the doctor compares with the object of a row."""
+
+    id: UUID
+    object_key: str
+    state: str
+    size_bytes: int | None
+    sha256: bytes | None
+    duration_seconds: float | None
+    sample_rate: int | None
+    channels: int | None
+    is_lost: bool
+    """Whether the record is marked as lost."""
+    is_settled: bool
+    """Whether the record was published long enough ago to be judged."""
+    is_overdue: bool
+    """Whether the sweeper should have worked on this lease or tombstone long ago."""
 
 
 async def find_user(engine: AsyncEngine, credentials: Credentials, *, to_write: bool = False) -> UUID:
@@ -454,6 +502,47 @@ async def remove_tombstone(engine: AsyncEngine, tombstone: Tombstone) -> None:
     """Deletes the row, unless another sweeper has changed it since it was read."""
     is_unchanged = Record.gone_since == tombstone.gone_since
     await execute(engine, delete(Record).where(*_is_tombstone(tombstone), is_unchanged))
+
+
+async def read_rows(
+    engine: AsyncEngine, min_age: timedelta, overdue: timedelta
+) -> AsyncGenerator[DoctorRow, None]:
+    """Yields all rows as one statement sees them, by the bytes of their object keys. Holds 1,000 of them.
+
+    The cursor is WITH HOLD: PostgreSQL sorts the rows into a temporary file of its own, and its snapshot ends
+    before the first row arrives. So the vacuum is not held up, however long the caller takes.
+    """
+    arguments = READ_FOR_DOCTOR.arguments({"min_age": min_age, "overdue": overdue})
+    with outages_as_unavailable():
+        async with engine.connect() as connection:
+            declare = f"DECLARE doctor NO SCROLL CURSOR WITH HOLD FOR {READ_FOR_DOCTOR.sql}"
+            try:
+                await connection.exec_driver_sql(declare, tuple(arguments))
+                while rows := (await connection.exec_driver_sql(f"FETCH {FETCH_ROWS} FROM doctor")).all():
+                    for row in rows:
+                        yield DoctorRow._make(row)
+            finally:
+                # Ends the database session, and so the cursor, even if the connection is broken.
+                await connection.invalidate()
+
+
+async def find_row(
+    engine: AsyncEngine, object_key: str, min_age: timedelta, overdue: timedelta
+) -> DoctorRow | None:
+    """Returns the row with this object key as it is now."""
+    parameters = {"key": object_key, "min_age": min_age, "overdue": overdue}
+    rows = await execute(engine, FIND_FOR_DOCTOR, parameters)
+    return DoctorRow._make(rows[0]) if rows else None
+
+
+async def mark_lost(engine: AsyncEngine, record_id: UUID) -> bool:
+    """Notes that the object of a record is lost. Returns False if the record is deleted, or noted already."""
+    return bool(await execute(engine, MARK_LOST, {"record_id": record_id}))
+
+
+async def mark_found(engine: AsyncEngine, record_id: UUID) -> bool:
+    """Undoes `mark_lost`. Returns False if there is nothing to undo."""
+    return bool(await execute(engine, MARK_FOUND, {"record_id": record_id}))
 
 
 def _is_tombstone(tombstone: Tombstone) -> tuple[Any, ...]:

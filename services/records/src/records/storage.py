@@ -218,6 +218,42 @@ class ObjectStore:
         if not await self._client.bucket_exists(self._bucket):
             raise Unavailable("The bucket is missing")
 
+    async def list_objects(self) -> AsyncIterator[FoundObject]:
+        """Yields every object, in the order of S3: by the bytes of the keys. Holds one page of 1,000."""
+        try:
+            async for each in self._client.list_objects(self._bucket, recursive=True):
+                changed_at = each.last_modified or NEVER
+                yield FoundObject(str(each.object_name), each.size or 0, changed_at)
+        except STORE_ERRORS as error:
+            raise _unavailable(error) from error
+
+    async def list_uploads(self, key: str = "") -> AsyncIterator[FoundUpload]:
+        """Yields the open multipart uploads of exactly this key, or of the whole bucket.
+
+        Of the whole bucket, MinIO lists only those that have begun since MinIO started.
+        """
+        markers: dict[str, Any] = {}
+        try:
+            while True:
+                page = await self._client._list_multipart_uploads(self._bucket, prefix=key, **markers)
+                for each in page.uploads:
+                    if not key or each.object_name == key:
+                        begun_at = each.initiated_time or NEVER
+                        yield FoundUpload(str(each.object_name), str(each.upload_id), begun_at)
+                if not page.is_truncated:
+                    return
+                markers = {
+                    "key_marker": page.next_key_marker,
+                    "upload_id_marker": page.next_upload_id_marker,
+                }
+        except STORE_ERRORS as error:
+            raise _unavailable(error) from error
+
+    @_bounded
+    async def abort(self, upload: FoundUpload) -> None:
+        """Aborts one multipart upload."""
+        await self._client._abort_multipart_upload(self._bucket, upload.key, upload.upload_id)
+
     @_bounded
     async def find(self, key: str) -> FoundObject | None:
         """Returns what the store says of an object, or None if there is no such object."""

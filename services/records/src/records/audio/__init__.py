@@ -2,6 +2,7 @@
 
 from .converter import Converter, Properties
 from .errors import BrokenAudio, OutOfProportion, TooLong, UnsupportedAudio
+from .info import InfoFrame, read_info_frame
 from .levels import Waveform
 from .parallel import WAITING_BYTES_PER_THREAD, EncoderThreads
 
@@ -10,9 +11,11 @@ __all__ = [
     "BrokenAudio",
     "Converter",
     "EncoderThreads",
+    "InfoFrame",
     "OutOfProportion",
     "Properties",
     "TooLong",
     "UnsupportedAudio",
     "Waveform",
+    "read_info_frame",
 ]

@@ -5,6 +5,7 @@ A decoder that honours its delay and padding returns exactly the sample frames t
 """
 
 import struct
+from typing import NamedTuple
 
 from fastcrc import crc16
 
@@ -27,6 +28,53 @@ _DELAY_SHIFT = 12
 # The source rate shares a byte with the stereo mode.
 _SOURCE_RATE_SHIFT, _STEREO_MODE_SHIFT = 6, 2
 _MAX_12_BITS, _MAX_32_BITS = 0xFFF, 0xFFFFFFFF
+
+
+_ID3_HEADER_BYTES = 10
+_HAS_FOOTER = 0x10
+# From "Info" on: delay and padding stand behind Xing's header, LAME's version and 12 bytes of settings.
+_DELAY_OFFSET = 120 + len(_VERSION) + 12
+
+
+class InfoFrame(NamedTuple):
+    """What an MP3 says of itself in its Info frame."""
+
+    sample_rate: int
+    channels: int
+    sample_frames: int
+    """How many sample frames a decoder returns that honours delay and padding."""
+    id3_bytes: int
+    """How many bytes of ID3 tag stand in front of the Info frame."""
+    stream_bytes: int
+    """The bytes of the Info frame and all further MP3 frames."""
+
+
+def read_info_frame(start: bytes) -> InfoFrame:
+    """Reads the Info frame of an MP3 that this package has made, from the first bytes of the MP3.
+
+    Raises ValueError if the MP3 has none, or if it lies behind `start`.
+    """
+    id3_bytes = _read_id3_bytes(start)
+    header = read_mp3_frame_header(start[id3_bytes:])
+    tag = start[id3_bytes + HEADER_BYTES + header.side_info_bytes :][:_XING_AND_LAME_BYTES]
+    if not tag.startswith(b"Info") or len(tag) < _XING_AND_LAME_BYTES:
+        raise ValueError(f"no Info frame: {tag[:4].hex()}")
+    mp3_frames, stream_bytes = struct.unpack_from(">II", tag, 8)
+    delay_and_padding = int.from_bytes(tag[_DELAY_OFFSET : _DELAY_OFFSET + 3], "big")
+    delay, padding = delay_and_padding >> _DELAY_SHIFT, delay_and_padding & _MAX_12_BITS
+    sample_frames = mp3_frames * header.sample_frames - delay - padding
+    return InfoFrame(header.sample_rate, header.channels, sample_frames, id3_bytes, stream_bytes)
+
+
+def _read_id3_bytes(start: bytes) -> int:
+    """Returns the length of the ID3v2 tag that an MP3 starts with (ID3v2.4, section 3.1), or 0."""
+    if not start.startswith(b"ID3") or len(start) < _ID3_HEADER_BYTES:
+        return 0
+    size_bytes = 0
+    for seven_bits in start[6:_ID3_HEADER_BYTES]:
+        size_bytes = size_bytes << 7 | seven_bits
+    has_footer = bool(start[5] & _HAS_FOOTER)
+    return _ID3_HEADER_BYTES * (1 + has_footer) + size_bytes
 
 
 class Stream:

@@ -1,0 +1,195 @@
+"""The operator's command: `python -m records doctor`.
+
+It works with the settings of the service, whether the service runs or not. The exit status is 0 if nothing
+was found, 1 if something was found (even if it is repaired now), and 2 if the doctor could not look or
+repair.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import asyncpg
+import msgspec
+from sqlalchemy.exc import SQLAlchemyError
+
+from common.db import make_engine
+from common.problems import Problem
+from common.settings import SettingsError, load
+from records.doctor import REPAIRS, Doctor, Finding, choose_min_age
+from records.settings import Settings
+from records.storage import open_store
+
+CLEAN, FOUND, FAILED = 0, 1, 2
+# PostgreSQL sorts all rows once.
+STATEMENT_TIMEOUT_SECONDS = 3600
+# One connection reads all rows, the other one looks at single rows.
+POOL_SIZE = 2
+# Bounds the memory. The next run repairs the rest.
+MAX_REPAIRS = 10_000
+# If most rows have no object, or most objects no row, bucket and database probably do not belong together.
+MANY_FINDINGS = 100
+ROW = "{:<22}  {:<77}  {}"
+
+
+class CannotRepairError(Exception):
+    """The message says why."""
+
+
+EXPECTED_ERRORS = (SettingsError, CannotRepairError, Problem, asyncpg.PostgresError, SQLAlchemyError)
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Runs the command and returns its exit status."""
+    options = _parse(arguments)
+    if options.repair and not options.yes and not sys.stdin.isatty():
+        return _fail("without a terminal --repair needs --yes")
+    try:
+        return asyncio.run(_run(options, load(Settings, environ)))
+    except EXPECTED_ERRORS as error:
+        return _fail(_explain(error))
+    except Exception:
+        # Python's own status for an exception is 1, which means a finding here.
+        traceback.print_exc()
+        return FAILED
+
+
+def _fail(message: str) -> int:
+    print(f"waxwing: {message}", file=sys.stderr)
+    return FAILED
+
+
+def _explain(error: Exception) -> str:
+    match error:
+        case SettingsError():
+            return f"wrong setting: {error}"
+        case Problem():
+            return error.detail
+        case CannotRepairError():
+            return str(error)
+    # Behind the first line SQLAlchemy puts the statement.
+    return f"PostgreSQL refuses: {str(error).splitlines()[0]}"
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m records", description="Without a command, runs the records service."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    doctor = commands.add_parser("doctor", help="compare the database with the bucket")
+    doctor.add_argument("--deep", action="store_true", help="also read every object and check its content")
+    doctor.add_argument(
+        "--rate", type=_parse_rate, metavar="BYTES_PER_SECOND", help="read at most so fast, with --deep"
+    )
+    doctor.add_argument(
+        "--repair",
+        action="store_true",
+        help="remove objects and multipart uploads without a row, and mark records whose object is lost",
+    )
+    doctor.add_argument("--yes", action="store_true", help="repair without asking")
+    doctor.add_argument("--json", action="store_true", help="one JSON object a line")
+    options = parser.parse_args(arguments)
+    if options.rate and not options.deep:
+        doctor.error("--rate needs --deep")
+    if options.yes and not options.repair:
+        doctor.error("--yes needs --repair")
+    return options
+
+
+def _parse_rate(text: str) -> int:
+    if (rate := int(text)) < 1:
+        raise ValueError(text)
+    return rate
+
+
+async def _run(options: argparse.Namespace, settings: Settings) -> int:
+    engine = make_engine(
+        settings.database_url, settings.database_password, STATEMENT_TIMEOUT_SECONDS, POOL_SIZE
+    )
+    try:
+        async with open_store(settings.store) as store:
+            min_age = choose_min_age(settings.lease_seconds)
+            doctor = Doctor(engine, store, min_age, is_deep=options.deep, bytes_per_second=options.rate)
+            return await _examine(doctor, options)
+    finally:
+        await engine.dispose()
+
+
+async def _examine(doctor: Doctor, options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    findings: Counter[str] = Counter()
+    repairable: list[Finding] = []
+    async with aclosing(doctor.look()) as found:
+        async for finding in found:
+            if not findings and not options.json:
+                print(ROW.format("FINDING", "OBJECT KEY", "DETAIL"))
+            findings[finding.kind] += 1
+            _show(finding, as_json=options.json)
+            if options.repair and finding.kind in REPAIRS and len(repairable) < MAX_REPAIRS:
+                repairable.append(finding)
+    repaired: Counter[str] = Counter()
+    if repairable and _may_repair(options, findings, doctor.seen):
+        for finding in repairable:
+            if await doctor.repair(finding):
+                repaired[finding.kind] += 1
+                if options.json:
+                    _print_json({"repaired": finding.kind, "object_key": finding.object_key})
+    seconds = time.monotonic() - started
+    if options.json:
+        summary = {"findings": findings, "repaired": repaired, "seen": doctor.seen}
+        _print_json({**summary, "seconds": round(seconds, 3)})
+    else:
+        print(_summarise(doctor.seen, findings, repaired, seconds))
+    return FOUND if findings else CLEAN
+
+
+def _may_repair(options: argparse.Namespace, findings: Counter[str], seen: Counter[str]) -> bool:
+    """Asks, unless --yes. Raises CannotRepairError if --yes would repair most of the deployment."""
+    plan = Counter[str]()
+    for kind, repair in REPAIRS.items():
+        plan[repair] += min(findings[kind], MAX_REPAIRS)
+    is_most = (
+        MANY_FINDINGS < findings["orphan"] > seen["objects"] // 2
+        or MANY_FINDINGS < findings["lost-object"] > seen["ready"] // 2
+    )
+    what = ", ".join(f"{repair} {count:,}" for repair, count in plan.items() if count)
+    if options.yes:
+        if is_most:
+            raise CannotRepairError(
+                f"nothing is repaired ({what}): most objects have no row, or most rows no object, so this is"
+                " probably the wrong bucket or the wrong database. If it is not, repair on a terminal"
+            )
+        return True
+    warning = " Most of this deployment! Is it the right bucket, and the right database?" if is_most else ""
+    print(f"{what}?{warning} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _show(finding: Finding, *, as_json: bool) -> None:
+    if as_json:
+        _print_json({"finding": finding.kind, "object_key": finding.object_key, "detail": finding.detail})
+    else:
+        print(ROW.format(finding.kind, finding.object_key, finding.detail), flush=True)
+
+
+def _summarise(seen: Counter[str], findings: Counter[str], repaired: Counter[str], seconds: float) -> str:
+    looked_at = (
+        f"{seen['ready']:,} records ({seen['marked_as_lost']:,} marked as lost), {seen['uploading']:,}"
+        f" uploads under way, {seen['deleting']:,} tombstones; {seen['objects']:,} objects of"
+        f" {seen['bytes']:,} bytes ({seen['read_bytes']:,} read), {seen['multipart_uploads']:,} open"
+        f" multipart uploads; {seconds:.1f} s"
+    )
+    if not findings:
+        return f"clean: {looked_at}"
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in findings.items())
+    return f"{findings.total():,} findings ({kinds}), {repaired.total():,} repaired: {looked_at}"
+
+
+def _print_json(line: Any) -> None:
+    print(msgspec.json.encode(line).decode(), flush=True)

@@ -1,0 +1,296 @@
+"""Compares all rows with the whole bucket, and repairs what is safe to repair.
+
+Both come in the order of the object keys, so memory holds one page of each. Uploads, deletions and sweepers
+go on meanwhile, and the rows are older than the listing. So every finding is made twice: it counts only if
+the object and then the row, both read again, show it. Nothing young is judged at all.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.problems import Unavailable
+from records import sql
+from records.audio import read_info_frame
+from records.storage import (
+    REQUEST_TIMEOUT_SECONDS,
+    STORE_ERRORS,
+    FoundObject,
+    FoundUpload,
+    ObjectStore,
+)
+from records.sweeper import GRACE
+
+Kind = Literal[
+    "lost-object",
+    "wrong-size",
+    "wrong-sha256",
+    "unreadable",
+    "wrong-info-frame",
+    "found-again",
+    "orphan",
+    "open-multipart-upload",
+    "foreign",
+    "overdue-upload",
+    "overdue-tombstone",
+]
+# What `repair` does about a finding; the operator has to look after the others.
+REPAIRS: dict[Kind, str] = {
+    "lost-object": "mark as lost",
+    "wrong-size": "mark as lost",
+    "wrong-sha256": "mark as lost",
+    "found-again": "unmark",
+    "orphan": "remove",
+    "open-multipart-upload": "abort",
+}
+# What the doctor counts: rows by their states, records that are marked as lost, and what the store has.
+SEEN = (
+    *("ready", "uploading", "deleting", "marked_as_lost"),
+    *("objects", "bytes", "read_bytes", "multipart_uploads"),
+)
+# The object keys that uploads use.
+UUID_PATTERN = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+OWN_KEY = re.compile(f"{UUID_PATTERN}/{UUID_PATTERN}[.]mp3")
+# A lease or a tombstone that the sweeper has left for an hour longer than it must is overdue.
+SWEEPER_DELAY = timedelta(hours=1)
+# Longer than the longest ID3 tag of an MP3, and its Info frame.
+START_BYTES = 4 * 1024**2
+
+
+class Finding(NamedTuple):
+    """What row and bucket do not agree on."""
+
+    kind: Kind
+    object_key: str
+    detail: str
+    record_id: UUID | None = None
+    upload: FoundUpload | None = None
+
+
+class Judgement(NamedTuple):
+    """The kind of a finding, and what was seen."""
+
+    kind: Kind
+    detail: str
+
+
+def choose_min_age(lease_seconds: int) -> timedelta:
+    """Returns the age below which nothing is judged: a lease, its grace and the longest PUT."""
+    return GRACE + timedelta(seconds=lease_seconds + REQUEST_TIMEOUT_SECONDS)
+
+
+class Doctor:
+    """Looks through one database and one bucket, once."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        store: ObjectStore,
+        min_age: timedelta,
+        *,
+        is_deep: bool = False,
+        bytes_per_second: int | None = None,
+    ) -> None:
+        """`is_deep` reads every object, at most so many `bytes_per_second`.
+
+        `engine` needs a statement timeout that lets PostgreSQL sort all rows.
+        """
+        self._engine = engine
+        self._store = store
+        self._min_age = min_age
+        self._overdue = min_age + SWEEPER_DELAY
+        self._is_deep = is_deep
+        self._bytes_per_second = bytes_per_second
+        self._next_read_at = 0.0
+        self.seen = Counter(dict.fromkeys(SEEN, 0))
+
+    async def look(self) -> AsyncGenerator[Finding, None]:
+        """Yields the findings. Raises Unavailable if PostgreSQL or the store is away."""
+        await self._store.check()
+        async with aclosing(self._pair()) as pairs:
+            async for key, row, found in pairs:
+                self._count(row, found)
+                if await self._judge(row, found) and (finding := await self._judge_again(key)):
+                    yield finding
+        async for upload in self._store.list_uploads():
+            self.seen["multipart_uploads"] += 1
+            if finding := await self._judge_upload(upload):
+                yield finding
+
+    async def repair(self, finding: Finding) -> bool:
+        """Repairs a finding that still holds. Returns False if it does not, or needs the operator.
+
+        Never removes an object that has a row.
+        """
+        if finding.upload:
+            again = await self._judge_upload(finding.upload)
+        else:
+            again = await self._judge_again(finding.object_key)
+        if not again or again.kind != finding.kind:
+            return False
+        match again:
+            case Finding("orphan"):
+                await self._store.remove(again.object_key)
+                return True
+            case Finding("open-multipart-upload", upload=FoundUpload() as upload):
+                await self._store.abort(upload)
+                return True
+            case Finding("found-again", record_id=UUID() as record_id):
+                return await sql.mark_found(self._engine, record_id)
+            case Finding("lost-object" | "wrong-size" | "wrong-sha256", record_id=UUID() as record_id):
+                return await sql.mark_lost(self._engine, record_id)
+        return False
+
+    async def _pair(self) -> AsyncGenerator[tuple[str, sql.DoctorRow | None, FoundObject | None], None]:
+        """Yields every object key with its row, its object or both."""
+        objects = self._store.list_objects()
+        async with aclosing(sql.read_rows(self._engine, self._min_age, self._overdue)) as rows:
+            row, found = await anext(rows, None), await anext(objects, None)
+            while row or found:
+                key = min(each for each in (row and row.object_key, found and found.key) if each)
+                row_of_key = row if row and row.object_key == key else None
+                object_of_key = found if found and found.key == key else None
+                yield key, row_of_key, object_of_key
+                if row_of_key:
+                    row = await anext(rows, None)
+                if object_of_key:
+                    found = await _next_in_order(objects, object_of_key)
+
+    def _count(self, row: sql.DoctorRow | None, found: FoundObject | None) -> None:
+        if row:
+            self.seen[row.state] += 1
+            self.seen["marked_as_lost"] += row.is_lost
+        if found:
+            self.seen["objects"] += 1
+            self.seen["bytes"] += found.size_bytes
+
+    async def _judge_again(self, key: str) -> Finding | None:
+        """Judges one object key by what the store and then the database say now.
+
+        In this order, because a row exists before its object and until after it: if the object is absent and
+        the row then `ready`, or if the object is there and the row then absent, no upload and no deletion
+        explains it.
+        """
+        found = await self._store.find(key)
+        row = await self._find_row(key)
+        judgement = await self._judge(row, found)
+        return Finding(judgement.kind, key, judgement.detail, row and row.id) if judgement else None
+
+    async def _find_row(self, key: str) -> sql.DoctorRow | None:
+        return await sql.find_row(self._engine, key, self._min_age, self._overdue)
+
+    async def _judge(self, row: sql.DoctorRow | None, found: FoundObject | None) -> Judgement | None:
+        if not row:
+            return self._judge_without_row(found) if found else None
+        if row.state == "ready":
+            return await self._judge_ready(row, found) if row.is_settled else None
+        if not row.is_overdue:
+            return None
+        if row.state == "uploading":
+            return Judgement("overdue-upload", "its lease is long over")
+        return Judgement("overdue-tombstone", _describe(found))
+
+    async def _judge_ready(self, row: sql.DoctorRow, found: FoundObject | None) -> Judgement | None:
+        if row.is_lost:
+            # The object may have been damaged when the record was marked, so its size alone proves nothing.
+            is_right = found and found.size_bytes == row.size_bytes and not await self._read(row)
+            return Judgement("found-again", "the object is right") if is_right else None
+        if not found:
+            return Judgement("lost-object", f"its row has {row.size_bytes:,} bytes")
+        if found.size_bytes != row.size_bytes:
+            return Judgement("wrong-size", f"{_describe(found)}, its row {row.size_bytes:,}")
+        return await self._read(row) if self._is_deep else None
+
+    def _judge_without_row(self, found: FoundObject) -> Judgement | None:
+        if not self._is_old(found.changed_at):
+            return None
+        return Judgement("orphan" if OWN_KEY.fullmatch(found.key) else "foreign", _describe(found))
+
+    async def _judge_upload(self, upload: FoundUpload) -> Finding | None:
+        """Judges an open multipart upload. An upload under way has a row that is not `ready` yet, and the
+        sweeper looks after those of tombstones.
+        """
+        if not self._is_old(upload.begun_at):
+            return None
+        async for each in self._store.list_uploads(upload.key):
+            if each.upload_id == upload.upload_id:
+                break
+        else:
+            return None
+        row = await self._find_row(upload.key)
+        if row and row.state != "ready":
+            return None
+        kind: Kind = "open-multipart-upload" if OWN_KEY.fullmatch(upload.key) else "foreign"
+        return Finding(kind, upload.key, f"begun at {upload.begun_at:%Y-%m-%d %H:%M}", upload=upload)
+
+    def _is_old(self, moment: datetime) -> bool:
+        return moment <= datetime.now(UTC) - self._min_age
+
+    async def _read(self, row: sql.DoctorRow) -> Judgement | None:
+        """Reads the object of a row, and returns what is wrong with it.
+
+        Raises Unavailable if the store is away altogether.
+        """
+        digest, start = hashlib.sha256(), bytearray()
+        try:
+            async with aclosing(await self._store.open(row.object_key)) as pieces:
+                async for piece in pieces:
+                    digest.update(piece)
+                    start += piece[: START_BYTES - len(start)]
+                    await self._pace(len(piece))
+        except (Unavailable, *STORE_ERRORS) as error:
+            await self._store.check()
+            why = error.detail if isinstance(error, Unavailable) else type(error).__name__
+            return Judgement("unreadable", f"reading its object fails: {why}")
+        if digest.digest() != row.sha256:
+            return Judgement("wrong-sha256", f"its SHA-256 is {digest.hexdigest()}")
+        wrong = _check_info_frame(row, bytes(start))
+        return Judgement("wrong-info-frame", wrong) if wrong else None
+
+    async def _pace(self, size_bytes: int) -> None:
+        """Waits after each piece, so that no second has more bytes than allowed."""
+        self.seen["read_bytes"] += size_bytes
+        if not self._bytes_per_second:
+            return
+        now = asyncio.get_running_loop().time()
+        self._next_read_at = max(self._next_read_at, now) + size_bytes / self._bytes_per_second
+        await asyncio.sleep(self._next_read_at - now)
+
+
+async def _next_in_order(objects: AsyncIterator[FoundObject], before: FoundObject) -> FoundObject | None:
+    found = await anext(objects, None)
+    if found and found.key <= before.key:
+        raise Unavailable("The object store does not list objects in the order of their keys")
+    return found
+
+
+def _describe(found: FoundObject | None) -> str:
+    return f"the object has {found.size_bytes:,} bytes" if found else "it has no object"
+
+
+def _check_info_frame(row: sql.DoctorRow, start: bytes) -> str | None:
+    """Returns what of the Info frame does not fit the row.
+
+    A resampled recording may differ by the rounding of its length, so one MP3 frame more or less is right.
+    """
+    try:
+        info = read_info_frame(start)
+    except ValueError as error:
+        return str(error)
+    seconds = info.sample_frames / info.sample_rate
+    if (info.sample_rate, info.channels) != (row.sample_rate, row.channels):
+        return f"it has {info.sample_rate} Hz and {info.channels} channels"
+    if abs(seconds - (row.duration_seconds or 0)) > 1152 / info.sample_rate:
+        return f"it has {seconds:.3f} s, its row {row.duration_seconds:.3f}"
+    # The field has 32 bits.
+    if info.stream_bytes != min((row.size_bytes or 0) - info.id3_bytes, 2**32 - 1):
+        return f"it has {info.id3_bytes + info.stream_bytes:,} bytes, its row {row.size_bytes:,}"
+    return None
