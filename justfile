@@ -218,7 +218,7 @@ test-sdks *ARGS:
 fuzz *ARGS:
     @python -m tests.fuzz.fuzz_wav {{ARGS}}
 
-# Measure speeds and sizes as ratios (--quick: the short ones; --overload: too many uploads; --keep: write RESULTS.md)
+# Measure speeds and sizes as ratios (--quick: the short ones; --overload: too many uploads; --doctor; --keep: write RESULTS.md)
 [group('check')]
 bench *ARGS:
     @python -m tests.bench.bench {{ARGS}}

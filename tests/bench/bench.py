@@ -5,6 +5,7 @@ Each upload alternates with ffmpeg, pydub and bare LAME on the same file with th
 """
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -12,12 +13,13 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.client import Client
 from deploy.local.stack import Stack
+from tests.bench.doctor import measure_doctor
 from tests.bench.downloads import (
     measure_cold,
     measure_downloads,
@@ -62,6 +64,10 @@ OVERLOAD_NOTE = """\
 Each upload has 28 MB of WAV and 14 MB of MP3. One user sends all of them. The slow connections send an
 incomplete head; the gateway closes each after 10 s, and another one takes its place. Times without a ratio
 are of this machine, which is shared and noisy.
+"""
+DOCTOR_NOTE = """\
+Database and bucket are in order. The rows without an object are uploads under way. Every object has
+2,880 bytes.
 """
 
 
@@ -129,11 +135,24 @@ def measure_overload() -> Iterator[list[Row]]:
         yield from measure_memory(stack)
 
 
+def measure_rows_and_objects() -> Iterator[list[Row]]:
+    """Measures the doctor."""
+    with temporary_stack(say=print) as stack, asyncio.Runner() as runner:
+        rows = measure_doctor(stack)
+        while row := runner.run(_next_row(rows)):
+            yield [row]
+
+
+async def _next_row(rows: AsyncIterator[Row]) -> Row | None:
+    return await anext(rows, None)
+
+
 def main(arguments: list[str]) -> None:
     """Runs all measurements, prints a table, and with --keep writes RESULTS.md."""
     parser = argparse.ArgumentParser(prog="just bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only the short recordings, one turn each")
     parser.add_argument("--overload", action="store_true", help="only what too many uploads at once do")
+    parser.add_argument("--doctor", action="store_true", help="only the doctor, with up to a million rows")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--keep", action="store_true", help="write RESULTS.md")
     options = parser.parse_args(arguments)
@@ -142,7 +161,13 @@ def main(arguments: list[str]) -> None:
     # With a longer interval the polling thread would wait for the uploading one: both run in this process.
     sys.setswitchinterval(0.0001)
     rows: list[Row] = []
-    for found in measure_overload() if options.overload else measure_everything(is_quick=options.quick):
+    if options.doctor:
+        measured = measure_rows_and_objects()
+    elif options.overload:
+        measured = measure_overload()
+    else:
+        measured = measure_everything(is_quick=options.quick)
+    for found in measured:
         for what, result, origin in found:
             print(f"{what:<56} {result:>10}   {origin}", flush=True)
         rows.extend(found)
@@ -150,7 +175,9 @@ def main(arguments: list[str]) -> None:
         options.json.write_text(
             json.dumps([dict(zip(("what", "result", "from"), row, strict=True)) for row in rows], indent=1)
         )
-    if options.keep and options.overload:
+    if options.keep and options.doctor:
+        write_results(rows, "The last doctor run", "./just bench --doctor --keep", DOCTOR_NOTE)
+    elif options.keep and options.overload:
         write_results(rows, "The last overload run", "./just bench --overload --keep", OVERLOAD_NOTE)
     elif options.keep:
         write_results(rows, "The last full run", "./just bench --keep", FULL_NOTE)

@@ -24,7 +24,7 @@ from deploy.local.ports import free_ports
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
 from records import commands, sql
-from records.doctor import Doctor, choose_min_age
+from records.doctor import Doctor, DoctorError, choose_min_age
 from records.form import AudioBegins, FormItem
 from records.storage import NEVER, FoundObject
 from tests.integration.paused_calls import PausedUpload, before_completion, before_publish
@@ -321,7 +321,7 @@ async def test_a_store_that_does_not_list_in_order_is_refused(
 
     monkeypatch.setattr(service.store, "list_objects", list_objects)
     doctor = Doctor(service.engine, service.store, NO_AGE)
-    with pytest.raises(Unavailable, match="order"):
+    with pytest.raises(DoctorError, match="order"):
         assert [each async for each in doctor.look()]
 
 
@@ -386,7 +386,7 @@ async def test_the_command_reports_and_repairs_only_if_it_may(
     for answer, repaired in (("\n", 0), ("n\n", 0), ("y\n", 1)):
         monkeypatch.setattr(sys, "stdin", Terminal(answer))
         status, out, err = await run("--repair")
-        assert (status, err) == (1, "mark as lost 1? [y/N] ")
+        assert (status, err) == (1, "1 to mark as lost? [y/N] ")
         assert f", {repaired} repaired: " in out
     status, out, _ = await run("--repair", "--yes")
     assert status == 0
@@ -468,7 +468,7 @@ async def test_a_bucket_that_is_probably_the_wrong_one_is_repaired_only_on_a_ter
     keys = await lose(service, 5)
     status, _, err = await run("--repair", "--yes")
     assert status == 2
-    assert "nothing is repaired (mark as lost 5)" in err
+    assert "nothing is repaired (5 to mark as lost)" in err
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     status, out, err = await run("--repair")
     assert status == 1

@@ -247,13 +247,25 @@ async def test_a_lost_object_gets_another_detail_than_a_store_that_is_away(
     assert record["id"] not in behind_gateway.text()
     said = [json.loads(line) for line in service.log.read_text().splitlines()]
     lost = [line for line in said if line["event"] == "object lost"]
+    async with open_stack_service(stack) as stack_service:
+        # As docs/operate.md says.
+        found = await stack_service.query(
+            "SELECT id FROM records WHERE encode(sha256(id::text::bytea), 'hex') LIKE :hash",
+            hash=f"{lost[0]['record']}%",
+        )
+    assert [str(row.id) for row in found] == [record["id"]]
     assert [(line["level"], line["record"]) for line in lost] == [("error", hash_id(UUID(record["id"])))] * 2
     assert [line["detail"] for line in said if line["event"] == "unavailable"] == [alone.json()["detail"]] * 2
     assert record["id"] not in service.log.read_text()
 
 
 def test_no_client_reaches_the_path_at_which_the_gateway_reports_a_lost_object(
-    stack: Stack, client: Client, service: Service, direct: httpx.Client, records: dict[str, dict[str, Any]]
+    stack: Stack,
+    client: Client,
+    service: Service,
+    direct: httpx.Client,
+    records: dict[str, dict[str, Any]],
+    token: str,
 ) -> None:
     link = link_path(records[SMALL]).replace("/record?", "/_lost?")
     assert link.startswith("/_lost?")
@@ -262,6 +274,11 @@ def test_no_client_reaches_the_path_at_which_the_gateway_reports_a_lost_object(
     # The service alone looks for the object, so nobody can forge a log line.
     assert_problem(direct.get(link), 503, "unavailable", "does not answer")
     assert_problem(direct.get(link.replace("id=", "id=0")), 400, "invalid-request")
+    # A record may be deleted while the store is asked for its object.
+    deleted = client.upload_stream([make_wav(SMALL)], token)
+    headers = {"Authorization": f"Bearer {token}"}
+    assert client.http.delete(f"/records/{deleted['id']}", headers=headers).status_code == 204
+    assert_problem(direct.get(link_path(deleted).replace("/record?", "/_lost?")), 404, "unknown-record")
     assert "object lost" not in log.text()
     said = [json.loads(line) for line in service.log.read_text().splitlines()]
     assert records[SMALL]["id"] not in json.dumps(said)

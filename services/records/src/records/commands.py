@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from common.db import make_engine
 from common.problems import Problem
 from common.settings import SettingsError, load
-from records.doctor import REPAIRS, Doctor, Finding, choose_min_age
+from records.doctor import REPAIRS, Doctor, DoctorError, Finding, choose_min_age
 from records.settings import Settings
 from records.storage import open_store
 
@@ -38,11 +38,7 @@ MANY_FINDINGS = 100
 ROW = "{:<22}  {:<77}  {}"
 
 
-class CannotRepairError(Exception):
-    """The message says why."""
-
-
-EXPECTED_ERRORS = (SettingsError, CannotRepairError, Problem, asyncpg.PostgresError, SQLAlchemyError)
+EXPECTED_ERRORS = (SettingsError, DoctorError, Problem, asyncpg.PostgresError, SQLAlchemyError)
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -54,6 +50,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return asyncio.run(_run(options, load(Settings, environ)))
     except EXPECTED_ERRORS as error:
         return _fail(_explain(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted")
     except Exception:
         # Python's own status for an exception is 1, which means a finding here.
         traceback.print_exc()
@@ -71,7 +69,7 @@ def _explain(error: Exception) -> str:
             return f"wrong setting: {error}"
         case Problem():
             return error.detail
-        case CannotRepairError():
+        case DoctorError():
             return str(error)
     # Behind the first line SQLAlchemy puts the statement.
     return f"PostgreSQL refuses: {str(error).splitlines()[0]}"
@@ -150,7 +148,7 @@ async def _examine(doctor: Doctor, options: argparse.Namespace) -> int:
 
 
 def _may_repair(options: argparse.Namespace, findings: Counter[str], seen: Counter[str]) -> bool:
-    """Asks, unless --yes. Raises CannotRepairError if --yes would repair most of the deployment."""
+    """Asks, unless --yes. Raises DoctorError if --yes would repair most of the deployment."""
     plan = Counter[str]()
     for kind, repair in REPAIRS.items():
         plan[repair] += min(findings[kind], MAX_REPAIRS)
@@ -158,10 +156,10 @@ def _may_repair(options: argparse.Namespace, findings: Counter[str], seen: Count
         MANY_FINDINGS < findings["orphan"] > seen["objects"] // 2
         or MANY_FINDINGS < findings["lost-object"] > seen["ready"] // 2
     )
-    what = ", ".join(f"{repair} {count:,}" for repair, count in plan.items() if count)
+    what = ", ".join(f"{count:,} {repair}" for repair, count in plan.items() if count)
     if options.yes:
         if is_most:
-            raise CannotRepairError(
+            raise DoctorError(
                 f"nothing is repaired ({what}): most objects have no row, or most rows no object, so this is"
                 " probably the wrong bucket or the wrong database. If it is not, repair on a terminal"
             )

@@ -44,12 +44,12 @@ Kind = Literal[
 ]
 # What `repair` does about a finding; the operator has to look after the others.
 REPAIRS: dict[Kind, str] = {
-    "lost-object": "mark as lost",
-    "wrong-size": "mark as lost",
-    "wrong-sha256": "mark as lost",
-    "found-again": "unmark",
-    "orphan": "remove",
-    "open-multipart-upload": "abort",
+    "lost-object": "to mark as lost",
+    "wrong-size": "to mark as lost",
+    "wrong-sha256": "to mark as lost",
+    "found-again": "to unmark",
+    "orphan": "to remove",
+    "open-multipart-upload": "to abort",
 }
 # What the doctor counts: rows by their states, records that are marked as lost, and what the store has.
 SEEN = (
@@ -63,6 +63,10 @@ OWN_KEY = re.compile(f"{UUID_PATTERN}/{UUID_PATTERN}[.]mp3")
 SWEEPER_DELAY = timedelta(hours=1)
 # Longer than the longest ID3 tag of an MP3, and its Info frame.
 START_BYTES = 4 * 1024**2
+
+
+class DoctorError(Exception):
+    """The doctor cannot look or repair; the message says why."""
 
 
 class Finding(NamedTuple):
@@ -113,7 +117,10 @@ class Doctor:
         self.seen = Counter(dict.fromkeys(SEEN, 0))
 
     async def look(self) -> AsyncGenerator[Finding, None]:
-        """Yields the findings. Raises Unavailable if PostgreSQL or the store is away."""
+        """Yields the findings.
+
+        Raises Unavailable if PostgreSQL or the store is away, and DoctorError if the listing has no order.
+        """
         await self._store.check()
         async with aclosing(self._pair()) as pairs:
             async for key, row, found in pairs:
@@ -268,7 +275,7 @@ class Doctor:
 async def _next_in_order(objects: AsyncIterator[FoundObject], before: FoundObject) -> FoundObject | None:
     found = await anext(objects, None)
     if found and found.key <= before.key:
-        raise Unavailable("The object store does not list objects in the order of their keys")
+        raise DoctorError("the object store does not list objects in the order of their keys")
     return found
 
 

@@ -1,6 +1,6 @@
 """GET /record and GET /records/{id}/waveform: what anyone with a record's link gets."""
 
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from records.conditions import (
     join_header_lines,
     make_validators,
 )
-from records.documents import RecordDocument, WaveformDocument
+from records.documents import WaveformDocument
 from records.file_names import make_content_disposition
 from records.problems import LostRecord
 from records.ranges import ByteRange, choose_download_mode, select_range
@@ -72,7 +72,7 @@ async def get_record_audio(
         pieces = await service.store.open(object_key, first, length, LISTENER_TIMEOUT_SECONDS)
     except Unavailable as problem:
         if means_lost(problem):
-            log_lost_object(record)
+            await refuse_lost_object(request, service)
         raise
     return ASGIStreamingResponse(
         iterator=pieces,
@@ -90,19 +90,22 @@ async def get_record_audio(
 async def get_lost_object(
     request: Request[Any, Any, Any], service: NamedDependency[RunningService]
 ) -> ASGIApp:
-    """Logs that the store has lost the MP3 of a link. Always raises the problem for the listener."""
+    """Refuses a link whose object the gateway did not find."""
+    await refuse_lost_object(request, service)
+
+
+async def refuse_lost_object(request: Request[Any, Any, Any], service: RunningService) -> NoReturn:
+    """Raises the problem for a link whose object the store did not have, and logs it if it is lost.
+
+    Each listener who meets it leaves one line. The record may have been deleted since the link was checked.
+    """
     record, object_key = await find_record(service.reader, *read_link(request))
     if record.lost_at:
         raise LostRecord
     if await service.store.find(object_key):
         raise Unavailable(STORE_AWAY)
-    log_lost_object(record)
-    raise Unavailable(LOST_OBJECT)
-
-
-def log_lost_object(record: RecordDocument) -> None:
-    """Logs that a listener has met a record whose object is lost: one line for each time."""
     log.error("object lost", record=hash_id(record.id))
+    raise Unavailable(LOST_OBJECT)
 
 
 async def make_internal_redirect(
