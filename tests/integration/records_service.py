@@ -91,9 +91,11 @@ class RecordsService:
         )
 
     async def age(self, user_id: UUID) -> None:
-        """Moves the time when the sweeper first missed a user's objects back by a day."""
+        """Moves every look of a sweeper at a user's tombstones back by a day."""
         await self.query(
-            "UPDATE records SET gone_since = gone_since - interval '1 day' WHERE user_id = :id", id=user_id
+            "UPDATE records SET gone_since = gone_since - interval '1 day',"
+            " lease_until = lease_until - interval '1 day' WHERE user_id = :id AND state = 'deleting'",
+            id=user_id,
         )
 
     async def wait_for_locked_statements(self, statements: int) -> None:
@@ -113,7 +115,7 @@ class RecordsService:
 
     async def settle(self, user_id: UUID) -> None:
         """Sweeps, with leases ended and tombstones aged, until nothing of a user is left to sweep."""
-        for _ in range(3):
+        for _ in range(2):
             await self.expire(user_id)
             await self.sweep()
             await self.age(user_id)

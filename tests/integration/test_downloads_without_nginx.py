@@ -229,7 +229,7 @@ async def test_a_lost_object_gets_another_detail_than_a_store_that_is_away(
 ) -> None:
     record = client.upload_stream([make_wav(SMALL)], token)
     async with open_stack_service(stack) as stack_service:
-        assert await stack_service.store.remove(f"{record['user_id']}/{record['id']}.mp3")
+        await stack_service.store.remove(f"{record['user_id']}/{record['id']}.mp3")
     gateway, behind_gateway = NewLogLines(stack, "gateway"), NewLogLines(stack, "records")
     for download in (DownloadRequest(503, "GET", headers) for headers in ({}, {"Range": "bytes=0-1"})):
         through = download.send(str(client.http.base_url), record)

@@ -292,7 +292,7 @@ async def test_a_lost_object_is_503_without_anything_of_minio_s_error(
     record: dict[str, Any],
 ) -> None:
     (key,) = await stack_service.objects(UUID(owner["id"]))
-    assert await stack_service.store.remove(key)
+    await stack_service.store.remove(key)
     response = client.http.get(record["url"])
     assert response.status_code == 503
     assert_503_with_retry_after("GET /record", response)

@@ -5,11 +5,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
-from sqlalchemy import URL, Executable, Row, event, func, make_url, select
+from sqlalchemy import URL, Executable, Row, event, make_url, select
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -151,23 +151,6 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             await connection.execution_options(isolation_level="READ COMMITTED")
             async with connection.begin():
                 yield connection
-
-
-@asynccontextmanager
-async def advisory_lock(engine: AsyncEngine, number: int) -> AsyncIterator[bool]:
-    """Tries to take a lock that all instances share, and yields whether this instance holds it.
-
-    The block's end releases the lock. Raises Unavailable if PostgreSQL is away.
-    """
-    async with AsyncExitStack() as stack:
-        with outages_as_unavailable():
-            connection = await stack.enter_async_context(engine.connect())
-            taken = bool(await connection.scalar(select(func.pg_try_advisory_lock(number))))
-        try:
-            yield taken
-        finally:
-            # Ends the database session, and so the lock, even if the connection is broken.
-            await connection.invalidate()
 
 
 @contextmanager

@@ -41,9 +41,10 @@ class Record(Base):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
     # uploading -> ready -> deleting, or uploading -> deleting. A row in the state deleting is a tombstone.
     state: Mapped[str] = mapped_column(server_default="uploading")
-    # While uploading: the sweeper may delete the record after this time of the database's clock.
+    # While uploading: the sweeper may delete the record after this time of the database's clock. While
+    # deleting: no sweeper looks at the tombstone before this time; null if none has looked yet.
     lease_until: Mapped[datetime | None]
-    # While deleting: since when the sweeper has found neither an object nor a multipart upload in the store.
+    # While deleting: when a sweeper first looked at the tombstone.
     gone_since: Mapped[datetime | None]
     object_key: Mapped[str] = mapped_column(unique=True)
     title: Mapped[str | None]

@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Uuid,
     and_,
+    any_,
     bindparam,
     cast,
     collate,
@@ -24,14 +25,16 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
-    or_,
     select,
     true,
     tuple_,
+    union_all,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from common.credentials import Credentials, restrict_to_credentials, wrong_credentials
 from common.db import execute, outages_as_unavailable, read, transaction
@@ -45,7 +48,7 @@ from records.documents import COLUMNS, RecordDocument
 from records.problems import IdempotencyKeyInUse, NoWaveform, UnknownRecord
 from records.quotas import Room
 from records.settings import Settings
-from records.storage import StoredObject
+from records.storage import MULTIPART_BYTES, StoredObject
 
 # For this long, an upload that repeats an idempotency key gets the record of the first one.
 IDEMPOTENCY_KEY_LIFETIME = timedelta(hours=24)
@@ -155,6 +158,10 @@ GIVE_UP = update(Record).where(*IS_UPLOADING).values(state="deleting", lease_unt
 FIND_STATE = select(Record.state).where(Record.id == RECORD_ID)
 FORGET = delete(Record).where(*IS_UPLOADING)
 
+REMOVE_TOMBSTONES = delete(Record).where(
+    Record.id == any_(bindparam("record_ids", type_=ARRAY(Uuid()))), Record.state == "deleting"
+)
+
 FIND_RECORD = DriverStatement(select(*DOCUMENT_COLUMNS, Record.object_key).where(*IS_PUBLIC))
 FIND_OWN_RECORD = DriverStatement(select(*DOCUMENT_COLUMNS).where(*IS_PUBLISHED))
 # A statement of its own: FIND_RECORD runs at every download and must not read the 32 KiB of a waveform.
@@ -211,8 +218,8 @@ class FinishedUpload(NamedTuple):
 # The doctor reads all rows in the order in which the store lists objects: by the bytes of the keys.
 # `min_age` and `overdue` are intervals.
 IS_SETTLED = Record.published_at < func.now() - bindparam("min_age", type_=Interval())
-# By the lease of an upload, or the age of a tombstone.
-IS_OVERDUE = func.coalesce(Record.lease_until, Record.deleted_at, Record.gone_since) < func.now() - bindparam(
+# By the age of a tombstone, or the lease of an upload.
+IS_OVERDUE = func.coalesce(Record.deleted_at, Record.gone_since, Record.lease_until) < func.now() - bindparam(
     "overdue", type_=Interval()
 )
 SELECT_FOR_DOCTOR = select(
@@ -240,8 +247,10 @@ class Tombstone(NamedTuple):
 
     record_id: UUID
     object_key: str
-    gone_since: datetime | None
-    """When the sweeper first found neither object nor multipart upload; None if it has not yet."""
+    may_have_multipart_uploads: bool
+    """False for a record whose MP3 was one PUT. The size of a failed upload is unknown."""
+    is_last_look: bool
+    """Whether a sweeper has looked at it before, so long ago that nothing can arrive late any more."""
 
 
 class DoctorRow(NamedTuple):
@@ -428,80 +437,79 @@ async def delete_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> 
         raise _unknown_record()
 
 
-async def forget_old_idempotency_keys(engine: AsyncEngine) -> None:
-    """Removes the idempotency keys that are older than IDEMPOTENCY_KEY_LIFETIME."""
-    # skip_locked leaves the rows of a user who is being deleted for the next sweep. Waiting for them could
-    # deadlock.
-    old_keys = (
-        select(Record.id)
-        .where(
-            Record.idempotency_key.is_not(None),
-            Record.published_at < func.now() - IDEMPOTENCY_KEY_LIFETIME,
-        )
-        .with_for_update(skip_locked=True)
+async def forget_old_idempotency_keys(engine: AsyncEngine, limit: int) -> int:
+    """Removes the oldest idempotency keys that are older than IDEMPOTENCY_KEY_LIFETIME. Returns how many."""
+    is_old = (
+        Record.idempotency_key.is_not(None),
+        Record.published_at < func.now() - IDEMPOTENCY_KEY_LIFETIME,
     )
-    await execute(
-        engine,
-        update(Record).where(Record.id.in_(old_keys)).values(idempotency_key=None, idempotency_options=None),
-    )
+    forgetting = _update_batch(is_old, Record.published_at, limit)
+    return len(await execute(engine, forgetting.values(idempotency_key=None, idempotency_options=None)))
 
 
-async def give_up_expired_uploads(engine: AsyncEngine, grace: timedelta) -> None:
-    """Turns every upload whose lease ran out at least `grace` ago into a tombstone. After that, none of them
-    can be published.
+async def give_up_expired_uploads(engine: AsyncEngine, grace: timedelta, limit: int) -> int:
+    """Turns uploads whose lease ran out at least `grace` ago into tombstones. After that, none of them can be
+    published. Returns how many.
     """
-    await execute(
-        engine,
-        update(Record)
-        .where(Record.state == "uploading", Record.lease_until < func.now() - grace)
-        .values(state="deleting", lease_until=None),
-    )
+    is_expired = (Record.state == "uploading", Record.lease_until < func.now() - grace)
+    giving_up = _update_batch(is_expired, Record.lease_until, limit)
+    return len(await execute(engine, giving_up.values(state="deleting", lease_until=None)))
 
 
 async def delete_old_records(engine: AsyncEngine, age: timedelta, limit: int) -> int:
     """Turns the oldest records that were published longer ago into tombstones. Returns how many."""
-    # As in forget_old_idempotency_keys, skip_locked avoids a deadlock with the deletion of a user.
-    old_records = (
-        select(Record.id)
-        .where(Record.state == "ready", Record.published_at < func.now() - age)
-        .order_by(Record.published_at)
-        .limit(limit)
+    is_old = (Record.state == "ready", Record.published_at < func.now() - age)
+    deletion = _update_batch(is_old, Record.published_at, limit)
+    return len(await execute(engine, deletion.values(state="deleting")))
+
+
+def _update_batch(
+    condition: tuple[Any, ...], order: InstrumentedAttribute[Any], limit: int
+) -> ReturningUpdate[Any]:
+    """Returns an UPDATE of the first `limit` records that meet the condition and that nobody has locked.
+
+    Another sweeper takes other rows then, and no sweep waits for a lock, which could deadlock.
+    """
+    batch = select(Record.id).where(*condition).order_by(order).limit(limit)
+    batch = batch.with_for_update(skip_locked=True)
+    # A CTE, because a subquery could run more than once.
+    return update(Record).where(Record.id.in_(select(batch.cte().c.id))).returning(Record.id)
+
+
+async def lease_tombstones(engine: AsyncEngine, between_looks: timedelta, limit: int) -> list[Tombstone]:
+    """Returns tombstones that no sweeper has looked at yet, and those whose last look was at least
+    `between_looks` ago, and leases them for so long: other sweepers leave them alone.
+    """
+    tombstones = select(Record.id, Record.gone_since).where(Record.state == "deleting").limit(limit // 2)
+    # Two conditions, because each is a range of the index records_unfinished.
+    new = tombstones.where(Record.lease_until.is_(None)).with_for_update(skip_locked=True).cte("new")
+    due = (
+        tombstones.where(Record.lease_until < func.now())
+        .order_by(Record.lease_until)
         .with_for_update(skip_locked=True)
+        .cte("due")
     )
-    deletion = update(Record).where(Record.id.in_(old_records)).values(state="deleting").returning(Record.id)
-    return len(await execute(engine, deletion))
-
-
-async def find_due_tombstones(
-    engine: AsyncEngine, between_looks: timedelta, limit: int
-) -> Sequence[Tombstone]:
-    """Returns tombstones never seen gone, and those first seen gone at least `between_looks` ago."""
-    is_due = or_(Record.gone_since.is_(None), Record.gone_since < func.now() - between_looks)
-    rows = await execute(
-        engine,
-        select(Record.id, Record.object_key, Record.gone_since)
-        .where(Record.state == "deleting", is_due)
-        # The order is random, so that tombstones which the store refuses do not block the others for ever.
-        .order_by(func.random())
-        .limit(limit),
+    batch = union_all(select(*new.c), select(*due.c)).subquery("batch")
+    leasing = (
+        update(Record)
+        .where(Record.id == batch.c.id)
+        .values(
+            lease_until=func.now() + between_looks,
+            gone_since=func.coalesce(batch.c.gone_since, func.now()),
+        )
+        .returning(
+            Record.id,
+            Record.object_key,
+            func.coalesce(Record.size_bytes >= MULTIPART_BYTES, true()),
+            func.coalesce(batch.c.gone_since < func.now() - between_looks, false()),
+        )
     )
-    return [Tombstone(row.id, row.object_key, row.gone_since) for row in rows]
+    return [Tombstone._make(row) for row in await execute(engine, leasing)]
 
 
-async def note_found(engine: AsyncEngine, tombstone: Tombstone) -> None:
-    """Notes that the sweeper found and removed something in the store for this tombstone."""
-    await execute(engine, update(Record).where(*_is_tombstone(tombstone)).values(gone_since=None))
-
-
-async def note_gone(engine: AsyncEngine, tombstone: Tombstone) -> None:
-    """Notes that the store holds nothing for this tombstone now."""
-    await execute(engine, update(Record).where(*_is_tombstone(tombstone)).values(gone_since=func.now()))
-
-
-async def remove_tombstone(engine: AsyncEngine, tombstone: Tombstone) -> None:
-    """Deletes the row, unless another sweeper has changed it since it was read."""
-    is_unchanged = Record.gone_since == tombstone.gone_since
-    await execute(engine, delete(Record).where(*_is_tombstone(tombstone), is_unchanged))
+async def remove_tombstones(engine: AsyncEngine, record_ids: list[UUID]) -> None:
+    """Deletes the rows of these tombstones."""
+    await execute(engine, REMOVE_TOMBSTONES, {"record_ids": record_ids})
 
 
 async def read_rows(
@@ -543,10 +551,6 @@ async def mark_lost(engine: AsyncEngine, record_id: UUID) -> bool:
 async def mark_found(engine: AsyncEngine, record_id: UUID) -> bool:
     """Undoes `mark_lost`. Returns False if there is nothing to undo."""
     return bool(await execute(engine, MARK_FOUND, {"record_id": record_id}))
-
-
-def _is_tombstone(tombstone: Tombstone) -> tuple[Any, ...]:
-    return Record.id == tombstone.record_id, Record.state == "deleting"
 
 
 async def _find_published(

@@ -22,6 +22,7 @@ from cachetools import TTLCache
 from fastcrc import crc64
 from miniopy_async.api import Minio
 from miniopy_async.datatypes import Part
+from miniopy_async.deleteobjects import DeleteObject
 from miniopy_async.error import InvalidResponseError, MinioException, S3Error, ServerError
 
 from common.problems import Unavailable
@@ -34,6 +35,8 @@ T = TypeVar("T")
 
 # The smallest upload part that S3 allows, except for the last one.
 UPLOAD_PART_BYTES = 5 * 1024**2
+# An object with fewer bytes was one PUT (see ObjectWriter).
+MULTIPART_BYTES = 2 * UPLOAD_PART_BYTES
 # Long enough for one upload part over a slow line. After that the store counts as away.
 REQUEST_TIMEOUT_SECONDS = 60
 # As long as the gateway waits for the store (proxy_read_timeout of its location /_blob).
@@ -85,7 +88,11 @@ def _unavailable(error: Exception) -> Unavailable:
         return Unavailable(STORE_AWAY)
     if error.code == "NoSuchKey":
         return Unavailable(LOST_OBJECT)
-    return Unavailable(f"The object store refuses the request with the error {error.code}")
+    return Unavailable(_describe_refusal(error.code))
+
+
+def _describe_refusal(code: str | None) -> str:
+    return f"The object store refuses the request with the error {code}"
 
 
 def means_lost(problem: Unavailable) -> bool:
@@ -169,21 +176,31 @@ class ObjectStore:
             raise Unavailable("The object store could not join the upload parts") from cause
 
     @_bounded
-    async def remove(self, key: str) -> bool:
-        """Removes the object and every multipart upload of exactly this key. Returns whether there was
-        any.
-        """
-        uploads = await self._client._list_multipart_uploads(self._bucket, prefix=key)
-        for upload in uploads.uploads:
-            try:
-                await self._client._abort_multipart_upload(self._bucket, key, str(upload.upload_id))
-            except S3Error as error:
-                if error.code != "NoSuchUpload":
-                    raise
-        if not await self._has_object(key):
-            return bool(uploads.uploads)
+    async def remove(self, key: str) -> None:
+        """Removes the object and every multipart upload of exactly this key."""
+        await self._abort_multipart_uploads(key)
         await self._client.remove_object(self._bucket, key)
-        return True
+
+    @_bounded
+    async def abort_multipart_uploads(self, key: str) -> None:
+        """Removes every multipart upload of exactly this key."""
+        await self._abort_multipart_uploads(key)
+
+    @_bounded
+    async def remove_objects(self, keys: list[str]) -> dict[str, str]:
+        """Removes at most 1,000 objects with one request, whether they exist or not.
+
+        Returns the keys that the store refused to remove, each with the reason.
+        """
+        if not keys:
+            return {}
+        # Quiet: the response names only what failed.
+        result = await self._client._delete_objects(
+            self._bucket, [DeleteObject(key) for key in keys], quiet=True
+        )
+        if any(not error.name for error in result.error_list):
+            raise Unavailable(_describe_refusal(result.error_list[0].code))
+        return {str(error.name): _describe_refusal(error.code) for error in result.error_list}
 
     async def presign(self, key: str) -> str:
         """Returns path and query of a URL that allows anyone to GET the object for a few minutes.
@@ -248,6 +265,14 @@ class ObjectStore:
                 }
         except STORE_ERRORS as error:
             raise _unavailable(error) from error
+
+    async def _abort_multipart_uploads(self, key: str) -> None:
+        async for upload in self.list_uploads(key):
+            try:
+                await self._client._abort_multipart_upload(self._bucket, key, upload.upload_id)
+            except S3Error as error:
+                if error.code != "NoSuchUpload":
+                    raise
 
     @_bounded
     async def abort(self, upload: FoundUpload) -> None:
@@ -328,7 +353,7 @@ class ObjectWriter:
         self._buffer += data
         self._checksum = crc64.xz(data, self._checksum)
         self.written_bytes += len(data)
-        while self._key and len(self._buffer) >= 2 * UPLOAD_PART_BYTES:
+        while self._key and len(self._buffer) >= MULTIPART_BYTES:
             if self._sending:
                 await self._sending[-1]
             await self._send_upload_part(self._take(UPLOAD_PART_BYTES, 2 * UPLOAD_PART_BYTES))

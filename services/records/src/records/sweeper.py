@@ -1,16 +1,19 @@
 """Removes what ended uploads and deletions left behind: rows, objects and multipart uploads.
 
-Every instance runs a sweeper; an advisory lock lets one work at a time. A sweeper never lists the bucket,
-because the rows say which object keys may exist.
+Every instance runs a sweeper. They share the work: a statement takes only rows that no other statement has
+locked, and a sweeper leases the tombstones on which it works. A sweeper never lists the bucket, because the
+rows say which object keys may exist.
 """
 
 import asyncio
+import random
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.db import advisory_lock
 from common.problems import Problem
 from records import sql
 from records.settings import Settings
@@ -18,68 +21,113 @@ from records.storage import REQUEST_TIMEOUT_SECONDS, ObjectStore
 
 log = structlog.get_logger()
 
-ADVISORY_LOCK = 0x5357_4545
+# A step of a round works on so many rows at once, so many times. Then the next step has its turn. S3 removes
+# at most 1,000 objects with one request.
 BATCH = 1000
+MAX_BATCHES = 10
 # The sweeper gives an upload up so long after its lease has run out. Nobody waits for the sweeper, and while
 # PostgreSQL is away an upload cannot renew its lease.
 GRACE = timedelta(seconds=90)
-# After this many failures the store is probably away, so the sweep ends.
+# So many multipart uploads are looked for at once. After so many failures the store is probably away.
+LOOKS_AT_ONCE = 8
 MAX_FAILURES = 3
 
 
 async def run_sweeper(engine: AsyncEngine, store: ObjectStore, settings: Settings) -> None:
-    """Sweeps for ever. If PostgreSQL or the store is away, logs the failure and tries again later."""
+    """Sweeps for ever, without a pause while there is more to do."""
     while True:
-        try:
-            await sweep_if_alone(engine, store, settings.lease_seconds, settings.retention_days)
-        except Problem as problem:
-            log.warning("the sweep failed", detail=problem.detail)
-        except Exception:
-            log.exception("the sweep failed")
-        await asyncio.sleep(settings.sweep_seconds)
-
-
-async def sweep_if_alone(
-    engine: AsyncEngine, store: ObjectStore, lease_seconds: int, retention_days: int | None
-) -> None:
-    """Sweeps if no other instance is sweeping; otherwise does nothing."""
-    async with advisory_lock(engine, ADVISORY_LOCK) as is_alone:
-        if is_alone:
-            await sweep(engine, store, lease_seconds, retention_days)
+        if not await sweep(engine, store, settings.lease_seconds, settings.retention_days):
+            await asyncio.sleep(settings.sweep_seconds)
 
 
 async def sweep(
     engine: AsyncEngine, store: ObjectStore, lease_seconds: int, retention_days: int | None = None
-) -> None:
+) -> bool:
     """Forgets old idempotency keys, gives up expired uploads, deletes records that are older than
-    `retention_days`, and then works on every tombstone that is due.
+    `retention_days`, and works on the tombstones that are due. Returns whether a step has more to do.
 
-    A tombstone is removed after the store was seen twice without its object and its multipart uploads. The
-    two looks are at least a lease, the grace and the longest PUT apart, so that the second look catches the
-    late PUT of a paused process.
+    No step depends on another one. If PostgreSQL or the store is away, a step is logged, and the next round
+    repeats it.
+
+    A tombstone is due at once, and again after a lease, the grace and the longest PUT. Both times its object
+    and its multipart uploads are removed, and the second time its row, too. The first removal is prompt. The
+    second one leaves nothing: the row is a tombstone since before the first one, so the upload cannot be
+    published any more, and a PUT that a paused process sends late has arrived by then. The store is strongly
+    consistent (S3 and MinIO promise it), so after the second removal the object is gone, and nobody else uses
+    its key. This holds if the first removal fails, and if two sweepers work on one tombstone.
     """
-    await sql.forget_old_idempotency_keys(engine)
-    await sql.give_up_expired_uploads(engine, GRACE)
+    steps: dict[str, Callable[[], Awaitable[int]]] = {
+        "forget old idempotency keys": partial(sql.forget_old_idempotency_keys, engine, BATCH),
+        "give up expired uploads": partial(sql.give_up_expired_uploads, engine, GRACE, BATCH),
+    }
     if retention_days is not None:
-        count = await sql.delete_old_records(engine, timedelta(days=retention_days), BATCH)
-        if count:
-            log.info("old records deleted", count=count, retention_days=retention_days)
+        steps["delete old records"] = partial(_delete_old_records, engine, retention_days)
     between_looks = GRACE + timedelta(seconds=lease_seconds + REQUEST_TIMEOUT_SECONDS)
-    failures = 0
-    for tombstone in await sql.find_due_tombstones(engine, between_looks, BATCH):
+    steps["work on tombstones"] = partial(_work_on_tombstones, engine, store, between_looks)
+    has_more = False
+    for name, step in steps.items():
         try:
-            await _work_on(engine, store, tombstone)
+            has_more |= await _repeat(step)
         except Problem as problem:
-            log.warning("a tombstone was left for later", detail=problem.detail)
-            failures += 1
-            if failures == MAX_FAILURES:
-                raise
+            log.warning("a step of the sweep failed", step=name, detail=problem.detail)
+        except Exception:
+            log.exception("a step of the sweep failed", step=name)
+    return has_more
 
 
-async def _work_on(engine: AsyncEngine, store: ObjectStore, tombstone: sql.Tombstone) -> None:
-    if await store.remove(tombstone.object_key):
-        await sql.note_found(engine, tombstone)
-    elif tombstone.gone_since is None:
-        await sql.note_gone(engine, tombstone)
-    else:
-        await sql.remove_tombstone(engine, tombstone)
+async def _repeat(step: Callable[[], Awaitable[int]]) -> bool:
+    """Repeats a step until it finds nothing. Returns whether it may find more after MAX_BATCHES."""
+    for _ in range(MAX_BATCHES):
+        if not await step():
+            return False
+    return True
+
+
+async def _delete_old_records(engine: AsyncEngine, retention_days: int) -> int:
+    count = await sql.delete_old_records(engine, timedelta(days=retention_days), BATCH)
+    if count:
+        log.info("old records deleted", count=count, retention_days=retention_days)
+    return count
+
+
+async def _work_on_tombstones(engine: AsyncEngine, store: ObjectStore, between_looks: timedelta) -> int:
+    """Removes the objects of one batch of tombstones. Returns the size of the batch.
+
+    What the store refuses is left for `between_looks`. Raises Unavailable if the store is away.
+    """
+    tombstones = await sql.lease_tombstones(engine, between_looks, BATCH)
+    if not tombstones:
+        return 0
+    listed = [each.object_key for each in tombstones if each.may_have_multipart_uploads]
+    refused = await _abort_multipart_uploads(store, listed)
+    keys = [each.object_key for each in tombstones if each.object_key not in refused]
+    refused |= await store.remove_objects(keys)
+    if refused:
+        details = sorted(set(refused.values()))
+        log.warning("tombstones were left for later", count=len(refused), details=details)
+    done = [each.record_id for each in tombstones if each.is_last_look and each.object_key not in refused]
+    await sql.remove_tombstones(engine, done)
+    return len(tombstones)
+
+
+async def _abort_multipart_uploads(store: ObjectStore, keys: list[str]) -> dict[str, str]:
+    """Aborts the multipart uploads of these keys. Returns the keys that are left, each with the reason.
+
+    Ends after MAX_FAILURES. The order is random, so that keys which the store refuses do not always stand in
+    front of the others.
+    """
+    left: dict[str, str] = {}
+    random.shuffle(keys)
+    for start in range(0, len(keys), LOOKS_AT_ONCE):
+        looked_at = keys[start : start + LOOKS_AT_ONCE]
+        results = await asyncio.gather(
+            *(store.abort_multipart_uploads(key) for key in looked_at), return_exceptions=True
+        )
+        for key, result in zip(looked_at, results, strict=True):
+            if isinstance(result, Problem):
+                left[key] = result.detail
+            elif result:
+                raise result
+        if len(left) >= MAX_FAILURES:
+            return left | dict.fromkeys(keys[start + LOOKS_AT_ONCE :], "not tried after too many failures")
+    return left
