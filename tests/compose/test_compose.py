@@ -77,6 +77,13 @@ def record(client: Client, user: dict[str, Any]) -> dict[str, Any]:
     return client.upload_stream([Wav().build(music(3))], user["token"])
 
 
+def test_the_doctor_looks_at_the_database_and_the_bucket_of_the_containers(record: dict[str, Any]) -> None:
+    done = compose("exec", "-T", "records", "python", "-m", "records", "doctor", "--json", check=False)
+    # Tests that kill containers may leave findings.
+    assert (done.returncode in (0, 1), done.stderr) == (True, "")
+    assert json.loads(done.stdout.splitlines()[-1])["seen"]["ready"] > 0
+
+
 @pytest.mark.parametrize("service", LONG_RUNNING)
 @pytest.mark.parametrize("how", [["restart"], ["stop", "start"], ["kill", "start"]], ids="-".join)
 def test_a_container_loses_nothing_when_it_is_restarted(
