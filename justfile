@@ -109,6 +109,20 @@ quota USER *ARGS:
 doctor *ARGS:
     @python -m deploy.local doctor {{ARGS}}
 
+# Copy database and bucket to a folder, where the last backup may be; everything goes on meanwhile (--prune: remove the MP3s of deleted records)
+[group('operate')]
+[no-exit-message]
+[positional-arguments]
+backup DIR *ARGS:
+    @cd "{{invocation_directory()}}" && PYTHONPATH="{{justfile_directory()}}" python -m deploy.local backup "$@"
+
+# Put a backup into the stack, whose gateway and services stop meanwhile (--overwrite: even if it has users already)
+[group('operate')]
+[no-exit-message]
+[positional-arguments]
+restore DIR *ARGS:
+    @cd "{{invocation_directory()}}" && PYTHONPATH="{{justfile_directory()}}" python -m deploy.local restore "$@"
+
 # Check format, lint, types and import rules, then run all tests, one process per core (arguments go to pytest; -n 0: in one process)
 [group('check')]
 [positional-arguments]

@@ -125,6 +125,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     commands.add_parser("psql", help="open psql, which gets all further arguments")
     commands.add_parser("users", help="run an operator's command of the users service")
     commands.add_parser("doctor", help="compare the database with the bucket")
+    commands.add_parser("backup", help="copy database and bucket to a folder")
+    commands.add_parser("restore", help="put a backup into the stack")
     commands.add_parser("reset", help="stop everything and delete all data")
     commands.add_parser("check-gateway", help="check the gateway's configuration with nginx")
     return parser.parse_args(arguments)
@@ -133,7 +135,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Runs one command. Returns the exit status."""
     # These pass all further arguments on.
-    end = 1 if arguments[:1] in (["psql"], ["users"], ["doctor"]) else len(arguments)
+    passing = ("psql", "users", "doctor", "backup", "restore")
+    end = 1 if arguments and arguments[0] in passing else len(arguments)
     parsed = _parse(arguments[:end])
     stack = find_stack()
     commands: dict[str, Callable[[], int]] = {
@@ -144,6 +147,8 @@ def main(arguments: list[str]) -> int:
         "psql": lambda: stack.psql(arguments[end:]),
         "users": lambda: stack.run_command("users", arguments[end:]),
         "doctor": lambda: stack.run_command("records", arguments),
+        "backup": lambda: stack.back_up(arguments[end:]),
+        "restore": lambda: stack.restore(arguments[end:], _say),
         "reset": lambda: _reset(stack),
         "check-gateway": _check_gateway,
     }

@@ -490,6 +490,25 @@ class Stack:
         command = [sys.executable, "-m", service, *arguments]
         return subprocess.run(command, env=self.environment(service), check=False).returncode
 
+    def back_up(self, arguments: list[str]) -> int:
+        """Copies the database and the bucket to a folder. Returns the exit status."""
+        command = [sys.executable, "-m", "deploy.backup", "back-up", *arguments]
+        return subprocess.run(command, env=self.environment("setup"), check=False).returncode
+
+    def restore(self, arguments: list[str], say: Callable[[str], None]) -> int:
+        """Puts a backup into the stack, which starts if it does not run. Returns the exit status.
+
+        Nobody uses the database meanwhile: the gateway and the services stop.
+        """
+        self.start(say, background=True)
+        for name in ("gateway", "records", "users"):
+            self.stop_process(name)
+        command = [sys.executable, "-m", "deploy.backup", "restore", *arguments]
+        try:
+            return subprocess.run(command, env=self.environment("setup"), check=False).returncode
+        finally:
+            self.start(say, background=True)
+
     def reset(self) -> bool:
         """Stops the stack and deletes its folder. Returns False if there was none.
 

@@ -4,22 +4,30 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 # An arbitrary number. All instances of the set-up step must use the same number.
 ADVISORY_LOCK = 0x5741_5857
+# Alembic would take a single % as the beginning of a variable.
+MIGRATIONS = str(Path(__file__).parent / "migrations").replace("%", "%%")
 LOGIN_ROLES = {"waxwing_users_login": "waxwing_users", "waxwing_records_login": "waxwing_records"}
 
 
 def make_alembic_config(connection: Connection) -> Config:
     """Returns Alembic's configuration for a connection that is already open."""
     config = Config()
-    # Alembic would take a single % as the beginning of a variable.
-    folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
-    config.set_main_option("script_location", folder)
+    config.set_main_option("script_location", MIGRATIONS)
     config.attributes["connection"] = connection
     return config
+
+
+def known_revisions() -> set[str]:
+    """Returns the revisions of the schema that this version can upgrade, or has itself."""
+    config = Config()
+    config.set_main_option("script_location", MIGRATIONS)
+    return {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
 
 
 async def migrate(engine: AsyncEngine, revision: str = "head") -> None:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
     true,
     tuple_,
     union_all,
@@ -54,6 +55,13 @@ from records.storage import MULTIPART_BYTES, StoredObject
 IDEMPOTENCY_KEY_LIFETIME = timedelta(hours=24)
 # The first number of the advisory locks under which uploads are published where a quota counts.
 QUOTA_LOCK = 0x5155_4F54
+# A backup holds this advisory lock, shared. Meanwhile the objects of deleted records stay, because the dump
+# may have their rows as they were before.
+BACKUP_LOCK = 0x4241_434B
+NO_BACKUP_IS_UNDER_WAY = text(
+    "NOT EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+    f" WHERE locktype = 'advisory' AND objid = {BACKUP_LOCK} AND datname = current_database())"
+)
 
 DOCUMENT_COLUMNS = tuple(getattr(Record, name) for name in COLUMNS)
 RECORD_ID = bindparam("record_id", type_=Uuid())
@@ -479,8 +487,14 @@ def _update_batch(
 async def lease_tombstones(engine: AsyncEngine, between_looks: timedelta, limit: int) -> list[Tombstone]:
     """Returns tombstones that no sweeper has looked at yet, and those whose last look was at least
     `between_looks` ago, and leases them for so long: other sweepers leave them alone.
+
+    Returns none while a backup is under way.
     """
-    tombstones = select(Record.id, Record.gone_since).where(Record.state == "deleting").limit(limit // 2)
+    tombstones = (
+        select(Record.id, Record.gone_since)
+        .where(Record.state == "deleting", NO_BACKUP_IS_UNDER_WAY)
+        .limit(limit // 2)
+    )
     # Two conditions, because each is a range of the index records_unfinished.
     new = tombstones.where(Record.lease_until.is_(None)).with_for_update(skip_locked=True).cte("new")
     due = (

@@ -1,0 +1,199 @@
+"""A backup has every object of its database, whatever goes on meanwhile, and restores the same deployment."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from common.credentials import Credentials
+from deploy import backup
+from deploy.backup import BackupError, back_up, restore
+from deploy.client import Client
+from deploy.local.stack import Stack
+from deploy.local.supervision import ROOT
+from records import sql
+from records.doctor import Doctor
+from records.storage import ObjectStore
+from records.uploads import Published
+from tests.integration.recordings import LARGE, SMALL, wav_pieces
+from tests.integration.records_service import RecordsService, open_isolated_service
+from tests.stacks import temporary_stack
+from tests.upload_requests import TINY_WAV, bearer
+
+
+@pytest_asyncio.fixture(scope="module")
+async def source(stack: Stack) -> AsyncIterator[RecordsService]:
+    """A deployment that is backed up."""
+    async with open_isolated_service(stack, "backup-source") as service:
+        yield service
+
+
+@pytest_asyncio.fixture(scope="module")
+async def target(stack: Stack) -> AsyncIterator[RecordsService]:
+    """An empty deployment into which backups are restored."""
+    async with open_isolated_service(stack, "backup-target") as service:
+        yield service
+
+
+async def upload(service: RecordsService, credentials: Credentials, kind: str = SMALL) -> UUID:
+    uploads = service.uploads()
+    outcome = await uploads.store_record(wav_pieces(kind), credentials)
+    await uploads.close()
+    assert isinstance(outcome, Published)
+    return outcome.record.id
+
+
+def copies(folder: Path) -> set[str]:
+    objects = folder / "objects"
+    return {path.relative_to(objects).as_posix() for path in objects.glob("*/*")}
+
+
+def dumps(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob("database-*")]
+
+
+async def test_a_record_that_is_deleted_during_a_backup_is_in_it_with_its_mp3(
+    source: RecordsService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user_id, credentials = await source.make_user()
+    record_id = await upload(source, credentials)
+    copy = backup._copy
+
+    async def delete_and_copy(store: ObjectStore, folder: Path, record: backup.StoredRecord) -> str:
+        if str(record_id) in record.object_key:
+            await sql.delete_record(source.engine, record_id, user_id)
+            await source.settle(user_id)
+            assert [row.state for row in await source.rows(user_id)] == ["deleting"]
+        return await copy(store, folder, record)
+
+    monkeypatch.setattr(backup, "_copy", delete_and_copy)
+    manifest = await back_up(source.setup, tmp_path)
+    assert manifest.missing == []
+    assert f"{user_id}/{record_id}.mp3" in copies(tmp_path)
+    await source.settle(user_id)
+    assert await source.rows(user_id) == []
+    # The next backup has neither.
+    await back_up(source.setup, tmp_path, prune=True)
+    assert f"{user_id}/{record_id}.mp3" not in copies(tmp_path)
+
+
+async def test_a_backup_that_was_cut_off_is_refused_and_goes_on_where_it_stopped(
+    source: RecordsService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, credentials = await source.make_user()
+    for _ in range(2):
+        await upload(source, credentials)
+    copy = backup._copy
+    copied: list[str] = []
+
+    async def copy_one(store: ObjectStore, folder: Path, record: backup.StoredRecord) -> str:
+        if copied:
+            raise asyncio.CancelledError
+        copied.append(record.object_key)
+        return await copy(store, folder, record)
+
+    with monkeypatch.context() as patch, pytest.raises(asyncio.CancelledError):
+        patch.setattr(backup, "_copy", copy_one)
+        patch.setattr(backup, "COPIES_AT_ONCE", 1)
+        await back_up(source.setup, tmp_path)
+    with pytest.raises(BackupError, match=r"no complete backup"):
+        await restore(source.setup, tmp_path)
+    assert copies(tmp_path) == set(copied)
+    before = (tmp_path / "objects" / copied[0]).stat()
+    manifest = await back_up(source.setup, tmp_path)
+    assert manifest.object_count == len(copies(tmp_path)) >= 2
+    assert (tmp_path / "objects" / copied[0]).stat().st_ino == before.st_ino
+    assert dumps(tmp_path) == [manifest.dump]
+
+
+async def test_a_restored_deployment_has_the_same_rows_and_objects(
+    source: RecordsService, target: RecordsService, tmp_path: Path
+) -> None:
+    user_id, credentials = await source.make_user()
+    for kind in (SMALL, LARGE):
+        await upload(source, credentials, kind)
+    manifest = await back_up(source.setup, tmp_path)
+    check = await asyncio.create_subprocess_exec(
+        "sha256sum", "--check", "--quiet", manifest.objects, cwd=tmp_path
+    )
+    assert await check.wait() == 0
+    await restore(target.setup, tmp_path)
+    assert sorted(await target.rows(user_id)) == sorted(await source.rows(user_id))
+    assert sorted(await target.objects(user_id)) == sorted(await source.objects(user_id))
+    doctor = Doctor(target.engine, target.store, timedelta(0), is_deep=True)
+    assert [finding async for finding in doctor.look()] == []
+    # The services may do there what they did before.
+    await upload(target, credentials)
+    with pytest.raises(BackupError, match=r"has users and objects already, so nothing was restored"):
+        await restore(target.setup, tmp_path)
+    await restore(target.setup, tmp_path, overwrite=True)
+    assert sorted(await target.rows(user_id)) == sorted(await source.rows(user_id))
+
+
+async def test_a_lost_object_makes_a_backup_that_names_it(source: RecordsService, tmp_path: Path) -> None:
+    user_id, credentials = await source.make_user()
+    lost, kept = [await upload(source, credentials) for _ in range(2)]
+    await source.store.remove(f"{user_id}/{lost}.mp3")
+    manifest = await back_up(source.setup, tmp_path)
+    assert manifest.missing == [f"{user_id}/{lost}.mp3"]
+    assert f"{user_id}/{kept}.mp3" in copies(tmp_path)
+    await sql.delete_record(source.engine, lost, user_id)
+
+
+async def test_a_damaged_backup_is_refused(
+    source: RecordsService, target: RecordsService, tmp_path: Path
+) -> None:
+    user_id, credentials = await source.make_user()
+    record_id = await upload(source, credentials)
+    manifest = await back_up(source.setup, tmp_path)
+    for name in (manifest.dump, manifest.objects, f"objects/{user_id}/{record_id}.mp3"):
+        path = tmp_path / name
+        sound = path.read_bytes()
+        path.write_bytes(b"damaged" + sound[7:])
+        with pytest.raises(BackupError, match=r"missing or damaged"):
+            await restore(target.setup, tmp_path, overwrite=True)
+        path.write_bytes(sound)
+    newer = msgspec.structs.replace(manifest, schema_revision="9999")
+    (tmp_path / "manifest.json").write_bytes(msgspec.json.encode(newer))
+    with pytest.raises(BackupError, match=r"has the schema 9999, which this version .* does not know"):
+        await restore(target.setup, tmp_path, overwrite=True)
+
+
+def test_after_a_wipe_and_a_restore_every_link_plays_the_same_bytes(tmp_path: Path) -> None:
+    with temporary_stack() as stack, Client(stack.base_url) as client:
+        ports = {f"{name.upper()}_PORT": str(port) for name, port in asdict(stack.ports).items()}
+        folder = stack.supervisor.log("users").parents[1]
+        environment = {**os.environ, **ports, "WAXWING_FOLDER": str(folder)}
+
+        def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-m", "deploy.local", *arguments]
+            return subprocess.run(
+                command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            )
+
+        user = client.create_user("Ann")
+        records = [client.upload_stream([TINY_WAV], user["token"]) for _ in range(3)]
+        before = [client.http.get(record["url"]) for record in records]
+        done = run("backup", str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        later = client.upload_stream([TINY_WAV], user["token"])
+        assert stack.reset()
+        done = run("restore", str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        for record, response in zip(records, before, strict=True):
+            after = client.http.get(record["url"])
+            assert (after.status_code, after.content) == (200, response.content)
+            assert after.headers["ETag"] == response.headers["ETag"]
+        assert client.http.get(later["url"]).status_code == 404
+        assert client.http.get("/users/me", headers=bearer(user)).status_code == 200
+        done = run("doctor", "--deep", "--json")
+        assert done.returncode == 0, done.stdout
