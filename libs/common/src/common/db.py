@@ -20,10 +20,10 @@ from common.problems import Unavailable
 
 CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_SECONDS = 10
-# A connection that is silent for so long while it reads hangs, so a fresh one is tried.
+# If a read gets no response for so long, its connection counts as hung, and a fresh one repeats the read.
 SILENCE_SECONDS = 3
-# The most connections of an engine. A RowReader has as many more. All instances share PostgreSQL's 100
-# connections.
+# How many connections an engine may have. A RowReader may have as many besides. All instances share
+# PostgreSQL's 100 connections.
 POOL_SIZE = 10
 # SQLSTATE classes that report a state of the server and no fault of the statement.
 OUTAGE_SQLSTATE_CLASSES = {
@@ -93,7 +93,8 @@ def _reject_closed_connection(connection: Any, *_: object) -> None:
 def _terminate(connection: Any, _: object, error: BaseException | None) -> None:
     """Drops a connection whose statement failed. SQLAlchemy would wait 2 s for PostgreSQL to agree.
 
-    PostgreSQL must hear of a cancelled statement, because it would execute it later.
+    A cancellation is an exception: PostgreSQL must hear of the cancelled statement, because otherwise it would
+    execute the statement later.
     """
     if error and not isinstance(error, asyncio.CancelledError):
         connection.driver_connection.terminate()

@@ -10,7 +10,7 @@ from common.problems import Problem, TooManyRequests, render_problem
 from common.requests import read_client_network
 
 SECONDS = 60
-# So that the memory is bounded. If more addresses fail within a minute, the oldest one begins anew.
+# Bounds the memory. If more addresses fail within a minute, the count of the oldest one starts again at 0.
 MAX_ADDRESSES = 10_000
 
 

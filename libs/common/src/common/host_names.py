@@ -32,7 +32,7 @@ def is_loopback(name: str) -> bool:
 
 
 def parse_address(name: str) -> IPv4Address | IPv6Address | None:
-    """Returns the IP address, or None if the name is none."""
+    """Returns the IP address, or None if the name is a host name."""
     try:
         return ip_address(name)
     except ValueError:

@@ -62,7 +62,7 @@ class InvalidCredentials(Problem):
     may_be_guess = True
     header_names = ("WWW-Authenticate",)
     is_for_users = True
-    """Whether id and token of a user are what is missing, so that Basic can be offered, too."""
+    """Whether the credentials are a user's id and token. Only for these the response can offer Basic."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, headers={"WWW-Authenticate": BEARER})

@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Row, cast, func, select
 from common.settings import ServiceSettings
 from common.tables import Record, User
 
-# In a user's own column: without limit, whatever the setting is.
+# In a user's own column this value means no limit, whatever the setting is.
 UNLIMITED = 2**63 - 1
 # The user's own quotas, and the sums of its records: `record_count`, `total_bytes` and `total_seconds`.
 QUOTAS = (User.quota_records, User.quota_bytes, User.quota_seconds)

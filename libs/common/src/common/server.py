@@ -19,8 +19,9 @@ S = TypeVar("S", bound=ServiceSettings)
 
 # Longer than the gateway keeps idle connections to a service, so that the gateway closes them first.
 KEEP_ALIVE_SECONDS = 75
-# The service cancels its requests so long before SHUTDOWN_SECONDS are over. They have 10 s for their clean-up
-# and their response. The gateway closes its connections 5 s later. What still runs after 5 s more is killed.
+# The service cancels its requests so long before SHUTDOWN_SECONDS are over. Then they have 10 s to clean up
+# and to respond. The gateway closes its connections 5 s later. After 5 s more, processes that still run are
+# killed.
 CANCELLED_BEFORE_END_SECONDS = 20
 CANCELLED_REQUEST_SECONDS = 10
 
@@ -71,7 +72,7 @@ def serve(create_app: Callable[[S], Litestar], kind: type[S]) -> None:
         timeout_graceful_shutdown=request_seconds + CANCELLED_REQUEST_SECONDS,
     )
     server = Server(config, request_seconds)
-    # uvicorn raises the SIGINT that it has handled once more.
+    # After uvicorn has handled a SIGINT, it raises the signal again.
     with suppress(KeyboardInterrupt):
         server.run()
     if not server.started:

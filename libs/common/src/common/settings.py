@@ -38,7 +38,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     quota_seconds: PositiveInt | None = None
     # How often one address may send credentials, or ask for records, that do not exist.
     failures_per_minute: PositiveInt = 3000
-    # After a stop signal everything has ended in this time: requests that still run 20 s before get a 503.
+    # Everything has ended so long after a stop signal. Requests that still run 20 s before then get a 503.
     shutdown_seconds: Annotated[int, msgspec.Meta(gt=20)] = 50
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -41,8 +41,9 @@ class Record(Base):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
     # uploading -> ready -> deleting, or uploading -> deleting. A row in the state deleting is a tombstone.
     state: Mapped[str] = mapped_column(server_default="uploading")
-    # While uploading: the sweeper may delete the record after this time of the database's clock. While
-    # deleting: no sweeper looks at the tombstone before this time; null if none has looked yet.
+    # While uploading: after this time of the database's clock another upload may take the idempotency key,
+    # and some time later the sweeper gives the upload up. While deleting: no sweeper looks at the tombstone
+    # before this time; null if none has looked yet.
     lease_until: Mapped[datetime | None]
     # While deleting: when a sweeper first looked at the tombstone.
     gone_since: Mapped[datetime | None]
@@ -68,7 +69,7 @@ class Record(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     # Since when the operator knows that the MP3 is lost or damaged (records.doctor).
     lost_at: Mapped[datetime | None]
-    # Since when the row is a tombstone. A trigger writes it; null for tombstones made before the column.
+    # When the row became a tombstone. A trigger writes the time. Tombstones older than this column have null.
     deleted_at: Mapped[datetime | None]
     published_at: Mapped[datetime | None]
     # Identifies an upload that a client repeats. The sweeper sets it to null a day after publishing.

@@ -14,5 +14,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Revokes them."""
+    """Revokes these rights."""
     op.execute("REVOKE SELECT (user_id, state, size_bytes), UPDATE (state) ON records FROM waxwing_users")

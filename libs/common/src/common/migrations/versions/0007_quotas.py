@@ -26,7 +26,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops both; the version before knows no quotas."""
+    """Drops the index and the columns. The version before knows no quotas."""
     op.drop_index("records_use", "records")
     for name in QUOTAS:
         op.drop_column("users", name)

@@ -1,4 +1,4 @@
-"""Adds `clipped` to records. Of records made before, nothing is known, so they are not clipped."""
+"""Adds `clipped` to records. Nothing is known of older records, so they count as not clipped."""
 
 import sqlalchemy as sa
 from alembic import op
