@@ -16,8 +16,9 @@ _WORD_BYTES = 2
 # DTS frames and bursts last a multiple of 128 sample frames of stereo.
 _PERIOD_WORDS = 256
 
-# Two sync words, and the bits of the third word that every DTS frame or burst has, as mask and value. Of DTS
-# they say that the frame is a normal one: a square wave could have its sync words. Of a burst they are zeros.
+# Two sync words, and the bits of the third word that every DTS frame or burst has, as mask and value. In DTS
+# these bits say that the frame is a normal one, because a square wave could contain the sync words. In a
+# burst they are zeros.
 _DTS = (0x7FFE, 0x8001, 0xFC00, 0xFC00)
 _DTS_OF_14_BIT = (0x1FFF, 0xE800, 0xFFF0, 0x07F0)
 _BURST = (0xF872, 0x4E1F, 0xE000, 0x0000)

@@ -22,7 +22,7 @@ DEFAULT_MAX_DURATION_SECONDS = 24 * 60 * 60
 # At 1 Hz a byte of WAV becomes a second of MP3. So even the PCM of one piece is measured and encoded in
 # blocks of about this size.
 _BLOCK_BYTES = 128 * 1024
-# So a WAV may become an MP3 of at most 64 times its size and 1 MiB. A usual WAV is larger than its MP3.
+# An MP3 may have at most 64 times the bytes of its WAV, and 1 MiB more. A usual WAV is larger than its MP3.
 MAX_GROWTH = 64
 MAX_FIXED_GROWTH_BYTES = 1024 * 1024
 
@@ -61,8 +61,9 @@ class _Pipeline:
 class Converter:
     """Turns a WAV that arrives in pieces into MP3 bytes.
 
-    Its memory is bounded for any input: it holds a piece, and the PCM that may wait for an encoder. To be
-    used in one event loop, one call at a time; threads do the work that takes long. An exception ends it.
+    Its memory is bounded for any input: it holds a piece, and the PCM that may wait for an encoder. Use it in
+    one event loop, one call at a time; threads do the work that takes long. After an exception it is of no
+    more use.
     """
 
     def __init__(
@@ -72,9 +73,9 @@ class Converter:
         *,
         max_duration_seconds: int = DEFAULT_MAX_DURATION_SECONDS,
     ) -> None:
-        """Asks for 8 to 320 kbit/s. LAME takes the nearest bitrate that exists at the sample rate."""
+        """`bitrate_kbps` is 8 to 320. LAME takes the nearest bitrate that exists at the sample rate."""
         self.user: Hashable = None
-        """Whose turn the recording takes at the threads. Set it before the first `feed`."""
+        """The user whose turns at the threads the recording uses. Set it before the first `feed`."""
         self._threads = threads
         self._bitrate_kbps = bitrate_kbps
         self._max_duration_seconds = max_duration_seconds

@@ -29,7 +29,6 @@ _DELAY_SHIFT = 12
 _SOURCE_RATE_SHIFT, _STEREO_MODE_SHIFT = 6, 2
 _MAX_12_BITS, _MAX_32_BITS = 0xFFF, 0xFFFFFFFF
 
-
 _ID3_HEADER_BYTES = 10
 _HAS_FOOTER = 0x10
 # From "Info" on: delay and padding stand behind Xing's header, LAME's version and 12 bytes of settings.
@@ -72,7 +71,7 @@ def _read_id3_bytes(start: bytes) -> int:
         return 0
     size_bytes = 0
     for seven_bits in start[6:_ID3_HEADER_BYTES]:
-        size_bytes = size_bytes << 7 | seven_bits
+        size_bytes = (size_bytes << 7) | seven_bits
     has_footer = bool(start[5] & _HAS_FOOTER)
     return _ID3_HEADER_BYTES * (1 + has_footer) + size_bytes
 

@@ -53,17 +53,17 @@ class EncoderThreads:
         self.budget_bytes = count * WAITING_BYTES_PER_THREAD
 
     def share_of(self, encoder: "ParallelEncoder") -> int:
-        """Returns how many threads a recording may use now: all that the others leave, or its part of the
-        threads of its user, and at least one.
+        """Returns how many threads a recording may use now: all that other recordings leave, or its share of
+        its user's threads if that is more; at least one.
         """
-        recordings, threads = self._part_of(encoder)
+        recordings, threads = self._count_of_user(encoder)
         return max(1, self.count - len(self.working - {encoder}), threads // recordings)
 
     def must_take_turns(self, encoder: "ParallelEncoder") -> bool:
-        """Whether a recording must leave its thread after each job: threads are short, and its user has more
-        recordings than their part of the threads.
+        """Whether a recording must leave its thread after each job: there are more recordings than threads,
+        and its user has more recordings than their share of the threads.
         """
-        recordings, threads = self._part_of(encoder)
+        recordings, threads = self._count_of_user(encoder)
         return len(self.working) > self.count and recordings > threads
 
     def close(self) -> None:
@@ -71,8 +71,8 @@ class EncoderThreads:
         self.encoding.close()
         self.decoding.close()
 
-    def _part_of(self, encoder: "ParallelEncoder") -> tuple[int, int]:
-        """Returns the number of recordings that the user of this one has, and of threads for each user."""
+    def _count_of_user(self, encoder: "ParallelEncoder") -> tuple[int, int]:
+        """Returns how many recordings the user of this one has, and each user's share of the threads."""
         users = [each.user for each in self.working | {encoder}]
         return users.count(encoder.user), self.count // len(set(users))
 
@@ -80,8 +80,8 @@ class EncoderThreads:
 class ParallelEncoder:
     """Encodes one recording of 16-bit PCM, with as many threads as there are to spare.
 
-    The bytes of the MP3 depend on the places of the cuts, and so on time; its sound does not.
-    To be used in one event loop.
+    The places of the cuts depend on time, and so do the bytes of the MP3; its sound does not. Use it in one
+    event loop.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ParallelEncoder:
         """Prepares for mono or stereo at one of mp3.SAMPLE_RATES.
 
         `expected_sample_frames` is the length that the WAV's header announces, None if it announces none.
-        `user` shares the threads with the others.
+        Users share the threads.
         """
         self._threads = threads
         self.user = user
@@ -123,9 +123,9 @@ class ParallelEncoder:
         """Takes whole sample frames. Waits while too much PCM waits for an encoder."""
         self._backlog.append(pcm)
         self._threads.waiting_bytes += len(pcm)
-        self._work()
+        self._advance()
         if self._busy_threads:
-            # Lets the loop take what the threads have done. The caller may never wait for anything else.
+            # Lets the event loop take what the threads have done. The caller may never wait for it.
             await asyncio.sleep(0)
         while (
             len(self._backlog) > WAITING_BYTES_ALONE
@@ -137,7 +137,7 @@ class ParallelEncoder:
     async def finish(self) -> None:
         """Says that the recording has ended. Waits until its MP3 is complete."""
         self._has_ended = True
-        self._work()
+        self._advance()
         while self._segments:
             await self._wait()
 
@@ -168,7 +168,7 @@ class ParallelEncoder:
         if self._error:
             raise self._error
 
-    def _work(self) -> None:
+    def _advance(self) -> None:
         """Does whatever can be done now: after audio has arrived, and after a job."""
         self._join()
         self._cut()
@@ -190,7 +190,7 @@ class ParallelEncoder:
         """Returns the sample frame at which the lead-out of a segment ends."""
         return (end_mp3_frame + LEAD_OUT_MP3_FRAMES) * self._mp3_frame_samples
 
-    def _limit(self, segment: Segment) -> int:
+    def _encodable_end(self, segment: Segment) -> int:
         """Returns the sample frame up to which a segment can be encoded now."""
         if segment.end_mp3_frame is None:
             return self.sample_frames
@@ -203,13 +203,13 @@ class ParallelEncoder:
         if segment.has_thread or segment.has_jobs or segment.end_mp3_frame is None:
             return False
         has_arrived = self._lead_out_end(segment.end_mp3_frame) <= self.sample_frames
-        return (has_arrived or self._has_ended) and segment.fed_sample_frames == self._limit(segment)
+        return (has_arrived or self._has_ended) and segment.fed_sample_frames == self._encodable_end(segment)
 
     def _add_job(self, segment: Segment) -> bool:
         """Adds a segment's next job if there is enough audio for one. Returns whether it did."""
         if not segment.accepts_jobs:
             return False
-        start, limit = segment.fed_sample_frames, self._limit(segment)
+        start, limit = segment.fed_sample_frames, self._encodable_end(segment)
         end = min(limit, start + int(_MAX_JOB_SECONDS * self._sample_rate))
         is_last = self._has_ended and segment.end_mp3_frame is None and end == limit
         if start == end and not is_last:
@@ -234,20 +234,20 @@ class ParallelEncoder:
         thread.add_done_callback(partial(self._end_thread, segment))
 
     def _end_job(self, segment: Segment, job: Job, mp3: bytes) -> None:
-        self._try(lambda: segment.job_done(job, mp3))
+        self._run_step(lambda: segment.job_done(job, mp3))
 
     def _end_thread(self, segment: Segment, thread: asyncio.Future[None]) -> None:
         segment.thread_ended()
         self._busy_threads -= 1
         if not self._busy_threads:
             self._threads.working.discard(self)
-        self._try(thread.result)
+        self._run_step(thread.result)
 
-    def _try(self, step: Callable[[], object]) -> None:
+    def _run_step(self, step: Callable[[], object]) -> None:
         """Takes a step that a thread has made possible, and then does whatever can be done."""
         try:
             step()
-            self._work()
+            self._advance()
         except Exception as error:
             self._error = error
         self._changed.set()

@@ -1,4 +1,4 @@
-"""Decodes the texts that a WAV holds, in whatever encoding they are: right, or not at all.
+"""Decodes the texts that a WAV holds, in any encoding. A text whose encoding is not certain is left out.
 
 A RIFF file says its encoding at most in a CSET chunk ("Multimedia Programming Interface and Data
 Specifications 1.0", IBM and Microsoft, 1991), and hardly any does.
@@ -32,7 +32,7 @@ _UNANNOUNCED = {
 # The detector's first choice must be so many times more likely than any other text.
 _MIN_RATIO = 3
 _MIN_CONFIDENCE = 0.002
-# So many bytes beyond ASCII a text of another script than Latin must have.
+# A text in another script than Latin must have at least so many bytes beyond ASCII.
 _MIN_HIGH_BYTES = 6
 # In UTF-16, characters of one script share their upper byte: of Latin, and of Greek, Cyrillic, Hebrew, Arabic
 # and Thai.
@@ -53,10 +53,11 @@ _COMMON = (
     ("shift_jis", b"\x81\x40", b"\x98\x72"),
     ("euc_kr", b"\xb0\xa1", b"\xc8\xfe"),
 )
-# So many of them a text must have, lest bytes of another encoding look like it.
+# A text must have at least so many common characters: bytes of another encoding can look like fewer.
 _MIN_COMMON = 4
 _MIN_REPEATED = 3
-# Categories of Unicode: no characters of a text, and symbols, which texts of the wrong encoding are full of.
+# Categories of Unicode: what is no character of a text, and symbols. Texts read in the wrong encoding are
+# full of both.
 _NO_CHARACTERS = ("Cc", "Cn", "Co", "Cs")
 _SYMBOLS = ("So", "Sm", "Sk", "No")
 # A Japanese or Korean text mixes these freely.

@@ -36,6 +36,8 @@ _ID3_CHUNKS = (b"id3 ", b"ID3 ")
 _ID3_HEADER_BYTES = 10
 _ID3_FOOTER_FLAG = 0x10
 _ID3_SYNCHSAFE_VERSION = 4
+# A synchsafe number of ID3 has seven bits a byte.
+_SEVEN_BITS = 0x7F
 # Bytes of an ID3 frame's header by version: of its name, of its size and of its flags.
 _ID3_FRAME_BYTES = {2: (3, 3, 0), 3: (4, 4, 2), 4: (4, 4, 2)}
 _ID3_FRAMES = (b"T", b"COM", b"PIC", b"APIC")
@@ -256,7 +258,7 @@ class WavParser:
     def _take_leading_id3(self, start: bytes) -> Generator[_Want, bytes, bytes]:
         """Takes an ID3 tag in front of the WAV, and returns the RIFF header behind it."""
         footer_bytes = _ID3_HEADER_BYTES if start[5] & _ID3_FOOTER_FLAG else 0
-        size = _ID3_HEADER_BYTES + _synchsafe(start[6:10]) + footer_bytes
+        size = _ID3_HEADER_BYTES + _read_synchsafe(start[6:10]) + footer_bytes
         if size > MAX_BYTES_BEFORE_AUDIO:
             raise _not_a_wav(start)
         if size >= len(start):
@@ -285,7 +287,11 @@ class WavParser:
             left_bytes -= header_bytes - len(frame_header)
             frame_header += yield _Want(_Kind.TAKE, header_bytes - len(frame_header), "ID3 tag")
             name, octets = frame_header[:name_bytes], frame_header[name_bytes : name_bytes + size_bytes]
-            size = _synchsafe(octets) if start[3] == _ID3_SYNCHSAFE_VERSION else int.from_bytes(octets, "big")
+            size = (
+                _read_synchsafe(octets)
+                if start[3] == _ID3_SYNCHSAFE_VERSION
+                else int.from_bytes(octets, "big")
+            )
             if not name.isalnum() or not 0 < size <= left_bytes:
                 break
             left_bytes -= size
@@ -297,9 +303,7 @@ class WavParser:
                 yield from _skip(size, "ID3 tag")
             frame_header = b""
         yield from _skip(left_bytes, "ID3 tag")
-        return (
-            start[:6] + bytes(len(kept) >> shift & 0x7F for shift in (21, 14, 7, 0)) + kept if kept else b""
-        )
+        return start[:6] + _make_synchsafe(len(kept)) + kept if kept else b""
 
     def _begin_riff(self, riff_header: bytes) -> None:
         self._byte_order = "big" if riff_header[:4] == b"RIFX" else "little"
@@ -464,12 +468,16 @@ def _count_sample_frames(source: Format, audio_bytes: int, fact_sample_frames: i
     return sample_frames
 
 
-def _synchsafe(octets: bytes) -> int:
-    """Reads a number of ID3 that has seven bits a byte."""
+def _read_synchsafe(octets: bytes) -> int:
+    """Reads a synchsafe number of ID3."""
     number = 0
     for octet in octets:
-        number = number << 7 | octet & 0x7F
+        number = (number << 7) | (octet & _SEVEN_BITS)
     return number
+
+
+def _make_synchsafe(number: int) -> bytes:
+    return bytes((number >> shift) & _SEVEN_BITS for shift in (21, 14, 7, 0))
 
 
 def _not_a_wav(*starts: bytes) -> UnsupportedAudio:
