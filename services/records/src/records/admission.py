@@ -97,7 +97,7 @@ class AddressShares:
         self._taken: Counter[str] = Counter()
 
     def take(self, address: str, amount: int) -> bool:
-        """Takes an amount if the address may have it. Returns whether it did."""
+        """Takes an amount if the address may have it. Returns whether the address got it."""
         if self._taken[address] + amount > self._free:
             return False
         self._taken[address] += amount

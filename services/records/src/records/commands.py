@@ -36,8 +36,6 @@ MAX_REPAIRS = 10_000
 # If most rows have no object, or most objects no row, bucket and database probably do not belong together.
 MANY_FINDINGS = 100
 ROW = "{:<22}  {:<77}  {}"
-
-
 EXPECTED_ERRORS = (SettingsError, DoctorError, Problem, asyncpg.PostgresError, SQLAlchemyError)
 
 
@@ -71,7 +69,7 @@ def _explain(error: Exception) -> str:
             return error.detail
         case DoctorError():
             return str(error)
-    # Behind the first line SQLAlchemy puts the statement.
+    # The first line is enough: behind it SQLAlchemy puts the statement.
     return f"PostgreSQL refuses: {str(error).splitlines()[0]}"
 
 
@@ -148,14 +146,13 @@ async def _examine(doctor: Doctor, options: argparse.Namespace) -> int:
 
 
 def _may_repair(options: argparse.Namespace, findings: Counter[str], seen: Counter[str]) -> bool:
-    """Asks, unless --yes. Raises DoctorError if --yes would repair most of the deployment."""
+    """Asks the operator, unless --yes. Raises DoctorError if --yes would repair most of the deployment."""
     plan = Counter[str]()
     for kind, repair in REPAIRS.items():
         plan[repair] += min(findings[kind], MAX_REPAIRS)
-    is_most = (
-        MANY_FINDINGS < findings["orphan"] > seen["objects"] // 2
-        or MANY_FINDINGS < findings["lost-object"] > seen["ready"] // 2
-    )
+    most_objects = max(MANY_FINDINGS, seen["objects"] // 2)
+    most_records = max(MANY_FINDINGS, seen["ready"] // 2)
+    is_most = findings["orphan"] > most_objects or findings["lost-object"] > most_records
     what = ", ".join(f"{count:,} {repair}" for repair, count in plan.items() if count)
     if options.yes:
         if is_most:

@@ -1,6 +1,6 @@
 """Evaluates conditional requests (RFC 9110 section 13).
 
-The service evaluates them in both download settings, because only it knows ETag, time and size.
+The service evaluates them whatever DOWNLOADS is, because nginx does not know ETag, time and size.
 """
 
 import re
@@ -65,7 +65,7 @@ def if_range_holds(headers: Mapping[str, str], representation: Representation) -
 
 
 def make_validators(representation: Representation) -> dict[str, str]:
-    """Returns the headers that stand beside 200, 206 and 304."""
+    """Returns the headers that every 200, 206 and 304 has."""
     return {
         "ETag": f'"{representation.etag}"',
         "Last-Modified": format_date(representation.last_modified),

@@ -1,8 +1,9 @@
 """Compares all rows with the whole bucket, and repairs what is safe to repair.
 
-Both come in the order of the object keys, so memory holds one page of each. Uploads, deletions and sweepers
-go on meanwhile, and the rows are older than the listing. So every finding is made twice: it counts only if
-the object and then the row, both read again, show it. Nothing young is judged at all.
+Rows and objects both come in the order of the object keys, so memory holds one page of each. Uploads,
+deletions and sweepers go on meanwhile, and the rows are older than the listing. So a difference is only a
+suspicion: the doctor reads the object and then the row again, and reports only what these two show. It judges
+nothing young.
 """
 
 import asyncio
@@ -59,9 +60,9 @@ SEEN = (
 # The object keys that uploads use.
 UUID_PATTERN = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 OWN_KEY = re.compile(f"{UUID_PATTERN}/{UUID_PATTERN}[.]mp3")
-# A lease or a tombstone that the sweeper has left for an hour longer than it must is overdue.
+# A lease or a tombstone is overdue so long after the sweeper should have dealt with it.
 SWEEPER_DELAY = timedelta(hours=1)
-# Longer than the longest ID3 tag of an MP3, and its Info frame.
+# The ID3 tag and the Info frame of an MP3 together are always shorter.
 START_BYTES = 4 * 1024**2
 
 
@@ -182,9 +183,9 @@ class Doctor:
     async def _judge_again(self, key: str) -> Finding | None:
         """Judges one object key by what the store and then the database say now.
 
-        In this order, because a row exists before its object and until after it: if the object is absent and
-        the row then `ready`, or if the object is there and the row then absent, no upload and no deletion
-        explains it.
+        The order matters, because a row exists before its object and until after it. If the object is absent
+        and afterwards the row is `ready`, or if the object is there and afterwards the row is absent, then no
+        upload or deletion under way explains the difference.
         """
         found = await self._store.find(key)
         row = await self._find_row(key)
@@ -222,8 +223,10 @@ class Doctor:
         return Judgement("orphan" if OWN_KEY.fullmatch(found.key) else "foreign", _describe(found))
 
     async def _judge_upload(self, upload: FoundUpload) -> Finding | None:
-        """Judges an open multipart upload. An upload under way has a row that is not `ready` yet, and the
-        sweeper looks after those of tombstones.
+        """Judges an open multipart upload.
+
+        If its key has a row that is not `ready`, an upload is under way, or the sweeper will abort it. Then
+        it is no finding.
         """
         if not self._is_old(upload.begun_at):
             return None
@@ -263,7 +266,7 @@ class Doctor:
         return Judgement("wrong-info-frame", wrong) if wrong else None
 
     async def _pace(self, size_bytes: int) -> None:
-        """Waits after each piece, so that no second has more bytes than allowed."""
+        """Waits after each piece, so that the doctor reads no more bytes per second than allowed."""
         self.seen["read_bytes"] += size_bytes
         if not self._bytes_per_second:
             return
@@ -284,7 +287,7 @@ def _describe(found: FoundObject | None) -> str:
 
 
 def _check_info_frame(row: sql.DoctorRow, start: bytes) -> str | None:
-    """Returns what of the Info frame does not fit the row.
+    """Returns what the Info frame says differently from the row, or None.
 
     A resampled recording may differ by the rounding of its length, so one MP3 frame more or less is right.
     """

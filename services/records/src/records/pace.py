@@ -10,9 +10,9 @@ from records.settings import Settings
 async def enforce_pace(body: AsyncIterator[bytes], settings: Settings) -> AsyncIterator[bytes]:
     """Yields the pieces of a body.
 
-    Counts only the time in which the service waits for the client, because a busy service is not its fault.
-    Raises RequestTimeout if the client sends too slowly (`min_upload_bytes_per_second`), or if the whole
-    upload takes too long (`max_upload_seconds`).
+    Counts only the time in which the service waits for the client, because the client is not to blame for a
+    busy service. Raises RequestTimeout if the client sends too slowly (`min_upload_bytes_per_second`), or if
+    the whole upload takes too long (`max_upload_seconds`).
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + settings.max_upload_seconds

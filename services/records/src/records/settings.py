@@ -56,12 +56,13 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     max_held_bytes: PositiveInt = 128 * 1024**2
     late_credentials_seconds: PositiveInt = 600
     encoder_threads: PositiveInt = os.cpu_count() or 1
-    # For so long an upload repeats a call to the object store that failed in passing (records.storage).
+    # If a call to the object store fails in passing, an upload repeats the call for so long
+    # (records.storage).
     store_retry_seconds: Annotated[float, msgspec.Meta(ge=0)] = 15
     # After this long without a renewal another upload may take the Idempotency-Key. The sweeper waits longer.
     lease_seconds: PositiveInt = 30
     sweep_seconds: PositiveInt = 30
-    # The sweeper deletes records that were published longer ago; None: never. The limit is a century.
+    # The sweeper deletes a record so many days after its publishing; None: never. At most a century.
     retention_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] | None = None
 
     @property

@@ -74,7 +74,7 @@ IS_PUBLISHED = (
     Record.user_id == OWNER_ID,
     Record.state == "ready",
 )
-# One scan of an index for the whole statement, because it does not depend on the record.
+# This does not depend on the record, so PostgreSQL scans an index once for the whole statement.
 OWNER_IS_BLOCKED = select(User.id).where(User.id == OWNER_ID, User.blocked_at.is_not(None)).exists()
 IS_PUBLIC = (*IS_PUBLISHED, ~OWNER_IS_BLOCKED)
 IS_UPLOADING = (Record.id == RECORD_ID, Record.state == "uploading")
@@ -150,7 +150,8 @@ PUBLISH = (
     .values(state="ready", lease_until=None, published_at=func.now())
     .returning(*DOCUMENT_COLUMNS)
 )
-# Without a lease the upload's process is dead or was paused, so an upload with the same key takes its place.
+# If the lease has run out, the upload's process is dead or was paused. So an upload with the same key takes
+# its place.
 GIVE_UP_WITHOUT_LEASE = (
     update(Record)
     .where(*IS_UPLOADING, Record.lease_until < func.now())
@@ -234,7 +235,7 @@ SELECT_FOR_DOCTOR = select(
     *(Record.id, Record.object_key, Record.state, Record.size_bytes, Record.sha256),
     *(Record.duration_seconds, Record.sample_rate, Record.channels),
     Record.lost_at.is_not(None).label("is_lost"),
-    # Null, where a time is null, counts as false.
+    # Where a time is null, the comparison is null, which counts as false.
     func.coalesce(IS_SETTLED, false()).label("is_settled"),
     and_(Record.state != "ready", func.coalesce(IS_OVERDUE, false())).label("is_overdue"),
 )
@@ -485,8 +486,8 @@ def _update_batch(
 
 
 async def lease_tombstones(engine: AsyncEngine, between_looks: timedelta, limit: int) -> list[Tombstone]:
-    """Returns tombstones that no sweeper has looked at yet, and those whose last look was at least
-    `between_looks` ago, and leases them for so long: other sweepers leave them alone.
+    """Returns tombstones that no sweeper has looked at yet, and tombstones whose last look was at least
+    `between_looks` ago. Leases them for `between_looks`, so that other sweepers leave them alone.
 
     Returns none while a backup is under way.
     """

@@ -42,13 +42,14 @@ REQUEST_TIMEOUT_SECONDS = 60
 # As long as the gateway waits for the store (proxy_read_timeout of its location /_blob).
 LISTENER_TIMEOUT_SECONDS = 10
 CONNECT_TIMEOUT_SECONDS = 5
-# The greatest pause before an upload repeats a call that failed. The pauses double up to the second one.
+# The longest pause before the first repetition of a call that failed. It doubles with each repetition, up to
+# the second number.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
 # The gateway uses a presigned URL at once, so it must only outlive the start of the transfer.
 PRESIGNED_LIFETIME = timedelta(minutes=5)
 CACHED_PRESIGNED_URLS, PRESIGNED_URLS_CACHED_SECONDS = 1024, 60
 READ_BYTES = 256 * 1024
-# Stands for a time that a store leaves out, so that nothing of it counts as young.
+# Stands for a time that a store leaves out. So an object without a time never counts as young.
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 # Keep identical to the text in waxwing.conf.template.
 STORE_AWAY = "The object store does not answer"
@@ -117,7 +118,8 @@ def _is_passing(error: BaseException | None) -> bool:
 def _bounded(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     """Gives a call to the store a time limit, and translates its errors.
 
-    Not by a context manager that is a generator: since Python 3.13 its frames hold the error that holds them.
+    It is no context manager made from a generator: since Python 3.13 the frames of such a generator hold the
+    error, and the error holds the frames.
     """
 
     async def bounded(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -247,7 +249,7 @@ class ObjectStore:
     async def list_uploads(self, key: str = "") -> AsyncIterator[FoundUpload]:
         """Yields the open multipart uploads of exactly this key, or of the whole bucket.
 
-        Of the whole bucket, MinIO lists only those that have begun since MinIO started.
+        If asked for the whole bucket, MinIO lists only the uploads that have begun since MinIO started.
         """
         markers: dict[str, Any] = {}
         try:
@@ -321,7 +323,8 @@ class ObjectWriter:
 
     If a call fails and may succeed soon, the writer repeats it for `retry_seconds` after its first failure.
     All bytes of a call are in memory, and each repetition sends them from the start. Other calls to the store
-    are not repeated: the sweeper makes up for a removal, and a listener or `/readyz` is to hear soon.
+    are not repeated: the sweeper repeats removals, and listeners and `/readyz` should get their response
+    soon.
     """
 
     def __init__(self, store: ObjectStore, retry_seconds: float) -> None:

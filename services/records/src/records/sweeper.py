@@ -21,14 +21,15 @@ from records.storage import REQUEST_TIMEOUT_SECONDS, ObjectStore
 
 log = structlog.get_logger()
 
-# A step of a round works on so many rows at once, so many times. Then the next step has its turn. S3 removes
-# at most 1,000 objects with one request.
+# A step of a round works in batches of at most BATCH rows. After MAX_BATCHES the next step has its turn. S3
+# removes at most 1,000 objects with one request.
 BATCH = 1000
 MAX_BATCHES = 10
-# The sweeper gives an upload up so long after its lease has run out. Nobody waits for the sweeper, and while
-# PostgreSQL is away an upload cannot renew its lease.
+# The sweeper gives an upload up so long after its lease has run out, because an upload cannot renew its lease
+# while PostgreSQL is away. Nobody waits for the sweeper.
 GRACE = timedelta(seconds=90)
-# So many multipart uploads are looked for at once. After so many failures the store is probably away.
+# The sweeper asks for the multipart uploads of so many keys at once. After MAX_FAILURES the store is probably
+# away.
 LOOKS_AT_ONCE = 8
 MAX_FAILURES = 3
 
@@ -49,12 +50,13 @@ async def sweep(
     No step depends on another one. If PostgreSQL or the store is away, a step is logged, and the next round
     repeats it.
 
-    A tombstone is due at once, and again after a lease, the grace and the longest PUT. Both times its object
-    and its multipart uploads are removed, and the second time its row, too. The first removal is prompt. The
-    second one leaves nothing: the row is a tombstone since before the first one, so the upload cannot be
-    published any more, and a PUT that a paused process sends late has arrived by then. The store is strongly
-    consistent (S3 and MinIO promise it), so after the second removal the object is gone, and nobody else uses
-    its key. This holds if the first removal fails, and if two sweepers work on one tombstone.
+    A tombstone is due at once, and again after a lease, the grace and the longest PUT. Both times the sweeper
+    removes the object and its multipart uploads, and the second time the row, too. The first removal is
+    prompt. The second removal leaves nothing behind, for three reasons. The row was a tombstone before the
+    first removal, so nobody can publish the upload any more. A PUT that a paused process sends late has
+    arrived before the second removal. And the store is strongly consistent (S3 and MinIO promise it), so the
+    object is gone afterwards, and no other upload uses its key. All this also holds if the first removal
+    fails, and if two sweepers work on one tombstone.
     """
     steps: dict[str, Callable[[], Awaitable[int]]] = {
         "forget old idempotency keys": partial(sql.forget_old_idempotency_keys, engine, BATCH),

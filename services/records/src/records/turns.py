@@ -10,9 +10,9 @@ T = TypeVar("T")
 class Turns(Generic[T]):
     """The requests of users that wait for a thread or a slot.
 
-    Next is the user who has the fewest at the moment; among equals, the user who has waited longest for a
-    turn. The requests of one user keep their order. So many requests of one user delay another user's single
-    one as little as a few.
+    The next user is the one who has the fewest threads or slots at the moment; among equals, the one who has
+    waited longest for a turn. The requests of one user keep their order. So a user's single request waits no
+    longer behind many requests of another user than behind a few.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Turns(Generic[T]):
         self._waiting.setdefault(user, deque()).append(request)
 
     def take(self) -> tuple[Hashable, T]:
-        """Returns the next request and its user, who has one more until `give_back`."""
+        """Returns the next request and its user, who has one thread or slot more until `give_back`."""
         user = min(self._waiting, key=self._taken.__getitem__)
         requests = self._waiting.pop(user)
         request = requests.popleft()
@@ -44,7 +44,7 @@ class Turns(Generic[T]):
             del self._waiting[user]
 
     def give_back(self, user: Hashable) -> None:
-        """Notes that the user has one less."""
+        """Notes that the user has one thread or slot less."""
         self._taken[user] -= 1
         if not self._taken[user]:
             del self._taken[user]

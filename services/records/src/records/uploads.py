@@ -141,12 +141,13 @@ class Uploads:
             try:
                 return await upload.receive(body, credentials)
             except BaseException:
-                # At once, because the clean-up can wait for the store.
+                # Close at once, because the clean-up can wait for the store.
                 upload.close()
                 clean_up = asyncio.create_task(upload.clean_up())
                 self._clean_ups.add(clean_up)
                 clean_up.add_done_callback(self._clean_ups.discard)
-                # A task of its own, because this task may be under cancellation and the store may hang.
+                # The clean-up is a task of its own, because this task may be cancelled, and the store may
+                # hang.
                 await asyncio.wait({clean_up}, timeout=CLEAN_UP_WAIT_SECONDS)
                 raise
 
@@ -166,7 +167,7 @@ class Upload:
         self._state: State = Unidentified()
         self._credential_fields: dict[str, str] = {}
         self._title: str | None = None
-        # Also true if that title was empty, which counts as none.
+        # Also true if the title in front of the audio was empty, which counts as no title.
         self._title_precedes_audio = False
         self._audio_has_begun = False
         self._bitrate_kbps: int = shared.settings.default_bitrate_kbps

@@ -45,7 +45,8 @@ async def get_record_audio(
     request: Request[Any, Any, Any], service: NamedDependency[RunningService]
 ) -> ASGIApp:
     """Sends the MP3 of a link, whole or a range of it."""
-    # Every play runs this handler. It returns ASGI responses, which Litestar would make of its own responses.
+    # Every play runs this handler, so it makes the ASGI responses itself. Litestar would make one of each
+    # Response.
     is_attachment = read_is_attachment(request)
     record, object_key = await find_record(service.reader, *read_link(request))
     if record.lost_at:
@@ -59,7 +60,8 @@ async def get_record_audio(
     selected = select_range(request_headers, mp3) if request.method == "GET" else None
     if request.method == "GET" and service.settings.downloads == "accel":
         redirect = await make_internal_redirect(service.store, object_key, mp3, request_headers, selected)
-        # The gateway adds the other headers. nginx would keep headers of this response if the store is away.
+        # The gateway adds the other headers. If the service sent them, nginx would also send them with the
+        # problem for a store that is away.
         accel_headers = {"X-Accel-Redirect": redirect, "X-Blob-Disposition": disposition}
         return ASGIResponse(headers=accel_headers, media_type=MP3_TYPE)
     first, length = selected or ByteRange(0, mp3.size_bytes)
@@ -84,8 +86,9 @@ async def get_record_audio(
     )
 
 
-# The gateway asks this when the store does not have the object of a download. No client can reach it through
-# the gateway, and nobody can forge a log line, because the service looks for the object itself.
+# The gateway sends this request when the store does not have the object of a download. No client can reach
+# the path through the gateway, and nobody can forge a log line, because the service looks for the object
+# itself.
 @route("/_lost", http_method="GET", include_in_schema=False)
 async def get_lost_object(
     request: Request[Any, Any, Any], service: NamedDependency[RunningService]
@@ -97,7 +100,8 @@ async def get_lost_object(
 async def refuse_lost_object(request: Request[Any, Any, Any], service: RunningService) -> NoReturn:
     """Raises the problem for a link whose object the store did not have, and logs it if it is lost.
 
-    Each listener who meets it leaves one line. The record may have been deleted since the link was checked.
+    Each listener who meets a lost object leaves one log line. The record may have been deleted since the link
+    was checked.
     """
     record, object_key = await find_record(service.reader, *read_link(request))
     if record.lost_at:
