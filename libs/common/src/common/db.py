@@ -93,8 +93,8 @@ def _reject_closed_connection(connection: Any, *_: object) -> None:
 def _terminate(connection: Any, _: object, error: BaseException | None) -> None:
     """Drops a connection whose statement failed. SQLAlchemy would wait 2 s for PostgreSQL to agree.
 
-    A cancellation is an exception: PostgreSQL must hear of the cancelled statement, because otherwise it would
-    execute the statement later.
+    A cancellation is an exception: PostgreSQL must hear of the cancelled statement, because otherwise it
+    would execute the statement later.
     """
     if error and not isinstance(error, asyncio.CancelledError):
         connection.driver_connection.terminate()
