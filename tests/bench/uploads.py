@@ -22,7 +22,7 @@ import psutil
 from deploy.client import Client
 from deploy.local.stack import Stack
 from records.audio.encoder import Encoder
-from records.memory import QUIET_SECONDS
+from records.heap import QUIET_SECONDS
 from tests.decoding import compare, decode
 from tests.stacks import temporary_stack
 from tests.wavs import Wav, music

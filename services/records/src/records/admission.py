@@ -51,15 +51,15 @@ class Admission:
             else:
                 resources.callback(self._release_slot, user)
 
-    async def admit_late(self, resources: AsyncExitStack, address: str) -> "LateUpload":
+    async def admit_late(self, resources: AsyncExitStack, address: str) -> "HeldMp3":
         """Takes a slot for an upload whose credentials follow its audio. Raises Busy if no slot is free."""
         if not self._late_slots.take(address, 1):
             raise Busy("Too many uploads at once: too many sent their audio before credentials")
         resources.callback(self._late_slots.give_back, address, 1)
         await self.admit(resources, address)
-        late_upload = LateUpload(self._late_bytes, address)
-        resources.callback(late_upload.close)
-        return late_upload
+        held_mp3 = HeldMp3(self._late_bytes, address)
+        resources.callback(held_mp3.close)
+        return held_mp3
 
     def admit_user(self, resources: AsyncExitStack, user_id: UUID) -> None:
         """Counts an upload as the user's until `resources` closes. Raises TooManyUploads for one too many."""
@@ -112,8 +112,8 @@ class AddressShares:
             del self._taken[address]
 
 
-class LateUpload:
-    """What one upload holds in memory until its credentials come."""
+class HeldMp3:
+    """The MP3 that one upload holds in memory until its credentials come."""
 
     def __init__(self, shares: AddressShares, address: str) -> None:
         self._shares = shares

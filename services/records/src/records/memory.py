@@ -1,12 +1,5 @@
-"""Bounds the memory of uploads, and gives it back to the system when no upload is under way.
+"""Chooses how many uploads an instance takes at once, so that they fit into the memory of its container."""
 
-glibc keeps freed memory in its heap; `malloc_trim` returns it. Other C libraries return memory by themselves.
-"""
-
-import asyncio
-import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -23,10 +16,6 @@ BASE_BYTES = 128 * MIB
 UPLOAD_BYTES = 20 * MIB
 # A buffer that grows is a quarter larger than its content, at most.
 BUFFER_GROWTH = 1.25
-
-# Returning memory and asking for it again takes as long as encoding some seconds of sound. So the
-# heap is trimmed only after this long without uploads.
-QUIET_SECONDS = 1
 
 
 def needed_bytes(settings: Settings) -> int:
@@ -64,34 +53,3 @@ def read_memory_limit(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
             text = file.read_text().strip()
             return None if text == "max" else int(text)
     return None
-
-
-class MemoryTrimmer:
-    """Counts the uploads under way and trims the heap some time after the last one."""
-
-    def __init__(self) -> None:
-        self._uploads = 0
-        self._timer: asyncio.TimerHandle | None = None
-
-    @contextmanager
-    def upload_under_way(self) -> Iterator[None]:
-        """Counts an upload as under way while the `with` statement runs."""
-        self._uploads += 1
-        self.cancel()
-        try:
-            yield
-        finally:
-            self._uploads -= 1
-            if not self._uploads:
-                self._timer = asyncio.get_running_loop().call_later(QUIET_SECONDS, trim_heap)
-
-    def cancel(self) -> None:
-        """Cancels a trim that has been scheduled."""
-        if self._timer:
-            self._timer.cancel()
-
-
-def trim_heap() -> None:
-    """Returns the free memory inside glibc's heap to the system."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)

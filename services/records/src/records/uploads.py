@@ -25,10 +25,10 @@ from common.problems import InvalidCredentials, Problem, RequestTimeout
 from common.text import normalise_text
 from records import audio as audio_package
 from records import sql
-from records.admission import Admission, LateUpload
+from records.admission import Admission, HeldMp3
 from records.documents import RecordDocument
 from records.form import BITRATE, CREDENTIAL_FIELDS, MAX_TITLE_LENGTH, AudioBegins, FormField, FormItem
-from records.memory import MemoryTrimmer
+from records.heap import HeapTrimmer
 from records.problems import (
     BrokenAudio,
     IdempotencyKeyReused,
@@ -64,7 +64,7 @@ class Unidentified(NamedTuple):
 class Late(NamedTuple):
     """The audio came before the credentials. Its MP3 is held in memory until they come."""
 
-    upload: LateUpload
+    mp3: HeldMp3
 
 
 class Reserved(NamedTuple):
@@ -111,12 +111,12 @@ class Uploads:
     def __init__(self, engine: AsyncEngine, store: ObjectStore, settings: Settings) -> None:
         threads = audio_package.EncoderThreads(settings.encoder_threads)
         self._shared = Shared(engine, store, settings, threads, Admission(settings))
-        self._memory = MemoryTrimmer()
+        self._heap = HeapTrimmer()
         self._clean_ups: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Waits for the clean-up of failed uploads, and ends the encoder threads."""
-        self._memory.cancel()
+        self._heap.cancel()
         await asyncio.gather(*self._clean_ups)
         self._shared.threads.close()
 
@@ -135,7 +135,7 @@ class Uploads:
         Raises a Problem for every failure, and then keeps nothing of the upload.
         """
         async with AsyncExitStack() as resources:
-            resources.enter_context(self._memory.upload_under_way())
+            resources.enter_context(self._heap.upload_under_way())
             upload = Upload(self._shared, resources, idempotency_key, address)
             resources.callback(upload.close)
             try:
@@ -163,7 +163,7 @@ class Upload:
         self._resources = resources
         self._idempotency_key = idempotency_key
         self._address = address
-        self._limit = asyncio.timeout(None)
+        self._late_timeout = asyncio.timeout(None)
         self._state: State = Unidentified()
         self._credential_fields: dict[str, str] = {}
         self._title: str | None = None
@@ -180,10 +180,10 @@ class Upload:
     ) -> Published | Replayed:
         """Takes the whole body and publishes the record, or returns the record of an earlier upload."""
         try:
-            async with self._limit:
+            async with self._late_timeout:
                 return await self._receive(body, credentials)
         except TimeoutError:
-            if not self._limit.expired():
+            if not self._late_timeout.expired():
                 raise
             seconds = self._shared.settings.late_credentials_seconds
             raise RequestTimeout(
@@ -250,7 +250,7 @@ class Upload:
 
     async def _identify(self, credentials: Credentials) -> None:
         """Unidentified or Late → Reserved or Replayable. Raises InvalidCredentials if nobody has them."""
-        self._limit.reschedule(None)
+        self._late_timeout.reschedule(None)
         admission, engine, settings = self._shared.admission, self._shared.engine, self._shared.settings
         has_slot = isinstance(self._state, Late)
         if not has_slot:
@@ -274,10 +274,10 @@ class Upload:
         """Unidentified → Late."""
         self._audio_has_begun = True
         if isinstance(self._state, Unidentified):
-            late_upload = await self._shared.admission.admit_late(self._resources, self._address)
-            self._state = Late(late_upload)
+            held_mp3 = await self._shared.admission.admit_late(self._resources, self._address)
+            self._state = Late(held_mp3)
             now = asyncio.get_running_loop().time()
-            self._limit.reschedule(now + self._shared.settings.late_credentials_seconds)
+            self._late_timeout.reschedule(now + self._shared.settings.late_credentials_seconds)
             self._converter.user = self._address
         elif isinstance(self._state, Reserved):
             self._converter.user = self._state.reservation.user_id
@@ -298,7 +298,7 @@ class Upload:
             async for piece in mp3:
                 await self._writer.write(piece)
                 if isinstance(self._state, Late):
-                    self._state.upload.hold(self._writer.held_bytes)
+                    self._state.mp3.hold(self._writer.held_bytes)
         except AUDIO_ERRORS as error:
             raise PROBLEMS_OF_AUDIO[type(error)](str(error)) from None
 
