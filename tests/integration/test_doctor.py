@@ -56,8 +56,8 @@ async def service(own_service: RecordsService) -> AsyncIterator[RecordsService]:
     await own_service.query("DELETE FROM records")
     async for found in own_service.store.list_objects():
         await own_service.store.remove(found.key)
-    async for upload in own_service.store.list_uploads():
-        await own_service.store.abort(upload)
+    async for upload in own_service.store.list_multipart_uploads():
+        await own_service.store.abort_multipart_upload(upload)
 
 
 async def upload(service: RecordsService, credentials: Credentials) -> UUID:

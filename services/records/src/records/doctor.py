@@ -24,8 +24,8 @@ from records.audio import read_info_frame
 from records.storage import (
     REQUEST_TIMEOUT_SECONDS,
     STORE_ERRORS,
+    FoundMultipartUpload,
     FoundObject,
-    FoundUpload,
     ObjectStore,
 )
 from records.sweeper import GRACE
@@ -77,7 +77,7 @@ class Finding(NamedTuple):
     object_key: str
     detail: str
     record_id: UUID | None = None
-    upload: FoundUpload | None = None
+    upload: FoundMultipartUpload | None = None
 
 
 class Judgement(NamedTuple):
@@ -123,14 +123,14 @@ class Doctor:
         Raises Unavailable if PostgreSQL or the store is away, and DoctorError if the listing has no order.
         """
         await self._store.check()
-        async with aclosing(self._pair()) as pairs:
+        async with aclosing(self._pair_rows_with_objects()) as pairs:
             async for key, row, found in pairs:
                 self._count(row, found)
                 if await self._judge(row, found) and (finding := await self._judge_again(key)):
                     yield finding
-        async for upload in self._store.list_uploads():
+        async for upload in self._store.list_multipart_uploads():
             self.seen["multipart_uploads"] += 1
-            if finding := await self._judge_upload(upload):
+            if finding := await self._judge_multipart_upload(upload):
                 yield finding
 
     async def repair(self, finding: Finding) -> bool:
@@ -139,7 +139,7 @@ class Doctor:
         Never removes an object that has a row.
         """
         if finding.upload:
-            again = await self._judge_upload(finding.upload)
+            again = await self._judge_multipart_upload(finding.upload)
         else:
             again = await self._judge_again(finding.object_key)
         if not again or again.kind != finding.kind:
@@ -148,8 +148,8 @@ class Doctor:
             case Finding("orphan"):
                 await self._store.remove(again.object_key)
                 return True
-            case Finding("open-multipart-upload", upload=FoundUpload() as upload):
-                await self._store.abort(upload)
+            case Finding("open-multipart-upload", upload=FoundMultipartUpload() as upload):
+                await self._store.abort_multipart_upload(upload)
                 return True
             case Finding("found-again", record_id=UUID() as record_id):
                 return await sql.mark_found(self._engine, record_id)
@@ -157,10 +157,12 @@ class Doctor:
                 return await sql.mark_lost(self._engine, record_id)
         return False
 
-    async def _pair(self) -> AsyncGenerator[tuple[str, sql.DoctorRow | None, FoundObject | None], None]:
+    async def _pair_rows_with_objects(
+        self,
+    ) -> AsyncGenerator[tuple[str, sql.DoctorRow | None, FoundObject | None], None]:
         """Yields every object key with its row, its object or both."""
         objects = self._store.list_objects()
-        async with aclosing(sql.read_rows(self._engine, self._min_age, self._overdue)) as rows:
+        async with aclosing(sql.read_rows_for_doctor(self._engine, self._min_age, self._overdue)) as rows:
             row, found = await anext(rows, None), await anext(objects, None)
             while row or found:
                 key = min(each for each in (row and row.object_key, found and found.key) if each)
@@ -193,7 +195,7 @@ class Doctor:
         return Finding(judgement.kind, key, judgement.detail, row and row.id) if judgement else None
 
     async def _find_row(self, key: str) -> sql.DoctorRow | None:
-        return await sql.find_row(self._engine, key, self._min_age, self._overdue)
+        return await sql.find_row_for_doctor(self._engine, key, self._min_age, self._overdue)
 
     async def _judge(self, row: sql.DoctorRow | None, found: FoundObject | None) -> Judgement | None:
         if not row:
@@ -209,28 +211,28 @@ class Doctor:
     async def _judge_ready(self, row: sql.DoctorRow, found: FoundObject | None) -> Judgement | None:
         if row.is_lost:
             # The object may have been damaged when the record was marked, so its size alone proves nothing.
-            is_right = found and found.size_bytes == row.size_bytes and not await self._read(row)
+            is_right = found and found.size_bytes == row.size_bytes and not await self._check_content(row)
             return Judgement("found-again", "the object is right") if is_right else None
         if not found:
             return Judgement("lost-object", f"its row has {row.size_bytes:,} bytes")
         if found.size_bytes != row.size_bytes:
             return Judgement("wrong-size", f"{_describe(found)}, its row {row.size_bytes:,}")
-        return await self._read(row) if self._is_deep else None
+        return await self._check_content(row) if self._is_deep else None
 
     def _judge_without_row(self, found: FoundObject) -> Judgement | None:
         if not self._is_old(found.changed_at):
             return None
         return Judgement("orphan" if OWN_KEY.fullmatch(found.key) else "foreign", _describe(found))
 
-    async def _judge_upload(self, upload: FoundUpload) -> Finding | None:
+    async def _judge_multipart_upload(self, upload: FoundMultipartUpload) -> Finding | None:
         """Judges an open multipart upload.
 
-        If its key has a row that is not `ready`, an upload is under way, or the sweeper will abort it. Then
-        it is no finding.
+        It is no finding if its key has a row that is not `ready`: then an upload is under way, or the sweeper
+        will abort it.
         """
         if not self._is_old(upload.begun_at):
             return None
-        async for each in self._store.list_uploads(upload.key):
+        async for each in self._store.list_multipart_uploads(upload.key):
             if each.upload_id == upload.upload_id:
                 break
         else:
@@ -244,7 +246,7 @@ class Doctor:
     def _is_old(self, moment: datetime) -> bool:
         return moment <= datetime.now(UTC) - self._min_age
 
-    async def _read(self, row: sql.DoctorRow) -> Judgement | None:
+    async def _check_content(self, row: sql.DoctorRow) -> Judgement | None:
         """Reads the object of a row, and returns what is wrong with it.
 
         Raises Unavailable if the store is away altogether.

@@ -33,8 +33,8 @@ class Room(NamedTuple):
                 f"The quota of this user is {self.max_records} records, and {self.record_count} are stored."
                 f" {WAY_OUT}"
             )
-        _check("bytes of MP3", self.max_bytes, self.total_bytes, size_bytes)
-        _check("seconds of audio", self.max_seconds, self.total_seconds, seconds)
+        _check_limit("bytes of MP3", self.max_bytes, self.total_bytes, size_bytes)
+        _check_limit("seconds of audio", self.max_seconds, self.total_seconds, seconds)
         limit, stored = self.max_total_bytes, self.stored_bytes
         if limit is not None and (stored >= limit or stored + size_bytes > limit):
             raise QuotaReached(
@@ -43,7 +43,7 @@ class Room(NamedTuple):
             )
 
 
-def _check(what: str, limit: int | None, used: float, new: float) -> None:
+def _check_limit(what: str, limit: int | None, used: float, new: float) -> None:
     if limit is None:
         return
     if new > limit:

@@ -527,7 +527,7 @@ async def remove_tombstones(engine: AsyncEngine, record_ids: list[UUID]) -> None
     await execute(engine, REMOVE_TOMBSTONES, {"record_ids": record_ids})
 
 
-async def read_rows(
+async def read_rows_for_doctor(
     engine: AsyncEngine, min_age: timedelta, overdue: timedelta
 ) -> AsyncGenerator[DoctorRow, None]:
     """Yields all rows as one statement sees them, by the bytes of their object keys. Holds 1,000 of them.
@@ -549,7 +549,7 @@ async def read_rows(
                 await connection.invalidate()
 
 
-async def find_row(
+async def find_row_for_doctor(
     engine: AsyncEngine, object_key: str, min_age: timedelta, overdue: timedelta
 ) -> DoctorRow | None:
     """Returns the row with this object key as it is now."""

@@ -75,7 +75,7 @@ class FoundObject(NamedTuple):
     changed_at: datetime
 
 
-class FoundUpload(NamedTuple):
+class FoundMultipartUpload(NamedTuple):
     """An open multipart upload, as the store lists it."""
 
     key: str
@@ -246,7 +246,7 @@ class ObjectStore:
         except STORE_ERRORS as error:
             raise _unavailable(error) from error
 
-    async def list_uploads(self, key: str = "") -> AsyncIterator[FoundUpload]:
+    async def list_multipart_uploads(self, key: str = "") -> AsyncIterator[FoundMultipartUpload]:
         """Yields the open multipart uploads of exactly this key, or of the whole bucket.
 
         If asked for the whole bucket, MinIO lists only the uploads that have begun since MinIO started.
@@ -258,7 +258,7 @@ class ObjectStore:
                 for each in page.uploads:
                     if not key or each.object_name == key:
                         begun_at = each.initiated_time or NEVER
-                        yield FoundUpload(str(each.object_name), str(each.upload_id), begun_at)
+                        yield FoundMultipartUpload(str(each.object_name), str(each.upload_id), begun_at)
                 if not page.is_truncated:
                     return
                 markers = {
@@ -269,7 +269,7 @@ class ObjectStore:
             raise _unavailable(error) from error
 
     async def _abort_multipart_uploads(self, key: str) -> None:
-        async for upload in self.list_uploads(key):
+        async for upload in self.list_multipart_uploads(key):
             try:
                 await self._client._abort_multipart_upload(self._bucket, key, upload.upload_id)
             except S3Error as error:
@@ -277,7 +277,7 @@ class ObjectStore:
                     raise
 
     @_bounded
-    async def abort(self, upload: FoundUpload) -> None:
+    async def abort_multipart_upload(self, upload: FoundMultipartUpload) -> None:
         """Aborts one multipart upload."""
         await self._client._abort_multipart_upload(self._bucket, upload.key, upload.upload_id)
 
