@@ -16,10 +16,10 @@ import httpx
 import psutil
 import pytest
 
-from common.logs import hash_id
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
+from records.routes.links import hash_id
 from tests.download_requests import DOWNLOAD_REQUESTS, REQUESTS_BY_STATUS, DownloadRequest, link_path
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.recordings import LARGE, SMALL, make_wav, upload_kind

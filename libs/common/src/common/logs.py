@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -66,11 +65,6 @@ def _to_json(event: structlog.typing.EventDict, default: Callable[[Any], Any]) -
 def hide_ids(path: str) -> str:
     """Returns the path with `*` in place of every UUID."""
     return UUID_TEXT.sub("*", path)
-
-
-def hash_id(record_id: UUID) -> str:
-    """Returns 16 digits for a log line: they tell records apart, and nobody can make a link of them."""
-    return sha256(str(record_id).encode()).hexdigest()[:16]
 
 
 def name_user(user_id: UUID) -> None:
