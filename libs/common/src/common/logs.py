@@ -72,26 +72,6 @@ def name_user(user_id: UUID) -> None:
     structlog.contextvars.bind_contextvars(user_id=str(user_id))
 
 
-def make_audit_line(action: str, user_id: UUID, **details: Any) -> bytes:
-    """Returns the log line of a change to a user, such as `sign-up`."""
-    line = {
-        "event": "audit",
-        "action": action,
-        **details,
-        **structlog.contextvars.get_contextvars(),
-        "user_id": user_id,
-        "level": "info",
-        "timestamp": datetime.now(UTC),
-    }
-    return msgspec.json.encode(line)
-
-
-def audit(action: str, user_id: UUID) -> None:
-    """Logs a change to a user, at every LOG_LEVEL, and names the user in the request's further lines."""
-    name_user(user_id)
-    structlog.BytesLogger(sys.stdout.buffer).msg(make_audit_line(action, user_id))
-
-
 def read_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Returns the request id that the gateway sent in X-Request-ID, or a new one."""
     given = dict(headers).get(b"x-request-id", b"")

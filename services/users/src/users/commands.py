@@ -16,11 +16,11 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.db import make_engine
-from common.logs import make_audit_line
 from common.problems import Problem
 from common.quotas import UNLIMITED
 from common.settings import SettingsError, load
 from common.text import normalise_text, parse_uuid
+from users.audit import make_audit_line
 from users.openapi import MAX_NAME_LENGTH
 from users.settings import Settings
 from users.sql import (

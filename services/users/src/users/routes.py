@@ -12,12 +12,12 @@ from litestar.di import NamedDependency
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import Credentials, require_credentials
-from common.logs import audit
 from common.problems import InvalidRequest, UnsupportedMediaType
 from common.quotas import choose_limits
 from common.requests import read_content_type, reject_unknown_parameters, stream_body
 from common.text import normalise_text
 from users import openapi
+from users.audit import audit
 from users.problems import InvalidSignUpKey, SignUpClosed
 from users.settings import Settings
 from users.sql import create_user, delete_user, find_user, renew_token
