@@ -141,8 +141,6 @@ test-unit *ARGS:
 responses:
     @python -m tests.documented_responses
 
-alias coverage := responses
-
 # Check that the code is formatted
 [group('check')]
 format:

@@ -157,7 +157,7 @@ def find_base_url() -> tuple[str, str | None]:
 def _upload_safely(
     client: Client, wav: BinaryIO, user_id: str, token: str, key: str, **options: str | int | None
 ) -> dict[str, Any]:
-    """Uploads, and tries again if the upload broke off or can succeed later. The key makes it one record."""
+    """Uploads, and tries again if the upload broke off or can succeed later. The key makes one record."""
     upload = partial(_upload_with_progress, client, wav, user_id, token, key, **options)
     for _ in range(TRIES - 1):
         try:

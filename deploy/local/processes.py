@@ -74,7 +74,7 @@ class StackProcesses:
     def end_all(self, seconds: int, meanwhile: Callable[[], None]) -> None:
         """Sends each process its stop signal and returns when all have ended. Kills them after `seconds`.
 
-        Calls `meanwhile` again and again until then.
+        Calls `meanwhile` again and again until all have ended.
         """
         for start in self._read_starts():
             _send(f"SIG{start.stop_signal}", start.process)
@@ -96,9 +96,10 @@ class StackProcesses:
     def _orphans(self) -> list[LivingProcess]:
         """Returns the processes in the group of a process that has ended.
 
-        Linux gives no process an id that still is the id of a group or a session.
+        Linux gives no new process an id that a group or a session still has.
         """
-        # A process that starts after this line is no ended one, because its line is not read.
+        # Read the starts first. A process that starts afterwards is not among them, so it cannot count as
+        # ended.
         starts = self._read_starts()
         living = {process.pid: process for process in _read_all()}
         ended = [start.process for start in starts if start.process.pid not in living]

@@ -78,7 +78,7 @@ class Stack:
     """The stack of one folder.
 
     Without `ports`, the settings choose the ports. `settings` are environment variables for the processes.
-    From the environment of this process they get only what programs need to run, so that a test sees the
+    The environment of this process gives them only what programs need to run, so that a test sees the
     defaults.
     """
 
@@ -187,7 +187,7 @@ class Stack:
     ) -> None:
         """Stops everything in order and returns when it is gone. Does nothing if nothing runs.
 
-        Calls `meanwhile` again and again until then.
+        Calls `meanwhile` again and again until everything is gone.
         """
         if self._command_lock.exists():
             with self._changing(say):

@@ -37,7 +37,7 @@ DEFAULT_STOP_SECONDS = 50
 _STOPPING_GROUPS = 4
 # A process that lives for less time is started again after a pause, which grows by a second each time.
 _SHORT_LIFE_SECONDS = 10
-# Far more than a year of growing pauses has.
+# The pauses grow, so even a year has far fewer restarts.
 _MAX_RESTARTS = 1_000_000
 
 
@@ -145,8 +145,8 @@ class Supervisor:
     def stop(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Stops all processes in order, then the daemon, and returns when all are gone.
 
-        Also ends the processes of a daemon that was killed. Calls `meanwhile` again and again until then.
-        Raises TimeoutError if the daemon does not stop in time.
+        Also ends the processes of a daemon that was killed. Calls `meanwhile` again and again until all are
+        gone. Raises TimeoutError if the daemon does not stop in time.
         """
         # The daemon may be gone already, or be stopping.
         with suppress(OSError, HTTPException, Fault):
@@ -180,7 +180,7 @@ class Supervisor:
         log = self.log(name)
         self._log_starts[name] = log.stat().st_size if log.exists() else 0
         full_name = f"{info['group']}:{name}"
-        # A process that waits for its next start cannot be started, but stopped.
+        # supervisor does not start a process that waits for its next start, unless it is stopped first.
         if info["statename"] == "BACKOFF":
             self._call("stopProcess", full_name)
         try:
@@ -311,7 +311,7 @@ class Supervisor:
             "startretries": _MAX_RESTARTS if background else 0,
             "stopsignal": process.stop_signal,
             "stopwaitsecs": self._stop_seconds,
-            # With nginx its workers end.
+            # Kills nginx's workers together with nginx.
             "killasgroup": "true",
             "redirect_stderr": "true",
             # supervisor expands percent signs in this value twice.
