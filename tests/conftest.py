@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Chooses one process per core, and none beside pytest's own for a single test file."""
+    """Chooses one process per core. A single test file runs in pytest's own process."""
     paths = {Path(argument.partition("::")[0]) for argument in config.args}
     count = sum(len(list(path.rglob("test_*.py"))) if path.is_dir() else 1 for path in paths)
     return min(psutil.cpu_count() or 1, count) if count > 1 else 0

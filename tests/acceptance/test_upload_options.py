@@ -148,7 +148,7 @@ def test_an_unknown_bitrate_is_refused_and_the_allowed_ones_are_named(
         assert_problem(response, 400, "invalid-form", ", ".join(map(str, ALLOWED_KBPS)))
 
 
-def test_an_empty_bitrate_is_none(client: Client, user: dict[str, Any]) -> None:
+def test_an_empty_bitrate_counts_as_no_bitrate(client: Client, user: dict[str, Any]) -> None:
     wav = Wav().build(wavs.noise(0.1))
     field = post_form(client, FormPart("bitrate_kbps", ""), audio(wav), headers=bearer(user))
     for response in (field, post_wav(client, user, wav, bitrate_kbps="")):

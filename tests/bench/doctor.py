@@ -13,8 +13,8 @@ from tests.bench.uploads import Row
 from tests.integration.records_service import RecordsService, open_isolated_service
 from tests.upload_requests import TINY_WAV
 
-# Objects, and rows: those of the objects, and of uploads under way, which need no object. At last as many as
-# the time allows: MinIO takes hours to store a million objects.
+# The numbers of objects and of rows. Each object has a row; the other rows are uploads under way, which need
+# no object. MinIO takes hours to store a million objects, so there are no more.
 STEPS = ((1_000, 10_000), (10_000, 100_000), (100_000, 1_000_000))
 DEEP_OBJECTS = 10_000
 USERS = 1_000
@@ -24,7 +24,7 @@ PUTS_AT_ONCE = 32
 MAKE_USERS = (
     f"INSERT INTO users (id, name) SELECT gen_random_uuid(), 'Bench' FROM generate_series(1, {USERS})"  # noqa: S608
 )
-# Each is a copy of the one record that was uploaded, of any user.
+# Each new record is a copy of the one record that was uploaded, and belongs to any user.
 COPY_RECORDS = """
 INSERT INTO records (id, user_id, state, lease_until, object_key, size_bytes, sha256, duration_seconds,
     sample_rate, channels, bitrate_kbps, published_at)
@@ -39,7 +39,7 @@ WHERE records.id = :copied
 RETURNING object_key
 """
 
-# Behind the output of the command: its exit status, the line of the kernel with its peak memory, and its CPU
+# Behind its output the command prints its exit status, the kernel's line with its peak memory, and its CPU
 # time.
 MEASURED_COMMAND = """
 import os, pathlib, sys, time

@@ -23,7 +23,7 @@ TURNS = 3
 REFUSALS = 50
 # An instance takes 32 uploads at once (MAX_UPLOADS).
 OTHER_SLOTS = 31
-# As many as an instance takes at once, and as many again that wait (MAX_UPLOADS, MAX_WAITING_UPLOADS).
+# An instance takes 32 uploads at once, and another 32 wait (MAX_UPLOADS, MAX_WAITING_UPLOADS).
 ACCEPTED = 64
 
 

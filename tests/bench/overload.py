@@ -37,10 +37,10 @@ from tests.wavs import Wav, silence
 WAV = Wav(bits=16, channels=1, rate=8000).build(silence(1760.0, rate=8000, channels=1))
 PIECE_BYTES = 256 * 1024
 LAST_PIECES = len(WAV) // PIECE_BYTES - 2
-# Of each kind of failure so many are made, with a WAV of a fifth of the size.
+# There are so many failures of each kind, with a WAV of a fifth of the size.
 FAILURES = 200
 SHORT_WAV = WAV[: len(WAV) // 5]
-# No more than may send their audio before their credentials at once (MAX_LATE_CREDENTIALS).
+# MAX_LATE_CREDENTIALS allows no fewer uploads that send their audio before their credentials.
 FAILING_AT_ONCE = 2
 SLOW_CONNECTIONS = 5000
 SLOW_ADDRESS = "127.0.0.66"

@@ -289,7 +289,7 @@ def _make_further_audio(choices: Choices, wav: Wav) -> bytes:
 
 
 def _choose_block_align(choices: Choices, channels: int, *, is_adpcm: bool) -> int | None:
-    """Returns None for the right one. Only that of ADPCM is believed."""
+    """Returns a block align for the header; None for the right one. The parser believes only ADPCM's."""
     if is_adpcm:
         return choices.one_of(_BLOCKS) * choices.one_of((1, channels))
     return choices.one_of(_ALIGNS)
@@ -322,7 +322,7 @@ def _make_chunk(choices: Choices, audio_bytes: int) -> Chunk:
 
 
 def _make_id3(choices: Choices) -> bytes:
-    """Returns an ID3 tag, which is sometimes said to be so large that only what fits is kept."""
+    """Returns an ID3 tag. Its header sometimes says a size of which the parser keeps only a part."""
     version = choices.one_of((3, 4, 2, 3, 4, 2, 0, 9))
     frames = b""
     for _ in range(choices.byte() % 4):

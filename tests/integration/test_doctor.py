@@ -35,7 +35,7 @@ from tests.integration.watched_calls import Call, CallWatcher
 from tests.response_checks import assert_json, assert_problem
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 
-# Without it, nothing that a test has just made would be judged.
+# With the usual age, the doctor would not judge what a test has just made.
 NO_AGE = timedelta(0)
 # What the doctor reports, and does not repair.
 OPERATORS = ("foreign", "overdue-tombstone", "overdue-upload", "unreadable", "wrong-info-frame")
@@ -156,7 +156,7 @@ async def test_every_finding_is_reported_and_what_is_safe_is_repaired(service: R
 
 async def test_nothing_young_is_judged(service: RecordsService) -> None:
     expected, _ = await break_something(service)
-    # The times of these are hours ago.
+    # Only the overdue rows are hours old.
     old = {finding for finding in expected if finding[0].startswith("overdue")}
     assert await find(service, min_age=choose_min_age(service.settings.lease_seconds)) == old
 
@@ -189,7 +189,7 @@ async def test_a_record_whose_mp3_is_restored_is_no_longer_lost(service: Records
     mp3 = await service.read_object(key)
     await service.store.remove(key)
     assert await repair(service) == set()
-    # A marked record is no finding, neither without an object nor with a wrong one.
+    # A marked record is no finding, whether its object is absent or wrong.
     assert await find(service, is_deep=True) == set()
     await service.store.put(key, bytes(len(mp3)))
     assert await find(service) == set()

@@ -111,7 +111,7 @@ async def test_a_key_is_in_use_during_its_upload_and_replayed_afterwards(
     await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
-async def test_of_many_simultaneous_uploads_with_one_key_exactly_one_makes_a_record(
+async def test_exactly_one_of_many_simultaneous_uploads_with_one_key_makes_a_record(
     isolated_service: RecordsService,
 ) -> None:
     for _ in range(5):

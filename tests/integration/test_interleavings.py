@@ -238,7 +238,7 @@ async def test_the_second_sweep_removes_the_late_put_of_a_dead_process(
     await isolated_service.sweep()
     assert await isolated_service.objects(upload.user_id) == []
     assert upload_id not in await isolated_service.multipart_uploads(row.object_key)
-    # Nothing can come any more, so the tombstone is gone, too.
+    # No late PUT can arrive any more, so the tombstone is gone, too.
     assert await isolated_service.rows(upload.user_id) == []
     await upload.assert_interrupted()
     await isolated_service.assert_nothing_is_left(upload.user_id, upload.watcher)

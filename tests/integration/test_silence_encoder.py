@@ -18,6 +18,6 @@ def test_however_the_silence_arrives_lame_makes_the_same_bytes_at_the_same_time(
     assert silence.finish() == lame.finish()
 
 
-def test_sound_is_refused() -> None:
+def test_the_encoder_of_silence_refuses_sound() -> None:
     with pytest.raises(ValueError, match="not silent"):
         SilenceEncoder().encode(b"\0\0\1\0")

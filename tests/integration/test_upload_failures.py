@@ -160,7 +160,8 @@ async def test_an_upload_whose_client_vanishes_leaves_no_object_at_once(
     assert isinstance(outcome, ClientVanishedError)
     assert await isolated_service.objects(user_id) == []
     rows = await isolated_service.rows(user_id)
-    # MinIO has heard nothing of the small one, so nothing can arrive late. The large one leaves a tombstone.
+    # MinIO has received no request for the small object, so none can arrive late. The large one leaves a
+    # tombstone.
     assert [row.state for row in rows] == ([] if kind == SMALL else ["deleting"])
     for row in rows:
         assert await isolated_service.multipart_uploads(row.object_key) == []

@@ -176,7 +176,7 @@ def test_a_wrong_block_align_changes_nothing(wav: Wav) -> None:
 @pytest.mark.parametrize("codec", ["pcm_alaw", "pcm_mulaw"])
 @pytest.mark.parametrize("align", [0, 1, 2, 3, 4, 8, 16])
 @pytest.mark.parametrize("bits", [0, 8, 16])
-def test_a_law_has_one_byte_a_sample_whatever_the_header_says(
+def test_a_law_and_mu_law_have_one_byte_a_sample_whatever_the_header_says(
     codec: str, channels: int, align: int, bits: int
 ) -> None:
     data = encoded(voices(8000, channels, 0.1), codec, 8000)

@@ -54,7 +54,7 @@ def encode_in_segments(samples: Samples, stream: Stream, cuts: list[int]) -> tup
 
 
 def worst_excerpt_db(ours: NDArray[np.float64], theirs: NDArray[np.float64], mp3_frame_samples: int) -> float:
-    """Returns by how much our worst 8 MP3 frames are worse. What nobody can hear in both counts as equal."""
+    """Returns by how many dB our worst 8 MP3 frames are worse. Errors that nobody can hear count as equal."""
     size = 8 * mp3_frame_samples
     excerpts = [
         (ours[start : start + size], theirs[start : start + size])

@@ -54,6 +54,6 @@ def test_the_limit_of_a_container_is_read_with_both_versions_of_control_groups(
     assert read_memory_limit(tmp_path) == 512 * MIB
 
 
-def test_a_huge_limit_changes_nothing() -> None:
+def test_the_number_that_cgroup_v1_says_without_a_limit_changes_nothing() -> None:
     # What cgroup v1 says where there is no limit.
     assert fit_to_memory(SETTINGS, 9_223_372_036_854_771_712) == SETTINGS

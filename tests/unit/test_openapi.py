@@ -169,7 +169,7 @@ def test_problems_md_explains_every_problem_of_the_gateway_with_the_same_title()
         assert PROBLEMS[name]["title"] == title
 
 
-def test_the_gateway_says_of_an_outage_of_the_store_what_the_service_says() -> None:
+def test_the_gateway_and_the_service_describe_an_outage_of_the_store_alike() -> None:
     template = TEMPLATE.read_text(encoding="utf-8")
     (location,) = re.findall(r"location @store_away \{(.*?)\n    \}", template, re.DOTALL)
     assert f'"detail":"{Unavailable(STORE_AWAY).detail}"' in location

@@ -26,7 +26,7 @@ from records.storage import (
     [
         "http://127.0.0.1:9000",
         "https://s3.example",
-        # These the library would address as records.s3.…, which the gateway knows nothing of.
+        # The library would put these buckets into the host, as records.s3.…, which the gateway does not know.
         "https://s3.eu-central-1.amazonaws.com",
         "https://oss-eu-central-1.aliyuncs.com",
     ],

@@ -275,7 +275,7 @@ def _synchsafe(number: int) -> bytes:
     return bytes(number >> shift & 0x7F for shift in (21, 14, 7, 0))
 
 
-def test_of_several_pictures_the_front_cover_counts_and_a_large_one_is_dropped_alone() -> None:
+def test_the_front_cover_counts_among_several_pictures_and_a_large_one_is_dropped_alone() -> None:
     tag = id3.ID3()
     tag.add(id3.TIT2(encoding=3, text=["Song"]))
     for kind, size in ((id3.PictureType.OTHER, 10), (id3.PictureType.COVER_FRONT, 20)):

@@ -12,7 +12,7 @@ def make_turns(*requests: str) -> Turns[str]:
 
 
 def take_all(turns: Turns[str], *, at_once: int) -> list[str]:
-    """Takes all requests, of which so many at once have what they waited for. Returns them in order."""
+    """Takes all requests in turn; `at_once` of them hold a slot at a time. Returns their order."""
     order, under_way = [], []
     while turns:
         user, request = turns.take()

@@ -231,7 +231,7 @@ def test_an_id3_tag_in_front_of_the_wav_is_metadata(tag: bytes) -> None:
     ("version", "title", "picture"), [(2, b"TT2", b"PIC"), (3, b"TIT2", b"APIC"), (4, b"TIT2", b"APIC")]
 )
 @pytest.mark.parametrize("place", ["in front", "before the audio", "behind the audio"])
-def test_of_a_large_id3_tag_what_fits_is_kept(version: int, title: bytes, picture: bytes, place: str) -> None:
+def test_what_fits_of_a_large_id3_tag_is_kept(version: int, title: bytes, picture: bytes, place: str) -> None:
     cover = bytes(MAX_ID3_BYTES)
     text, other = (title, b"\0Song"), (picture, bytes(1000))
     private = b"PRIV"[: len(title)], bytes(70_000)
@@ -504,7 +504,7 @@ def test_endless_chunks_before_the_audio_are_refused() -> None:
         parse(WHOLE[:36], chunk(b"a   ", b"") * MAX_CHUNKS)
 
 
-def test_of_ten_million_chunks_after_the_audio_only_a_few_thousand_are_read() -> None:
+def test_only_a_few_thousand_of_ten_million_chunks_after_the_audio_are_read() -> None:
     parser = WavParser()
     piece = chunk(b"LIST", b"ab") * 10_000
     assert b"".join(parser.feed(WHOLE)) == AUDIO
