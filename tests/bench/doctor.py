@@ -94,16 +94,7 @@ async def _put(service: RecordsService, slots: asyncio.Semaphore, key: str, mp3:
 
 def _run(service: RecordsService, what: str, *options: str) -> Row:
     """Runs the command in a process of its own, which then says how much memory it has used."""
-    settings, store = service.settings, service.settings.store
-    environment = {
-        **os.environ,
-        "DATABASE_URL": settings.database_url,
-        "DATABASE_PASSWORD": settings.database_password,
-        "S3_ENDPOINT": store.s3_endpoint,
-        "S3_BUCKET": store.s3_bucket,
-        "S3_ACCESS_KEY": store.s3_access_key,
-        "S3_SECRET_KEY": store.s3_secret_key,
-    }
+    environment = {**os.environ, **service.environment}
     command = [sys.executable, "-c", MEASURED_COMMAND, "doctor", "--json", *options]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     *_, last_line, status, peak, cpu_seconds = done.stdout.splitlines()

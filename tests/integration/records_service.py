@@ -49,6 +49,19 @@ class RecordsService:
     store: ObjectStore
     session: aiohttp.ClientSession
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables with which `python -m records` uses this database and bucket."""
+        settings, store = self.settings, self.settings.store
+        return {
+            "DATABASE_URL": settings.database_url,
+            "DATABASE_PASSWORD": settings.database_password,
+            "S3_ENDPOINT": store.s3_endpoint,
+            "S3_BUCKET": store.s3_bucket,
+            "S3_ACCESS_KEY": store.s3_access_key,
+            "S3_SECRET_KEY": store.s3_secret_key,
+        }
+
     def watched(self, watcher: CallWatcher) -> tuple[AsyncEngine, ObjectStore]:
         """Returns the same engine and store, but every call goes through the watcher."""
         client = make_client(self.settings.store, watch_session(self.session, watcher))

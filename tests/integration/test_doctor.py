@@ -317,19 +317,6 @@ async def test_a_store_that_does_not_list_in_order_is_refused(
         assert [each async for each in doctor.look()]
 
 
-def environment(service: RecordsService) -> dict[str, str]:
-    """Returns the environment of the records service with this database and bucket."""
-    store, settings = service.settings.store, service.settings
-    return {
-        "DATABASE_URL": settings.database_url,
-        "DATABASE_PASSWORD": settings.database_password,
-        "S3_ENDPOINT": store.s3_endpoint,
-        "S3_BUCKET": store.s3_bucket,
-        "S3_ACCESS_KEY": store.s3_access_key,
-        "S3_SECRET_KEY": store.s3_secret_key,
-    }
-
-
 # Runs `python -m records doctor` with these arguments; returns exit status, output and error output.
 Run = Callable[..., Awaitable[tuple[int, str, str]]]
 
@@ -337,7 +324,7 @@ Run = Callable[..., Awaitable[tuple[int, str, str]]]
 @pytest.fixture
 def run(service: RecordsService, capfd: pytest.CaptureFixture[str]) -> Run:
     async def run(*arguments: str, **changed: str) -> tuple[int, str, str]:
-        environ = {**environment(service), **changed}
+        environ = {**service.environment, **changed}
         status = await asyncio.to_thread(commands.main, ["doctor", *arguments], environ)
         printed = capfd.readouterr()
         return status, printed.out, printed.err
