@@ -125,7 +125,7 @@ class Converter:
         Raises BrokenAudio if the WAV held no audio, and UnsupportedAudio if a few bytes are no WAV.
         """
         self._parser.finish()
-        block_maker = self._open().block_maker
+        block_maker = self._get_pipeline().block_maker
         async for mp3 in self._encode(block_maker.finish()):
             yield mp3
         if block_maker.source_sample_frames == 0:
@@ -133,9 +133,9 @@ class Converter:
                 "The WAV holds no audio: its data chunk has no whole sample frame; "
                 "at least one is needed. Send the whole WAV."
             )
-        await self._open().encoder.finish()
-        yield self._take()
-        levels = self._open().meter.finish()
+        await self._get_pipeline().encoder.finish()
+        yield self._take_mp3()
+        levels = self._get_pipeline().meter.finish()
         header = self._stream.header
         is_clipped = block_maker.peak > FULL_SCALE
         self._waveform = levels.waveform
@@ -156,7 +156,7 @@ class Converter:
         They are the ID3 tag, if there is anything to say, and the Info frame. The Info frame tells players
         the length, the encoder's delay and the padding. `title` replaces the WAV's own title.
         """
-        encoder = self._open().encoder
+        encoder = self._get_pipeline().encoder
         return make_id3(self._parser.metadata, title) + self._stream.make_info_frame(
             encoder.sample_frames, encoder.mp3_frames
         )
@@ -169,9 +169,9 @@ class Converter:
 
     def _read(self, data: bytes) -> "Iterator[AudioSegment]":
         for audio in self._parser.feed(data):
-            yield from self._open().block_maker.feed(audio, self._parser.data_chunk)
+            yield from self._get_pipeline().block_maker.feed(audio, self._parser.data_chunk)
 
-    def _open(self) -> _Pipeline:
+    def _get_pipeline(self) -> _Pipeline:
         if self._pipeline is None:
             source, announced = self._parser.format, self._parser.data_chunk.announced_sample_frames
             block_maker = BlockMaker(source, self._max_duration_seconds)
@@ -190,8 +190,8 @@ class Converter:
     async def _encode(self, blocks: "Iterator[AudioSegment]") -> AsyncIterator[bytes]:
         """Measures and encodes all blocks. Every block of the recording passes through here, in order."""
         while pcm := await self._next_block(blocks):
-            await self._open().encoder.write(pcm)
-            if mp3 := self._take():
+            await self._get_pipeline().encoder.write(pcm)
+            if mp3 := self._take_mp3():
                 yield mp3
             if len(pcm) < _BLOCK_BYTES:
                 return
@@ -216,11 +216,11 @@ class Converter:
                 break
         pcm = b"".join(taken)
         if pcm:
-            self._open().meter.feed(pcm)
+            self._get_pipeline().meter.feed(pcm)
         return pcm
 
-    def _take(self) -> bytes:
-        mp3 = self._open().encoder.take()
+    def _take_mp3(self) -> bytes:
+        mp3 = self._get_pipeline().encoder.take()
         self._stream.add(mp3)
         if self._stream.size_bytes > MAX_GROWTH * self._fed_bytes + MAX_FIXED_GROWTH_BYTES:
             raise OutOfProportion(

@@ -62,7 +62,7 @@ def make_id3(chunks: list[tuple[bytes, bytes]], title: str | None) -> bytes:
     tags = [tag for body in bodies[:_MAX_ID3_TAGS] if (tag := _open_id3(body))]
     for name, text in _read_chunks(chunks, tags):
         if not texts.get(name):
-            texts[name] = _check(name, text)
+            texts[name] = _check_text(name, text)
     if texts.get("TXXX") == texts.get("COMM"):
         texts.pop("TXXX", None)
     made = id3.ID3()
@@ -180,7 +180,7 @@ def _read_info(body: bytes) -> Iterator[tuple[str, bytes]]:
             return
 
 
-def _check(name: str, text: str) -> str:
+def _check_text(name: str, text: str) -> str:
     """Returns the text of an ID3 frame, "" if it is empty or malformed."""
     text = _clean(text)
     if name == "TDRC":
