@@ -20,10 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import Credentials, digest
 from common.db import make_engine
-from common.row_reader import RowReader
 from common.settings import load
 from deploy.local.stack import Stack
 from deploy.setup import SetupSettings, set_up
+from records.row_reader import RowReader
 from records.settings import Settings
 from records.storage import FIRST_PAUSE_SECONDS, ObjectStore, make_client, make_session
 from records.sweeper import sweep

@@ -14,9 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from common.row_reader import RowReader
 from deploy.local.stack import Stack
 from records.problems import UnknownRecord
+from records.row_reader import RowReader
 from records.sql import find_record
 from tests.integration.recordings import upload_recording
 from tests.integration.records_service import RecordsService

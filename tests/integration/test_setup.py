@@ -22,11 +22,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.db import make_engine
 from common.migrate import make_alembic_config, migrate
 from common.problems import type_of
-from common.row_reader import RowReader
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
 from deploy.setup import make_admin, set_up
 from records.problems import NoWaveform, UnknownRecord
+from records.row_reader import RowReader
 from records.sql import find_record, find_waveform
 from records.storage import make_client
 from tests.integration.recordings import SMALL, wav_pieces

@@ -1,6 +1,6 @@
 """PostgreSQL: the engine of a service, and the functions that run statements on it.
 
-`common.row_reader` reads single rows faster.
+`records.row_reader` reads single rows faster.
 """
 
 import asyncio

@@ -15,10 +15,10 @@ from common.health import make_health_routes
 from common.hosts import HostCheck
 from common.methods import with_options
 from common.openapi import make_document_route, make_openapi_config
-from common.row_reader import RowReader
 from records import openapi
 from records.memory import fit_to_memory, read_memory_limit
 from records.routes import HANDLERS, RunningService
+from records.row_reader import RowReader
 from records.settings import Settings
 from records.storage import open_store
 from records.sweeper import run_sweeper

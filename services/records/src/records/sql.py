@@ -42,12 +42,12 @@ from common.db import execute, outages_as_unavailable, read, transaction
 from common.logs import name_user
 from common.problems import UserBlocked
 from common.quotas import QUOTAS, USE, choose_limits
-from common.row_reader import DriverStatement, RowReader
 from common.tables import Record, User
 from records.audio import Properties, Waveform
 from records.documents import COLUMNS, RecordDocument
 from records.problems import IdempotencyKeyInUse, NoWaveform, UnknownRecord
 from records.quotas import Room
+from records.row_reader import DriverStatement, RowReader
 from records.settings import Settings
 from records.storage import MULTIPART_BYTES, StoredObject
 

@@ -7,7 +7,7 @@ from litestar import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import require_credentials
-from common.row_reader import RowReader
+from records.row_reader import RowReader
 from records.settings import Settings
 from records.sql import find_user
 from records.storage import ObjectStore
