@@ -1,12 +1,14 @@
 """Uploads and sweeps interleave: no acknowledged record is lost, and no object is left without a record."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
 import pytest
 
 from common.problems import Unavailable
+from records.audio.tags import make_id3
 from records.form import FormItem
 from records.problems import UploadInterrupted
 from tests.integration.paused_calls import (
@@ -277,3 +279,24 @@ async def test_the_sweeper_spares_uploads_with_a_lease_and_ready_records(
     await isolated_service.sweep()
     assert [row.id for row in await isolated_service.rows(upload.user_id)] == [record.id]
     await isolated_service.assert_record_is_complete(upload.user_id, upload.watcher)
+
+
+async def test_the_service_goes_on_while_it_reads_the_tags_of_a_wav(
+    isolated_service: RecordsService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, credentials = await isolated_service.make_user()
+    loop, begun, resumed = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def make_slowly(chunks: list[tuple[bytes, bytes]], title: str | None) -> bytes:
+        loop.call_soon_threadsafe(begun.set)
+        assert resumed.wait(MAX_WAIT_SECONDS)
+        return make_id3(chunks, title)
+
+    monkeypatch.setattr("records.audio.converter.make_id3", make_slowly)
+    uploads = isolated_service.uploads()
+    upload = asyncio.create_task(uploads.store_record(wav_pieces(SMALL), credentials))
+    async with asyncio.timeout(MAX_WAIT_SECONDS):
+        await begun.wait()
+        resumed.set()
+        assert (await upload).record.duration_seconds == 1.0
+    await uploads.close()

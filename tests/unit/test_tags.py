@@ -359,3 +359,11 @@ def test_any_chunks_make_a_readable_tag_or_none(chunks: Chunks, title: str | Non
         title = title.encode(errors="ignore").decode()
     for text in read(chunks, title).values():
         assert len(text) <= MAX_CHARACTERS
+
+
+def test_only_the_first_texts_of_a_kind_are_tried() -> None:
+    """Detecting the encodings of thousands of texts would take seconds."""
+    unreadable = b"\xff" * 9
+    song = (b"INAM", b"Song")
+    assert read([info(*[(b"INAM", unreadable)] * 2, song)]) == {"TIT2": "Song"}
+    assert read([info(*[(b"INAM", unreadable)] * 3, song)]) == {}

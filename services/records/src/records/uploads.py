@@ -13,6 +13,7 @@ lease has run out.
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import NamedTuple, get_args
 
@@ -103,6 +104,11 @@ class Shared(NamedTuple):
     settings: Settings
     threads: audio_package.EncoderThreads
     admission: Admission
+    head_thread: ThreadPoolExecutor
+    """Makes the heads of MP3s, because the tags in them can take long: chardet alone loads for 0.4 s.
+
+    It is one thread, so that only one head at a time takes memory for its copies of a cover.
+    """
 
 
 class Uploads:
@@ -110,14 +116,16 @@ class Uploads:
 
     def __init__(self, engine: AsyncEngine, store: ObjectStore, settings: Settings) -> None:
         threads = audio_package.EncoderThreads(settings.encoder_threads)
-        self._shared = Shared(engine, store, settings, threads, Admission(settings))
+        head_thread = ThreadPoolExecutor(1, "head")
+        self._shared = Shared(engine, store, settings, threads, Admission(settings), head_thread)
         self._heap = HeapTrimmer()
         self._clean_ups: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """Waits for the clean-up of failed uploads, and ends the encoder threads."""
+        """Waits for the clean-up of failed uploads, and ends the threads."""
         self._heap.cancel()
         await asyncio.gather(*self._clean_ups)
+        self._shared.head_thread.shutdown(wait=False)
         self._shared.threads.close()
 
     async def store_record(
@@ -309,9 +317,14 @@ class Upload:
                 " Authorization header."
             )
         await self._write(self._converter.finish())
+        head = await asyncio.get_running_loop().run_in_executor(
+            self._shared.head_thread, self._converter.make_head, self._title
+        )
+        # The tags of the WAV are not needed beside the head.
+        self._converter.close()
         finished = sql.FinishedUpload(
             self._title,
-            await self._writer.finish(self._converter.make_head(self._title)),
+            await self._writer.finish(head),
             self._converter.properties,
             self._converter.waveform,
             self._bitrate_kbps,

@@ -7,6 +7,7 @@ for bext. Whatever the chunks hold, the result is a tag of a bounded size, or no
 import io
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,10 @@ MAX_PICTURE_BYTES = 2 * 1024 * 1024
 
 _MAX_ENTRIES = 256
 _MAX_ID3_TAGS = 8
+# A text has at most so many bytes a character.
+_MAX_TEXT_BYTES = 4 * MAX_CHARACTERS
+# So many texts of one kind are tried until one is readable: to detect an encoding takes up to 100 ms.
+_MAX_TRIES = 3
 # An ID3 frame, and the tag, take at most so many bytes besides their text.
 _OVERHEAD_BYTES = 32
 _ID3_FRAMES = ("TIT2", "TPE1", "TALB", "TCON", "COMM", "TDRC", "TCOP", "TRCK", "TENC")
@@ -60,9 +65,12 @@ def make_id3(chunks: list[tuple[bytes, bytes]], title: str | None) -> bytes:
     texts = {"TIT2": _clean(title or "")}
     bodies = [body for name, body in chunks if name.upper() == b"ID3 "]
     tags = [tag for body in bodies[:_MAX_ID3_TAGS] if (tag := _open_id3(body))]
-    for name, text in _read_chunks(chunks, tags):
-        if not texts.get(name):
-            texts[name] = _check_text(name, text)
+    tries: Counter[str] = Counter()
+    for name, text, codec in _read_chunks(chunks, tags):
+        if not texts.get(name) and tries[name] < _MAX_TRIES:
+            tries[name] += 1
+            cut = text[:_MAX_TEXT_BYTES]
+            texts[name] = _check_text(name, cut if isinstance(cut, str) else decode(cut, codec))
     if texts.get("TXXX") == texts.get("COMM"):
         texts.pop("TXXX", None)
     made = id3.ID3()
@@ -77,24 +85,30 @@ def make_id3(chunks: list[tuple[bytes, bytes]], title: str | None) -> bytes:
     return _write(made) if made else b""
 
 
-def _read_chunks(chunks: list[tuple[bytes, bytes]], tags: list[id3.ID3]) -> Iterator[tuple[str, str]]:
-    """Yields the names of ID3 frames and their texts: first from ID3 tags, then from INFO, then from bext."""
+def _read_chunks(
+    chunks: list[tuple[bytes, bytes]], tags: list[id3.ID3]
+) -> Iterator[tuple[str, str | bytes, str | None]]:
+    """Yields names of ID3 frames, their texts, and the encoding that the file announces for a text of bytes.
+
+    ID3 tags come first, then INFO, then bext.
+    """
     for tag in tags:
-        yield from _read_id3(tag)
+        for its_name, text in _read_id3(tag):
+            yield its_name, text, None
     codec = next(filter(None, (_read_code_page(body) for name, body in chunks if name == b"CSET")), None)
     for name, body in chunks:
         if name == b"LIST" and body[:4] == b"INFO":
             for its_name, raw in _read_info(body):
-                yield its_name, decode(raw[: 4 * MAX_CHARACTERS], codec)
+                yield its_name, raw, codec
     for name, body in chunks:
         if name == b"bext":
-            description = _decode_field(body[_DESCRIPTION])
-            yield "COMM", description
+            description = _without_filling(body[_DESCRIPTION])
+            yield "COMM", description, None
             # This keeps the description even if another chunk has a comment of its own.
-            yield "TXXX", description
+            yield "TXXX", description, None
             # The originator is mostly the model of the recorder.
-            yield "TENC", _decode_field(body[_ORIGINATOR])
-            yield "TDRC", _decode_field(body[_ORIGINATION_DATE])
+            yield "TENC", _without_filling(body[_ORIGINATOR]), None
+            yield "TDRC", _without_filling(body[_ORIGINATION_DATE]), None
 
 
 def _uncompressed(frame: type[id3.Frame]) -> type[id3.Frame]:
@@ -135,15 +149,14 @@ def _open_id3(body: bytes) -> id3.ID3 | None:
         return None
 
 
-def _read_id3(tag: id3.ID3) -> Iterator[tuple[str, str]]:
+def _read_id3(tag: id3.ID3) -> Iterator[tuple[str, str | bytes]]:
     for name in _ID3_FRAMES:
         for frame in tag.getall(name):
             if frame.text:
                 text = str(frame.text[0])
                 # Many programs write another code page where the tag says Latin-1.
-                if frame.encoding == id3.Encoding.LATIN1 and not text.isascii():
-                    text = decode(text.encode("latin-1"))
-                yield name, text
+                is_latin_1 = frame.encoding == id3.Encoding.LATIN1 and not text.isascii()
+                yield name, text.encode("latin-1") if is_latin_1 else text
 
 
 def _find_picture(tags: list[id3.ID3]) -> id3.Frame | None:
@@ -163,8 +176,8 @@ def _read_code_page(cset: bytes) -> str | None:
     return codec_of(int.from_bytes(cset[:2], "little")) or codec_of(int.from_bytes(cset[:2], "big"))
 
 
-def _decode_field(raw: bytes) -> str:
-    return decode(_FILLING.sub(b"", raw))
+def _without_filling(raw: bytes) -> bytes:
+    return _FILLING.sub(b"", raw)
 
 
 def _read_info(body: bytes) -> Iterator[tuple[str, bytes]]:

@@ -229,9 +229,10 @@ class WavParser:
 
     def close(self) -> None:
         """Cuts the reference cycle of the parser and its generator, so that memory does not wait for Python's
-        cycle collector.
+        cycle collector, and forgets the metadata.
         """
         self._steps.close()
+        self._metadata = []
 
     def _parse(self) -> Generator[_Want, bytes, None]:
         riff_header = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES, "RIFF header")
