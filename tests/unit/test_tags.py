@@ -367,3 +367,41 @@ def test_only_the_first_texts_of_a_kind_are_tried() -> None:
     song = (b"INAM", b"Song")
     assert read([info(*[(b"INAM", unreadable)] * 2, song)]) == {"TIT2": "Song"}
     assert read([info(*[(b"INAM", unreadable)] * 3, song)]) == {}
+
+
+def raw_id3(version: int, flags: int, *parts: bytes) -> tuple[bytes, bytes]:
+    content = b"".join(parts)
+    size = bytes(len(content) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"id3 ", b"ID3" + bytes([version, 0, flags]) + size + content
+
+
+def raw_frame(name: bytes, body: bytes) -> bytes:
+    return name + len(body).to_bytes(4, "big") + b"\0\0" + body
+
+
+LONG, SONG = raw_frame(b"TALB", b"\3" + b"a" * 300), raw_frame(b"TIT2", b"\3Song")
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        # Some programs write the sizes of version 2.3 into version 2.4.
+        raw_id3(4, 0, LONG, SONG),
+        raw_id3(3, 0x80, LONG, raw_frame(b"TIT2", b"\1\xff\xfeS\0o\0n\0g\0").replace(b"\xff", b"\xff\0")),
+        raw_id3(3, 0x40, b"\0\0\0\6" + bytes(6), LONG, SONG),
+        raw_id3(4, 0x40, b"\0\0\0\6\1\0", SONG, raw_frame(b"TALB", b"\3" + b"a" * 100)),
+    ],
+)
+def test_id3_tags_of_every_layout_are_read(tag: tuple[bytes, bytes]) -> None:
+    assert read([tag])["TIT2"] == "Song"
+    assert read([tag])["TALB"].startswith("aaa")
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_an_id3_tag_of_very_many_frames_or_of_very_many_values_is_not_read_whole(version: int) -> None:
+    """mutagen would need minutes for it."""
+    many = raw_frame(b"TALB", b"\3a") * 255
+    assert read([raw_id3(version, 0, many, SONG)]) == {"TALB": "a", "TIT2": "Song"}
+    assert read([raw_id3(version, 0, many, raw_frame(b"PRIV", b"a"), SONG)]) == {"TALB": "a"}
+    values = raw_frame(b"TPE1", b"\3" + b"a\0" * 10_000) if version == 3 else b""
+    assert read([raw_id3(version, 0, values, SONG)]) == {"TIT2": "Song"}

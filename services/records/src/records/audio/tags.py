@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from mutagen import MutagenError, id3
@@ -28,6 +29,14 @@ _MAX_TEXT_BYTES = 4 * MAX_CHARACTERS
 _MAX_TRIES = 3
 # An ID3 frame, and the tag, take at most so many bytes besides their text.
 _OVERHEAD_BYTES = 32
+# An ID3 frame that is no picture may have so many bytes.
+_MAX_ID3_TEXT_BYTES = 16 * 1024
+_ID3_HEADER_BYTES = 10
+_ID3_UNSYNCHRONISED, _ID3_EXTENDED = 0x80, 0x40
+# The versions that are read, and how many bytes the name and the header of an ID3 frame have in each.
+_ID3_LAYOUTS = {2: (3, 6), 3: (4, 10), 4: (4, 10)}
+# In this version each octet of a size has 7 bits, but some programs use all 8.
+_ID3_SYNCHSAFE_VERSION = 4
 _ID3_FRAMES = ("TIT2", "TPE1", "TALB", "TCON", "COMM", "TDRC", "TCOP", "TRCK", "TENC")
 _FRONT_COVER = id3.PictureType.COVER_FRONT
 _MEDIA_TYPES = {"JPG": "image/jpeg", "PNG": "image/png"}
@@ -144,9 +153,53 @@ _KNOWN_FRAMES = {
 def _open_id3(body: bytes) -> id3.ID3 | None:
     """Returns the ID3v2 tag of a chunk, in version 2.4; None if it is malformed."""
     try:
-        return id3.ID3(io.BytesIO(body), known_frames=_KNOWN_FRAMES, load_v1=False)
+        return id3.ID3(io.BytesIO(_thin_out(body)), known_frames=_KNOWN_FRAMES, load_v1=False)
     except (MutagenError, ValueError, EOFError):
         return None
+
+
+def _thin_out(body: bytes) -> bytes:
+    """Returns a tag of its first ID3 frames, without long texts, without an extended header.
+
+    mutagen needs time that grows with the square of the ID3 frames and of the values of a text: minutes for
+    a tag of 2 MiB.
+    """
+    if len(body) < _ID3_HEADER_BYTES or body[3] not in _ID3_LAYOUTS:
+        return b""
+    flags, content = body[5], body[_ID3_HEADER_BYTES:]
+    is_synchsafe = body[3] == _ID3_SYNCHSAFE_VERSION
+    if flags & _ID3_UNSYNCHRONISED and not is_synchsafe:
+        content = content.replace(b"\xff\0", b"\xff")
+        flags ^= _ID3_UNSYNCHRONISED
+    if flags & _ID3_EXTENDED:
+        # Only the older version does not count the size itself.
+        content = content[_id3_size(content[:4], 7) if is_synchsafe else 4 + _id3_size(content[:4], 8) :]
+    readings = [
+        list(islice(_split_id3(memoryview(content), *_ID3_LAYOUTS[body[3]], bits), _MAX_ENTRIES))
+        for bits in ((7, 8) if is_synchsafe else (8,))
+    ]
+    # With a wrong size of one ID3 frame, the next one is not found.
+    frames = max((b"".join(reading) for reading in readings), key=len)
+    size = bytes(len(frames) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return body[:5] + bytes([flags & _ID3_UNSYNCHRONISED]) + size + frames
+
+
+def _split_id3(content: memoryview, name_bytes: int, header_bytes: int, bits: int) -> Iterator[memoryview]:
+    """Yields the ID3 frames that are short enough. `bits` are those in an octet of a size."""
+    position = 0
+    while position + header_bytes < len(content):
+        name = bytes(content[position : position + name_bytes])
+        size = _id3_size(bytes(content[position + name_bytes : position + 2 * name_bytes]), bits)
+        end = position + header_bytes + size
+        if not name.isalnum() or end > len(content):
+            return
+        if size <= _MAX_ID3_TEXT_BYTES + (MAX_PICTURE_BYTES if b"PIC" in name else 0):
+            yield content[position:end]
+        position = end
+
+
+def _id3_size(octets: bytes, bits: int) -> int:
+    return sum(octet << bits * place for place, octet in enumerate(reversed(octets)))
 
 
 def _read_id3(tag: id3.ID3) -> Iterator[tuple[str, str | bytes]]:
