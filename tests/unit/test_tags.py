@@ -398,6 +398,19 @@ def test_id3_tags_of_every_layout_are_read(tag: tuple[bytes, bytes]) -> None:
 
 
 @pytest.mark.parametrize("version", [3, 4])
+def test_the_largest_cover_needs_the_memory_that_is_planned_for_it(version: int) -> None:
+    """records.memory counts 10 MiB for one head."""
+    cover = COVER.ljust(MAX_PICTURE_BYTES, b"\0")
+    tag = id3_tag(version, cover=cover, TIT2="Song")
+    tracemalloc.start()
+    try:
+        assert len(make_id3([tag], None)) > MAX_PICTURE_BYTES
+        assert tracemalloc.get_traced_memory()[1] < 11 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("version", [3, 4])
 def test_an_id3_tag_of_very_many_frames_or_of_very_many_values_is_not_read_whole(version: int) -> None:
     """mutagen would need minutes for it."""
     many = raw_frame(b"TALB", b"\3a") * 255
