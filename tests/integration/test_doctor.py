@@ -302,6 +302,22 @@ async def test_a_store_or_a_database_that_goes_away_is_no_finding(
     assert failures == chosen - 1 - is_deep
 
 
+async def test_while_the_doctor_looks_it_holds_no_snapshot(
+    service: RecordsService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "FETCH_ROWS", 1)
+    keys = await make_keys(service, 3)
+    read = []
+    async for row in sql.read_rows(service.engine, NO_AGE, NO_AGE):
+        read.append(row.object_key)
+        # A snapshot would keep the vacuum from removing what was deleted since.
+        assert not await service.query(
+            "SELECT query FROM pg_stat_activity WHERE datname = current_database()"
+            " AND usename = 'waxwing_records_login' AND (backend_xmin IS NOT NULL OR xact_start IS NOT NULL)"
+        )
+    assert read == sorted(keys)
+
+
 async def test_a_store_that_does_not_list_in_order_is_refused(
     service: RecordsService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
