@@ -103,6 +103,16 @@ async def repair(service: RecordsService) -> set[tuple[str, str]]:
     return {(each.kind, each.object_key) for each in findings if not await doctor.repair(each)}
 
 
+async def reserve(service: RecordsService, key: str, lease: str) -> None:
+    """Makes the row of an upload under way."""
+    await service.query(
+        "INSERT INTO records (id, user_id, object_key, lease_until)"
+        " SELECT gen_random_uuid(), id, :key, now() + CAST(:lease AS text)::interval FROM users LIMIT 1",
+        key=key,
+        lease=lease,
+    )
+
+
 async def break_something(service: RecordsService) -> tuple[set[tuple[str, str]], list[str]]:
     """Makes one finding of each kind that needs no reading of objects, among sound records and uploads.
 
@@ -122,12 +132,7 @@ async def break_something(service: RecordsService) -> tuple[set[tuple[str, str]]
         "UPDATE records SET deleted_at = deleted_at - interval '2 hours' WHERE object_key = :key", key=deleted
     )
     for key, lease in ((expired, "-2 hours"), (running, "1 minute")):
-        await service.query(
-            "INSERT INTO records (id, user_id, object_key, lease_until)"
-            " SELECT gen_random_uuid(), id, :key, now() + CAST(:lease AS text)::interval FROM users LIMIT 1",
-            key=key,
-            lease=lease,
-        )
+        await reserve(service, key, lease)
         await service.store.put(key, b"under way")
         await service.store.begin(key)
     return {
@@ -152,6 +157,27 @@ async def test_every_finding_is_reported_and_what_is_safe_is_repaired(service: R
     assert {row.object_key for row in rows} == {lost, short}
     # A damaged object is never removed.
     assert await service.read_object(short) == b"short"
+
+
+async def test_a_repair_looks_once_more(service: RecordsService) -> None:
+    lost, deleted = await make_keys(service, 2)
+    mp3 = await service.read_object(lost)
+    orphan, upload_alone = make_key(), make_key()
+    for key in (lost, deleted):
+        await service.store.remove(key)
+    await service.store.put(orphan, b"orphan")
+    await service.store.begin(upload_alone)
+    doctor = Doctor(service.engine, service.store, NO_AGE)
+    findings = [finding async for finding in doctor.look()]
+    assert {finding.object_key for finding in findings} == {lost, deleted, orphan, upload_alone}
+    await service.store.put(lost, mp3)
+    await service.query("UPDATE records SET state = 'deleting' WHERE object_key = :key", key=deleted)
+    for key in (orphan, upload_alone):
+        await reserve(service, key, "1 minute")
+    assert [await doctor.repair(finding) for finding in findings] == [False] * 4
+    assert await service.read_object(orphan) == b"orphan"
+    assert [each.key async for each in service.store.list_uploads()] == [upload_alone]
+    assert await service.query("SELECT id FROM records WHERE lost_at IS NOT NULL") == []
 
 
 async def test_nothing_young_is_judged(service: RecordsService) -> None:
