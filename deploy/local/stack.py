@@ -272,14 +272,16 @@ class Stack:
 
     def _own_environment(self, service: str) -> dict[str, str]:
         """Returns what no setting changes: addresses, roles and passwords."""
+        # First, because it raises StackError if nothing was started here yet.
+        ports = self.ports
         user = postgres.SUPERUSER if service == "setup" else f"waxwing_{service}_login"
         password = self.secrets["postgres" if service == "setup" else service]
         own = {
-            "DATABASE_URL": f"postgresql://{user}@{LOOPBACK}:{self.ports.postgres}/{postgres.DATABASE}",
+            "DATABASE_URL": f"postgresql://{user}@{LOOPBACK}:{ports.postgres}/{postgres.DATABASE}",
             "POSTGRES_PASSWORD" if service == "setup" else "DATABASE_PASSWORD": password,
         }
         if service != "setup":
-            own |= {"HOST": LOOPBACK, "PORT": str(getattr(self.ports, service))}
+            own |= {"HOST": LOOPBACK, "PORT": str(getattr(ports, service))}
             # As in deploy/Dockerfile (DECISIONS, 23).
             own |= {"MALLOC_ARENA_MAX": "1"}
         if service == "users":
@@ -288,7 +290,7 @@ class Stack:
                 own |= {"SIGNUP_KEY": self.signup_key}
         if service != "users" and not self._has_own_store:
             own |= {
-                "S3_ENDPOINT": f"http://{LOOPBACK}:{self.ports.minio}",
+                "S3_ENDPOINT": f"http://{LOOPBACK}:{ports.minio}",
                 "S3_ACCESS_KEY": self.secrets["s3_access_key"],
                 "S3_SECRET_KEY": self.secrets["s3_secret_key"],
             }

@@ -564,8 +564,10 @@ def test_the_recipe_looks_at_the_local_stack(stack: Stack, client: Client, user:
 def test_without_a_stack_the_recipe_has_the_status_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("WAXWING_FOLDER", str(tmp_path))
+    folder = tmp_path / "absent"
+    monkeypatch.setenv("WAXWING_FOLDER", str(folder))
     assert run_local_command(["doctor"]) == 2
+    assert not folder.exists()
     printed = capfd.readouterr()
     assert printed.out == ""
     assert "`./just up` starts the stack" in printed.err
