@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from common.db import make_engine
 from common.host_names import SignUp, choose_sign_up, public_hosts
 from common.logs import configure_logs
-from common.migrate import make_login_roles, migrate
+from common.migrate import MIGRATION_TIMEOUT_SECONDS, make_login_roles, migrate
 from common.settings import PublicUrl, SettingsError, load
 from records.settings import StoreSettings
 from records.storage import make_client, make_session
@@ -79,7 +79,7 @@ def _sign_up(settings: SetupSettings) -> SignUp:
 
 async def set_up(settings: SetupSettings) -> None:
     """Creates schema, login roles, bucket and bucket key, in this order."""
-    engine = make_engine(settings.database_url, settings.postgres_password)
+    engine = make_engine(settings.database_url, settings.postgres_password, MIGRATION_TIMEOUT_SECONDS)
     try:
         await migrate(engine)
         await make_login_roles(

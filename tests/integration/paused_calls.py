@@ -1,7 +1,8 @@
-"""Uploads and deletions that pause at one of their calls until the test resumes them."""
+"""Uploads that pause at one of their calls until the test resumes them, and deletions before their commit."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.integration.recordings import wav_pieces
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import MAX_WAIT_SECONDS
 from tests.integration.watched_calls import Call, CallWatcher
+from users.sql import DELETE_USER
 
 
 class Pause:
@@ -70,14 +72,6 @@ def before_completion(call: Call) -> bool:
     return call.request.startswith("POST") and "uploadId" in call.request and not call.is_done
 
 
-def after_user_is_marked(call: Call) -> bool:
-    return call.request.startswith("UPDATE users SET") and call.is_done
-
-
-def before_commit(call: Call) -> bool:
-    return call.request == "COMMIT" and not call.is_done
-
-
 class PausedUpload:
     """An upload by a new user that pauses at one of its calls."""
 
@@ -111,24 +105,11 @@ class PausedUpload:
         assert refusal.value.headers == {"Retry-After": "5"}
 
 
-class PausedDeletion:
-    """The deletion of a user that pauses at one of its calls."""
-
-    def __init__(
-        self, service: RecordsService, credentials: Credentials, pauses_at: Callable[[Call], bool]
-    ) -> None:
-        self._pause = Pause(pauses_at)
-        self._service = service
-        self._credentials = credentials
-
-    async def start(self) -> None:
-        """Starts the deletion and returns when it has paused."""
-        watcher = CallWatcher(self._pause.watch)
-        self._task = asyncio.create_task(self._service.delete_user(self._credentials, watcher))
-        await self._pause.reached()
-
-    async def resume(self) -> None:
-        """Lets the deletion go on until its end."""
-        self._pause.release()
-        async with asyncio.timeout(MAX_WAIT_SECONDS):
-            await self._task
+@asynccontextmanager
+async def uncommitted_deletion(service: RecordsService, credentials: Credentials) -> AsyncIterator[None]:
+    """Runs the statement that deletes a user, and commits it at the end."""
+    engine = service.users_engine.execution_options(isolation_level="READ COMMITTED")
+    async with engine.begin() as connection:
+        deleted = await connection.execute(DELETE_USER, credentials.parameters)
+        assert len(deleted.all()) == 1
+        yield

@@ -176,7 +176,7 @@ async def test_a_repair_looks_once_more(service: RecordsService) -> None:
         await reserve(service, key, "1 minute")
     assert [await doctor.repair(finding) for finding in findings] == [False] * 4
     assert await service.read_object(orphan) == b"orphan"
-    assert [each.key async for each in service.store.list_uploads()] == [upload_alone]
+    assert [each.key async for each in service.store.list_multipart_uploads()] == [upload_alone]
     assert await service.query("SELECT id FROM records WHERE lost_at IS NOT NULL") == []
 
 
@@ -334,7 +334,7 @@ async def test_while_the_doctor_looks_it_holds_no_snapshot(
     monkeypatch.setattr(sql, "FETCH_ROWS", 1)
     keys = await make_keys(service, 3)
     read = []
-    async for row in sql.read_rows(service.engine, NO_AGE, NO_AGE):
+    async for row in sql.read_rows_for_doctor(service.engine, NO_AGE, NO_AGE):
         read.append(row.object_key)
         # A snapshot would keep the vacuum from removing what was deleted since.
         assert not await service.query(

@@ -147,8 +147,9 @@ async def test_an_upload_survives_an_outage_of_postgres_that_is_a_little_longer_
     await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
+@pytest.mark.parametrize("is_user_deleted", [False, True])
 async def test_an_upload_that_learns_of_its_lost_lease_stops_before_it_stores_anything(
-    isolated_service: RecordsService,
+    isolated_service: RecordsService, is_user_deleted: bool
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
     wanted, given_up, learned = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -170,9 +171,12 @@ async def test_an_upload_that_learns_of_its_lost_lease_stops_before_it_stores_an
         # The row is given up while a renewal is about to be sent, so that this renewal tells of it.
         wanted.set()
         await pause.reached()
-        await isolated_service.query(
-            "UPDATE records SET state = 'deleting', lease_until = NULL WHERE user_id = :id", id=user_id
-        )
+        if is_user_deleted:
+            await isolated_service.delete_user(credentials)
+        else:
+            await isolated_service.query(
+                "UPDATE records SET state = 'deleting', lease_until = NULL WHERE user_id = :id", id=user_id
+            )
         given_up.set()
         pause.release()
         async with asyncio.timeout(MAX_WAIT_SECONDS):

@@ -346,6 +346,57 @@ async def test_the_migrations_can_be_undone_and_done_again(own_service: RecordsS
         await migrate(engine)
 
 
+READY_RECORDS = text(
+    "INSERT INTO records (id, user_id, state, object_key, size_bytes, sha256, duration_seconds, sample_rate,"
+    " channels, bitrate_kbps, published_at)"
+    " SELECT gen_random_uuid(), :user, 'ready', gen_random_uuid(), number, 'x', number / 3.0, 44100, 2, 128,"
+    " now() FROM generate_series(1, :count) AS number"
+)
+
+
+async def test_a_migration_that_was_cut_goes_on_the_next_time(
+    own_service: RecordsService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.migrate.BATCH", 2)
+    async with empty_database(own_service, "cut") as engine:
+        await migrate(engine, "0010")
+        async with engine.connect() as connection:
+            for _ in range(5):
+                user, _ = await create_user(engine, "Ann")
+                await connection.execute(READY_RECORDS, {"user": user.id, "count": 3})
+            # As CREATE INDEX CONCURRENTLY leaves an index when it is cut.
+            await connection.exec_driver_sql("CREATE INDEX users_to_clear ON users (deleted_at)")
+            await connection.exec_driver_sql(
+                "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'users_to_clear'::regclass"
+            )
+        await migrate(engine, "0011")
+        # Somebody holds the third user, so the second batch fails.
+        async with engine.execution_options(isolation_level="READ COMMITTED").begin() as holding:
+            (third,) = (
+                await holding.execute(text("SELECT id FROM users ORDER BY id OFFSET 2 LIMIT 1"))
+            ).one()
+            await holding.execute(text("SELECT FROM users WHERE id = :id FOR UPDATE"), {"id": third})
+            monkeypatch.setattr("common.migrate.LIMIT_LOCKS", "SET lock_timeout = '1ms'")
+            with pytest.raises(DBAPIError, match="lock timeout"):
+                await migrate(engine)
+        async with engine.connect() as connection:
+            counts = "SELECT record_count, total_bytes, total_seconds FROM users ORDER BY id"
+            filled = [row.record_count for row in await connection.exec_driver_sql(counts)]
+            assert filled == [3, 3, 0, 0, 0]
+            # A record that comes meanwhile counts once.
+            await connection.execute(READY_RECORDS, {"user": third, "count": 1})
+        await migrate(engine)
+        async with engine.connect() as connection:
+            rows = (await connection.exec_driver_sql(counts)).all()
+            assert [row.record_count for row in rows] == [3, 3, 4, 3, 3]
+            assert [row.total_bytes for row in rows] == [6, 6, 7, 6, 6]
+            validity = text(
+                "SELECT indisvalid, pg_get_indexdef(indexrelid) LIKE '%record_count > 0%' AS is_whole"
+                " FROM pg_index WHERE indexrelid = 'users_to_clear'::regclass"
+            )
+            assert tuple((await connection.execute(validity)).one()) == (True, True)
+
+
 async def test_a_record_of_an_earlier_version_keeps_its_link_and_has_no_waveform(
     own_service: RecordsService,
 ) -> None:

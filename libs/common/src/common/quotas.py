@@ -2,24 +2,19 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Row, cast, func, select
+from sqlalchemy import Double, Row, cast
 
 from common.settings import ServiceSettings
-from common.tables import Record, User
+from common.tables import User
 
 # In a user's own column this value means no limit, whatever the setting is.
 UNLIMITED = 2**63 - 1
 # The user's own quotas, and the sums of its records: `record_count`, `total_bytes` and `total_seconds`.
 QUOTAS = (User.quota_records, User.quota_bytes, User.quota_seconds)
 USE = (
-    select(
-        func.count().label("record_count"),
-        cast(func.coalesce(func.sum(Record.size_bytes), 0), BigInteger).label("total_bytes"),
-        func.coalesce(func.sum(Record.duration_seconds), 0).label("total_seconds"),
-    )
-    .where(Record.user_id == User.id, Record.state == "ready")
-    .subquery()
-    .lateral()
+    User.record_count,
+    User.total_bytes,
+    cast(User.total_seconds, Double).label("total_seconds"),
 )
 
 

@@ -1,6 +1,7 @@
 """The schema: the tables users and records. Migrations create it; `alembic check` compares them with it."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +31,20 @@ class User(Base):
     quota_records: Mapped[int | None] = mapped_column(BigInteger)
     quota_bytes: Mapped[int | None] = mapped_column(BigInteger)
     quota_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    # The sums of the user's records that are `ready`; triggers on records keep them (migration 0010). After
+    # the deletion of the user they fall, until the sweeper has turned the last record into a tombstone.
+    record_count: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    total_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    total_seconds: Mapped[Decimal] = mapped_column(server_default="0")
+
+    __table_args__ = (
+        # For the sweeper: deleted users who still have records.
+        Index(
+            "users_to_clear",
+            "deleted_at",
+            postgresql_where=text("deleted_at IS NOT NULL AND record_count > 0"),
+        ),
+    )
 
 
 class Record(Base):
@@ -91,7 +106,7 @@ class Record(Base):
             name="records_ready_is_complete",
         ),
         Index("records_of_a_user", "user_id", text("created_at DESC"), text("id DESC")),
-        # For quotas: sums the records of a user without reading their rows.
+        # For the version before this one, and for the sweeper, which deletes the records of deleted users.
         Index(
             "records_use",
             "user_id",

@@ -75,22 +75,18 @@ IS_PUBLISHED = (
     Record.state == "ready",
 )
 # This does not depend on the record, so PostgreSQL scans an index once for the whole statement.
-OWNER_IS_BLOCKED = select(User.id).where(User.id == OWNER_ID, User.blocked_at.is_not(None)).exists()
-IS_PUBLIC = (*IS_PUBLISHED, ~OWNER_IS_BLOCKED)
-IS_UPLOADING = (Record.id == RECORD_ID, Record.state == "uploading")
-# An upload can reserve its row while its user is being deleted. The deletion may have scanned the table
-# before this row existed, so publishing checks the user again. The user may also be blocked by then.
-USER_MAY_PUBLISH = (
-    select(User.id)
-    .where(User.id == Record.user_id, User.deleted_at.is_(None), User.blocked_at.is_(None))
-    .exists()
+OWNER_MAY_SHOW = (
+    select(User.id).where(User.id == OWNER_ID, User.deleted_at.is_(None), User.blocked_at.is_(None)).exists()
 )
+IS_PUBLIC = (*IS_PUBLISHED, OWNER_MAY_SHOW)
+IS_UPLOADING = (Record.id == RECORD_ID, Record.state == "uploading")
+USER_EXISTS = select(User.id).where(User.id == Record.user_id, User.deleted_at.is_(None))
+# The user may have been deleted or blocked during the upload.
+USER_MAY_PUBLISH = USER_EXISTS.where(User.blocked_at.is_(None)).exists()
 
 FIND_USER = restrict_to_credentials(select(User.id, User.blocked_at))
-FIND_USE = select(*QUOTAS, *USE.c).join(USE, true()).where(User.id == OWNER_ID)
-SUM_ALL_BYTES = select(cast(func.coalesce(func.sum(Record.size_bytes), 0), BigInteger)).where(
-    Record.state == "ready"
-)
+FIND_USE = select(*QUOTAS, *USE).where(User.id == OWNER_ID)
+SUM_ALL_BYTES = select(cast(func.coalesce(func.sum(User.total_bytes), 0), BigInteger))
 # Until the end of the transaction. The second number follows from the user's id, or from `all` for all users.
 LOCK_QUOTA = select(
     func.pg_advisory_xact_lock(QUOTA_LOCK, func.hashtext(bindparam("quota_of", type_=String())))
@@ -142,7 +138,12 @@ FIND_EARLIER_UPLOAD = restrict_to_credentials(
         ),
     )
 )
-RENEW_LEASE = update(Record).where(*IS_UPLOADING).values(lease_until=LEASE_UNTIL).returning(Record.id)
+RENEW_LEASE = (
+    update(Record)
+    .where(*IS_UPLOADING, USER_EXISTS.exists())
+    .values(lease_until=LEASE_UNTIL)
+    .returning(Record.id)
+)
 # `publish` passes the other columns as further parameters with the columns' names.
 PUBLISH = (
     update(Record)
@@ -330,7 +331,7 @@ async def reserve(
 
 
 async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) -> bool:
-    """Renews the lease. Returns False if the upload has been given up."""
+    """Renews the lease. Returns False if the upload has been given up or its user is deleted."""
     values = {"record_id": record_id, "lease": timedelta(seconds=lease_seconds)}
     return bool(await execute(engine, RENEW_LEASE, values))
 
@@ -399,7 +400,8 @@ async def forget(engine: AsyncEngine, record_id: UUID) -> None:
 async def find_record(reader: RowReader, record_id: UUID, user_id: UUID) -> tuple[RecordDocument, str]:
     """Returns the record and its object key. This is the one check of every download.
 
-    Raises UnknownRecord if the record is absent, not published, or another user's, or if the user is blocked.
+    Raises UnknownRecord if the record is absent, not published, or another user's, or if the user is blocked
+    or deleted.
     """
     row = await _find_published(reader, FIND_RECORD, record_id, user_id)
     return RecordDocument.from_row(row), row["object_key"]
@@ -463,6 +465,17 @@ async def give_up_expired_uploads(engine: AsyncEngine, grace: timedelta, limit: 
     is_expired = (Record.state == "uploading", Record.lease_until < func.now() - grace)
     giving_up = _update_batch(is_expired, Record.lease_until, limit)
     return len(await execute(engine, giving_up.values(state="deleting", lease_until=None)))
+
+
+async def delete_records_of_deleted_users(engine: AsyncEngine, limit: int) -> int:
+    """Turns published records of deleted users into tombstones. Returns how many.
+
+    Uploads under way lose their leases.
+    """
+    deleted_users = select(User.id).where(User.deleted_at.is_not(None), User.record_count > 0)
+    is_orphan = (Record.state == "ready", Record.user_id.in_(deleted_users))
+    deletion = _update_batch(is_orphan, Record.user_id, limit)
+    return len(await execute(engine, deletion.values(state="deleting")))
 
 
 async def delete_old_records(engine: AsyncEngine, age: timedelta, limit: int) -> int:

@@ -44,8 +44,8 @@ async def run_sweeper(engine: AsyncEngine, store: ObjectStore, settings: Setting
 async def sweep(
     engine: AsyncEngine, store: ObjectStore, lease_seconds: int, retention_days: int | None = None
 ) -> bool:
-    """Forgets old idempotency keys, gives up expired uploads, deletes records that are older than
-    `retention_days`, and works on the tombstones that are due. Returns whether a step has more to do.
+    """Forgets old idempotency keys, gives up expired uploads, deletes the records of deleted users and those
+    older than `retention_days`, and works on the tombstones that are due. Returns whether more is to be done.
 
     No step depends on another one. If PostgreSQL or the store is away, a step is logged, and the next round
     repeats it.
@@ -61,6 +61,7 @@ async def sweep(
     steps: dict[str, Callable[[], Awaitable[int]]] = {
         "forget old idempotency keys": partial(sql.forget_old_idempotency_keys, engine, BATCH),
         "give up expired uploads": partial(sql.give_up_expired_uploads, engine, GRACE, BATCH),
+        "delete records of deleted users": partial(sql.delete_records_of_deleted_users, engine, BATCH),
     }
     if retention_days is not None:
         steps["delete old records"] = partial(_delete_old_records, engine, retention_days)

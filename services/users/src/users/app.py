@@ -17,7 +17,6 @@ from users import openapi
 from users.pages import make_pages
 from users.routes import RunningService, get_user, post_token, post_user, remove_user
 from users.settings import Settings
-from users.sql import DELETION_TIMEOUT_SECONDS
 
 # Far more than a name needs. The gateway has the same limit for /users.
 MAX_BODY_BYTES = 64 * 1024
@@ -31,13 +30,10 @@ def create_app(settings: Settings) -> Litestar:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         nonlocal service
-        database = settings.database_url, settings.database_password
-        engine = make_engine(*database)
-        deletion_engine = make_engine(*database, DELETION_TIMEOUT_SECONDS, pool_size=4)
-        service = RunningService(engine, deletion_engine, settings)
+        engine = make_engine(settings.database_url, settings.database_password)
+        service = RunningService(engine, settings)
         yield
         await engine.dispose()
-        await deletion_engine.dispose()
 
     async def check_postgres() -> None:
         await check_database(service.engine)

@@ -24,7 +24,6 @@ from users.audit import make_audit_line
 from users.openapi import MAX_NAME_LENGTH
 from users.settings import Settings
 from users.sql import (
-    DELETION_TIMEOUT_SECONDS,
     UnknownUserError,
     create_user,
     list_users,
@@ -93,7 +92,7 @@ def _read_quotas(options: argparse.Namespace) -> dict[str, int | None]:
 
 
 async def _run(options: argparse.Namespace, settings: Settings) -> None:
-    engine = make_engine(settings.database_url, settings.database_password, DELETION_TIMEOUT_SECONDS)
+    engine = make_engine(settings.database_url, settings.database_password)
     try:
         await _run_command(options, engine, settings)
     finally:

@@ -31,8 +31,6 @@ class RunningService(NamedTuple):
     """Connections and settings of a started instance."""
 
     engine: AsyncEngine
-    # For deletions of users: statements may take longer, and never wait in the pool of other requests.
-    deletion_engine: AsyncEngine
     settings: Settings
 
 
@@ -109,7 +107,7 @@ async def post_token(
 async def remove_user(request: Request[Any, Any, Any], service: NamedDependency[RunningService]) -> None:
     """Deletes the user and all its records for good: from this response on, their links are 404."""
     reject_unknown_parameters(request.query_params.multi_items())
-    audit("deletion", await delete_user(service.deletion_engine, read_credentials(request)))
+    audit("deletion", await delete_user(service.engine, read_credentials(request)))
 
 
 def read_credentials(request: Request[Any, Any, Any]) -> Credentials:

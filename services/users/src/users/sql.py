@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, Row, Update, bindparam, cast, func, insert, select, true, update
+from sqlalchemy import Row, Update, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import (
@@ -17,53 +17,27 @@ from common.credentials import (
     restrict_to_credentials,
     wrong_credentials,
 )
-from common.db import execute, read, transaction
+from common.db import execute, read
 from common.logs import name_user
 from common.problems import UserBlocked
 from common.quotas import QUOTAS, USE
-from common.tables import Record, User
+from common.tables import User
 
-# The limit for each statement of a deletion. A deletion takes about 30 µs for each record.
-DELETION_TIMEOUT_SECONDS = 300
 INSERT_USER = insert(User).returning(User.id, User.name, User.created_at)
-FIND_USER = restrict_to_credentials(
-    select(User.id, User.name, User.created_at, *QUOTAS, *USE.c).join(USE, true())
-)
+FIND_USER = restrict_to_credentials(select(User.id, User.name, User.created_at, *QUOTAS, *USE))
 FIND_ID = restrict_to_credentials(select(User.id))
 RENEW_TOKEN = restrict_to_credentials(update(User)).where(User.blocked_at.is_(None)).returning(User.id)
-# Locks the user's row. Uploads that begin from here on wait for the end of the deletion and then find no user
-# (records.sql). The second statement sees the records of the uploads that began before.
+# From here on the records service shows no link of the user, publishes no upload of the user, and turns the
+# records into tombstones.
 DELETE_USER = (
     restrict_to_credentials(update(User))
     .where(User.blocked_at.is_(None))
     .values(name="", token_digest=None, deleted_at=func.now())
     .returning(User.id)
 )
-DELETE_RECORDS = (
-    update(Record)
-    .where(Record.user_id == bindparam("of_user_id"), Record.state != "deleting")
-    .values(state="deleting")
-)
-# The operator's statements. One scan of the records sums the use of all users.
-SUMS_BY_USER = (
-    select(
-        Record.user_id,
-        func.count().label("record_count"),
-        func.sum(Record.size_bytes).label("total_bytes"),
-        func.sum(Record.duration_seconds).label("total_seconds"),
-    )
-    .where(Record.state == "ready")
-    .group_by(Record.user_id)
-    .subquery()
-)
+# The operator's statements.
 LIST_USERS = (
-    select(
-        *(User.id, User.name, User.created_at, User.blocked_at, *QUOTAS),
-        func.coalesce(SUMS_BY_USER.c.record_count, 0).label("record_count"),
-        cast(func.coalesce(SUMS_BY_USER.c.total_bytes, 0), BigInteger).label("total_bytes"),
-        func.coalesce(SUMS_BY_USER.c.total_seconds, 0).label("total_seconds"),
-    )
-    .outerjoin(SUMS_BY_USER, SUMS_BY_USER.c.user_id == User.id)
+    select(User.id, User.name, User.created_at, User.blocked_at, *QUOTAS, *USE)
     .where(User.deleted_at.is_(None))
     .order_by(User.created_at.desc(), User.id.desc())
 )
@@ -116,20 +90,16 @@ async def renew_token(engine: AsyncEngine, credentials: Credentials) -> tuple[UU
 
 
 async def delete_user(engine: AsyncEngine, credentials: Credentials) -> UUID:
-    """Deletes the user and all its records for good. The records service's sweeper deletes the MP3s.
+    """Deletes the user and all its records for good. The records service's sweeper deletes the rows and MP3s.
 
     Returns the user's id.
 
-    `engine` needs a statement timeout of DELETION_TIMEOUT_SECONDS, because a user may have very many records.
     Raises InvalidCredentials if no user has the credentials, and UserBlocked if the user is blocked.
     """
-    async with transaction(engine) as connection:
-        user_id: UUID | None = await connection.scalar(DELETE_USER, credentials.parameters)
-        if user_id:
-            await connection.execute(DELETE_RECORDS, {"of_user_id": user_id})
-    if not user_id:
+    rows = await execute(engine, DELETE_USER, credentials.parameters)
+    if not rows:
         await _refuse_change(engine, credentials)
-    return user_id
+    return UUID(str(rows[0].id))
 
 
 async def list_users(engine: AsyncEngine) -> Sequence[Row[Any]]:

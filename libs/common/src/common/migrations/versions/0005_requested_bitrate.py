@@ -8,6 +8,8 @@ idempotency_options.
 import sqlalchemy as sa
 from alembic import op
 
+from common.migrate import run_in_batches
+
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
@@ -16,10 +18,11 @@ depends_on = None
 
 def upgrade() -> None:
     """Adds the column and copies the bitrates."""
-    op.add_column("records", sa.Column("requested_bitrate_kbps", sa.Integer()))
-    op.execute(
+    op.add_column("records", sa.Column("requested_bitrate_kbps", sa.Integer()), if_not_exists=True)
+    run_in_batches(
+        "records",
         "UPDATE records SET requested_bitrate_kbps = CAST(idempotency_options ->> 'bitrate_kbps' AS integer)"
-        " WHERE idempotency_options IS NOT NULL"
+        " WHERE idempotency_options IS NOT NULL AND {batch}",
     )
 
 

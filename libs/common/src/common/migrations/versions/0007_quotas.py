@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from common.migrate import create_index
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -14,9 +16,9 @@ QUOTAS = ("quota_records", "quota_bytes", "quota_seconds")
 def upgrade() -> None:
     """Adds columns that the previous version neither writes nor reads, an index, and a grant."""
     for name in QUOTAS:
-        op.add_column("users", sa.Column(name, sa.BigInteger()))
+        op.add_column("users", sa.Column(name, sa.BigInteger()), if_not_exists=True)
     op.execute(f"GRANT SELECT ({', '.join(QUOTAS)}) ON users TO waxwing_records")
-    op.create_index(
+    create_index(
         "records_use",
         "records",
         ["user_id"],

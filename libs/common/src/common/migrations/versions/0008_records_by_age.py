@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from common.migrate import create_index
+
 revision = "0008"
 down_revision = "0007"
 branch_labels = None
@@ -11,9 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Adds an index, which the previous version does not use."""
-    op.create_index(
-        "records_by_age", "records", ["published_at"], postgresql_where=sa.text("state = 'ready'")
-    )
+    create_index("records_by_age", "records", ["published_at"], postgresql_where=sa.text("state = 'ready'"))
 
 
 def downgrade() -> None:
