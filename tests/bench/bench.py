@@ -29,6 +29,7 @@ from tests.bench.downloads import (
 )
 from tests.bench.fairness import measure_fairness, measure_refusals
 from tests.bench.overload import measure_memory, measure_slow_connections
+from tests.bench.rows import measure_rows
 from tests.bench.uploads import (
     Row,
     Uploader,
@@ -69,6 +70,10 @@ DOCTOR_NOTE = """\
 Database and bucket are in order. The rows without an object are uploads under way. Every object has
 2,880 bytes, so --deep shows what an object costs, and not how fast bytes are read. A million objects were
 not measured, because MinIO takes hours to store them.
+"""
+ROWS_NOTE = """\
+A tenth of the records belongs to one user, and every fifth has an old Idempotency-Key. Their rows have no
+waveforms and no objects; only the deletions of the sweeper have objects.
 """
 
 
@@ -154,6 +159,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="only the short recordings, one turn each")
     parser.add_argument("--overload", action="store_true", help="only what too many uploads at once do")
     parser.add_argument("--doctor", action="store_true", help="only the doctor, with up to a million rows")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        nargs="?",
+        const=1_000_000,
+        metavar="N",
+        help="only what grows with records, with N of them (10⁶)",
+    )
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--keep", action="store_true", help="write RESULTS.md")
     options = parser.parse_args(arguments)
@@ -164,6 +177,8 @@ def main(arguments: list[str]) -> None:
     rows: list[Row] = []
     if options.doctor:
         measured = measure_rows_and_objects()
+    elif options.rows:
+        measured = measure_rows(options.rows)
     elif options.overload:
         measured = measure_overload()
     else:
@@ -178,6 +193,9 @@ def main(arguments: list[str]) -> None:
         )
     if options.keep and options.doctor:
         write_results(rows, "The last doctor run", "./just bench --doctor --keep", DOCTOR_NOTE)
+    elif options.keep and options.rows:
+        command = f"./just bench --rows {options.rows} --keep"
+        write_results(rows, "The last run with many records", command, ROWS_NOTE)
     elif options.keep and options.overload:
         write_results(rows, "The last overload run", "./just bench --overload --keep", OVERLOAD_NOTE)
     elif options.keep:

@@ -1,0 +1,214 @@
+"""What grows with the number of records: the check, the sums of a user, deletions, and the sweeper."""
+
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
+
+import httpx
+
+from deploy.client import Client
+from deploy.local.stack import Stack
+from records import sql
+from records.audio import Properties, Waveform
+from records.storage import REQUEST_TIMEOUT_SECONDS, StoredObject
+from records.sweeper import BATCH, GRACE, sweep
+from tests.bench.downloads import CHECK_MANY, latency, psql
+from tests.bench.uploads import Row
+from tests.integration.records_service import RecordsService, open_stack_service
+from tests.stacks import temporary_stack
+
+# A tenth of the records, in the middle of all, belongs to one user; the rest belongs to a thousand others.
+OTHER_USERS = 1000
+FEW = 1000
+MAKE_USERS = "INSERT INTO users (id, name) SELECT gen_random_uuid(), 'Other' FROM generate_series(1, 1000)"
+FILL = """\
+INSERT INTO records (id, user_id, state, object_key, size_bytes, sha256, duration_seconds, sample_rate,
+                     channels, bitrate_kbps, published_at, idempotency_key)
+SELECT gen_random_uuid(), CASE WHEN number % 10 = 0 THEN '{user_id}' ELSE others[1 + number % {others}] END,
+       'ready', gen_random_uuid(), 160000, sha256('x'), number / 3.0, 44100, 2, 128,
+       now() - interval '2 days',
+       CASE WHEN number % 5 = 0 THEN number::text END
+FROM generate_series({first}, {last}) AS number,
+     (SELECT array_agg(id) AS others FROM users WHERE name = 'Other') AS users
+"""
+SOME_OF_USER = "SELECT id FROM records WHERE user_id = '{user_id}' ORDER BY random() LIMIT 1000"
+DELETED_OBJECTS = 2000
+PUBLISHED = 400
+
+
+def measure_rows(count: int) -> Iterator[list[Row]]:
+    """Fills a stack's database with `count` records, and yields the rows of each measurement."""
+    # The stack's own sweeper sweeps once, before there is anything, and leaves the rest to the bench.
+    with temporary_stack({"SWEEP_SECONDS": "1000000", "SIGN_UPS_PER_MINUTE": "100000"}, say=print) as stack:
+        with Client(stack.base_url) as client:
+            user, small = client.create_user("Bench"), client.create_user("Small")
+        psql(stack, MAKE_USERS)
+        fill(stack, user["id"], 1, FEW)
+        few = measure_check(stack, user["id"])
+        began = time.perf_counter()
+        step = 100_000
+        for first in range(FEW + 1, count + 1, step):
+            fill(stack, user["id"], first, min(first + step - 1, count))
+        yield [
+            (
+                "filling with records",
+                f"{(count - FEW) / (time.perf_counter() - began):.0f} /s",
+                "with triggers",
+            )
+        ]
+        psql(stack, "VACUUM ANALYZE records")
+        many = measure_check(stack, user["id"])
+        yield [
+            (
+                f"the check among {count:,} records / among {FEW:,}, p99",
+                f"{many[2] / few[2]:.2f}",
+                f"{many[2]:.1f} ms / {few[2]:.1f} ms; p50 {many[0]:.1f} ms / {few[0]:.1f} ms",
+            )
+        ]
+        yield measure_profile(stack, user, small)
+        yield asyncio.run(measure_service(stack, user))
+
+
+def fill(stack: Stack, user_id: str, first: int, last: int) -> None:
+    psql(stack, FILL.format(user_id=user_id, others=OTHER_USERS, first=first, last=last))
+
+
+def measure_check(stack: Stack, user_id: str) -> tuple[float, float, float]:
+    """Returns p50, p95 and p99 in ms, the best of three turns."""
+    psql(stack, "ANALYZE records")
+    ids = psql(stack, SOME_OF_USER.format(user_id=user_id)).split()
+    paths = ",".join(f'"/record?id={each}&user={user_id}"' for each in ids)
+    turns = [latency(stack.base_url, 5, CHECK_MANY.format(paths=paths)) for _ in range(3)]
+    return min(turns, key=lambda turn: turn[2])
+
+
+def measure_profile(stack: Stack, user: dict[str, str], small: dict[str, str]) -> list[Row]:
+    """Compares GET /users/me of the two users."""
+    times: dict[str, list[float]] = {user["id"]: [], small["id"]: []}
+    with httpx.Client(base_url=stack.base_url) as http:
+        for _ in range(100):
+            for each in (user, small):
+                began = time.perf_counter()
+                profile = http.get("/users/me", auth=(each["id"], each["token"])).raise_for_status().json()
+                times[each["id"]].append(1000 * (time.perf_counter() - began))
+                if each is user:
+                    records = profile["record_count"]
+    large, none = (statistics.median(times[each["id"]]) for each in (user, small))
+    return [
+        (
+            f"GET /users/me with {records:,} records / with none, median",
+            f"{large / none:.2f}",
+            f"{large:.1f} ms / {none:.1f} ms; slowest {max(times[user['id']]):.1f} ms",
+        )
+    ]
+
+
+async def measure_service(stack: Stack, user: dict[str, str]) -> list[Row]:
+    """Measures publishing, the sweeper's steps and the deletion of the user."""
+    rows: list[Row] = []
+    async with open_stack_service(stack) as service:
+        rows.append(await measure_publishing(service))
+        rows.append(
+            await measure_step(
+                "idempotency keys forgotten", lambda: sql.forget_old_idempotency_keys(service.engine, BATCH)
+            )
+        )
+        rows.append(await measure_tombstones(service))
+        began = time.perf_counter()
+        async with httpx.AsyncClient(base_url=stack.base_url) as http:
+            deletion = await http.delete("/users/me", auth=(user["id"], user["token"]))
+            deletion.raise_for_status()
+        rows.append(
+            ("DELETE /users/me of the same user", f"{1000 * (time.perf_counter() - began):.0f} ms", "once")
+        )
+        rows.append(
+            await measure_step(
+                "records of a deleted user made tombstones",
+                lambda: sql.delete_records_of_deleted_users(service.engine, BATCH),
+            )
+        )
+    return rows
+
+
+async def measure_step(what: str, step: Callable[[], Awaitable[int]]) -> Row:
+    """Repeats a step of the sweeper until it finds nothing."""
+    done, slowest, began = 0, 0.0, time.perf_counter()
+    while True:
+        batch_began = time.perf_counter()
+        count = await step()
+        slowest = max(slowest, time.perf_counter() - batch_began)
+        if not count:
+            break
+        done += count
+    seconds = time.perf_counter() - began
+    return what, f"{done / seconds:.0f} /s", f"{done:,} in {seconds:.1f} s; the slowest batch {slowest:.2f} s"
+
+
+async def measure_tombstones(service: RecordsService) -> Row:
+    """Deletes records with objects in the store; counts both looks of one sweeper."""
+    user_id, _ = await service.make_user()
+    rows = await service.query(
+        "INSERT INTO records (id, user_id, state, object_key, size_bytes)"
+        " SELECT gen_random_uuid(), :id, 'deleting', 'bench/' || gen_random_uuid(), 160000"
+        " FROM generate_series(1, :count) RETURNING object_key",
+        id=user_id,
+        count=DELETED_OBJECTS,
+    )
+    slots, body = asyncio.Semaphore(32), os.urandom(160_000)
+
+    async def put(key: str) -> None:
+        async with slots:
+            await service.store.put(key, body)
+
+    await asyncio.gather(*(put(row.object_key) for row in rows))
+    looks = []
+    for _ in range(2):
+        began = time.perf_counter()
+        while await sweep(service.engine, service.store, service.settings.lease_seconds):
+            pass
+        looks.append(time.perf_counter() - began)
+        await service.age(user_id)
+    assert await service.rows(user_id) == []
+    wait = GRACE + timedelta(seconds=service.settings.lease_seconds + REQUEST_TIMEOUT_SECONDS)
+    return (
+        "deletions of one sweeper, with an object each",
+        f"{DELETED_OBJECTS / sum(looks):.0f} /s",
+        f"{DELETED_OBJECTS:,} of 160 KB: the first look {looks[0]:.1f} s, the last one {looks[1]:.1f} s,"
+        f" {wait.total_seconds():.0f} s apart",
+    )
+
+
+async def measure_publishing(service: RecordsService) -> Row:
+    """Compares reservation and publishing with the triggers and without, in turns."""
+    _, credentials = await service.make_user()
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for turn in range(20):
+        with_triggers = turn % 2 == 0
+        switch = "ENABLE" if with_triggers else "DISABLE"
+        for event in ("insert", "update"):
+            await service.query(f"ALTER TABLE records {switch} TRIGGER sum_up_records_after_{event}")
+        for _ in range(PUBLISHED // 20):
+            began = time.perf_counter()
+            reservation = await sql.reserve(service.engine, credentials, 30)
+            assert isinstance(reservation, sql.Reservation)
+            finished = sql.FinishedUpload(
+                None,
+                StoredObject(160_000, bytes(32)),
+                Properties(10.0, 44100, 2, 128, -1.0, -10.0, truncated=False, clipped=False),
+                Waveform(128, os.urandom(32768)),
+                128,
+                None,
+            )
+            assert await sql.publish(service.engine, reservation, finished, service.settings)
+            times[with_triggers].append(1000 * (time.perf_counter() - began))
+    for event in ("insert", "update"):
+        await service.query(f"ALTER TABLE records ENABLE TRIGGER sum_up_records_after_{event}")
+    kept, without = (statistics.median(times[each]) for each in (True, False))
+    return (
+        "a record's two statements with the triggers / without, median",
+        f"{kept / without:.2f}",
+        f"{kept:.2f} ms / {without:.2f} ms; an upload also encodes and stores",
+    )
