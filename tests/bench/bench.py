@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from deploy.client import Client
 from deploy.local.stack import Stack
@@ -153,6 +154,26 @@ async def _next_row(rows: AsyncIterator[Row]) -> Row | None:
     return await anext(rows, None)
 
 
+class Run(NamedTuple):
+    """What is measured, and its section in RESULTS.md."""
+
+    measurements: Iterator[list[Row]]
+    title: str
+    options: str
+    note: str
+
+
+def choose_run(options: argparse.Namespace) -> Run:
+    if options.doctor:
+        return Run(measure_rows_and_objects(), "The last doctor run", " --doctor", DOCTOR_NOTE)
+    if options.rows:
+        rows = f" --rows {options.rows}"
+        return Run(measure_rows(options.rows), "The last run with many records", rows, ROWS_NOTE)
+    if options.overload:
+        return Run(measure_overload(), "The last overload run", " --overload", OVERLOAD_NOTE)
+    return Run(measure_everything(is_quick=options.quick), "The last full run", "", FULL_NOTE)
+
+
 def main(arguments: list[str]) -> None:
     """Runs all measurements, prints a table, and with --keep writes RESULTS.md."""
     parser = argparse.ArgumentParser(prog="just bench", description=__doc__)
@@ -174,16 +195,9 @@ def main(arguments: list[str]) -> None:
         sys.exit("bench: downloads are measured with wrk; install it (`apt install wrk`)")
     # With a longer interval the polling thread would wait for the uploading one: both run in this process.
     sys.setswitchinterval(0.0001)
+    run = choose_run(options)
     rows: list[Row] = []
-    if options.doctor:
-        measured = measure_rows_and_objects()
-    elif options.rows:
-        measured = measure_rows(options.rows)
-    elif options.overload:
-        measured = measure_overload()
-    else:
-        measured = measure_everything(is_quick=options.quick)
-    for found in measured:
+    for found in run.measurements:
         for what, result, origin in found:
             print(f"{what:<56} {result:>10}   {origin}", flush=True)
         rows.extend(found)
@@ -191,15 +205,8 @@ def main(arguments: list[str]) -> None:
         options.json.write_text(
             json.dumps([dict(zip(("what", "result", "from"), row, strict=True)) for row in rows], indent=1)
         )
-    if options.keep and options.doctor:
-        write_results(rows, "The last doctor run", "./just bench --doctor --keep", DOCTOR_NOTE)
-    elif options.keep and options.rows:
-        command = f"./just bench --rows {options.rows} --keep"
-        write_results(rows, "The last run with many records", command, ROWS_NOTE)
-    elif options.keep and options.overload:
-        write_results(rows, "The last overload run", "./just bench --overload --keep", OVERLOAD_NOTE)
-    elif options.keep:
-        write_results(rows, "The last full run", "./just bench --keep", FULL_NOTE)
+    if options.keep:
+        write_results(rows, run.title, f"./just bench{run.options} --keep", run.note)
 
 
 if __name__ == "__main__":
