@@ -27,7 +27,7 @@ def owner(stack: Stack) -> dict[str, Any]:
         return client.create_user("Ann")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def encode_silence_without_lame() -> Iterator[None]:
     """Lets the service in the test process encode the large recordings fast."""
     with pytest.MonkeyPatch.context() as patch:

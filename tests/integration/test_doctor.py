@@ -512,10 +512,9 @@ async def test_reading_keeps_the_rate(service: RecordsService, monkeypatch: pyte
     assert max(pauses) == pytest.approx(sum(sizes), rel=0.1)
 
 
-async def test_the_sweeper_and_the_doctor_agree_on_when_a_record_was_deleted(service: RecordsService) -> None:
+async def test_the_row_of_a_deleted_record_says_since_when(service: RecordsService) -> None:
     user_id, credentials = await service.make_user()
-    await upload(service, credentials)
-    await service.delete_user(credentials)
+    await sql.delete_record(service.engine, await upload(service, credentials), user_id)
     (row,) = await service.rows(user_id)
     assert row.deleted_at >= row.published_at
 
