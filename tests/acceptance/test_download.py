@@ -53,6 +53,15 @@ def test_an_mp3_of_several_upload_parts_has_the_right_length_and_sound(long_publ
     assert comparison.correlation > 0.99
 
 
+def test_a_download_whose_request_has_a_body_is_a_download(client: Client, user: dict[str, Any]) -> None:
+    record = client.upload_stream([TINY_WAV], user["token"])
+    # The first response is not from the cache.
+    for range_header in ({"Range": "bytes=1-9"}, {}, {}):
+        response = client.http.request("GET", record["url"], content=b"hello", headers=range_header)
+        assert response.status_code == (206 if range_header else 200)
+        assert response.headers["Content-Type"] == "audio/mpeg"
+
+
 def test_a_download_has_no_header_of_the_store(client: Client, published: Published) -> None:
     response = client.http.get(published.url)
     assert_mp3(response, 200, published.mp3)

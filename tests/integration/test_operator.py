@@ -15,6 +15,7 @@ from deploy.client import Client
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
 from records.form import AudioBegins, FormItem
+from records.sql import renew_lease
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.records_service import RecordsService
 from tests.response_checks import assert_json, assert_problem
@@ -162,6 +163,8 @@ async def test_an_upload_whose_user_is_blocked_meanwhile_is_refused(isolated_ser
         (row,) = await isolated_service.rows(user_id)
         assert row.state == "uploading"
         await set_blocked(isolated_service.users_engine, user_id, is_blocked=True)
+        # So an upload that goes on for hours ends soon.
+        assert not await renew_lease(isolated_service.engine, row.id, 30)
         yield TINY_WAV[1000:]
 
     uploads = isolated_service.uploads()

@@ -141,6 +141,6 @@ class TooManyUploads(Problem):
 
 
 class UploadInterrupted(Unavailable):
-    """The service could not renew the upload's lease, or its user was deleted. Nothing of it is kept."""
+    """The service could not renew the upload's lease, or its user was deleted or blocked. Nothing is kept."""
 
     title = "The upload was given up"

@@ -80,9 +80,12 @@ OWNER_MAY_SHOW = (
 )
 IS_PUBLIC = (*IS_PUBLISHED, OWNER_MAY_SHOW)
 IS_UPLOADING = (Record.id == RECORD_ID, Record.state == "uploading")
-USER_EXISTS = select(User.id).where(User.id == Record.user_id, User.deleted_at.is_(None))
 # The user may have been deleted or blocked during the upload.
-USER_MAY_PUBLISH = USER_EXISTS.where(User.blocked_at.is_(None)).exists()
+USER_MAY_PUBLISH = (
+    select(User.id)
+    .where(User.id == Record.user_id, User.deleted_at.is_(None), User.blocked_at.is_(None))
+    .exists()
+)
 
 FIND_USER = restrict_to_credentials(select(User.id, User.blocked_at))
 FIND_USE = select(*QUOTAS, *USE).where(User.id == OWNER_ID)
@@ -139,10 +142,7 @@ FIND_EARLIER_UPLOAD = restrict_to_credentials(
     )
 )
 RENEW_LEASE = (
-    update(Record)
-    .where(*IS_UPLOADING, USER_EXISTS.exists())
-    .values(lease_until=LEASE_UNTIL)
-    .returning(Record.id)
+    update(Record).where(*IS_UPLOADING, USER_MAY_PUBLISH).values(lease_until=LEASE_UNTIL).returning(Record.id)
 )
 # `publish` passes the other columns as further parameters with the columns' names.
 PUBLISH = (

@@ -386,5 +386,6 @@ def parse_bitrate(text: str, settings: Settings) -> int:
 
 def _interrupted() -> UploadInterrupted:
     return UploadInterrupted(
-        "The upload was given up, because the service could not renew its lease or its user was deleted"
+        "The upload was given up, because the service could not renew its lease, or its user was deleted or"
+        " blocked"
     )
