@@ -194,7 +194,9 @@ def main() -> int:
     """Builds MinIO if the stack will need a build. Returns the exit status."""
 
     def say(message: str) -> None:
-        print(f"waxwing: {message}", file=sys.stderr, flush=True)
+        # One write for the whole line: `./just` writes lines of its own meanwhile.
+        sys.stderr.write(f"waxwing: {message}\n")
+        sys.stderr.flush()
 
     # `./just` ends this process with SIGTERM, and the build must end with it.
     for name in (signal.SIGTERM, signal.SIGHUP):
