@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from fastcrc import crc16
 
+from . import id3_sizes
 from .mp3 import HEADER_BYTES, Mp3FrameHeader, make_mp3_frame_header, read_mp3_frame_header
 
 # Sample frames by which LAME's polyphase filter and MDCT delay the sound. A decoder adds 529 of its own.
@@ -29,8 +30,6 @@ _DELAY_SHIFT = 12
 _SOURCE_RATE_SHIFT, _STEREO_MODE_SHIFT = 6, 2
 _MAX_12_BITS, _MAX_32_BITS = 0xFFF, 0xFFFFFFFF
 
-_ID3_HEADER_BYTES = 10
-_HAS_FOOTER = 0x10
 # From "Info" on: delay and padding stand behind Xing's header, LAME's version and 12 bytes of settings.
 _DELAY_OFFSET = 120 + len(_VERSION) + 12
 
@@ -66,14 +65,10 @@ def read_info_frame(start: bytes) -> InfoFrame:
 
 
 def _read_id3_bytes(start: bytes) -> int:
-    """Returns the length of the ID3v2 tag that an MP3 starts with (ID3v2.4, section 3.1), or 0."""
-    if not start.startswith(b"ID3") or len(start) < _ID3_HEADER_BYTES:
+    """Returns the length of the ID3v2 tag that an MP3 starts with or 0."""
+    if not start.startswith(b"ID3") or len(start) < id3_sizes.HEADER_BYTES:
         return 0
-    size_bytes = 0
-    for seven_bits in start[6:_ID3_HEADER_BYTES]:
-        size_bytes = (size_bytes << 7) | seven_bits
-    has_footer = bool(start[5] & _HAS_FOOTER)
-    return _ID3_HEADER_BYTES * (1 + has_footer) + size_bytes
+    return id3_sizes.read_tag_bytes(start)
 
 
 class Stream:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mutagen import MutagenError, id3
 
+from . import id3_sizes
 from .texts import codec_of, decode
 
 MAX_CHARACTERS = 1_000
@@ -31,12 +32,9 @@ _MAX_TRIES = 3
 _OVERHEAD_BYTES = 32
 # An ID3 frame that is no picture may have so many bytes.
 _MAX_ID3_TEXT_BYTES = 16 * 1024
-_ID3_HEADER_BYTES = 10
 _ID3_UNSYNCHRONISED, _ID3_EXTENDED = 0x80, 0x40
 # The versions that are read, and how many bytes the name and the header of an ID3 frame have in each.
 _ID3_LAYOUTS = {2: (3, 6), 3: (4, 10), 4: (4, 10)}
-# In this version each octet of a size has 7 bits, but some programs use all 8.
-_ID3_SYNCHSAFE_VERSION = 4
 _ID3_FRAMES = ("TIT2", "TPE1", "TALB", "TCON", "COMM", "TDRC", "TCOP", "TRCK", "TENC")
 _FRONT_COVER = id3.PictureType.COVER_FRONT
 _MEDIA_TYPES = {"JPG": "image/jpeg", "PNG": "image/png"}
@@ -164,10 +162,11 @@ def _thin_out(body: bytes) -> bytes:
     mutagen needs time that grows with the square of the ID3 frames and of the values of a text: minutes for
     a tag of 2 MiB.
     """
-    if len(body) < _ID3_HEADER_BYTES or body[3] not in _ID3_LAYOUTS:
+    if len(body) < id3_sizes.HEADER_BYTES or body[3] not in _ID3_LAYOUTS:
         return b""
-    flags, content = body[5], body[_ID3_HEADER_BYTES:]
-    is_synchsafe = body[3] == _ID3_SYNCHSAFE_VERSION
+    flags, content = body[5], body[id3_sizes.HEADER_BYTES :]
+    # In this version each octet of a size has 7 bits, but some programs use all 8.
+    is_synchsafe = body[3] == id3_sizes.SYNCHSAFE_VERSION
     if flags & _ID3_UNSYNCHRONISED and not is_synchsafe:
         content = content.replace(b"\xff\0", b"\xff")
         flags ^= _ID3_UNSYNCHRONISED
@@ -180,8 +179,7 @@ def _thin_out(body: bytes) -> bytes:
     ]
     # With a wrong size of one ID3 frame, the next one is not found.
     frames = max((b"".join(reading) for reading in readings), key=len)
-    size = bytes(len(frames) >> shift & 0x7F for shift in (21, 14, 7, 0))
-    return body[:5] + bytes([flags & _ID3_UNSYNCHRONISED]) + size + frames
+    return body[:5] + bytes([flags & _ID3_UNSYNCHRONISED]) + id3_sizes.make_synchsafe(len(frames)) + frames
 
 
 def _split_id3(content: memoryview, name_bytes: int, header_bytes: int, bits: int) -> Iterator[memoryview]:

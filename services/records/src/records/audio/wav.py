@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Literal
 
+from . import id3_sizes
 from .errors import WRITE_AGAIN, BrokenAudio, UnsupportedAudio
 from .formats import ADPCM_HEAD_BYTES, MIN_FMT_BYTES, Format, read_format
 
@@ -33,11 +34,6 @@ _FACT_BYTES = 4
 _MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _METADATA_CHUNKS = (b"LIST", b"bext", b"CSET")
 _ID3_CHUNKS = (b"id3 ", b"ID3 ")
-_ID3_HEADER_BYTES = 10
-_ID3_FOOTER_FLAG = 0x10
-_ID3_SYNCHSAFE_VERSION = 4
-# A synchsafe number of ID3 has seven bits a byte.
-_SEVEN_BITS = 0x7F
 # Bytes of an ID3 frame's header by version: of its name, of its size and of its flags.
 _ID3_FRAME_BYTES = {2: (3, 3, 0), 3: (4, 4, 2), 4: (4, 4, 2)}
 _ID3_FRAMES = (b"T", b"COM", b"PIC", b"APIC")
@@ -258,8 +254,7 @@ class WavParser:
 
     def _take_leading_id3(self, start: bytes) -> Generator[_Want, bytes, bytes]:
         """Takes an ID3 tag in front of the WAV, and returns the RIFF header behind it."""
-        footer_bytes = _ID3_HEADER_BYTES if start[5] & _ID3_FOOTER_FLAG else 0
-        size = _ID3_HEADER_BYTES + _read_synchsafe(start[6:10]) + footer_bytes
+        size = id3_sizes.read_tag_bytes(start)
         if size > MAX_BYTES_BEFORE_AUDIO:
             raise _not_a_wav(start)
         if size >= len(start):
@@ -283,20 +278,17 @@ class WavParser:
         name_bytes, size_bytes, flag_bytes = _ID3_FRAME_BYTES.get(start[3], (0, 0, 0))
         header_bytes = name_bytes + size_bytes + flag_bytes
         kept = bytearray()
-        frame_header = start[_ID3_HEADER_BYTES:]
+        frame_header = start[id3_sizes.HEADER_BYTES :]
         while header_bytes and left_bytes >= header_bytes:
             left_bytes -= header_bytes - len(frame_header)
             frame_header += yield _Want(_Kind.TAKE, header_bytes - len(frame_header), "ID3 tag")
             name, octets = frame_header[:name_bytes], frame_header[name_bytes : name_bytes + size_bytes]
-            size = (
-                _read_synchsafe(octets)
-                if start[3] == _ID3_SYNCHSAFE_VERSION
-                else int.from_bytes(octets, "big")
-            )
+            is_synchsafe = start[3] == id3_sizes.SYNCHSAFE_VERSION
+            size = id3_sizes.read_synchsafe(octets) if is_synchsafe else int.from_bytes(octets, "big")
             if not name.isalnum() or not 0 < size <= left_bytes:
                 break
             left_bytes -= size
-            fits = self._id3_bytes + len(kept) + header_bytes + size <= MAX_ID3_BYTES - _ID3_HEADER_BYTES
+            fits = self._id3_bytes + len(kept) + header_bytes + size <= MAX_ID3_BYTES - id3_sizes.HEADER_BYTES
             if fits and name.startswith(_ID3_FRAMES):
                 kept += frame_header
                 kept += yield _Want(_Kind.TAKE, size, "ID3 tag")
@@ -304,7 +296,7 @@ class WavParser:
                 yield from _skip(size, "ID3 tag")
             frame_header = b""
         yield from _skip(left_bytes, "ID3 tag")
-        return start[:6] + _make_synchsafe(len(kept)) + kept if kept else b""
+        return start[:6] + id3_sizes.make_synchsafe(len(kept)) + kept if kept else b""
 
     def _begin_riff(self, riff_header: bytes) -> None:
         self._byte_order = "big" if riff_header[:4] == b"RIFX" else "little"
@@ -467,18 +459,6 @@ def _count_sample_frames(source: Format, audio_bytes: int, fact_sample_frames: i
         if before_last_block < fact_sample_frames < sample_frames:
             return fact_sample_frames
     return sample_frames
-
-
-def _read_synchsafe(octets: bytes) -> int:
-    """Reads a synchsafe number of ID3."""
-    number = 0
-    for octet in octets:
-        number = (number << 7) | (octet & _SEVEN_BITS)
-    return number
-
-
-def _make_synchsafe(number: int) -> bytes:
-    return bytes((number >> shift) & _SEVEN_BITS for shift in (21, 14, 7, 0))
 
 
 def _not_a_wav(*starts: bytes) -> UnsupportedAudio:
