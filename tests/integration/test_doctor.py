@@ -25,9 +25,10 @@ from deploy.local.ports import free_ports
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
 from records import commands, sql
-from records.doctor import Doctor, DoctorError, choose_min_age
+from records.doctor import Doctor, DoctorError
 from records.form import AudioBegins, FormItem
 from records.storage import NEVER, FoundObject
+from records.sweeper import longest_late_put
 from tests.integration.paused_calls import PausedUpload, before_publish
 from tests.integration.recordings import SMALL
 from tests.integration.records_service import RecordsService, open_isolated_service
@@ -184,7 +185,7 @@ async def test_nothing_young_is_judged(service: RecordsService) -> None:
     expected, _ = await break_something(service)
     # Only the overdue rows are hours old.
     old = {finding for finding in expected if finding[0].startswith("overdue")}
-    assert await find(service, min_age=choose_min_age(service.settings.lease_seconds)) == old
+    assert await find(service, min_age=longest_late_put(service.settings.lease_seconds)) == old
 
 
 async def test_a_deep_look_finds_objects_that_differ_from_their_rows(

@@ -18,8 +18,6 @@ log = structlog.get_logger()
 
 # An arbitrary number. All instances of the set-up step must use the same number.
 ADVISORY_LOCK = 0x5741_5857
-# Alembic would take a single % as the beginning of a variable.
-MIGRATIONS = str(Path(__file__).parent / "migrations").replace("%", "%%")
 TRY_LOCK = text("SELECT pg_try_advisory_lock(:lock)")
 LOCK_POLL_SECONDS = 0.5
 # For one statement of a migration. An index over 10⁷ rows takes minutes.
@@ -37,17 +35,22 @@ LOGIN_ROLES = {"waxwing_users_login": "waxwing_users", "waxwing_records_login": 
 
 def make_alembic_config(connection: Connection) -> Config:
     """Returns Alembic's configuration for a connection that is already open."""
-    config = Config()
-    config.set_main_option("script_location", MIGRATIONS)
+    config = _find_migrations()
     config.attributes["connection"] = connection
     return config
 
 
 def known_revisions() -> set[str]:
     """Returns the revisions of the schema that this version can upgrade, or has itself."""
+    return {script.revision for script in ScriptDirectory.from_config(_find_migrations()).walk_revisions()}
+
+
+def _find_migrations() -> Config:
     config = Config()
-    config.set_main_option("script_location", MIGRATIONS)
-    return {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    # Alembic would take a single % as the beginning of a variable.
+    folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
+    config.set_main_option("script_location", folder)
+    return config
 
 
 async def migrate(engine: AsyncEngine, revision: str = "head") -> None:

@@ -31,7 +31,7 @@ class User(Base):
     quota_records: Mapped[int | None] = mapped_column(BigInteger)
     quota_bytes: Mapped[int | None] = mapped_column(BigInteger)
     quota_seconds: Mapped[int | None] = mapped_column(BigInteger)
-    # The sums of the user's records that are `ready`; triggers on records keep them (migration 0010). After
+    # The sums of the user's records that are `ready`; triggers on records keep them (migration 0011). After
     # the deletion of the user they fall, until the sweeper has turned the last record into a tombstone.
     record_count: Mapped[int] = mapped_column(BigInteger, server_default="0")
     total_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")

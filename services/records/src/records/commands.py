@@ -22,9 +22,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from common.db import make_engine
 from common.problems import Problem
 from common.settings import SettingsError, load
-from records.doctor import REPAIRS, Doctor, DoctorError, Finding, choose_min_age
+from records.doctor import REPAIRS, Doctor, DoctorError, Finding
 from records.settings import Settings
 from records.storage import open_store
+from records.sweeper import longest_late_put
 
 CLEAN, FOUND, FAILED = 0, 1, 2
 # PostgreSQL sorts all rows once.
@@ -110,7 +111,7 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
     )
     try:
         async with open_store(settings.store) as store:
-            min_age = choose_min_age(settings.lease_seconds)
+            min_age = longest_late_put(settings.lease_seconds)
             doctor = Doctor(engine, store, min_age, is_deep=options.deep, bytes_per_second=options.rate)
             return await _examine(doctor, options)
     finally:

@@ -22,13 +22,11 @@ from common.problems import Unavailable
 from records import sql
 from records.audio import read_info_frame
 from records.storage import (
-    REQUEST_TIMEOUT_SECONDS,
     STORE_ERRORS,
     FoundMultipartUpload,
     FoundObject,
     ObjectStore,
 )
-from records.sweeper import GRACE
 
 Kind = Literal[
     "lost-object",
@@ -87,11 +85,6 @@ class Judgement(NamedTuple):
     detail: str
 
 
-def choose_min_age(lease_seconds: int) -> timedelta:
-    """Returns the age below which nothing is judged: a lease, its grace and the longest PUT."""
-    return GRACE + timedelta(seconds=lease_seconds + REQUEST_TIMEOUT_SECONDS)
-
-
 class Doctor:
     """Looks through one database and one bucket, once."""
 
@@ -104,7 +97,8 @@ class Doctor:
         is_deep: bool = False,
         bytes_per_second: int | None = None,
     ) -> None:
-        """`is_deep` reads every object, at most so many `bytes_per_second`.
+        """Judges nothing that is younger than `min_age`. `is_deep` reads every object, at most so many
+        `bytes_per_second`.
 
         `engine` needs a statement timeout that lets PostgreSQL sort all rows.
         """

@@ -74,18 +74,13 @@ IS_PUBLISHED = (
     Record.user_id == OWNER_ID,
     Record.state == "ready",
 )
+IS_ACTIVE = (User.deleted_at.is_(None), User.blocked_at.is_(None))
 # This does not depend on the record, so PostgreSQL scans an index once for the whole statement.
-OWNER_MAY_SHOW = (
-    select(User.id).where(User.id == OWNER_ID, User.deleted_at.is_(None), User.blocked_at.is_(None)).exists()
-)
+OWNER_MAY_SHOW = select(User.id).where(User.id == OWNER_ID, *IS_ACTIVE).exists()
 IS_PUBLIC = (*IS_PUBLISHED, OWNER_MAY_SHOW)
 IS_UPLOADING = (Record.id == RECORD_ID, Record.state == "uploading")
 # The user may have been deleted or blocked during the upload.
-USER_MAY_PUBLISH = (
-    select(User.id)
-    .where(User.id == Record.user_id, User.deleted_at.is_(None), User.blocked_at.is_(None))
-    .exists()
-)
+USER_MAY_PUBLISH = select(User.id).where(User.id == Record.user_id, *IS_ACTIVE).exists()
 
 FIND_USER = restrict_to_credentials(select(User.id, User.blocked_at))
 FIND_USE = select(*QUOTAS, *USE).where(User.id == OWNER_ID)
@@ -331,7 +326,7 @@ async def reserve(
 
 
 async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) -> bool:
-    """Renews the lease. Returns False if the upload has been given up or its user is deleted."""
+    """Renews the lease. Returns False if the upload has been given up, or its user is deleted or blocked."""
     values = {"record_id": record_id, "lease": timedelta(seconds=lease_seconds)}
     return bool(await execute(engine, RENEW_LEASE, values))
 

@@ -65,8 +65,7 @@ async def sweep(
     }
     if retention_days is not None:
         steps["delete old records"] = partial(_delete_old_records, engine, retention_days)
-    between_looks = GRACE + timedelta(seconds=lease_seconds + REQUEST_TIMEOUT_SECONDS)
-    steps["work on tombstones"] = partial(_work_on_tombstones, engine, store, between_looks)
+    steps["work on tombstones"] = partial(_work_on_tombstones, engine, store, longest_late_put(lease_seconds))
     has_more = False
     for name, step in steps.items():
         try:
@@ -76,6 +75,11 @@ async def sweep(
         except Exception:
             log.exception("a step of the sweep failed", step=name)
     return has_more
+
+
+def longest_late_put(lease_seconds: int) -> timedelta:
+    """Returns how late the PUT of a paused process can arrive: a lease, the grace and the longest PUT."""
+    return GRACE + timedelta(seconds=lease_seconds + REQUEST_TIMEOUT_SECONDS)
 
 
 async def _repeat(step: Callable[[], Awaitable[int]]) -> bool:
