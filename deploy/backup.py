@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import aiohttp
 import asyncpg
@@ -99,7 +99,7 @@ async def back_up(settings: SetupSettings, folder: Path, *, prune: bool = False)
                 else:
                     missing.append(record.object_key)
                     log.error("object missing", object_key=record.object_key, reason=outcome)
-            _flush(lines.fileno())
+            _sync(lines)
         manifest = Manifest(
             begun_at=begun_at,
             finished_at=datetime.now(UTC),
@@ -136,7 +136,7 @@ async def _dump(settings: SetupSettings, connection: asyncpg.Connection, dump: P
         options = ["--format=custom", "--no-owner", f"--snapshot={snapshot}", f"--file={dump}"]
         await _run(settings, "pg_dump", *options)
     with dump.open("rb") as file:
-        _flush(file.fileno())
+        _sync(file)
     return revision
 
 
@@ -167,7 +167,7 @@ async def _copy(store: ObjectStore, folder: Path, record: StoredRecord) -> str:
                 async for piece in pieces:
                     digest.update(piece)
                     file.write(piece)
-            await asyncio.to_thread(_flush, file.fileno())
+            await asyncio.to_thread(_sync, file)
         if digest.digest() != record.sha256:
             return "damaged"
         unfinished.rename(path)
@@ -312,17 +312,17 @@ def _hash_if_there(path: Path) -> str | None:
     return _hash(path) if path.exists() else None
 
 
-def _flush(descriptor: int) -> None:
-    """Writes a file to the disk, so that it survives a loss of power."""
-    os.fsync(descriptor)
+def _sync(file: IO[Any]) -> None:
+    """Writes all of a file to the disk, so that it survives a loss of power."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _replace(path: Path, data: bytes) -> None:
     unfinished = path.with_suffix(".unfinished")
     with unfinished.open("wb") as file:
         file.write(data)
-        file.flush()
-        _flush(file.fileno())
+        _sync(file)
     unfinished.rename(path)
 
 

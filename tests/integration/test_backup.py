@@ -86,6 +86,25 @@ async def test_a_record_that_is_deleted_during_a_backup_is_in_it_with_its_mp3(
     assert f"{user_id}/{record_id}.mp3" not in copies(tmp_path)
 
 
+async def test_a_backup_is_on_the_disk_before_its_manifest_counts(
+    source: RecordsService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user_id, credentials = await source.make_user()
+    record_id = await upload(source, credentials)
+    synced: dict[int, int] = {}
+
+    def fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        synced[status.st_ino] = status.st_size
+
+    monkeypatch.setattr("deploy.backup.os.fsync", fsync)
+    manifest = await back_up(source.setup, tmp_path)
+    mp3 = f"objects/{user_id}/{record_id}.mp3"
+    for name in (mp3, manifest.objects, manifest.dump, "manifest.json"):
+        status = (tmp_path / name).stat()
+        assert synced[status.st_ino] == status.st_size, name
+
+
 async def test_a_backup_that_was_cut_off_is_refused_and_goes_on_where_it_stopped(
     source: RecordsService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
