@@ -64,6 +64,10 @@ class CallWatcher:
             raise
         return response
 
+    def has_made(self, part: str) -> bool:
+        """Whether a call has been made whose request has this part."""
+        return any(part in call.request for call in self.calls)
+
     def stop_watching(self) -> None:
         """Lets all further calls pass."""
         self.watch = _let_pass
