@@ -32,11 +32,12 @@ class RawConnection:
 
 
 @contextmanager
-def open_raw_connection(base_url: str) -> Iterator[RawConnection]:
-    """Opens a new connection to the host of `base_url`."""
+def open_raw_connection(base_url: str, source: str = "") -> Iterator[RawConnection]:
+    """Opens a new connection to the host of `base_url`, from the address `source` if there is one."""
     parts = urlsplit(base_url)
     port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-    with socket.create_connection((parts.hostname or "", port), TIMEOUT_SECONDS) as connection:
+    address = (parts.hostname or "", port)
+    with socket.create_connection(address, TIMEOUT_SECONDS, (source, 0)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if parts.scheme == "https":
             with ssl.create_default_context().wrap_socket(connection, server_hostname=parts.hostname) as tls:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import cycle
 from statistics import median
 from threading import Event
 from typing import Any
@@ -25,6 +26,8 @@ REFUSALS = 50
 OTHER_SLOTS = 31
 # An instance takes 32 uploads at once, and another 32 wait (MAX_UPLOADS, MAX_WAITING_UPLOADS).
 ACCEPTED = 64
+# One address gets only a part of them.
+ADDRESSES = cycle([f"127.0.0.{number}" for number in range(10, 26)])
 
 
 @contextmanager
@@ -38,7 +41,7 @@ def uploads_of(stack: Stack, user: dict[str, Any], count: int) -> Iterator[None]
 
     def send() -> None:
         while not is_over.is_set():
-            header_upload(stack, user).send(break_off_at_the_end)
+            header_upload(stack, user, source=next(ADDRESSES)).send(break_off_at_the_end)
 
     with ThreadPoolExecutor(count) as threads:
         for _ in range(count):
@@ -92,7 +95,7 @@ def measure_refusals(stack: Stack) -> list[Row]:
             *header_lines({**bearer(many), **WAV_TYPE, "Content-Length": str(len(WAV))}),
         )
         for _ in range(ACCEPTED):
-            opened.enter_context(open_raw_connection(stack.base_url)).send(head, WAV[:4096])
+            opened.enter_context(open_raw_connection(stack.base_url, next(ADDRESSES))).send(head, WAV[:4096])
         wait_for_uploads(stack, ACCEPTED)
         times = []
         for _ in range(REFUSALS):

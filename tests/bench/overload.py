@@ -50,8 +50,10 @@ LATENCY_SECONDS = 6
 class Sender:
     """Sends one upload in pieces."""
 
-    def __init__(self, base_url: str, headers: dict[str, str], body: list[bytes]) -> None:
+    def __init__(self, base_url: str, headers: dict[str, str], body: list[bytes], source: str = "") -> None:
+        """`source` is the client's address; without it the system chooses one."""
         self._host = urlsplit(base_url).netloc
+        self._source = source
         self._headers = headers
         self._body = body
 
@@ -60,7 +62,7 @@ class Sender:
 
         Calls `meanwhile` with the number of each piece before it; an OSError there breaks the upload off.
         """
-        connection = HTTPConnection(self._host, timeout=300)
+        connection = HTTPConnection(self._host, timeout=300, source_address=(self._source, 0))
         size = sum(map(len, self._body))
         try:
             connection.putrequest("POST", "/records")
@@ -83,9 +85,9 @@ def in_pieces(data: bytes) -> list[bytes]:
     return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
 
 
-def header_upload(stack: Stack, user: dict[str, Any], wav: bytes = WAV) -> Sender:
+def header_upload(stack: Stack, user: dict[str, Any], wav: bytes = WAV, source: str = "") -> Sender:
     """An upload whose credentials are in the header."""
-    return Sender(stack.base_url, {**bearer(user), **WAV_TYPE}, in_pieces(wav))
+    return Sender(stack.base_url, {**bearer(user), **WAV_TYPE}, in_pieces(wav), source)
 
 
 def late_upload(stack: Stack, user: dict[str, Any], wav: bytes = WAV) -> Sender:

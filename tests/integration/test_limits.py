@@ -127,6 +127,21 @@ async def test_one_upload_too_many_is_refused_before_its_body_is_read_until_anot
     assert [row.state for row in await isolated_service.rows(user_id)] == ["ready"] * 3
 
 
+async def test_users_of_one_address_leave_a_slot_to_another_address(
+    isolated_service: RecordsService,
+) -> None:
+    uploads = isolated_service.uploads(max_uploads=4, max_waiting_uploads=0, max_uploads_per_user=1)
+    users = [(await isolated_service.make_user())[1] for _ in range(5)]
+    under_way = [await start_held_upload(uploads, user, address="a") for user in users[:3]]
+    with pytest.raises(Busy, match="from your address"):
+        await uploads.store_record(unread(), users[3], address="a")
+    assert (await uploads.store_record(wav_pieces(SMALL), users[4], address="b")).record.size_bytes > 0
+    for held, task in under_way:
+        held.released.set()
+        await task
+    await uploads.close()
+
+
 async def test_an_upload_that_fails_or_is_cancelled_releases_its_slot(
     isolated_service: RecordsService,
 ) -> None:

@@ -62,7 +62,7 @@ async def test_users_get_slots_in_turn() -> None:
 
     async def upload(name: str) -> None:
         async with AsyncExitStack() as resources:
-            await admission.admit(resources, name[0])
+            await admission.admit(resources, name[0], "")
             order.append(name)
             await asyncio.sleep(0)
 
@@ -70,33 +70,67 @@ async def test_users_get_slots_in_turn() -> None:
     assert order == ["a1", "a2", "b1", "c1", "a3", "b2"]
 
 
+async def test_one_address_leaves_slots_to_others_however_many_users_it_has() -> None:
+    admission = Admission(msgspec.structs.replace(SETTINGS, max_uploads=32, upload_wait_seconds=0))
+    async with AsyncExitStack() as resources:
+        for address, slots in [("a", 24), ("b", 6), ("c", 2)]:
+            for user in range(slots):
+                await admission.admit(resources, (address, user), address)
+            with pytest.raises(Busy, match="no slot became free"):
+                await admission.admit(resources, (address, slots), address)
+
+
+async def test_an_address_that_waits_with_fewer_uploads_takes_the_place_of_one_of_many() -> None:
+    admission = Admission(msgspec.structs.replace(SETTINGS, max_uploads=1, max_waiting_uploads=4))
+    async with AsyncExitStack() as resources:
+        async with AsyncExitStack() as first:
+            await admission.admit(first, "a0", "a")
+            a1, a2, a3, a4 = [
+                asyncio.create_task(admission.admit(resources, f"a{n}", "a")) for n in range(1, 5)
+            ]
+            await asyncio.sleep(0)
+            with pytest.raises(Busy, match="no free slot"):
+                admission.refuse_if_full("a")
+            b1, b2 = [asyncio.create_task(admission.admit(resources, f"b{n}", "b")) for n in range(2)]
+            for displaced in (a4, a3):
+                with pytest.raises(Busy, match="no free slot"):
+                    await displaced
+            with pytest.raises(Busy, match="no free slot"):
+                await admission.admit(resources, "b3", "b")
+        await a1
+        resources.pop_all()
+        for task in (a2, b1, b2):
+            assert not task.done()
+            task.cancel()
+
+
 async def test_an_upload_that_ends_while_it_waits_leaves_its_place_and_takes_no_slot() -> None:
     admission = Admission(msgspec.structs.replace(SETTINGS, max_uploads=1, max_waiting_uploads=1))
     async with AsyncExitStack() as first:
-        await admission.admit(first, "a")
+        await admission.admit(first, "a", "")
         for _ in range(3):
             async with AsyncExitStack() as second:
-                waiting = asyncio.create_task(admission.admit(second, "b"))
+                waiting = asyncio.create_task(admission.admit(second, "b", ""))
                 await asyncio.sleep(0)
                 with pytest.raises(Busy, match="no free slot"):
-                    admission.refuse_if_full()
+                    admission.refuse_if_full("")
                 waiting.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await waiting
-            admission.refuse_if_full()
+            admission.refuse_if_full("")
     async with AsyncExitStack() as last:
-        await admission.admit(last, "c")
+        await admission.admit(last, "c", "")
 
 
 async def test_a_slot_that_comes_in_the_moment_of_a_cancellation_is_not_lost() -> None:
     admission = Admission(msgspec.structs.replace(SETTINGS, max_uploads=1, max_waiting_uploads=1))
     async with AsyncExitStack() as second:
         async with AsyncExitStack() as first:
-            await admission.admit(first, "a")
-            waiting = asyncio.create_task(admission.admit(second, "b"))
+            await admission.admit(first, "a", "")
+            waiting = asyncio.create_task(admission.admit(second, "b", ""))
             await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
     async with AsyncExitStack() as last:
-        await admission.admit(last, "c")
+        await admission.admit(last, "c", "")

@@ -1,7 +1,7 @@
 """Says whose turn it is to get something that all users share."""
 
 from collections import Counter, deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -23,13 +23,23 @@ class Turns(Generic[T]):
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
+    def __iter__(self) -> Iterator[tuple[Hashable, T]]:
+        """Yields the users and their requests that wait, those of one user together."""
+        return ((user, request) for user, requests in self._waiting.items() for request in requests)
+
     def add(self, user: Hashable, request: T) -> None:
         """Adds a request that waits."""
         self._waiting.setdefault(user, deque()).append(request)
 
-    def take(self) -> tuple[Hashable, T]:
-        """Returns the next request and its user, who has one thread or slot more until `give_back`."""
-        user = min(self._waiting, key=self._taken.__getitem__)
+    def take(self, may_have: Callable[[T], bool] = lambda _: True) -> tuple[Hashable, T]:
+        """Returns the next request and its user, who has one thread or slot more until `give_back`.
+
+        Passes over users whose first request may not have one now. Raises IndexError if no user is left.
+        """
+        users = [user for user, requests in self._waiting.items() if may_have(requests[0])]
+        if not users:
+            raise IndexError
+        user = min(users, key=self._taken.__getitem__)
         requests = self._waiting.pop(user)
         request = requests.popleft()
         if requests:

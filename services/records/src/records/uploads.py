@@ -262,7 +262,7 @@ class Upload:
         admission, engine, settings = self._shared.admission, self._shared.engine, self._shared.settings
         has_slot = isinstance(self._state, Late)
         if not has_slot:
-            admission.refuse_if_full()
+            admission.refuse_if_full(self._address)
         found = await sql.reserve(engine, credentials, settings.lease_seconds, self._idempotency_key)
         if isinstance(found, sql.EarlierUpload):
             self._state = Replayable(found)
@@ -273,7 +273,7 @@ class Upload:
         admission.admit_user(self._resources, found.user_id)
         if not has_slot:
             # Only now, so that users get slots in turn, and nobody with wrong credentials waits.
-            await admission.admit(self._resources, found.user_id)
+            await admission.admit(self._resources, found.user_id, self._address)
         self._room = await sql.find_room(engine, found, settings)
         self._check_room()
         self._writer.open(found.object_key, lease_keeper.done)
