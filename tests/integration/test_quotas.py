@@ -177,3 +177,20 @@ async def test_uploads_at_the_same_time_do_not_overrun_a_quota(
     await uploads.close()
     assert sorted(type(each).__name__ for each in results) == ["Published"] * 3 + ["QuotaReached"] * 3
     assert [row.state for row in await isolated_service.rows(user_id)].count("ready") == 3
+
+
+async def test_the_first_quota_of_a_user_counts_for_an_upload_under_way(
+    isolated_service: RecordsService,
+) -> None:
+    user_id, credentials = await isolated_service.make_user()
+    uploads = isolated_service.uploads()
+    await uploads.store_record(in_pieces(TINY_WAV), credentials)
+
+    async def body() -> AsyncIterator[FormItem]:
+        await isolated_service.query("UPDATE users SET quota_records = 1 WHERE id = :id", id=user_id)
+        async for item in in_pieces(TINY_WAV):
+            yield item
+
+    with pytest.raises(QuotaReached):
+        await uploads.store_record(body(), credentials)
+    await uploads.close()

@@ -146,6 +146,8 @@ PUBLISH = (
     .values(state="ready", lease_until=None, published_at=func.now())
     .returning(*DOCUMENT_COLUMNS)
 )
+# The user may have got a quota of its own during the upload.
+PUBLISH_WITHOUT_QUOTA = PUBLISH.where(~HAS_OWN_QUOTA)
 # If the lease has run out, the upload's process is dead or was paused. So an upload with the same key takes
 # its place.
 GIVE_UP_WITHOUT_LEASE = (
@@ -360,15 +362,16 @@ async def publish(
     """
     record_id = reservation.record_id
     parameters = {"record_id": record_id, **finished.columns}
-    if reservation.has_own_quota or settings.has_quota:
+    rows: Sequence[Row[Any]] = []
+    if not settings.has_quota:
+        rows = await execute(engine, PUBLISH_WITHOUT_QUOTA, parameters)
+    if not rows:
         async with transaction(engine) as connection:
             quota_of = "all" if settings.max_total_bytes is not None else str(reservation.user_id)
             await connection.execute(LOCK_QUOTA, {"quota_of": quota_of})
             room = await _read_room(connection, reservation.user_id, settings)
             room.check(finished.stored_object.size_bytes, finished.properties.duration_seconds)
-            rows: Sequence[Row[Any]] = (await connection.execute(PUBLISH, parameters)).all()
-    else:
-        rows = await execute(engine, PUBLISH, parameters)
+            rows = (await connection.execute(PUBLISH, parameters)).all()
     if rows:
         return RecordDocument.from_row(rows[0]._mapping)
     if await execute(engine, FIND_BLOCKED_OWNER, {"record_id": record_id}):
