@@ -415,6 +415,14 @@ async def test_the_command_reports_and_repairs_only_if_it_may(
     assert out.startswith("clean: 1 records (1 marked as lost), ")
 
 
+async def test_the_command_prints_no_control_characters_of_a_key(service: RecordsService, run: Run) -> None:
+    await lose(service)
+    await service.query("UPDATE records SET object_key = :key", key="a\nb\x1b[2J\u202ecü/x.mp3")
+    status, out, _ = await run()
+    assert status == 1
+    assert r"  a\nb\x1b[2J\u202ecü/x.mp3  " in out
+
+
 async def test_the_command_prints_json_for_programs(service: RecordsService, run: Run) -> None:
     (key,) = await lose(service)
     status, out, err = await run("--json", "--repair", "--yes")
@@ -538,7 +546,10 @@ async def test_the_link_of_a_lost_record_is_410_and_everything_else_of_the_recor
     assert shown == {**record, "lost_at": shown["lost_at"]}
     assert shown["lost_at"] > shown["created_at"]
     assert assert_json(client.http.get("/records", headers=bearer(user)), 200)["records"] == [shown]
-    assert assert_json(client.http.post("/records", content=TINY_WAV, headers=headers), 201) == shown
+    # The same upload again, with its key, stores a new record instead of returning the lost one.
+    again = assert_json(client.http.post("/records", content=TINY_WAV, headers=headers), 201)
+    assert again["id"] != record["id"]
+    assert len(client.download(again["url"])) == again["size_bytes"]
     assert client.http.get(f"{path}/waveform?user={user['id']}").status_code == 200
     assert client.http.delete(path, headers=bearer(user)).status_code == 204
     assert_problem(client.http.get(record["url"]), 404, "unknown-record")

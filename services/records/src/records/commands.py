@@ -171,7 +171,8 @@ def _show(finding: Finding, *, as_json: bool) -> None:
     if as_json:
         _print_json({"finding": finding.kind, "object_key": finding.object_key, "detail": finding.detail})
     else:
-        print(ROW.format(finding.kind, finding.object_key, finding.detail), flush=True)
+        key = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in finding.object_key)
+        print(ROW.format(finding.kind, key, finding.detail), flush=True)
 
 
 def _summarise(seen: Counter[str], findings: Counter[str], repaired: Counter[str], seconds: float) -> str:

@@ -241,8 +241,12 @@ READ_FOR_DOCTOR = DriverStatement(SELECT_FOR_DOCTOR.order_by(collate(Record.obje
 FIND_FOR_DOCTOR = SELECT_FOR_DOCTOR.where(Record.object_key == bindparam("key", type_=String()))
 FETCH_ROWS = 1000
 IS_READY = (Record.id == RECORD_ID, Record.state == "ready")
+# Without its key, so that the same upload again makes a new record.
 MARK_LOST = (
-    update(Record).where(*IS_READY, Record.lost_at.is_(None)).values(lost_at=func.now()).returning(Record.id)
+    update(Record)
+    .where(*IS_READY, Record.lost_at.is_(None))
+    .values(lost_at=func.now(), idempotency_key=None, idempotency_options=None)
+    .returning(Record.id)
 )
 MARK_FOUND = (
     update(Record).where(*IS_READY, Record.lost_at.is_not(None)).values(lost_at=None).returning(Record.id)
