@@ -36,6 +36,7 @@ ATTACKER = "127.0.0.66"
 PROXY = "127.0.0.77"
 # More than nginx's default of 1,024 connections for each of two workers, each with its connection to records.
 SLOW_CONNECTIONS = 3000
+POOL_SIZE = 2
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,7 @@ def stack() -> Iterator[Stack]:
         "UPLOADS_PER_ADDRESS": "10",
         "SIGN_UPS_PER_MINUTE": "30",
         "FAILURES_PER_MINUTE": "20",
+        "DATABASE_POOL_SIZE": str(POOL_SIZE),
         "TRUSTED_PROXY": PROXY,
     }
     with temporary_stack(settings) as stack:
@@ -223,6 +225,25 @@ def test_an_address_may_fail_only_so_often_and_right_requests_still_work(
         assert client.get(path, headers=wrong).status_code == status
 
 
+def test_an_instance_opens_no_more_connections_to_postgresql_than_its_pool_has(
+    stack: Stack, owner: dict[str, Any], http: httpx.Client
+) -> None:
+    record = upload_recording(stack, owner)
+
+    def get(path: str) -> int:
+        return http.get(path, auth=(owner["id"], owner["token"])).status_code
+
+    def count_connections(service: str) -> int:
+        connections = psutil.Process(stack.pid(service)).net_connections("tcp")
+        return sum(bool(each.raddr) and each.raddr.port == stack.ports.postgres for each in connections)
+
+    with ThreadPoolExecutor(12) as threads:
+        paths = [record["url"], "/records", "/users/me"] * 20
+        assert set(threads.map(get, paths)) == {200}
+    assert 0 < count_connections("users") <= POOL_SIZE
+    assert POOL_SIZE < count_connections("records") <= 2 * POOL_SIZE
+
+
 def test_the_log_says_when_connections_run_out_and_nothing_of_a_request(stack: Stack) -> None:
     log = NewLogLines(stack, "gateway")
     received = bytearray()
@@ -236,12 +257,15 @@ def test_the_log_says_when_connections_run_out_and_nothing_of_a_request(stack: S
     conf = stack.supervisor.log("gateway").parent.parent / "gateway" / "nginx.conf"
     original = conf.read_text()
     conf.write_text(re.sub(r"worker_connections \d+", "worker_connections 32", original))
+    records = psutil.Process(stack.pid("records"))
     try:
         stack.stop_process("gateway")
         stack.start_process("gateway")
         with ExitStack() as opened:
             connections = [opened.enter_context(connect(stack)) for _ in range(80)]
-            # nginx closes those that it has no room for. Of the others, only some get one to records.
+            # nginx closes those that it has no room for. Of the others, only some get one to records, which
+            # answers none of them, so that they need their connections at the same time.
+            records.suspend()
             for end in (b"GET /record?id=private HTTP/1.1\r\nHost: a\r\n", b"\r\n"):
                 for connection in connections:
                     with suppress(OSError):
@@ -252,6 +276,7 @@ def test_the_log_says_when_connections_run_out_and_nothing_of_a_request(stack: S
         assert b"<html" not in received
         assert "private" not in log.text()
     finally:
+        records.resume()
         conf.write_text(original)
         stack.stop_process("gateway")
         stack.start_process("gateway")

@@ -22,9 +22,6 @@ CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_SECONDS = 10
 # If a read gets no response for so long, its connection counts as hung, and a fresh one repeats the read.
 SILENCE_SECONDS = 3
-# How many connections an engine may have. A RowReader may have as many besides. All instances share
-# PostgreSQL's 100 connections.
-POOL_SIZE = 10
 # SQLSTATE classes that report a state of the server and no fault of the statement.
 OUTAGE_SQLSTATE_CLASSES = {
     "08",  # connection lost
@@ -47,7 +44,7 @@ def make_engine(
     database_url: str,
     password: str = "",
     statement_timeout_seconds: int = STATEMENT_TIMEOUT_SECONDS,
-    pool_size: int = POOL_SIZE,
+    pool_size: int = 10,
 ) -> AsyncEngine:
     """Returns an engine that runs every statement in a transaction of its own.
 

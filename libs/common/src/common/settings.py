@@ -25,6 +25,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str
     # Separate from the URL, so that a file can hold it and it needs no escaping.
     database_password: str = ""
+    # Connections that an instance opens at most; the records service has as many again for reading links.
+    # Three instances of records and two of users fit into the 100 that PostgreSQL allows.
+    database_pool_size: PositiveInt = 10
     public_url: PublicUrl = ""
     # Host names, separated by commas, that clients may use for the gateway.
     allowed_hosts: str = ""

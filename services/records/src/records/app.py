@@ -41,7 +41,9 @@ def create_app(settings: Settings) -> Litestar:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         nonlocal service
-        engine = make_engine(settings.database_url, settings.database_password)
+        engine = make_engine(
+            settings.database_url, settings.database_password, pool_size=settings.database_pool_size
+        )
         async with aclosing(RowReader(engine)) as reader, open_store(settings.store) as store:
             uploads = Uploads(engine, store, settings)
             sweeper = asyncio.create_task(run_sweeper(engine, store, settings))

@@ -7,14 +7,15 @@ and its connection pool.
 import asyncio
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import QueuePool
 
-from common.db import POOL_SIZE, SILENCE_SECONDS, STATEMENT_TIMEOUT_SECONDS, outages_as_unavailable
+from common.db import SILENCE_SECONDS, STATEMENT_TIMEOUT_SECONDS, outages_as_unavailable
 
 
 class DriverStatement:
@@ -32,7 +33,7 @@ class DriverStatement:
 
 
 class RowReader:
-    """Fetches rows on connections of its own, at most POOL_SIZE of them.
+    """Fetches rows on connections of its own, as many as the engine's pool may have.
 
     An engine opens each connection, with the engine's settings. The RowReader then detaches the connection
     from the engine's pool, so the pool may open another one in its place. The RowReader keeps its
@@ -42,7 +43,7 @@ class RowReader:
     def __init__(self, engine: AsyncEngine, silence_seconds: float = SILENCE_SECONDS) -> None:
         self._engine = engine
         self._silence_seconds = silence_seconds
-        self._free_connections = asyncio.Semaphore(POOL_SIZE)
+        self._free_connections = asyncio.Semaphore(cast(QueuePool, engine.pool).size())
         self._idle: list[asyncpg.Connection] = []
 
     async def fetch_row(

@@ -30,7 +30,9 @@ def create_app(settings: Settings) -> Litestar:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         nonlocal service
-        engine = make_engine(settings.database_url, settings.database_password)
+        engine = make_engine(
+            settings.database_url, settings.database_password, pool_size=settings.database_pool_size
+        )
         service = RunningService(engine, settings)
         yield
         await engine.dispose()
