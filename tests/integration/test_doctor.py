@@ -391,6 +391,19 @@ async def lose(service: RecordsService, count: int = 1) -> list[str]:
     return keys
 
 
+async def test_sums_that_are_not_those_of_the_records_are_found_and_summing_up_again_mends_them(
+    service: RecordsService,
+) -> None:
+    (key, _) = await make_keys(service, 2)
+    await service.query("UPDATE users SET total_bytes = total_bytes + 1 WHERE record_count = 2")
+    user_prefix = key[: key.index("/") + 1]
+    assert await find(service) == {("wrong-sums", user_prefix)}
+    assert await repair(service) == {("wrong-sums", user_prefix)}
+    (statement,) = re.findall(r'psql -c "(UPDATE users [^"]+)"', (ROOT / "docs/operate.md").read_text())
+    await service.query(re.sub(":", r"\:", statement))
+    assert await find(service) == set()
+
+
 async def test_the_command_reports_and_repairs_only_if_it_may(
     service: RecordsService, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ Kind = Literal[
     "foreign",
     "overdue-upload",
     "overdue-tombstone",
+    "wrong-sums",
 ]
 # What `repair` does about a finding; the operator has to look after the others.
 REPAIRS: dict[Kind, str] = {
@@ -60,6 +61,8 @@ UUID_PATTERN = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 OWN_KEY = re.compile(f"{UUID_PATTERN}/{UUID_PATTERN}[.]mp3")
 # A lease or a tombstone is overdue so long after the sweeper should have dealt with it.
 SWEEPER_DELAY = timedelta(hours=1)
+# Of the users whose sums are wrong, this many are findings: if there are more, one repair mends all.
+MAX_WRONG_SUMS = 1000
 # The ID3 tag and the Info frame of an MP3 together are always shorter.
 START_BYTES = 4 * 1024**2
 
@@ -73,6 +76,7 @@ class Finding(NamedTuple):
 
     kind: Kind
     object_key: str
+    """For `wrong-sums`, which all the records of a user concern, how their object keys begin."""
     detail: str
     record_id: UUID | None = None
     upload: FoundMultipartUpload | None = None
@@ -126,6 +130,10 @@ class Doctor:
             self.seen["multipart_uploads"] += 1
             if finding := await self._judge_multipart_upload(upload):
                 yield finding
+        for user in await sql.find_wrong_sums(self._engine, MAX_WRONG_SUMS):
+            kept = f"{user.record_count:,} records, {user.total_bytes:,} bytes, {user.total_seconds:,} s"
+            right = f"{user.records:,} records, {user.bytes:,} bytes, {user.seconds:,} s"
+            yield Finding("wrong-sums", f"{user.id}/", f"kept are {kept}; the records have {right}")
 
     async def repair(self, finding: Finding) -> bool:
         """Repairs a finding that still holds. Returns False if it does not, or needs the operator.

@@ -240,6 +240,15 @@ SELECT_FOR_DOCTOR = select(
 READ_FOR_DOCTOR = DriverStatement(SELECT_FOR_DOCTOR.order_by(collate(Record.object_key, "C")))
 FIND_FOR_DOCTOR = SELECT_FOR_DOCTOR.where(Record.object_key == bindparam("key", type_=String()))
 FETCH_ROWS = 1000
+# The sums of a user that triggers keep, where the user's records sum up to something else.
+FIND_WRONG_SUMS = text(
+    "SELECT users.id, record_count, total_bytes, total_seconds, sums.* FROM users CROSS JOIN LATERAL ("
+    " SELECT count(*) AS records, coalesce(sum(size_bytes), 0) AS bytes,"
+    " coalesce(sum(CAST(CAST(duration_seconds AS text) AS numeric)), 0) AS seconds"
+    " FROM records WHERE user_id = users.id AND state = 'ready'"
+    ") AS sums WHERE (record_count, total_bytes, total_seconds) IS DISTINCT FROM (records, bytes, seconds)"
+    " LIMIT :limit"
+)
 IS_READY = (Record.id == RECORD_ID, Record.state == "ready")
 # Without its key, so that the same upload again makes a new record.
 MARK_LOST = (
@@ -571,6 +580,15 @@ async def find_row_for_doctor(
     parameters = {"key": object_key, "min_age": min_age, "overdue": overdue}
     rows = await execute(engine, FIND_FOR_DOCTOR, parameters)
     return DoctorRow._make(rows[0]) if rows else None
+
+
+async def find_wrong_sums(engine: AsyncEngine, limit: int) -> Sequence[Row[Any]]:
+    """Returns users whose kept sums are not what their records sum up to.
+
+    The rows have the columns `id`; `record_count`, `total_bytes`, `total_seconds`, as they are kept; and
+    `records`, `bytes`, `seconds`, as they should be.
+    """
+    return await execute(engine, FIND_WRONG_SUMS, {"limit": limit})
 
 
 async def mark_lost(engine: AsyncEngine, record_id: UUID) -> bool:
