@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from deploy.client import Client
+from tests.raw_connection import open_raw_connection
 from tests.response_checks import assert_json, assert_problem
 from tests.upload_requests import FORM_TYPE, TINY_WAV, WAV_TYPE, audio, bearer, make_form, token, user_id
 
@@ -94,6 +95,34 @@ def test_a_link_works_with_what_a_text_left_behind_it(
     assert client.http.get(other_order).status_code == 200
 
 
+def get_unescaped(base_url: str, target: str) -> httpx.Response:
+    """Sends a target with bytes that most clients would escape; curl, ffmpeg and many players do not."""
+    with open_raw_connection(base_url) as connection:
+        connection.send(f"GET {target} HTTP/1.1\r\nHost: {urlsplit(base_url).netloc}\r\n\r\n".encode())
+        return connection.read_response()
+
+
+@pytest.mark.parametrize("rest", ["\u200b", "\u201d", "\u2026", "\u00a0", " ", "\u3002&utm_source=\u00fc"])
+def test_what_a_text_left_behind_a_link_need_not_be_escaped(
+    base_url: str, record: dict[str, Any], rest: str
+) -> None:
+    link = urlsplit(record["url"])
+    for download in ("", "&download=1"):
+        response = get_unescaped(base_url, f"{link.path}?{link.query}{download}{rest}")
+        assert (response.status_code, response.headers["Content-Type"]) == (200, "audio/mpeg")
+        kind = "attachment" if download else "inline"
+        assert response.headers["Content-Disposition"].startswith(kind)
+
+
+@pytest.mark.parametrize("value", ["1)", "1.", "true,", "True", "TRUE", "1%E2%80%8B", "1#x"])
+def test_a_link_that_saves_works_with_what_a_text_left_behind_it(
+    client: Client, record: dict[str, Any], value: str
+) -> None:
+    response = client.http.get(f"{record['url']}&download={value}")
+    assert (response.status_code, response.headers["Content-Type"]) == (200, "audio/mpeg")
+    assert response.headers["Content-Disposition"].startswith("attachment")
+
+
 @pytest.mark.parametrize("rest", ["0", "f", "-", "F0", "x"])
 def test_a_link_with_more_than_an_id_is_refused(client: Client, record: dict[str, Any], rest: str) -> None:
     assert_problem(client.http.get(record["url"] + rest), 400, "invalid-request", "'user'")
@@ -101,6 +130,7 @@ def test_a_link_with_more_than_an_id_is_refused(client: Client, record: dict[str
 
 def test_a_link_may_be_copied_out_of_html(client: Client, record: dict[str, Any]) -> None:
     assert client.http.get(record["url"].replace("&", "&amp;")).status_code == 200
+    assert client.http.get(record["url"].replace("&", "&amp;amp;")).status_code == 200
     twice = record["url"] + f"&amp;user={record['user_id']}"
     assert_problem(client.http.get(twice), 400, "invalid-request", "'user'")
 
@@ -110,7 +140,13 @@ def test_only_a_link_ignores_what_follows_an_id(client: Client, record: dict[str
     assert_problem(waveform, 400, "invalid-request", "'user'")
 
 
-@pytest.mark.parametrize("name", ["recording.mp3", "A%20walk%20%C3%BC.mp3", "a.b.mp3", "%2e%2e.mp3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("recording.mp3", "A%20walk%20%C3%BC.mp3", "a.b.mp3", "%2e%2e.mp3", "RECORDING.MP3", ".mp3"),
+        *("a%2Fb.mp3", "a/b.mp3", "a%0Ab.mp3", "100%25.mp3", "a%3Fb.mp3"),
+    ],
+)
 def test_a_link_may_have_a_file_name_with_the_extension_that_some_players_want(
     client: Client, record: dict[str, Any], name: str
 ) -> None:
@@ -125,8 +161,14 @@ def test_a_link_may_have_a_file_name_with_the_extension_that_some_players_want(
     assert client.http.head(named).headers["ETag"] == whole.headers["ETag"]
 
 
+def test_the_file_name_of_a_link_need_not_be_escaped(base_url: str, record: dict[str, Any]) -> None:
+    for name in ("Gr\u00f6\u00dfe", "a\u200bb", "\U0001f3b5", "\u00fc/\u00fc"):
+        response = get_unescaped(base_url, f"/record/{name}.mp3?{urlsplit(record['url']).query}\u200b")
+        assert (response.status_code, response.headers["Content-Type"]) == (200, "audio/mpeg")
+
+
 @pytest.mark.parametrize(
-    "path", ["/record/", "/record/a.wav", "/record/a/b.mp3", "/record/.mp3/", "/recorda.mp3"]
+    "path", ["/record/", "/record/a.wav", "/record/.mp3/", "/recorda.mp3", "/record.mp3", "/record/../a.mp3"]
 )
 def test_nothing_else_is_a_name_of_a_link(client: Client, record: dict[str, Any], path: str) -> None:
     response = client.http.get(record["url"].replace("/record?", f"{path}?"))

@@ -136,7 +136,7 @@ def test_a_single_valued_header_that_is_sent_twice_is_a_problem(client: Client) 
             b"GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n", id="a path above the root"
         ),
         pytest.param(
-            b"GET /record?id=\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\n\r\n", id="raw UTF-8 in the query"
+            b"GET /records?limit=\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\n\r\n", id="raw UTF-8 in the query"
         ),
         pytest.param(b"GET healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", id="a path without a slash"),
         pytest.param(b"get /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", id="a method in small letters"),
@@ -319,7 +319,7 @@ def test_only_the_link_leads_to_the_bytes_of_a_record(
         *("/metrics", "/users/metrics", "/records/metrics", "/readyz", "/readyz/", "/readyz/minio"),
         *("/healthz/", "/minio/health/live", "/minio/", "/_problem", "/@problem", "/problem", "/@store_away"),
         *(
-            "/_short/records",
+            "/_upload",
             "/nginx_status",
             "/stub_status",
             "/schema",
@@ -333,6 +333,19 @@ def test_only_the_link_leads_to_the_bytes_of_a_record(
 )
 def test_internal_paths_cannot_be_reached_from_outside(base_url: str, path: str) -> None:
     assert_problem(send_bytes(base_url, make_request_head("GET", path, base_url)), 404, "unknown-route")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT"])
+@pytest.mark.parametrize(
+    "path",
+    ["/healthz", "/", "/docs", "/users/me", "/records", "/record", "/record/x.mp3", "/nothing", "/%41"],
+)
+def test_the_connection_is_kept_for_the_next_request(base_url: str, method: str, path: str) -> None:
+    with open_raw_connection(base_url) as connection:
+        connection.send(make_request_head(method, path, base_url))
+        assert connection.read_response(method).headers["Connection"] == "keep-alive"
+        connection.send(make_request_head("GET", "/healthz", base_url))
+        assert assert_json(connection.read_response(), 200) == {"status": "ok"}
 
 
 def test_a_smuggled_request_gets_no_response(base_url: str) -> None:

@@ -74,6 +74,8 @@ def use_everything(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]
         assert client.http.get(url, headers={"Range": "bytes=0-1"}).status_code == 206
         assert client.http.get(url, headers={"Range": "bytes=99999999-"}).status_code == 416
         assert client.http.get(f"{url}0").status_code == 400
+        named = url.replace("/record?", f"/record/{user['token']}/{record['id']}.MP3?")
+        assert client.http.get(named).status_code == 200
         waveform = f"/records/{record['id']}/waveform"
         assert client.http.get(f"{waveform}?user={user['id']}").status_code == 200
         assert client.http.get(waveform, auth=(user["id"], "wrong")).status_code == 401
@@ -154,6 +156,8 @@ def test_the_gateway_logs_the_path_of_a_route_and_a_wildcard_for_all_others(
         f"/records/{uuid4()}x": "/*",
         "/recordx": "/*",
         "/record/": "/*",
+        "/record/a.mp3?x": "/record",
+        "/record/a/%2F\xa0.MP3": "/record",
         "//record": "/*",
         "/record#x": "/*",
         "/record\xa0": "/*",

@@ -83,21 +83,14 @@ def make_cursor(last: RecordDocument) -> str:
 
 
 def read_link(request: Request[Any, Any, Any]) -> tuple[UUID, UUID]:
-    """Returns the record's id and the user's id of a link. Ignores what a text left behind a pasted link.
-
-    Text that was copied out of HTML has `&amp;` for `&`.
-    """
-    parameters = request.query_params.multi_items()
-    ids: dict[str, list[str]] = {"id": [], "user": []}
-    for name, value in parameters:
-        if (known := name.removeprefix("amp;")) in ids:
-            ids[known].append(BEHIND_LINK.sub("", value))
-    return _read_uuid("id", ids["id"]), _read_uuid("user", ids["user"])
+    """Returns the record's id and the user's id of a link."""
+    record_id, user_id = (_read_uuid(name, _read_link_values(request, name)) for name in ("id", "user"))
+    return record_id, user_id
 
 
 def read_is_attachment(request: Request[Any, Any, Any]) -> bool:
     """Returns whether the browser shall save the MP3 instead of playing it."""
-    values = request.query_params.getall("download", ["0"])
+    values = [value.lower() for value in _read_link_values(request, "download")] or ["0"]
     if len(values) > 1 or values[0] not in DOWNLOAD:
         raise InvalidRequest(
             f"The parameter 'download' is {', '.join(values)[:100]!r}. Send it at most once: 1 saves the MP3,"
@@ -140,6 +133,18 @@ def read_resolution(request: Request[Any, Any, Any]) -> dict[str, int]:
                 f" {openapi.MAX_COUNT}."
             )
     return {RESOLUTIONS[name]: int(value) for name, value in given}
+
+
+def _read_link_values(request: Request[Any, Any, Any], name: str) -> list[str]:
+    """Returns the values of a link's parameter. Ignores what a text left behind a pasted link.
+
+    Text that was copied out of HTML has `&amp;` for `&`, or `&amp;amp;` if it was escaped twice.
+    """
+    return [
+        BEHIND_LINK.sub("", value)
+        for known, value in request.query_params.multi_items()
+        if known.replace("amp;", "") == name
+    ]
 
 
 def _read_uuid(name: str, values: list[str]) -> UUID:
