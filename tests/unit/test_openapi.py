@@ -23,7 +23,8 @@ from users.app import MAX_BODY_BYTES
 from users.pages import PROBLEMS
 
 DOCUMENTS = make_documents()
-TEMPLATE = Path(__file__).parents[2] / "deploy" / "gateway" / "waxwing.conf.template"
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "deploy" / "gateway" / "waxwing.conf.template"
 # Problems that any operation can return, so no operation lists them. Nobody reads ClientGone.
 ANYWHERE = {
     *("ClientGone", "InternalError", "MethodNotAllowed", "NotReady", "RequestTimeout", "TooManyRequests"),
@@ -180,6 +181,14 @@ def test_the_gateway_and_the_users_service_have_the_same_limit_for_a_body() -> N
     template = TEMPLATE.read_text(encoding="utf-8")
     assert re.findall(r"default +(\d+);\n\}\n\nserver", template) == [str(MAX_BODY_BYTES)]
     assert f"client_max_body_size {MAX_BODY_BYTES};" in template
+
+
+def test_the_readme_names_the_status_of_every_problem_that_a_client_sees() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \|", readme, re.MULTILINE)
+    # 499 is only in the log: nobody reads the response.
+    seen = {paragraph["status"] for paragraph in PROBLEMS.values()} - {"499"}
+    assert sorted(status for row in rows for status in row.split(", ")) == sorted(seen)
 
 
 def test_problems_md_explains_no_problem_that_does_not_exist() -> None:
