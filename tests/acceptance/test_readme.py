@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import imageio_ffmpeg
 import pytest
 
 from deploy.client import Client
@@ -134,3 +135,16 @@ def test_the_curl_lines_do_what_the_readme_shows(client: Client, run_curl: Run) 
     variables |= {"TOKEN": run_curl(renew, variables).json()["token"]}
     assert run_curl(leave, variables).status_code == 204
     assert_problem(client.http.get(first.json()["url"]), 404, "unknown-record")
+
+
+def test_curl_uploads_what_ffmpeg_writes(client: Client, user: dict[str, Any], tmp_path: Path) -> None:
+    (line,) = re.findall(r"^ffmpeg .*$", README, re.MULTILINE)
+    (tmp_path / "talk.flac").write_bytes(WAV)
+    (tmp_path / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    command = line.replace("http://127.0.0.1:8080", str(client.http.base_url).rstrip("/"))
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ID": user["id"], "TOKEN": user["token"]}
+    shell = ["/bin/sh", "-c", command]
+    done = subprocess.run(shell, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    record = json.loads(done.stdout)
+    assert (record["duration_seconds"], record["truncated"]) == (2.0, False)
+    assert len(client.download(record["url"])) == record["size_bytes"]
