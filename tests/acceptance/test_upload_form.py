@@ -43,13 +43,34 @@ def test_a_form_with_wrong_fields_is_refused(
     assert_problem(response, 400, "invalid-form", says)
 
 
-@pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary="])
+@pytest.mark.parametrize(
+    "content_type",
+    ["multipart/form-data", "multipart/form-data; boundary=", f"{FORM_TYPE['Content-Type']}; boundary=b"],
+)
 def test_a_form_without_a_boundary_is_refused(
     client: Client, user: dict[str, Any], content_type: str
 ) -> None:
     headers = {"Content-Type": content_type, **bearer(user)}
     response = client.http.post("/records", content=make_form(audio()), headers=headers)
     assert_problem(response, 400, "invalid-form", "boundary", "your HTTP library sets it")
+
+
+@pytest.mark.parametrize(
+    ("boundary", "content_type"),
+    [
+        # Jakarta Mail and others write such boundaries without quotes.
+        ("----=_Part_5_123.456", "multipart/form-data; boundary=----=_Part_5_123.456"),
+        ("a:b(c)/d?e'f", "multipart/form-data;boundary=a:b(c)/d?e'f;charset=utf-8"),
+        ("a; b=c", 'multipart/form-data; charset=utf-8; boundary="a; b=c"'),
+        ("a", "Multipart/Form-Data ; Boundary = a"),
+    ],
+)
+def test_a_boundary_may_be_written_in_every_way_that_clients_use(
+    client: Client, user: dict[str, Any], boundary: str, content_type: str
+) -> None:
+    body = make_form(audio(), boundary=boundary)
+    headers = {"Content-Type": content_type, **bearer(user)}
+    assert_json(client.http.post("/records", content=body, headers=headers), 201)
 
 
 FORM = make_form(audio())

@@ -35,8 +35,8 @@ def read_client_network(request: Request[Any, Any, Any]) -> str:
     return text if address.version == 4 else str(IPv6Network((address, 64), strict=False))  # noqa: PLR2004
 
 
-def read_content_type(request: Request[Any, Any, Any]) -> tuple[str, dict[str, str]]:
-    """Returns the media type of the body and its parameters.
+def read_content_type(request: Request[Any, Any, Any]) -> tuple[str, str]:
+    """Returns the media type of the body, and the whole Content-Type header.
 
     Raises InvalidRequest for two such headers, and UnsupportedMediaType for a compressed body.
     """
@@ -47,7 +47,7 @@ def read_content_type(request: Request[Any, Any, Any]) -> tuple[str, dict[str, s
         raise UnsupportedMediaType(
             f"The body has the Content-Encoding {encoding[:100]!r}. Send it without one, uncompressed."
         )
-    return request.content_type
+    return request.content_type[0], request.headers.get("content-type", "")
 
 
 def reject_unknown_parameters(query: Iterable[tuple[str, str]], allowed: Sequence[str] = ()) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from multipart import MultipartError, MultipartSegment, PushMultipartParser
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, header_unquote
 
 from common.problems import UnsupportedMediaType
 from common.requests import reject_unknown_parameters
@@ -31,7 +31,9 @@ MAX_BOUNDARY_LENGTH = 70
 # forms.
 IDENTITY_ENCODINGS = ("7bit", "8bit", "binary")
 HEADERS_WITH_PARAMETERS = ("Content-Disposition", "Content-Type")
-PARAMETER = re.compile(r""";[ \t]*(?P<name>[^\s;="]+)[ \t]*=[ \t]*("(\\.|[^"\\])*"|[^\s;"]+)[ \t]*""")
+PARAMETER = re.compile(
+    r""";[ \t]*(?P<name>[^\s;="]+)[ \t]*=[ \t]*(?P<value>"(\\.|[^"\\])*"|[^\s;"]+)[ \t]*"""
+)
 # A file name, up to the end of its header or to its extended form (RFC 8187). It is never used, so quotes and
 # spaces may stand in it as they are. Only a text that looks like another parameter is refused.
 # Without possessive quantifiers (*+), a header of 4 KiB would take seconds.
@@ -65,28 +67,39 @@ FormItem = FormField | AudioBegins | bytes
 
 
 def read_upload(
-    body: AsyncIterator[bytes], content_type: tuple[str, Mapping[str, str]], query: Sequence[tuple[str, str]]
+    body: AsyncIterator[bytes], content_type: tuple[str, str], query: Sequence[tuple[str, str]]
 ) -> AsyncIterator[FormItem]:
     """Yields the form fields, AudioBegins, and the audio in blocks, in the order in which they arrive.
 
+    `content_type` is the media type and the whole header.
     The options in the query come first. Credentials are never read from a query.
     Raises UnsupportedMediaType for a body that is neither a form nor a WAV, and InvalidForm for a malformed
     form.
     """
-    kind, parameters = content_type
+    kind, header = content_type
     if kind in WAV_TYPES:
         return _read_bare_wav(body, _read_query(query))
     if kind == "multipart/form-data":
-        if not 1 <= len(parameters.get("boundary", "")) <= MAX_BOUNDARY_LENGTH:
+        boundary = _read_boundary(header)
+        if not 1 <= len(boundary) <= MAX_BOUNDARY_LENGTH:
             raise InvalidForm(
-                f"The type multipart/form-data needs a boundary of 1 to {MAX_BOUNDARY_LENGTH} characters."
+                f"The type multipart/form-data needs one boundary of 1 to {MAX_BOUNDARY_LENGTH} characters."
                 " Do not set the Content-Type yourself: your HTTP library sets it together with the boundary."
             )
-        return _read_form(body, parameters["boundary"], _read_query(query))
+        return _read_form(body, boundary, _read_query(query))
     raise UnsupportedMediaType(
         f"The content type is {kind!r}. Send multipart/form-data with user_id, token and audio,"
         " or a bare audio/wav with the credentials in a header."
     )
+
+
+def _read_boundary(header: str) -> str:
+    """Returns the boundary in a Content-Type, or "" if it has none or several.
+
+    Litestar ends a boundary without quotes at a "=" or ":", but many clients write one with them.
+    """
+    values = [found["value"] for found in PARAMETER.finditer(header) if found["name"].lower() == "boundary"]
+    return str(header_unquote(values[0])) if len(values) == 1 else ""
 
 
 def _read_query(query: Sequence[tuple[str, str]]) -> list[FormField]:
