@@ -128,9 +128,19 @@ def test_a_link_with_more_than_an_id_is_refused(client: Client, record: dict[str
     assert_problem(client.http.get(record["url"] + rest), 400, "invalid-request", "'user'")
 
 
-def test_a_link_may_be_copied_out_of_html(client: Client, record: dict[str, Any]) -> None:
-    assert client.http.get(record["url"].replace("&", "&amp;")).status_code == 200
-    assert client.http.get(record["url"].replace("&", "&amp;amp;")).status_code == 200
+@pytest.mark.parametrize(
+    "ampersand", ["&amp;", "&amp;amp;", "&AMP;", "&amp%3B", "\\u0026", "%5Cu0026", "%5cU0026"]
+)
+def test_a_link_may_be_copied_out_of_html_or_json(
+    client: Client, base_url: str, record: dict[str, Any], ampersand: str
+) -> None:
+    link = f"{record['url']}&download=1".replace("&", ampersand)
+    for response in (client.http.get(link), get_unescaped(base_url, link)):
+        assert (response.status_code, response.headers["Content-Type"]) == (200, "audio/mpeg")
+        assert response.headers["Content-Disposition"].startswith("attachment")
+
+
+def test_a_link_out_of_html_has_each_id_once(client: Client, record: dict[str, Any]) -> None:
     twice = record["url"] + f"&amp;user={record['user_id']}"
     assert_problem(client.http.get(twice), 400, "invalid-request", "'user'")
 

@@ -35,6 +35,12 @@ def test_a_malformed_header_is_rejected(value: str) -> None:
         parse_authorization(value)
 
 
+def test_a_token_without_a_scheme_is_not_repeated_in_the_problem() -> None:
+    with pytest.raises(InvalidCredentials, match="no scheme") as refusal:
+        parse_authorization(TOKEN)
+    assert TOKEN not in refusal.value.detail
+
+
 def test_a_digest_does_not_contain_its_token() -> None:
     assert len(digest(TOKEN)) == 32
     assert TOKEN.encode() not in digest(TOKEN)

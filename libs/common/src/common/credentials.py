@@ -65,6 +65,11 @@ def parse_authorization(header: str | None) -> Credentials | None:
                     "The Basic credentials must be the base64 of 'USER_ID:TOKEN'."
                 ) from None
             return parse_credentials(user_id, token)
+        case _ if not value:
+            # The word may be the token, which nobody should find in a log of the client.
+            raise InvalidCredentials(
+                "The Authorization header has no scheme. Send Bearer TOKEN, or Basic with user id and token."
+            )
         case _:
             raise InvalidCredentials(
                 f"The Authorization scheme {scheme[:100]!r} is not supported."

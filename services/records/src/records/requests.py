@@ -25,6 +25,8 @@ PAGE_PARAMETERS = ("limit", "cursor")
 RESOLUTIONS = {"samples_per_pixel": "samples_per_pixel", "points": "max_pixels"}
 # The values of `download`, and whether each of them saves the MP3.
 DOWNLOAD = {"1": True, "true": True, "0": False, "false": False}
+# What stands for `&` in a link that was copied out of HTML, also if it was escaped twice, or out of JSON.
+AMPERSAND = re.compile(r"&(amp(;|%3B))+|(\\|%5C)u0026", re.IGNORECASE)
 # What can follow a link that was copied out of a text, such as a bracket: no letter, digit or hyphen.
 BEHIND_LINK = re.compile("[^0-9a-zA-Z-].*", re.DOTALL)
 # Nine digits keep every count of a waveform below 2**31, on which readers of waveforms may rely.
@@ -136,15 +138,10 @@ def read_resolution(request: Request[Any, Any, Any]) -> dict[str, int]:
 
 
 def _read_link_values(request: Request[Any, Any, Any], name: str) -> list[str]:
-    """Returns the values of a link's parameter. Ignores what a text left behind a pasted link.
-
-    Text that was copied out of HTML has `&amp;` for `&`, or `&amp;amp;` if it was escaped twice.
-    """
-    return [
-        BEHIND_LINK.sub("", value)
-        for known, value in request.query_params.multi_items()
-        if known.replace("amp;", "") == name
-    ]
+    """Returns the values of a link's parameter. Ignores what a text left behind a pasted link."""
+    query = AMPERSAND.sub("&", request.scope["query_string"].decode("latin-1"))
+    parameters = parse_qsl(query, keep_blank_values=True)
+    return [BEHIND_LINK.sub("", value) for known, value in parameters if known == name]
 
 
 def _read_uuid(name: str, values: list[str]) -> UUID:
