@@ -171,9 +171,12 @@ def test_a_title_is_read_in_its_charset(client: Client, user: dict[str, Any]) ->
     assert assert_json(response, 201)["title"] == "Gr\u00fc\u00dfe"
 
 
-def test_credentials_that_come_from_files_may_end_in_a_newline(client: Client, user: dict[str, Any]) -> None:
-    fields = (field("user_id", user["id"] + "\n"), field("token", user["token"] + "\r\n"), audio())
-    assert_json(post_form(client, *fields), 201)
+def test_fields_that_come_from_files_may_have_a_byte_order_mark_and_credentials_a_newline(
+    client: Client, user: dict[str, Any]
+) -> None:
+    credentials = (field("user_id", user["id"] + "\n"), field("token", f"\ufeff{user['token']}\r\n"))
+    response = post_form(client, *credentials, field("title", "\ufeffA walk\n"), audio())
+    assert assert_json(response, 201)["title"] == "A walk"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "deflate, gzip"])

@@ -144,7 +144,7 @@ def test_a_body_that_is_not_utf_8_is_named_as_such(client: Client) -> None:
         pytest.param(b'{"Name": "Ann"}', id="another case"),
         pytest.param(b'{"name": "Ann", "name": "Ann"}', id="a name twice"),
         pytest.param(rb'{"name": "Ann", "n\u0061me": "Bob"}', id="a name twice, once escaped"),
-        pytest.param(b'\xef\xbb\xbf{"name": "Ann"}', id="a byte order mark"),
+        pytest.param(b'\xef\xbb\xbf\xef\xbb\xbf{"name": "Ann"}', id="two byte order marks"),
         pytest.param(rb'{"name": "\udc00\ud800"}', id="surrogates in the wrong order"),
         pytest.param(b'{"name": "a\nb"}', id="a line break as it is"),
         pytest.param(b'{"name": NaN}', id="no number"),
@@ -200,6 +200,11 @@ def test_a_content_type_other_than_json_is_refused(client: Client, content_type:
 def test_the_content_type_of_json_may_have_any_case_and_a_charset(client: Client, content_type: str) -> None:
     response = client.http.post("/users", content=padded_user(100), headers={"Content-Type": content_type})
     assert_json(response, 201)
+
+
+def test_a_byte_order_mark_in_front_of_the_json_does_not_count(client: Client) -> None:
+    response = client.http.post("/users", content=b'\xef\xbb\xbf{"name": "Ann"}', headers=JSON)
+    assert assert_json(response, 201)["name"] == "Ann"
 
 
 def test_a_body_of_64_kib_is_accepted(client: Client) -> None:

@@ -195,7 +195,8 @@ class _Form:
         An option that is empty in the query or in the form counts as absent there.
         """
         try:
-            value = data.decode(self._charset)
+            # A file from which a field comes can begin with a byte order mark.
+            value = data.decode(self._charset).removeprefix("\ufeff")
         except LookupError:
             raise InvalidForm(
                 f"The field {self._name!r} has the unknown charset {self._charset[:100]!r}. Send it as UTF-8."

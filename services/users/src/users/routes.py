@@ -1,5 +1,6 @@
 """The HTTP handlers of the users service."""
 
+import codecs
 import hmac
 import json
 from datetime import datetime
@@ -145,7 +146,7 @@ async def read_new_user(request: Request[Any, Any, Any]) -> NewUser:
     if media_type != "application/json":
         raise UnsupportedMediaType(f"The content type is {media_type!r}. Send the user as application/json.")
     try:
-        body = b"".join([piece async for piece in stream_body(request)])
+        body = b"".join([piece async for piece in stream_body(request)]).removeprefix(codecs.BOM_UTF8)
         user = msgspec.json.decode(body, type=NewUser)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"{str(error)[:MAX_REASON_LENGTH]}. Send a body such as {EXAMPLE}.") from None
