@@ -185,7 +185,7 @@ def test_sign_ups_of_one_address_are_refused_above_the_limit_and_other_addresses
     assert sign_ups("127.0.0.68", 1)[0].status_code == 201
 
 
-def test_addresses_of_one_ipv6_network_count_together(stack: Stack) -> None:
+def test_addresses_of_one_ipv6_network_count_together_and_ipv4_addresses_alone(stack: Stack) -> None:
     def sign_up(address: str) -> int:
         with client_behind_proxy(stack, address) as client:
             return client.post("/users", json={"name": "Test"}).status_code
@@ -194,6 +194,8 @@ def test_addresses_of_one_ipv6_network_count_together(stack: Stack) -> None:
     assert statuses[:31] == [201] * 31
     assert 429 in statuses[31:]
     assert sign_up("2001:db8:0:b::1") == 201
+    # A proxy that listens on both families writes the addresses of IPv4 clients like this.
+    assert {sign_up(f"::ffff:192.0.2.{number}") for number in range(60)} == {201}
 
 
 UNKNOWN = {

@@ -15,6 +15,8 @@ from common.requests import read_client_network
         (("2001:db8:1:2:3:4:5:6", 0), "2001:db8:1:2::/64"),
         (("2001:db8:1:2::9", 0), "2001:db8:1:2::/64"),
         (("2001:db8:1:3::9", 0), "2001:db8:1:3::/64"),
+        # A proxy that listens on both families writes the address of an IPv4 client like this.
+        (("::ffff:192.0.2.7", 0), "192.0.2.7"),
         (("unix:", 0), "unix:"),
         (None, ""),
     ],

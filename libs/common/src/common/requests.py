@@ -32,7 +32,10 @@ def read_client_network(request: Request[Any, Any, Any]) -> str:
         address = ip_address(text)
     except ValueError:
         return text
-    return text if address.version == 4 else str(IPv6Network((address, 64), strict=False))  # noqa: PLR2004
+    if address.version == 4:  # noqa: PLR2004
+        return text
+    # A proxy may write an IPv4 address as ::ffff:192.0.2.7; all of these are in one /64.
+    return str(address.ipv4_mapped or IPv6Network((address, 64), strict=False))
 
 
 def read_content_type(request: Request[Any, Any, Any]) -> tuple[str, str]:
