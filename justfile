@@ -69,8 +69,9 @@ upload FILE USER TOKEN *ARGS:
 # List the users with their use, newest first (--json: one JSON object a line)
 [group('operate')]
 [no-exit-message]
+[positional-arguments]
 users *ARGS:
-    @python -m deploy.local users list {{ARGS}}
+    @python -m deploy.local users list "$@"
 
 # Create a user and print its id and token, whatever SIGNUP is
 [group('operate')]
@@ -82,32 +83,37 @@ add NAME:
 # Refuse all writes of a user, and stop the links; nothing is deleted
 [group('operate')]
 [no-exit-message]
+[positional-arguments]
 block USER:
-    @python -m deploy.local users block {{USER}}
+    @python -m deploy.local users block "$@"
 
 # Undo `block`
 [group('operate')]
 [no-exit-message]
+[positional-arguments]
 unblock USER:
-    @python -m deploy.local users unblock {{USER}}
+    @python -m deploy.local users unblock "$@"
 
 # Replace the token of a user who has lost it, and print the new one
 [group('operate')]
 [no-exit-message]
+[positional-arguments]
 token USER:
-    @python -m deploy.local users token {{USER}}
+    @python -m deploy.local users token "$@"
 
 # Give a user quotas of its own (--records N, --bytes N, --seconds N; N may be `default` or `unlimited`)
 [group('operate')]
 [no-exit-message]
+[positional-arguments]
 quota USER *ARGS:
-    @python -m deploy.local users quota {{USER}} {{ARGS}}
+    @python -m deploy.local users quota "$@"
 
 # Compare the database with the bucket (--deep: read every object, --rate BYTES_PER_SECOND; --repair, --yes; --json)
 [group('operate')]
 [no-exit-message]
+[positional-arguments]
 doctor *ARGS:
-    @python -m deploy.local doctor {{ARGS}}
+    @python -m deploy.local doctor "$@"
 
 # Copy database and bucket to a folder, where the last backup may be; everything goes on meanwhile (--prune: remove the MP3s of deleted records)
 [group('operate')]

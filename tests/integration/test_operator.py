@@ -204,6 +204,27 @@ def test_a_command_names_an_id_that_no_user_has(client: Client, user: User, run:
             run(command, user_id)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("block", "Ann"), "'Ann' is not the id of a user: `list` shows all users"),
+        (
+            ("quota", str(uuid4()), "--records", "-1"),
+            "'-1' is not a whole number from 0 to 9223372036854775806",
+        ),
+        (("quota", str(uuid4()), "--bytes", "9223372036854775807"), "default or unlimited"),
+        (("quota", str(uuid4()), "--seconds", "1_000"), "'1_000' is not a whole number"),
+        (("quota", str(uuid4())), "name at least one of --records, --bytes and --seconds"),
+    ],
+)
+def test_a_command_says_what_is_wrong_with_an_argument(
+    arguments: tuple[str, ...], says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        commands.main(arguments, {})
+    assert says in capfd.readouterr().err
+
+
 def test_a_command_that_cannot_reach_the_log_prints_its_audit_line(
     stack: Stack, user: User, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -219,3 +240,12 @@ def test_the_commands_of_a_local_stack_use_its_database(stack: Stack, user: User
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert user["id"] in done.stdout
+
+
+def test_no_shell_reads_the_arguments_of_a_command(stack: Stack) -> None:
+    folder = stack.supervisor.log("users").parents[1]
+    command = [str(Path(sys.executable).with_name("just")), "block", "it's $(id)"]
+    environment = {**stack.environment("users"), "WAXWING_FOLDER": str(folder)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "it's $(id)" in done.stderr

@@ -5,7 +5,9 @@ They work on the database with the settings of the service, whether the service 
 
 import argparse
 import asyncio
+import re
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,10 +63,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "token": "replace the token of a user who has lost it",
     }.items():
         commands.add_parser(name, help=about).add_argument(
-            "user", type=parse_uuid, metavar="USER", help="the id"
+            "user", type=_parse_user_id, metavar="USER", help="the id"
         )
     quota = commands.add_parser("quota", help="give a user quotas of its own")
-    quota.add_argument("user", type=parse_uuid, metavar="USER", help="the id")
+    quota.add_argument("user", type=_parse_user_id, metavar="USER", help="the id")
     for name, what in {"records": "records", "bytes": "bytes of MP3", "seconds": "seconds of audio"}.items():
         about = f"how many {what}: a number, `default` (as in the settings) or `unlimited`"
         quota.add_argument(f"--{name}", type=_parse_limit, default=argparse.SUPPRESS, metavar="N", help=about)
@@ -74,16 +76,25 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _parse_user_id(text: str) -> UUID:
+    try:
+        return parse_uuid(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not the id of a user: `list` shows all users") from None
+
+
 def _parse_limit(text: str) -> int | None:
     match text:
         case "default":
             return None
         case "unlimited":
             return UNLIMITED
-    number = int(text)
-    if not 0 <= number < UNLIMITED:
-        raise ValueError(text)
-    return number
+    # Python's int(…) also reads underscores and the digits of other scripts. UNLIMITED has 19 digits.
+    if not re.fullmatch("[0-9]{1,19}", text) or int(text) >= UNLIMITED:
+        raise ArgumentTypeError(
+            f"{text!r} is not a whole number from 0 to {UNLIMITED - 1}, default or unlimited"
+        )
+    return int(text)
 
 
 def _read_quotas(options: argparse.Namespace) -> dict[str, int | None]:
