@@ -138,28 +138,32 @@ def main(arguments: list[str]) -> int:
     passing = ("psql", "users", "doctor", "backup", "restore")
     end = 1 if arguments and arguments[0] in passing else len(arguments)
     parsed = _parse(arguments[:end])
-    stack = find_stack()
-    commands: dict[str, Callable[[], int]] = {
-        "up": lambda: _up(stack, parsed.detach),
-        "down": lambda: _down(stack),
-        "logs": lambda: _logs(stack, parsed.processes, parsed.lines, parsed.follow),
-        "ps": lambda: _ps(stack),
-        "psql": lambda: stack.psql(arguments[end:]),
-        "users": lambda: stack.run_command("users", arguments[end:]),
-        "doctor": lambda: stack.run_command("records", arguments),
-        "backup": lambda: stack.back_up(arguments[end:]),
-        "restore": lambda: stack.restore(arguments[end:], _say),
-        "reset": lambda: _reset(stack),
-        "check-gateway": _check_gateway,
-    }
     try:
-        return commands[parsed.command]()
+        return _run(parsed, arguments[end:])
     except (StackError, RuntimeError, OSError) as error:
         print(f"waxwing: {error}", file=sys.stderr)
         # For `doctor`, 1 means a finding.
         return 2 if parsed.command == "doctor" else 1
     except KeyboardInterrupt:
         return 130
+
+
+def _run(parsed: argparse.Namespace, further: list[str]) -> int:
+    stack = find_stack()
+    commands: dict[str, Callable[[], int]] = {
+        "up": lambda: _up(stack, parsed.detach),
+        "down": lambda: _down(stack),
+        "logs": lambda: _logs(stack, parsed.processes, parsed.lines, parsed.follow),
+        "ps": lambda: _ps(stack),
+        "psql": lambda: stack.psql(further),
+        "users": lambda: stack.run_command("users", further),
+        "doctor": lambda: stack.run_command("records", ["doctor", *further]),
+        "backup": lambda: stack.back_up(further),
+        "restore": lambda: stack.restore(further, _say),
+        "reset": lambda: _reset(stack),
+        "check-gateway": _check_gateway,
+    }
+    return commands[parsed.command]()
 
 
 if __name__ == "__main__":

@@ -23,40 +23,33 @@ from functools import cached_property
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
+
 from common.host_names import choose_sign_up
+from common.settings import SettingsError, load
 from deploy.local import gateway, minio, postgres
 from deploy.local.ports import LOOPBACK, PortRequest, Ports, explain_port_conflicts
 from deploy.local.supervision import (
-    DEFAULT_STOP_SECONDS,
     ROOT,
     AlreadyRunningError,
     StackProcess,
     Supervisor,
     try_lock,
 )
+from records.settings import Settings as RecordsSettings
+from users.settings import Settings as UsersSettings
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 _READY_SECONDS = 60
 _DEFAULTS = {
     "DOWNLOADS": "accel",
-    "MAX_UPLOAD_BYTES": str(4 * 1024**3),
-    "CACHE_MAX_BYTES": str(1024**3),
-    "CACHE_SECONDS": "600",
-    "REQUESTS_PER_ADDRESS": "1000",
-    "UPLOADS_PER_ADDRESS": "64",
-    "SIGN_UPS_PER_MINUTE": "600",
-    "SHUTDOWN_SECONDS": str(DEFAULT_STOP_SECONDS),
-    # No client has this address, so nobody is trusted.
-    "TRUSTED_PROXY": "255.255.255.255",
     "S3_BUCKET": "records",
     "S3_REGION": "us-east-1",
 }
-_GATEWAY_SETTINGS = (
-    *("MAX_UPLOAD_BYTES", "CACHE_MAX_BYTES", "CACHE_SECONDS", "TRUSTED_PROXY"),
-    *("REQUESTS_PER_ADDRESS", "UPLOADS_PER_ADDRESS", "SIGN_UPS_PER_MINUTE"),
-)
 _OWN_STORE_SETTINGS = ("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY")
 _INHERITED_VARIABLES = (
     "PATH",
@@ -97,7 +90,7 @@ class Stack:
         self._state_file = self._folder / "state.json"
         self._secrets_file = self._folder / "secrets.json"
         self._command_lock = self._folder / "command.lock"
-        self._stop_seconds = _parse_seconds("SHUTDOWN_SECONDS", self._settings)
+        self._stop_seconds = _load(gateway.StopSettings, self._settings).shutdown_seconds
         self.supervisor = Supervisor(self._folder, self._stop_seconds)
 
     def start(self, say: Callable[[str], None] = lambda _: None, *, background: bool = False) -> bool:
@@ -139,10 +132,14 @@ class Stack:
             say("ending the processes of a supervisor that was killed …")
         self.supervisor.end_left_over()
         self._choose_ports()
+        # Each process reads its own settings, but then the others run already.
+        _load(UsersSettings, self.environment("users"))
+        _load(RecordsSettings, self.environment("records"))
+        gateway_variables = self._gateway_variables()
         minio_binary = None if self._has_own_store else minio.find_or_build(self._settings, say)
         for name in ("logs", "minio"):
             (self._folder / name).mkdir(mode=0o700, exist_ok=True)
-        gateway.render(self._folder / "gateway", self._gateway_variables(), self._stop_seconds)
+        gateway.render(self._folder / "gateway", gateway_variables, self._stop_seconds)
         processes = self._make_processes(minio_binary)
         self.supervisor.start(lock, processes, self._settings, background=background)
         say("starting …")
@@ -391,7 +388,7 @@ class Stack:
             # No name here can change its address, so nginx resolves none.
             "WAXWING_RESOLVER": LOOPBACK,
             "WAXWING_RESOLVE": "",
-            **{f"WAXWING_{name}": self._settings[name] for name in _GATEWAY_SETTINGS},
+            **_load(gateway.GatewaySettings, self._settings).variables,
             "WAXWING_CACHE_FOLDER": "cache",
         }
 
@@ -542,11 +539,11 @@ def check_gateway() -> str:
         return gateway.check(Path(folder) / "gateway")
 
 
-def _parse_seconds(name: str, settings: Mapping[str, str]) -> int:
+def _load(kind: type[S], environ: Mapping[str, str]) -> S:
     try:
-        return int(settings[name])
-    except ValueError:
-        raise StackError(f"{name}: {settings[name]!r} is not a whole number of seconds") from None
+        return load(kind, environ)
+    except SettingsError as error:
+        raise StackError(f"wrong setting: {error}") from error
 
 
 def _bracketed(host: str) -> str:

@@ -152,6 +152,30 @@ def test_a_setting_that_is_not_a_port_is_named(tmp_path: Path) -> None:
         Stack(tmp_path, settings={"GATEWAY_PORT": "http"}).start()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SHUTDOWN_SECONDS", "0"),
+        ("SIGN_UPS_PER_MINUTE", "0"),
+        ("MAX_UPLOADS", "many"),
+        ("QUOTA_BYTES", "-1"),
+        ("SIGNUP", "perhaps"),
+    ],
+)
+def test_a_wrong_setting_is_named_before_anything_starts(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(StackError, match=f"^wrong setting: {name}: "):
+        Stack(tmp_path, Ports.free(), settings={name: value}).start()
+    assert not (tmp_path / "logs").exists()
+
+
+def test_every_command_names_a_wrong_time_to_stop(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "deploy.local", "down"]
+    wrong = {**environment(tmp_path, None), "SHUTDOWN_SECONDS": "soon"}
+    done = subprocess.run(command, cwd=ROOT, env=wrong, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("waxwing: wrong setting: SHUTDOWN_SECONDS: ")
+
+
 def test_a_port_that_the_user_may_not_open_is_named_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

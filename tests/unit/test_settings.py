@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.settings import ServiceSettings, SettingsError, load
+from deploy.local.gateway import GatewaySettings
 from deploy.setup import SetupSettings
 from records.settings import Settings
 from users.settings import Settings as UsersSettings
@@ -58,6 +59,14 @@ def test_an_empty_setting_counts_as_missing(name: str) -> None:
         ("LEASE_SECONDS", "0"),
         ("STORE_RETRY_SECONDS", "-1"),
         ("ENCODER_THREADS", "many"),
+        ("QUOTA_BYTES", "0"),
+        ("RETENTION_DAYS", "0"),
+        ("SHUTDOWN_SECONDS", "20"),
+        # JSON and PostgreSQL have no such number, and no timer has such a time.
+        ("QUOTA_BYTES", "9" * 30),
+        ("MAX_TOTAL_BYTES", "9" * 19),
+        ("LEASE_SECONDS", "9" * 15),
+        ("STORE_RETRY_SECONDS", "inf"),
         ("DOWNLOADS", "nginx"),
         ("S3_ENDPOINT", "localhost:9000"),
         ("S3_ENDPOINT", "http://localhost:9000/bucket"),
@@ -66,6 +75,30 @@ def test_an_empty_setting_counts_as_missing(name: str) -> None:
 def test_a_wrong_setting_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=rf"^{name}: "):
         load(Settings, {**REQUIRED, name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_UPLOAD_BYTES", "0"),
+        ("CACHE_MAX_BYTES", "1k"),
+        ("CACHE_SECONDS", "-1"),
+        ("REQUESTS_PER_ADDRESS", "0"),
+        ("UPLOADS_PER_ADDRESS", "65536"),
+        ("SIGN_UPS_PER_MINUTE", "0"),
+        ("SHUTDOWN_SECONDS", "20"),
+        ("TRUSTED_PROXY", "localhost"),
+        ("TRUSTED_PROXY", "10.0.0.1, 10.0.0.2"),
+    ],
+)
+def test_a_wrong_setting_of_the_gateway_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name}: "):
+        load(GatewaySettings, {name: value})
+
+
+def test_a_trusted_proxy_may_be_a_network() -> None:
+    for proxy in ("192.0.2.1", "192.0.2.0/24", "2001:db8::1", "2001:db8::/32"):
+        assert load(GatewaySettings, {"TRUSTED_PROXY": proxy}).trusted_proxy == proxy
 
 
 def test_numbers_are_parsed() -> None:

@@ -9,7 +9,12 @@ import msgspec
 S = TypeVar("S", bound=msgspec.Struct)
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+# Above this, numbers in JSON are not exact.
+PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+# At most a century, which every timer can take.
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=36_500 * 86_400)]
+# A service has 20 s less for its requests.
+ShutdownSeconds = Annotated[int, msgspec.Meta(ge=21, le=36_500 * 86_400)]
 PublicUrl = Annotated[str, msgspec.Meta(pattern=r"^(https?://[^/?#\s]+/?)?$")]
 
 
@@ -42,7 +47,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     # How often one address may send credentials, or ask for records, that do not exist.
     failures_per_minute: PositiveInt = 3000
     # Everything has ended so long after a stop signal. Requests that still run 20 s before then get a 503.
-    shutdown_seconds: Annotated[int, msgspec.Meta(gt=20)] = 50
+    shutdown_seconds: ShutdownSeconds = 50
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 

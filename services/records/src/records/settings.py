@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from common.settings import PositiveInt, ServiceSettings, SettingsError
+from common.settings import PositiveInt, Seconds, ServiceSettings, SettingsError
 
 # The bitrates of MPEG-1 Layer III. The lower versions of MPEG have fewer; there LAME takes the nearest.
 BitrateKbps = Literal[32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]
@@ -31,7 +31,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     # Of a request body. The gateway has the same limit.
     max_upload_bytes: PositiveInt = 4 * 1024**3
     # Of a recording. At a low sample rate, a small WAV lasts long and becomes a large MP3.
-    max_duration_seconds: PositiveInt = 24 * 60 * 60
+    max_duration_seconds: Seconds = 24 * 60 * 60
     # The bitrate of an upload that requests none, and the range of what an upload may request.
     default_bitrate_kbps: BitrateKbps = 128
     min_bitrate_kbps: BitrateKbps = 32
@@ -48,20 +48,20 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     # An upload ends if its client sends less than this per second, on average over so many seconds of waiting
     # for it, or if the whole upload takes longer than `max_upload_seconds`.
     min_upload_bytes_per_second: PositiveInt = 1024
-    slow_upload_seconds: PositiveInt = 30
-    max_upload_seconds: PositiveInt = 24 * 60 * 60
+    slow_upload_seconds: Seconds = 30
+    max_upload_seconds: Seconds = 24 * 60 * 60
     # Uploads at once whose credentials follow the audio, how much MP3 all of them together may hold in memory
     # meanwhile, and how soon the credentials must follow. One address gets at most half of what others leave.
     max_late_credentials: PositiveInt = 8
     max_held_bytes: PositiveInt = 128 * 1024**2
-    late_credentials_seconds: PositiveInt = 600
-    encoder_threads: PositiveInt = os.cpu_count() or 1
+    late_credentials_seconds: Seconds = 600
+    encoder_threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = os.cpu_count() or 1
     # If a call to the object store fails in passing, an upload repeats the call for so long
     # (records.storage).
-    store_retry_seconds: Annotated[float, msgspec.Meta(ge=0)] = 15
+    store_retry_seconds: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 15
     # After this long without a renewal another upload may take the Idempotency-Key. The sweeper waits longer.
-    lease_seconds: PositiveInt = 30
-    sweep_seconds: PositiveInt = 30
+    lease_seconds: Seconds = 30
+    sweep_seconds: Seconds = 30
     # The sweeper deletes a record so many days after its publishing; None: never. At most a century.
     retention_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] | None = None
 
