@@ -142,6 +142,14 @@ def make_policy(bucket: str) -> dict[str, object]:
             },
             # Without this line MinIO lets every key make further keys for itself, which outlive a new secret.
             {"Effect": "Deny", "Action": ["admin:*"]},
+            # MinIO also lets every key make temporary keys (AssumeRole), which outlive a new secret. Without
+            # this statement they could do what the key can.
+            {
+                "Effect": "Deny",
+                "Action": ["s3:*"],
+                "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+                "Condition": {"StringEquals": {"aws:principaltype": ["AssumedRole"]}},
+            },
         ],
     }
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from io import BytesIO
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 from alembic import command
+from miniopy_async.credentials.providers import AssumeRoleProvider
 from miniopy_async.error import MinioAdminException, S3Error
 from miniopy_async.minioadmin import MinioAdmin
 from sqlalchemy import Connection, make_url, select, text
@@ -131,6 +133,28 @@ async def test_the_key_of_the_service_may_make_no_call_of_an_administrator(
     admin = make_admin(as_service, own_service.session)
     with pytest.raises(MinioAdminException, match="AccessDenied"):
         await ADMIN_CALLS[call](admin, store.s3_access_key)
+
+
+async def test_temporary_keys_of_the_key_of_the_service_may_do_nothing(own_service: RecordsService) -> None:
+    store, session = own_service.settings.store, own_service.session
+    sts = AssumeRoleProvider(
+        store.s3_endpoint, store.s3_access_key, store.s3_secret_key, region=store.s3_region, session=session
+    )
+    key = await sts.retrieve()
+    client = make_client(
+        *(store, session),
+        access_key=key.access_key,
+        secret_key=key.secret_key,
+        session_token=key.session_token,
+    )
+    for call in (
+        lambda: client.bucket_exists(store.s3_bucket),
+        lambda: client.put_object(store.s3_bucket, "left", BytesIO(b"x"), 1),
+        lambda: client.stat_object(store.s3_bucket, "left"),
+        lambda: client.remove_object(store.s3_bucket, "left"),
+    ):
+        with pytest.raises(S3Error, match="AccessDenied"):
+            await call()
 
 
 async def test_several_set_ups_at_once_make_a_new_database_and_bucket(
