@@ -1,10 +1,13 @@
 """The operator's commands: what they print, what they do to a user, and what they leave in the log."""
 
 import json
+import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 from uuid import uuid4
 
@@ -21,7 +24,7 @@ from tests.integration.records_service import RecordsService
 from tests.response_checks import assert_json, assert_problem
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 from users import commands
-from users.sql import set_blocked
+from users.sql import list_users, set_blocked
 
 User = dict[str, Any]
 # Runs a command and returns what it prints.
@@ -80,6 +83,24 @@ def test_the_list_has_every_user_with_its_use_and_the_newest_first(client: Clien
     (row,) = [row for row in rows if row.startswith(second["id"])]
     assert row.endswith("no       Zoë 東京")
     assert len(rows) == len(listed)
+
+
+async def test_the_list_holds_few_users_however_many_there_are(isolated_service: RecordsService) -> None:
+    service, count = isolated_service, 10_000
+    await service.query(
+        "INSERT INTO users (id, name)"
+        " SELECT gen_random_uuid(), 'one of many' FROM generate_series(1, CAST(:count AS integer))",
+        count=count,
+    )
+    tracemalloc.start()
+    try:
+        names = [user.name async for user in list_users(service.users_engine) if user.name == "one of many"]
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        await service.query("DELETE FROM users WHERE name = 'one of many'")
+    assert len(names) == count
+    assert peak_bytes < 500 * count
 
 
 def writes(client: Client, user: User, record: dict[str, Any]) -> list[Any]:
@@ -249,3 +270,13 @@ def test_no_shell_reads_the_arguments_of_a_command(stack: Stack) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "it's $(id)" in done.stderr
+
+
+def test_the_list_ends_quietly_if_nobody_reads_on(stack: Stack, client: Client) -> None:
+    client.create_user("Test")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "users", "list"]
+    done = subprocess.run(command, env=stack.environment("users"), stdout=writer, stderr=PIPE, check=False)
+    os.close(writer)
+    assert done.stderr == b""

@@ -5,10 +5,12 @@ They work on the database with the settings of the service, whether the service 
 
 import argparse
 import asyncio
+import os
 import re
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -34,6 +36,9 @@ from users.sql import (
     set_quotas,
 )
 
+TABLE_ROW = "{:<36}  {:<16}  {:>9}  {:>15}  {:>11}  {:<7}  {}"
+TABLE_HEAD = TABLE_ROW.format("ID", "CREATED (UTC)", "RECORDS", "BYTES", "SECONDS", "BLOCKED", "NAME")
+
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     """Runs one command. Exits with a message if it fails."""
@@ -41,12 +46,16 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     try:
         settings = load(Settings, environ)
         asyncio.run(_run(options, settings))
+        sys.stdout.flush()
     except SettingsError as error:
         sys.exit(f"waxwing: wrong setting: {error}")
     except UnknownUserError as error:
         sys.exit(f"waxwing: no user has the id {error}: `list` shows all users")
     except Problem as problem:
         sys.exit(f"waxwing: {problem.detail}")
+    except BrokenPipeError:
+        # `head` reads no further. At its end Python writes what is left, and that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -113,8 +122,11 @@ async def _run(options: argparse.Namespace, settings: Settings) -> None:
 async def _run_command(options: argparse.Namespace, engine: AsyncEngine, settings: Settings) -> None:
     match options.command:
         case "list":
-            users = await list_users(engine)
-            print(_to_json_lines(users) if options.json else _to_table(users), end="")
+            if not options.json:
+                print(TABLE_HEAD)
+            async with aclosing(list_users(engine)) as users:
+                async for user in users:
+                    print(_to_json(user) if options.json else _to_table_row(user))
         case "add":
             name = normalise_text("name", options.name, 1, MAX_NAME_LENGTH)
             user, token = await create_user(engine, name)
@@ -156,22 +168,17 @@ def _audit(settings: Settings, action: str, user_id: UUID, **details: Any) -> No
         print(f"waxwing: {error}, so this audit line is in no log: {line.decode()}", end="", file=sys.stderr)
 
 
-def _to_json_lines(users: Sequence[Row[Any]]) -> str:
-    return "".join(msgspec.json.encode(dict(user._mapping)).decode() + "\n" for user in users)
+def _to_json(user: Row[Any]) -> str:
+    return msgspec.json.encode(dict(user._mapping)).decode()
 
 
-def _to_table(users: Sequence[Row[Any]]) -> str:
-    row = "{:<36}  {:<16}  {:>9}  {:>15}  {:>11}  {:<7}  {}\n"
-    head = row.format("ID", "CREATED (UTC)", "RECORDS", "BYTES", "SECONDS", "BLOCKED", "NAME")
-    return head + "".join(
-        row.format(
-            str(user.id),
-            f"{user.created_at:%Y-%m-%d %H:%M}",
-            f"{user.record_count:,}",
-            f"{user.total_bytes:,}",
-            f"{user.total_seconds:,.0f}",
-            "yes" if user.blocked_at else "no",
-            user.name,
-        )
-        for user in users
+def _to_table_row(user: Row[Any]) -> str:
+    return TABLE_ROW.format(
+        str(user.id),
+        f"{user.created_at:%Y-%m-%d %H:%M}",
+        f"{user.record_count:,}",
+        f"{user.total_bytes:,}",
+        f"{user.total_seconds:,.0f}",
+        "yes" if user.blocked_at else "no",
+        user.name,
     )
