@@ -10,7 +10,7 @@ from sqlalchemy import text
 from common.credentials import Credentials
 from common.db import execute
 from records.problems import UnknownRecord
-from records.sql import delete_record, find_wrong_sums
+from records.sql import SUM_ALL_BYTES, delete_record, find_wrong_sums
 from records.sweeper import sweep
 from tests.integration.recordings import SMALL, wav_pieces
 from tests.integration.records_service import RecordsService
@@ -56,6 +56,26 @@ async def test_uploads_deletions_retention_and_the_sweeper_change_the_sums(
     await service.settle(user_id)
     assert await service.rows(user_id) == []
     assert await count_records(service, user_id) == 0
+
+
+async def test_the_sum_of_all_bytes_does_not_read_users_who_have_stored_nothing(
+    isolated_service: RecordsService,
+) -> None:
+    service = isolated_service
+    user_id, _ = await service.make_user()
+    await service.query(MAKE_RECORDS, ids=[user_id], count=3)
+    await service.query(
+        "INSERT INTO users (id, name) SELECT gen_random_uuid(), 'idle' FROM generate_series(1, 10000)"
+    )
+    await service.query("ANALYZE users")
+    statement = str(SUM_ALL_BYTES.compile(compile_kwargs={"literal_binds": True}))
+    plan = await service.query(f"EXPLAIN {statement}")
+    assert "using users_stored_bytes" in " ".join(row[0] for row in plan)
+    (found,) = await service.query(statement)
+    (expected,) = await service.query("SELECT sum(total_bytes) FROM users")
+    assert found[0] == expected[0] >= 6
+    await service.query("DELETE FROM users WHERE name = 'idle'")
+    await service.query("DELETE FROM records WHERE user_id = :id", id=user_id)
 
 
 @pytest.mark.parametrize("change", ["INSERT", "UPDATE", "DELETE"])

@@ -44,6 +44,8 @@ class User(Base):
             "deleted_at",
             postgresql_where=text("deleted_at IS NOT NULL AND record_count > 0"),
         ),
+        # For MAX_TOTAL_BYTES. Anybody may sign up, so most users may have stored nothing.
+        Index("users_stored_bytes", "total_bytes", postgresql_where=text("total_bytes > 0")),
     )
 
 

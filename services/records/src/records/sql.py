@@ -84,7 +84,10 @@ USER_MAY_PUBLISH = select(User.id).where(User.id == Record.user_id, *IS_ACTIVE).
 
 FIND_USER = restrict_to_credentials(select(User.id, User.blocked_at))
 FIND_USE = select(*QUOTAS, *USE).where(User.id == OWNER_ID)
-SUM_ALL_BYTES = select(cast(func.coalesce(func.sum(User.total_bytes), 0), BigInteger))
+# Only users who have stored something, so that PostgreSQL reads an index without the others.
+SUM_ALL_BYTES = select(cast(func.coalesce(func.sum(User.total_bytes), 0), BigInteger)).where(
+    User.total_bytes > literal_column("0")
+)
 # Until the end of the transaction. The second number follows from the user's id, or from `all` for all users.
 LOCK_QUOTA = select(
     func.pg_advisory_xact_lock(QUOTA_LOCK, func.hashtext(bindparam("quota_of", type_=String())))
