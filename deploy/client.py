@@ -12,7 +12,7 @@ import sys
 import time
 import wave
 from collections.abc import Iterable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from uuid import UUID, uuid4
@@ -52,15 +52,19 @@ class Refused(Exception):  # noqa: N818 (named for what happened, like the probl
         return int(pause) if pause.isdecimal() else None
 
 
+@cache
+def load_certificates() -> ssl.SSLContext:
+    """Loads the CA certificates, once: it takes longer than many requests, and all clients may share them."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class Client:
     """Calls Waxwing's API. `http` sends any other request."""
 
-    def __init__(
-        self, base_url: str, tls: ssl.SSLContext | None = None, signup_key: str | None = None
-    ) -> None:
-        """Without `tls` the client loads the CA certificates, which takes longer than many requests.
+    def __init__(self, base_url: str, signup_key: str | None = None) -> None:
+        """Every request has the `signup_key`, by default SIGNUP_KEY of the environment.
 
-        Every request has the `signup_key`, by default SIGNUP_KEY of the environment. Only sign-ups need it.
+        Only sign-ups need it.
         """
         key = signup_key or os.environ.get("SIGNUP_KEY")
         self.http = httpx.Client(
@@ -68,7 +72,7 @@ class Client:
             timeout=TIMEOUT,
             # A proxy from the environment must not see the tokens of a local service.
             trust_env=False,
-            verify=tls or True,
+            verify=load_certificates(),
             headers={"X-Signup-Key": key} if key else None,
         )
 

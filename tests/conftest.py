@@ -1,12 +1,10 @@
 """The stack that the tests use: their own, or for the acceptance tests the deployment at BASE_URL."""
 
 import os
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
@@ -50,16 +48,10 @@ def base_url(request: pytest.FixtureRequest) -> str:
     return os.environ.get("BASE_URL") or request.getfixturevalue("stack").base_url
 
 
-@pytest.fixture(scope="session")
-def tls() -> ssl.SSLContext:
-    """The CA certificates. All clients share them, because loading them takes longer than most tests."""
-    return httpx.create_ssl_context(trust_env=False)
-
-
 @pytest.fixture
-def client(base_url: str, tls: ssl.SSLContext) -> Iterator[Client]:
+def client(base_url: str) -> Iterator[Client]:
     """A client with its own connections."""
-    with Client(base_url, tls) as client:
+    with Client(base_url) as client:
         yield client
 
 

@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from deploy.client import load_certificates
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from tests.integration.new_log_lines import NewLogLines
@@ -66,7 +67,7 @@ def client_behind_proxy(stack: Stack, address: str) -> Iterator[httpx.Client]:
     with httpx.Client(
         base_url=stack.base_url,
         headers={"X-Forwarded-For": address},
-        transport=httpx.HTTPTransport(local_address=PROXY),
+        transport=httpx.HTTPTransport(verify=load_certificates(), local_address=PROXY),
         trust_env=False,
     ) as client:
         yield client
@@ -171,7 +172,7 @@ def test_sign_ups_of_one_address_are_refused_above_the_limit_and_other_addresses
     stack: Stack,
 ) -> None:
     def sign_ups(address: str, count: int) -> list[httpx.Response]:
-        transport = httpx.HTTPTransport(local_address=address)
+        transport = httpx.HTTPTransport(verify=load_certificates(), local_address=address)
         with httpx.Client(base_url=stack.base_url, transport=transport, trust_env=False) as client:
             return [client.post("/users", json={"name": "Test"}) for _ in range(count)]
 

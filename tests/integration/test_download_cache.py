@@ -15,7 +15,7 @@ from miniopy_async.commonconfig import ENABLED, REPLACE, CopySource, Filter, Tag
 from miniopy_async.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
 from common.settings import load
-from deploy.client import Client
+from deploy.client import Client, load_certificates
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from deploy.setup import SetupSettings
@@ -65,6 +65,12 @@ def count_unread_requests(pid: int, port: int) -> int:
     return sum(one.local_port == port and one.remote_port in senders for one in unread_sockets())
 
 
+def listen(record: dict[str, Any]) -> httpx.Response:
+    """Downloads an MP3 as a player does, on a connection of its own."""
+    headers = {"Range": "bytes=0-"}
+    return httpx.get(record["url"], headers=headers, timeout=60, trust_env=False, verify=load_certificates())
+
+
 def test_without_minio_cached_downloads_are_served_and_all_others_are_503(
     stack: Stack, owner: dict[str, Any], http: httpx.Client
 ) -> None:
@@ -107,10 +113,7 @@ def test_listeners_who_wait_for_the_same_download_all_get_their_range(
     minio.suspend()
     try:
         with ThreadPoolExecutor(3) as pool:
-            downloads = [
-                pool.submit(httpx.get, record["url"], headers={"Range": "bytes=0-"}, trust_env=False)
-                for _ in range(3)
-            ]
+            downloads = [pool.submit(listen, record) for _ in range(3)]
             # All three have reached MinIO, so none waits for another one in the gateway.
             wait_until(lambda: count_unread_requests(gateway, stack.ports.minio) >= 3)
             minio.resume()
@@ -157,12 +160,12 @@ def test_two_hundred_listeners_of_a_new_record_all_get_it(stack: Stack, owner: d
         wav = Wav(bits=8, channels=1, rate=8000).build(silence(240.0, rate=8000, channels=1))
         record = client.upload_stream([wav], owner["token"])
 
-    def listen(_: int) -> tuple[int, int]:
-        response = httpx.get(record["url"], headers={"Range": "bytes=0-"}, timeout=60, trust_env=False)
+    def hear(_: int) -> tuple[int, int]:
+        response = listen(record)
         return response.status_code, len(response.content)
 
     with ThreadPoolExecutor(200) as pool:
-        heard = set(pool.map(listen, range(200)))
+        heard = set(pool.map(hear, range(200)))
     assert heard == {(206, record["size_bytes"])}
 
 

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from deploy.client import Client
+from deploy.client import Client, load_certificates
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
 from records.routes.links import hash_id
@@ -72,7 +72,8 @@ def service(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def is_ready(port: int) -> bool:
     try:
-        return httpx.get(f"http://{LOOPBACK}:{port}/readyz", trust_env=False).status_code == 200
+        url = f"http://{LOOPBACK}:{port}/readyz"
+        return httpx.get(url, trust_env=False, verify=load_certificates()).status_code == 200
     except httpx.TransportError:
         return False
 
