@@ -173,7 +173,9 @@ async def test_where_no_mp3_frame_ever_fits_the_recording_is_encoded_serially(
 
 
 async def test_write_waits_while_too_much_audio_waits(threads: EncoderThreads) -> None:
-    samples = music(120, 44100, 2)
+    # The recording has ten times as much.
+    threads.budget_bytes = 512 * 1024
+    samples = music(30, 44100, 2)
     encoder = ParallelEncoder(threads, *STREAM, None)
     pcm, most = samples.tobytes(), 0
     for place in range(0, len(pcm), PIECE_BYTES):
@@ -187,7 +189,9 @@ async def test_write_waits_while_too_much_audio_waits(threads: EncoderThreads) -
 
 
 async def test_simultaneous_recordings_are_complete_and_share_one_budget(threads: EncoderThreads) -> None:
-    samples = music(20, 44100, 2)
+    # What the limit allows in the end is less than half of the ten recordings.
+    threads.budget_bytes = 1024 * 1024
+    samples = music(8, 44100, 2)
     most = 0
 
     async def watch() -> None:
@@ -200,7 +204,7 @@ async def test_simultaneous_recordings_are_complete_and_share_one_budget(threads
     encoders = [ParallelEncoder(threads, *STREAM, len(samples)) for _ in range(10)]
     mp3s = await asyncio.gather(*(encode_fast(encoder, samples) for encoder in encoders))
     watcher.cancel()
-    assert {len(decode(mp3)) for mp3 in mp3s} == {len(decode(encode_music(20, STREAM)))}
+    assert {len(decode(mp3)) for mp3 in mp3s} == {len(decode(encode_music(8, STREAM)))}
     assert most <= threads.budget_bytes + 10 * (parallel.WAITING_BYTES_ALONE + PIECE_BYTES)
 
 
