@@ -251,6 +251,11 @@ test-sdks *ARGS:
 fuzz *ARGS:
     @python -m tests.fuzz.fuzz_wav {{ARGS}}
 
+# Kill, stop and cut everything of a stack under load, then look whether anything is lost (--kills N, --seconds S, --seed X, --longest-stop S; --keep: write RESULTS.md)
+[group('check')]
+chaos *ARGS:
+    @python -m tests.chaos.chaos {{ARGS}}
+
 # Measure speeds and sizes as ratios (--quick: the short ones; --overload: too many uploads; --doctor; --keep: write RESULTS.md)
 [group('check')]
 bench *ARGS:
