@@ -19,7 +19,9 @@ class Failure:
     """What goes wrong, and at which call."""
 
     how: str
-    """`fails` (the call raises), `cancelled` (the upload is cancelled) or `never`."""
+    """`fails` (the call raises), `cancelled` (the upload is cancelled), `killed` (no further call has an
+    effect, as after a SIGKILL) or `never`.
+    """
     process: str = ""
     number: int = 0
     is_done: bool = False
@@ -51,7 +53,8 @@ class Trial:
         self._task: asyncio.Task[Published | Replayed] | None = None
 
     async def _watch(self, call: Call) -> None:
-        if not self._failure.strikes(call):
+        is_dead = self._failure.how == "killed" and self.struck and not call.is_done
+        if not is_dead and not self._failure.strikes(call):
             return
         self.struck.append(call)
         if self._failure.how == "cancelled":

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,9 @@ async def find(
     return {(str(kind), key) for kind, key in findings}
 
 
-async def repair(service: RecordsService) -> set[tuple[str, str]]:
+async def repair(service: RecordsService, watcher: CallWatcher | None = None) -> set[tuple[str, str]]:
     """Repairs all findings, and returns those that the doctor did not repair."""
-    doctor = Doctor(service.engine, service.store, NO_AGE, is_deep=True)
+    doctor = Doctor(*service.watched(watcher or CallWatcher()), NO_AGE, is_deep=True)
     findings = [finding async for finding in doctor.look()]
     return {(each.kind, each.object_key) for each in findings if not await doctor.repair(each)}
 
@@ -179,6 +180,34 @@ async def test_a_repair_looks_once_more(service: RecordsService) -> None:
     assert await service.read_object(orphan) == b"orphan"
     assert [each.key async for each in service.store.list_multipart_uploads()] == [upload_alone]
     assert await service.query("SELECT id FROM records WHERE lost_at IS NOT NULL") == []
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["before its effect", "after its effect"])
+async def test_the_next_repair_finishes_one_that_was_killed_at_any_call(
+    service: RecordsService, is_done: bool
+) -> None:
+    chosen = calls = 0
+    while chosen <= calls:
+        (lost,) = await make_keys(service, 1)
+        await service.store.remove(lost)
+        orphan, upload_alone = make_key(), make_key()
+        await service.store.put(orphan, b"orphan")
+        await service.store.begin(upload_alone)
+        calls = 0
+
+        async def watch(call: Call, chosen: int = chosen) -> None:
+            nonlocal calls
+            calls += not call.is_done
+            # No further call has an effect, as after a SIGKILL.
+            if calls > chosen + 1 or (calls == chosen + 1 and call.is_done == is_done):
+                raise aiohttp.ClientConnectionError if call.process == "minio" else ConnectionError
+
+        with suppress(Unavailable):
+            await repair(service, CallWatcher(watch))
+        assert await repair(service) == set()
+        assert await find(service, is_deep=True) == set()
+        chosen += 1
+    assert chosen > 10
 
 
 async def test_nothing_young_is_judged(service: RecordsService) -> None:

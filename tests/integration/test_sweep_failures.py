@@ -65,8 +65,10 @@ async def make_record(
 @pytest.mark.parametrize("leave", [leave_an_abandoned_upload, leave_a_deleted_record, leave_a_deleted_user])
 @pytest.mark.parametrize("is_done", [False, True], ids=["before its effect", "after its effect"])
 @pytest.mark.parametrize("process", ["postgres", "minio"])
+@pytest.mark.parametrize("how", ["fails", "killed"])
 async def test_a_later_sweep_finishes_the_work_of_a_sweep_that_failed_at_any_call(
     isolated_service: RecordsService,
+    how: str,
     process: str,
     is_done: bool,
     leave: Callable[[RecordsService], Awaitable[tuple[UUID, str]]],
@@ -76,7 +78,7 @@ async def test_a_later_sweep_finishes_the_work_of_a_sweep_that_failed_at_any_cal
         number += 1
         user_id, key = await leave(isolated_service)
         assert await isolated_service.objects(user_id) == [key]
-        trial = Trial(isolated_service, Failure("fails", process, number, is_done))
+        trial = Trial(isolated_service, Failure(how, process, number, is_done))
         async with asyncio.timeout(MAX_WAIT_SECONDS):
             await isolated_service.sweep(trial.watcher)
         await isolated_service.settle(user_id)

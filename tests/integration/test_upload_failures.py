@@ -97,6 +97,29 @@ async def test_an_upload_that_goes_wrong_at_any_call_makes_a_complete_record_or_
     else:
         expected = (Problem, asyncio.CancelledError, ClientVanishedError)
     calls = await count_calls(kind, vanishes)
+    await go_wrong_at_any_call(isolated_service, calls, failure, expected, kind, vanishes=vanishes)
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["before its effect", "after its effect"])
+@pytest.mark.parametrize("kind", [SMALL, LARGE])
+async def test_an_upload_whose_service_is_killed_at_any_call_makes_a_complete_record_or_leaves_nothing(
+    isolated_service: RecordsService, count_calls: CountCalls, kind: str, is_done: bool
+) -> None:
+    calls = await count_calls(kind, False)
+    failure = Failure("killed", is_done=is_done)
+    await go_wrong_at_any_call(isolated_service, calls, failure, (Problem,), kind)
+
+
+async def go_wrong_at_any_call(
+    isolated_service: RecordsService,
+    calls: dict[str, int],
+    failure: Failure,
+    expected: tuple[type[BaseException], ...],
+    kind: str,
+    *,
+    vanishes: bool = False,
+) -> None:
+    """Repeats the upload once for each call, and checks what it leaves."""
     assert calls["postgres"] >= 2
     assert calls["minio"] >= (0 if vanishes and kind == SMALL else 1)
     for process, count in calls.items():
