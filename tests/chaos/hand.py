@@ -9,10 +9,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple
 
+import aiohttp
 import asyncpg
 import psutil
+from miniopy_async.error import MinioException
 
+from common.settings import load
 from deploy.local.stack import StackError
+from deploy.setup import SetupSettings, make_admin
+from records.storage import make_session
 from tests.chaos.wires import MOMENTS, STEPS, Connection, Moment, Steps, Trap, WiredStack
 
 # What can be killed, and the process of the stack that supervisor restarts.
@@ -35,7 +40,7 @@ WEIGHTS = {
     "backend": 4,
     "minio": 2,
 }
-DEEDS = {"kill": 64, "stop": 10, "restart": 4, "cut": 8, "part": 4, "delay": 6, "expire": 4}
+DEEDS = {"kill": 64, "stop": 10, "restart": 4, "cut": 8, "part": 4, "delay": 6, "expire": 4, "fill": 2}
 # Between the requests of an upload and its record.
 WITH_LEASE = frozenset(("reserve", "encode", "begin multipart", "upload part", "put", "complete", "publish"))
 # The hand waits so long for a step. Then it acts at any moment.
@@ -250,6 +255,23 @@ class Hand:
             return True
 
         await self._at(WITH_LEASE, "before", act)
+
+    async def _fill(self) -> None:
+        """Makes the store full for a while, by a quota of the bucket."""
+        await self._limit_bucket("bucket_quota_set", 1)
+        self._note("the store is full")
+        await asyncio.sleep(self._random.uniform(0.5, 5))
+        await self._limit_bucket("bucket_quota_clear")
+
+    async def _limit_bucket(self, method: str, *limit: int) -> None:
+        """Calls MinIO's admin interface until it succeeds, because another hand may have killed MinIO."""
+        setup = load(SetupSettings, self._stack.environment("setup"))
+        while True:
+            with suppress(aiohttp.ClientError, MinioException, OSError, TimeoutError):
+                async with make_session() as session, asyncio.timeout(10):
+                    await getattr(make_admin(setup, session), method)(setup.store.s3_bucket, *limit)
+                    return
+            await asyncio.sleep(0.2)
 
 
 async def run_sql(stack: WiredStack, statement: str) -> list[asyncpg.Record]:

@@ -9,7 +9,6 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,6 +18,7 @@ from deploy.local.stack import Stack
 PIECE_BYTES = 64 * 1024
 # Before the request arrives; after it has arrived; and when the response would arrive.
 Moment = Literal["before", "after", "response"]
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 MOMENTS: tuple[Moment, ...] = ("before", "after", "response")
 
 # The first expression that matches names the step.
@@ -48,7 +48,7 @@ S3_STEPS = {
 }
 STEPS = (
     *("credentials", "reserve", "encode", "renew lease", "begin multipart", "upload part", "put", "complete"),
-    *("read back", "publish", "answer", "replay", "take key", "give up", "delete", "sweep"),
+    *("read back", "publish", "respond", "replay", "take key", "give up", "delete", "sweep"),
     *("check link", "play", "list", "sign up", "new token", "delete account"),
 )
 
@@ -116,22 +116,64 @@ class UploadReader(StepReader):
         return "encode" if self._is_upload else None
 
     def read_response(self, piece: bytes) -> str | None:
-        return "answer" if self._is_upload and piece.startswith(b"HTTP/1.1 201") else None
+        return "respond" if self._is_upload and piece.startswith(b"HTTP/1.1 201") else None
 
 
 class Connection:
     """One connection through a wire."""
 
-    def __init__(self, wire: Wire, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
-        self.wire = wire
-        self._writers = (client, server)
+    def __init__(self, steps: Steps, reader: StepReader, client: Stream, server: Stream) -> None:
+        self._steps = steps
+        self._reader = reader
+        self._from_client, self._to_client = client
+        self._from_server, self._to_server = server
+        self._step_without_response: str | None = None
         # As the server sees it: PostgreSQL shows this port in the name of its backend.
-        self.port = int(server.get_extra_info("sockname")[1])
+        self.port = int(self._to_server.get_extra_info("sockname")[1])
 
     def cut(self) -> None:
         """Resets both sides."""
-        for writer in self._writers:
+        for writer in (self._to_client, self._to_server):
             writer.transport.abort()
+
+    async def run(self) -> None:
+        """Passes everything on until one side ends the connection, or a trap cuts it."""
+        tasks = [asyncio.create_task(pump()) for pump in (self._pass_requests, self._pass_responses)]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        # What one side resets ends for the other side, too.
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in (self._to_client, self._to_server):
+            writer.close()
+
+    async def _pass_requests(self) -> None:
+        while piece := await self._from_client.read(PIECE_BYTES):
+            step = self._reader.read(piece)
+            if not await self._may_pass(step, "before"):
+                return
+            self._to_server.write(piece)
+            await self._to_server.drain()
+            self._step_without_response = step or self._step_without_response
+            if not await self._may_pass(step, "after"):
+                return
+
+    async def _pass_responses(self) -> None:
+        while piece := await self._from_server.read(PIECE_BYTES):
+            step = self._reader.read_response(piece)
+            requested, self._step_without_response = self._step_without_response, None
+            if not await self._may_pass(step, "before") or not await self._may_pass(requested, "response"):
+                return
+            self._to_client.write(piece)
+            await self._to_client.drain()
+            if not await self._may_pass(step, "after"):
+                return
+
+    async def _may_pass(self, step: str | None, moment: Moment) -> bool:
+        if not step or await self._steps.pass_by(step, moment, self):
+            return True
+        self.cut()
+        return False
 
 
 class Trap(NamedTuple):
@@ -166,13 +208,13 @@ class Steps:
 class Wire:
     """Passes the connections between two processes on."""
 
-    def __init__(self, steps: Steps, port: int, target: int, reader: type[StepReader] = StepReader) -> None:
+    def __init__(self, steps: Steps, port: int, target: int, make_reader: type[StepReader]) -> None:
         self.port = port
         self._steps = steps
         self._target = target
-        self._reader = reader
+        self._make_reader = make_reader
         self._connections: set[Connection] = set()
-        self._is_closed = False
+        self._is_parted = False
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -192,81 +234,23 @@ class Wire:
 
     async def part(self, seconds: float) -> None:
         """Cuts all connections, and refuses new ones for a while."""
-        self._is_closed = True
+        self._is_parted = True
         self.cut()
         await asyncio.sleep(seconds)
-        self._is_closed = False
+        self._is_parted = False
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._is_closed:
-            writer.transport.abort()
-            return
         try:
-            from_server, to_server = await asyncio.open_connection(LOOPBACK, self._target, limit=PIECE_BYTES)
+            if self._is_parted:
+                raise ConnectionRefusedError
+            server = await asyncio.open_connection(LOOPBACK, self._target, limit=PIECE_BYTES)
         except OSError:
             writer.transport.abort()
             return
-        connection = Connection(self, writer, to_server)
+        connection = Connection(self._steps, self._make_reader(), (reader, writer), server)
         self._connections.add(connection)
-        steps = self._reader()
-        pending: list[str] = []
-        # Without a goodbye: what one side ends or resets, ends for the other side.
-        with suppress(OSError):
-            pumps = (
-                self._pass_requests(reader, to_server, connection, steps, pending),
-                self._pass_responses(from_server, writer, connection, steps, pending),
-            )
-            tasks = [asyncio.create_task(pump) for pump in pumps]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for each in (writer, to_server):
-            each.close()
+        await connection.run()
         self._connections.discard(connection)
-
-    async def _pass_requests(
-        self,
-        source: asyncio.StreamReader,
-        target: asyncio.StreamWriter,
-        connection: Connection,
-        steps: StepReader,
-        pending: list[str],
-    ) -> None:
-        while piece := await source.read(PIECE_BYTES):
-            step = steps.read(piece)
-            if step and not await self._steps.pass_by(step, "before", connection):
-                connection.cut()
-                return
-            target.write(piece)
-            await target.drain()
-            if step:
-                pending[:] = [step]
-                if not await self._steps.pass_by(step, "after", connection):
-                    connection.cut()
-                    return
-
-    async def _pass_responses(
-        self,
-        source: asyncio.StreamReader,
-        target: asyncio.StreamWriter,
-        connection: Connection,
-        steps: StepReader,
-        pending: list[str],
-    ) -> None:
-        while piece := await source.read(PIECE_BYTES):
-            answer = steps.read_response(piece)
-            if answer and not await self._steps.pass_by(answer, "before", connection):
-                connection.cut()
-                return
-            if pending and not await self._steps.pass_by(pending.pop(), "response", connection):
-                connection.cut()
-                return
-            target.write(piece)
-            await target.drain()
-            if answer and not await self._steps.pass_by(answer, "after", connection):
-                connection.cut()
-                return
 
 
 class WiredStack(Stack):
