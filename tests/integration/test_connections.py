@@ -16,6 +16,7 @@ import pytest
 from deploy.client import load_certificates
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
+from tests.integration.gateway_configuration import changed_gateway
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.recordings import upload_recording
 from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
@@ -257,29 +258,22 @@ def test_the_log_says_when_connections_run_out_and_nothing_of_a_request(stack: S
                 received.extend(connection.recv(65536))
         return received
 
-    conf = stack.supervisor.log("gateway").parent.parent / "gateway" / "nginx.conf"
-    original = conf.read_text()
-    conf.write_text(re.sub(r"worker_connections \d+", "worker_connections 32", original))
+    def leave_few_connections(conf: str) -> str:
+        return re.sub(r"worker_connections \d+", "worker_connections 32", conf)
+
     records = psutil.Process(stack.pid("records"))
-    try:
-        stack.stop_process("gateway")
-        stack.start_process("gateway")
-        with ExitStack() as opened:
-            connections = [opened.enter_context(connect(stack)) for _ in range(80)]
-            # nginx closes those that it has no room for. Of the others, only some get one to records, which
-            # answers none of them, so that they need their connections at the same time.
-            records.suspend()
-            for end in (b"GET /record?id=private HTTP/1.1\r\nHost: a\r\n", b"\r\n"):
-                for connection in connections:
-                    with suppress(OSError):
-                        connection.sendall(end)
-            wait_until(lambda: "32 worker_connections are not enough" in log.text())
-            wait_until(lambda: b"HTTP/1.1 503 " in receive())
+    with changed_gateway(stack, leave_few_connections, "nginx.conf"), ExitStack() as opened:
+        connections = [opened.enter_context(connect(stack)) for _ in range(80)]
+        # nginx closes those that it has no room for. Of the others, only some get one to records, which answers
+        # none of them, so that they need their connections at the same time.
+        records.suspend()
+        opened.callback(records.resume)
+        for end in (b"GET /record?id=private HTTP/1.1\r\nHost: a\r\n", b"\r\n"):
+            for connection in connections:
+                with suppress(OSError):
+                    connection.sendall(end)
+        wait_until(lambda: "32 worker_connections are not enough" in log.text())
+        wait_until(lambda: b"HTTP/1.1 503 " in receive())
         assert b"HTTP/1.1 500 " not in received
         assert b"<html" not in received
         assert "private" not in log.text()
-    finally:
-        records.resume()
-        conf.write_text(original)
-        stack.stop_process("gateway")
-        stack.start_process("gateway")

@@ -18,6 +18,7 @@ import pytest
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
+from tests.integration.gateway_configuration import changed_gateway
 from tests.integration.recordings import upload_recording
 from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
 from tests.stacks import temporary_stack
@@ -64,18 +65,20 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture
 def second_instances(stack: Stack) -> Iterator[dict[str, Instance]]:
     """An instance of each service that shares the work with the stack's own."""
-    conf = stack.supervisor.log("gateway").parent.parent / "gateway" / "waxwing.conf"
-    with ExitStack() as closer:
-        instances = {service: Instance(stack, service) for service in SERVICES}
+    instances = {service: Instance(stack, service) for service in SERVICES}
+
+    def add_instances(conf: str) -> str:
         for service, instance in instances.items():
+            own = rf"server {LOOPBACK}:{getattr(stack.ports, service)}(.*;)"
+            conf, count = re.subn(own, rf"\g<0> server {LOOPBACK}:{instance.port}\1", conf)
+            assert count == 2
+        return conf
+
+    with ExitStack() as closer:
+        for instance in instances.values():
             instance.start()
             closer.callback(instance.stop)
-            own = re.compile(rf"server {LOOPBACK}:{getattr(stack.ports, service)}(.*;)")
-            both, count = own.subn(rf"\g<0> server {LOOPBACK}:{instance.port}\1", conf.read_text())
-            assert count == 2
-            conf.write_text(both)
-        stack.stop_process("gateway")
-        stack.start_process("gateway")
+        closer.enter_context(changed_gateway(stack, add_instances))
         yield instances
 
 
