@@ -392,6 +392,13 @@ def test_a_wrong_path_or_method_is_never_called_too_large(
     assert_problem(client.http.request(method, path, content=bytes(3_000_000)), status, kind, says)
 
 
+@pytest.mark.parametrize("target", ["/records?title=Gr\u00f6\u00dfe", "/r\u00e9cords", "/users?\u200b"])
+def test_a_url_with_unescaped_characters_is_told_what_to_do(base_url: str, target: str) -> None:
+    # curl sends a URL as it is.
+    response = send_bytes(base_url, make_request_head("POST", target, base_url, "Content-Length: 0"))
+    assert_problem(response, 400, "invalid-request", "Percent-encode")
+
+
 def test_a_request_without_a_host_is_told_what_is_missing(base_url: str) -> None:
     response = send_bytes(base_url, b"GET /records HTTP/1.0\r\n\r\n")
     assert_problem(response, 421, "unknown-host", "no Host header")
