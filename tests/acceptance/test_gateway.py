@@ -348,6 +348,12 @@ def test_the_connection_is_kept_for_the_next_request(base_url: str, method: str,
         assert assert_json(connection.read_response(), 200) == {"status": "ok"}
 
 
+def test_only_the_path_of_uploads_itself_takes_uploads(base_url: str) -> None:
+    for path in ("/x/../records", "//records", "/./records", "/_upload"):
+        head = make_request_head("POST", path, base_url, "Content-Length: 0")
+        assert_problem(send_bytes(base_url, head), 404, "unknown-route")
+
+
 def test_a_smuggled_request_gets_no_response(base_url: str) -> None:
     inner = make_request_head("GET", "/metrics", base_url)
     host = urlsplit(base_url).netloc
