@@ -221,7 +221,7 @@ DECODED_WAV = Wav(bits=24, rate=96000, before_data=((b"odd ", b"1"),))
         (Wav(rate=48000), 0.2, 1),
         (Wav(rate=48000), 0.2, 1001),
         # A thread decodes each piece, so single bytes take long. The longer one has more than a batch.
-        (DECODED_WAV, 0.02, 1),
+        (DECODED_WAV, 0.005, 1),
         (DECODED_WAV, 0.3, 1001),
     ],
 )
