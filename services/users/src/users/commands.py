@@ -36,6 +36,8 @@ from users.sql import (
     set_quotas,
 )
 
+# PostgreSQL sorts all users for the list.
+STATEMENT_TIMEOUT_SECONDS = 600
 TABLE_ROW = "{:<36}  {:<16}  {:>9}  {:>15}  {:>11}  {:<7}  {}"
 TABLE_HEAD = TABLE_ROW.format("ID", "CREATED (UTC)", "RECORDS", "BYTES", "SECONDS", "BLOCKED", "NAME")
 
@@ -112,7 +114,7 @@ def _read_quotas(options: argparse.Namespace) -> dict[str, int | None]:
 
 
 async def _run(options: argparse.Namespace, settings: Settings) -> None:
-    engine = make_engine(settings.database_url, settings.database_password)
+    engine = make_engine(settings.database_url, settings.database_password, STATEMENT_TIMEOUT_SECONDS)
     try:
         await _run_command(options, engine, settings)
     finally:
