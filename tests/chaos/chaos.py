@@ -39,7 +39,7 @@ SETTINGS = {
     "LEASE_SECONDS": "5",
     "SWEEP_SECONDS": "1",
     "STORE_RETRY_SECONDS": "5",
-    "SHUTDOWN_SECONDS": "25",
+    "SHUTDOWN_SECONDS": "21",
     "MAX_LATE_CREDENTIALS": "64",
     # No client is refused for its number of requests.
     "FAILURES_PER_MINUTE": "1000000",

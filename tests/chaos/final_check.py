@@ -94,13 +94,13 @@ async def let_sweeper_finish(stack: WiredStack, ledger: Ledger) -> None:
 
     No upload may be under way.
     """
-    async with asyncio.timeout(SWEEP_SECONDS):
-        while unswept := await run_sql(stack, UNSWEPT):
-            for statement in AGE_UPLOADS:
-                await run_sql(stack, statement)
-            await asyncio.sleep(0.5)
-    if unswept:
-        ledger.violate(f"the sweeper leaves {len(unswept)} rows, such as {unswept[0]['id']}")
+    for _ in range(SWEEP_SECONDS):
+        if not (unswept := await run_sql(stack, UNSWEPT)):
+            return
+        for statement in AGE_UPLOADS:
+            await run_sql(stack, statement)
+        await asyncio.sleep(1)
+    ledger.violate(f"the sweeper leaves {len(unswept)} rows, such as {unswept[0]['id']}")
 
 
 async def check_everything(stack: WiredStack, http: Http, ledger: Ledger) -> None:

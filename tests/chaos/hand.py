@@ -40,7 +40,7 @@ WEIGHTS = {
     "backend": 4,
     "minio": 2,
 }
-DEEDS = {"kill": 64, "stop": 10, "restart": 4, "cut": 8, "part": 4, "delay": 6, "expire": 4, "fill": 2}
+DEEDS = {"kill": 76, "stop": 5, "restart": 2, "cut": 6, "part": 3, "delay": 4, "expire": 3, "fill": 1}
 # Between the requests of an upload and its record.
 WITH_LEASE = frozenset(("reserve", "encode", "begin multipart", "upload part", "put", "complete", "publish"))
 # The hand waits so long for a step. Then it acts at any moment.

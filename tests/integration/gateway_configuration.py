@@ -1,4 +1,4 @@
-"""Changes the gateway's configuration beyond its settings, for tests of nginx's constants and of more instances."""
+"""Changes the configuration of the gateway beyond its settings: constants of nginx, and more instances."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

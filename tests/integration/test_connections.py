@@ -264,8 +264,8 @@ def test_the_log_says_when_connections_run_out_and_nothing_of_a_request(stack: S
     records = psutil.Process(stack.pid("records"))
     with changed_gateway(stack, leave_few_connections, "nginx.conf"), ExitStack() as opened:
         connections = [opened.enter_context(connect(stack)) for _ in range(80)]
-        # nginx closes those that it has no room for. Of the others, only some get one to records, which answers
-        # none of them, so that they need their connections at the same time.
+        # nginx closes those that it has no room for. Of the others, only some get one to records, which
+        # does not answer, so that they need their connections at the same time.
         records.suspend()
         opened.callback(records.resume)
         for end in (b"GET /record?id=private HTTP/1.1\r\nHost: a\r\n", b"\r\n"):
