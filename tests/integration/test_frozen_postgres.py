@@ -106,3 +106,13 @@ async def test_a_read_whose_connections_hang_succeeds_on_a_fresh_one(
         async with asyncio.timeout(MAX_WAIT_SECONDS):
             with frozen(backends):
                 await asyncio.gather(*(find(reader) for _ in range(3)))
+
+
+async def test_a_reader_whose_connections_hang_closes_without_postgres(
+    isolated_service: RecordsService,
+) -> None:
+    reader = RowReader(isolated_service.engine)
+    with pytest.raises(UnknownRecord):
+        await find_record(reader, uuid4(), uuid4())
+    with frozen(await find_backends(isolated_service)):
+        await reader.aclose()
