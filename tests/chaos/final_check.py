@@ -38,10 +38,6 @@ UNSWEPT = """
 SELECT records.id FROM records JOIN users ON users.id = user_id
 WHERE state <> 'ready' OR users.deleted_at IS NOT NULL
 """
-WRONG_SUMS = """
-SELECT users.id FROM users LEFT JOIN records ON user_id = users.id AND state = 'ready'
-GROUP BY users.id HAVING record_count <> count(records.id) OR total_bytes <> coalesce(sum(size_bytes), 0)
-"""
 SWEEP_SECONDS = 60
 # What a process may have more than at the beginning: connections in its pools and what its allocator keeps.
 MORE_DESCRIPTORS, MORE_MIB = 60, 64
@@ -112,8 +108,6 @@ async def check_everything(stack: WiredStack, http: Http, ledger: Ledger) -> Non
             await _check_user(http, ledger, user)
 
     await asyncio.gather(*map(check, ledger.users))
-    for row in await run_sql(stack, WRONG_SUMS):
-        ledger.violate(f"the sums of user {row['id']} are wrong")
     await _ask_doctor(stack, ledger)
     _check_multipart_folders(stack, ledger)
     _check_statuses(ledger)
