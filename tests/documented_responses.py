@@ -46,6 +46,8 @@ def keep(stack: Stack) -> None:
         for file in log.parent.glob(f"{log.name}*")
         # nginx's own error lines are not JSON.
         for line in map(json.loads, re.findall("^{.*}$", file.read_text(errors="replace"), re.MULTILINE))
+        # null: a request that got no response.
+        if line["status"]
     )
     SEEN.mkdir(parents=True, exist_ok=True)
     kept = [[*response, count] for response, count in responses.items()]
