@@ -159,8 +159,7 @@ def test_two_instances_of_each_service_share_the_work_and_replace_each_other(
         for name in names:
             # The other instance serves alone, and the gateway finds this one again at its new IP address.
             subprocess.run(["docker", "stop", name], check=True, capture_output=True)  # noqa: S607
-            for _ in range(10):
-                assert client.http.get(record["url"]).status_code == 200
+            wait_until_downloads_go_on(client, record)
             subprocess.run(["docker", "start", name], check=True, capture_output=True)  # noqa: S607
             wait_until_work_is_shared(client, record, names)
         assert_all_is_kept(client, user, record, mp3)
