@@ -26,8 +26,8 @@ REFUSALS = 50
 OTHER_SLOTS = 31
 # An instance takes 32 uploads at once, and another 32 wait (MAX_UPLOADS, MAX_WAITING_UPLOADS).
 ACCEPTED = 64
-# One address gets only a part of them.
-ADDRESSES = cycle([f"127.0.0.{number}" for number in range(10, 26)])
+# One address gets only a part of them, and a newcomer would take the place of an address with two that wait.
+ADDRESSES = cycle([f"127.0.0.{number}" for number in range(10, 74)])
 
 
 @contextmanager
