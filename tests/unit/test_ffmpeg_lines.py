@@ -107,6 +107,7 @@ VALUES = {
 }
 OTHER_FILES = {
     "w64": ("pcm_s16le", "w64"),
+    "Creative Voice": ("pcm_u8", "voc"),
     "AIFF": ("pcm_s16be", "aiff"),
     "AIFF-C": ("pcm_alaw", "aiff"),
     "AVI": ("pcm_s16le", "avi"),

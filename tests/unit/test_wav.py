@@ -414,6 +414,7 @@ def test_an_unknown_sub_format_is_refused_by_its_guid(subtype: str, words: str) 
         (b"RIFF\0\0\0\0WEBP", "This is not a WAV: it starts with 'RIFF\\x00\\x00\\x00\\x00WEBP'"),
         (b"\0\1\2\3", "This is not a WAV: it starts with '\\x00\\x01\\x02\\x03'"),
         (b"NIST_1A\n   1024\n", "This is NIST SPHERE"),
+        (b"Creative Voice File\x1a", "This is Creative Voice"),
         (b"<!DOCTYPE html>", "This is HTML, not audio"),
         (b"\r\n  <HTML lang='de'>", "This is HTML, not audio"),
         (b"\xef\xbb\xbf<!doctype html>", "This is HTML, not audio"),

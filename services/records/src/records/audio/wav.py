@@ -51,6 +51,7 @@ _COPY = "Copy its audio with: ffmpeg -i in.wav -map_metadata -1 -c copy out.wav"
 _OTHER_FILES = (
     (0, b"riff\x2e\x91\xcf\x11", "Sony Wave64", "w64"),
     (0, b"NIST_1A", "NIST SPHERE", "sph"),
+    (0, b"Creative Voi", "Creative Voice", "voc"),
     (8, b"AIFF", "AIFF", "aiff"),
     (8, b"AIFC", "AIFF-C", "aiff"),
     (8, b"AVI ", "AVI", "avi"),
