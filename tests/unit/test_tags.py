@@ -418,3 +418,8 @@ def test_an_id3_tag_of_very_many_frames_or_of_very_many_values_is_not_read_whole
     assert read([raw_id3(version, 0, many, raw_frame(b"PRIV", b"a"), SONG)]) == {"TALB": "a"}
     values = raw_frame(b"TPE1", b"\3" + b"a\0" * 10_000) if version == 3 else b""
     assert read([raw_id3(version, 0, values, SONG)]) == {"TIT2": "Song"}
+
+
+@pytest.mark.parametrize(("title", "codec"), [("Größe", "mac-roman"), ("Příliš žluťoučký", "iso8859-2")])
+def test_punctuation_inside_a_word_shows_the_wrong_encoding(title: str, codec: str) -> None:
+    assert decode(title.encode(codec)) in ("", title)

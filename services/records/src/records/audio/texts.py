@@ -62,6 +62,8 @@ _NO_CHARACTERS = ("Cc", "Cn", "Co", "Cs")
 _SYMBOLS = ("So", "Sm", "Sk", "No")
 # A Japanese or Korean text mixes these freely.
 _EAST_ASIAN_PUNCTUATION = {*range(0x2010, 0x2027), *range(0x3000, 0x3040), *range(0xFF01, 0xFF66)}
+# Punctuation beyond ASCII between two letters, except apostrophes, dashes and the dot of Catalan.
+_INSIDE_A_WORD = re.compile(r"(?<=[^\W\d_])[¡§«¶»¿„†‡•‰](?=[^\W\d_])")
 _EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "FULLWIDTH", "HALFWIDTH")
 
 
@@ -179,7 +181,7 @@ def _detect(raw: bytes) -> str:
 def _is_plausible(text: str, raw: bytes) -> bool:
     """Returns whether the text has no symbols beyond ASCII, and Latin and at most one other script."""
     categories = {unicodedata.category(character) for character in text if not character.isascii()}
-    if _is_repeated(text) or categories & {*_NO_CHARACTERS, *_SYMBOLS}:
+    if _is_repeated(text) or _INSIDE_A_WORD.search(text) or categories & {*_NO_CHARACTERS, *_SYMBOLS}:
         return False
     others = {_script(character) for character in text if character.isalpha()} - {"LATIN"}
     is_short = sum(octet not in range(0x80) for octet in raw) < _MIN_HIGH_BYTES
