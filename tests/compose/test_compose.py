@@ -19,7 +19,7 @@ import pytest
 from deploy.client import Client
 from deploy.local.ports import free_ports
 from tests.raw_connection import open_raw_connection
-from tests.upload_requests import TINY_WAV, bearer, make_bare_upload
+from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer, make_bare_upload
 from tests.wavs import Wav, music, silence
 
 BASE_URL = os.environ.get("BASE_URL") or f"http://127.0.0.1:{os.environ.get('GATEWAY_PORT', '8080')}"
@@ -82,6 +82,30 @@ def test_the_doctor_looks_at_the_database_and_the_bucket_of_the_containers(recor
     # Tests that kill containers may leave findings.
     assert (done.returncode in (0, 1), done.stderr) == (True, "")
     assert json.loads(done.stdout.splitlines()[-1])["seen"]["ready"] > 0
+
+
+def test_the_operators_commands_work_in_the_container(
+    client: Client, user: dict[str, Any], record: dict[str, Any]
+) -> None:
+    def run(*arguments: str) -> str:
+        return compose("exec", "-T", "users", "python", "-m", "users", *arguments).stdout
+
+    def upload() -> httpx.Response:
+        return client.http.post("/records", content=TINY_WAV, headers={**bearer(user), **WAV_TYPE})
+
+    assert user["id"] in run("list")
+    run("block", user["id"])
+    assert upload().json()["type"] == "/problems/user-blocked"
+    assert client.http.get(record["url"]).status_code == 404
+    run("unblock", user["id"])
+    assert client.http.get(record["url"]).status_code == 200
+    run("quota", user["id"], "--records", "1")
+    assert upload().json()["type"] == "/problems/quota-reached"
+    (token,) = re.findall(r"token +(\S+)", run("token", user["id"]))
+    assert upload().status_code == 401
+    run("quota", user["id"], "--records", "default")
+    user["token"] = token
+    assert upload().status_code == 201
 
 
 @pytest.mark.parametrize("service", LONG_RUNNING)
