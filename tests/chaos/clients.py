@@ -150,16 +150,15 @@ class Client:
     # Uploads
 
     async def _upload_small(self, user: User) -> None:
-        upload = self._begin_upload(user)
-        for _ in range(TRIES):
-            if await self._send_upload(user, upload, SMALL) or not upload.key or not user.is_clear:
-                return
-            await self._pause()
+        await self._upload(user, SMALL)
 
     async def _upload_large(self, user: User) -> None:
+        await self._upload(user, LARGE)
+
+    async def _upload(self, user: User, wav: bytes) -> None:
         upload = self._begin_upload(user)
         for _ in range(TRIES):
-            if await self._send_upload(user, upload, LARGE) or not upload.key or not user.is_clear:
+            if await self._send_upload(user, upload, wav) or not upload.key or not user.is_clear:
                 return
             await self._pause()
 

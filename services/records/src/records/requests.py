@@ -3,6 +3,7 @@ allowed.
 """
 
 import re
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
@@ -86,13 +87,13 @@ def make_cursor(last: RecordDocument) -> str:
 
 def read_link(request: Request[Any, Any, Any]) -> tuple[UUID, UUID]:
     """Returns the record's id and the user's id of a link."""
-    record_id, user_id = (_read_uuid(name, _read_link_values(request, name)) for name in ("id", "user"))
-    return record_id, user_id
+    values = _read_link_values(request)
+    return _read_uuid("id", values["id"]), _read_uuid("user", values["user"])
 
 
 def read_is_attachment(request: Request[Any, Any, Any]) -> bool:
     """Returns whether the browser shall save the MP3 instead of playing it."""
-    values = [value.lower() for value in _read_link_values(request, "download")] or ["0"]
+    values = [value.lower() for value in _read_link_values(request)["download"]] or ["0"]
     if len(values) > 1 or values[0] not in DOWNLOAD:
         raise InvalidRequest(
             f"The parameter 'download' is {', '.join(values)[:100]!r}. Send it at most once: 1 saves the MP3,"
@@ -137,11 +138,13 @@ def read_resolution(request: Request[Any, Any, Any]) -> dict[str, int]:
     return {RESOLUTIONS[name]: int(value) for name, value in given}
 
 
-def _read_link_values(request: Request[Any, Any, Any], name: str) -> list[str]:
-    """Returns the values of a link's parameter. Ignores what a text left behind a pasted link."""
+def _read_link_values(request: Request[Any, Any, Any]) -> defaultdict[str, list[str]]:
+    """Returns the values of a link's parameters. Ignores what a text left behind a pasted link."""
     query = AMPERSAND.sub("&", request.scope["query_string"].decode("latin-1"))
-    parameters = parse_qsl(query, keep_blank_values=True)
-    return [BEHIND_LINK.sub("", value) for known, value in parameters if known == name]
+    values = defaultdict[str, list[str]](list)
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        values[name].append(BEHIND_LINK.sub("", value))
+    return values
 
 
 def _read_uuid(name: str, values: list[str]) -> UUID:

@@ -379,7 +379,7 @@ async def publish(
     record_id = reservation.record_id
     parameters = {"record_id": record_id, **finished.columns}
     rows: Sequence[Row[Any]] = []
-    if not settings.has_quota:
+    if not reservation.has_own_quota and not settings.has_quota:
         rows = await execute(engine, PUBLISH_WITHOUT_QUOTA, parameters)
     if not rows:
         async with transaction(engine) as connection:
