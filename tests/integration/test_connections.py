@@ -16,6 +16,7 @@ import pytest
 from deploy.client import load_certificates
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
+from tests.integration.frozen_processes import frozen_process
 from tests.integration.gateway_configuration import changed_gateway
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.recordings import upload_recording
@@ -106,14 +107,9 @@ def test_a_service_that_hangs_is_503_soon(
         # The client gives up after less time than nginx would wait by default.
         return http.get(path, auth=(owner["id"], owner["token"]), timeout=30)
 
-    process = psutil.Process(stack.pid(service))
-    process.suspend()
-    try:
-        with ThreadPoolExecutor() as threads:
-            for response in threads.map(get, paths[service]):
-                assert_problem(response, 503, "unavailable", "A service behind the gateway does not answer")
-    finally:
-        process.resume()
+    with frozen_process(stack, service), ThreadPoolExecutor() as threads:
+        for response in threads.map(get, paths[service]):
+            assert_problem(response, 503, "unavailable", "A service behind the gateway does not answer")
     for path in paths[service]:
         assert get(path).status_code == 200
 
@@ -261,13 +257,11 @@ def test_the_log_says_when_connections_run_out_and_nothing_of_a_request(stack: S
     def leave_few_connections(conf: str) -> str:
         return re.sub(r"worker_connections \d+", "worker_connections 32", conf)
 
-    records = psutil.Process(stack.pid("records"))
     with changed_gateway(stack, leave_few_connections, "nginx.conf"), ExitStack() as opened:
         connections = [opened.enter_context(connect(stack)) for _ in range(80)]
         # nginx closes those that it has no room for. Of the others, only some get one to records, which
         # does not answer, so that they need their connections at the same time.
-        records.suspend()
-        opened.callback(records.resume)
+        opened.enter_context(frozen_process(stack, "records"))
         for end in (b"GET /record?id=private HTTP/1.1\r\nHost: a\r\n", b"\r\n"):
             for connection in connections:
                 with suppress(OSError):

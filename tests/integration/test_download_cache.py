@@ -20,6 +20,7 @@ from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from deploy.setup import SetupSettings
 from records.storage import make_client, make_session
+from tests.integration.frozen_processes import frozen_process
 from tests.integration.recordings import LARGE, upload_recording
 from tests.integration.unread_sockets import unread_sockets
 from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
@@ -93,12 +94,8 @@ def test_while_the_store_hangs_a_download_is_503_without_the_headers_of_an_mp3(
     stack: Stack, owner: dict[str, Any], http: httpx.Client
 ) -> None:
     record = upload_recording(stack, owner)
-    minio = psutil.Process(stack.pid("minio"))
-    minio.suspend()
-    try:
+    with frozen_process(stack, "minio"):
         response = http.get(f"{record['url']}&download=1", headers={"Origin": SITE})
-    finally:
-        minio.resume()
     assert (response.status_code, response.json()["type"]) == (503, "/problems/unavailable")
     assert "Content-Disposition" not in response.headers
     assert response.headers["Access-Control-Allow-Origin"] == SITE

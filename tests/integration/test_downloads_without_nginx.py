@@ -21,6 +21,7 @@ from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
 from records.routes.links import hash_id
 from tests.download_requests import DOWNLOAD_REQUESTS, REQUESTS_BY_STATUS, DownloadRequest, link_path
+from tests.integration.frozen_processes import frozen_process
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.recordings import LARGE, SMALL, make_wav, upload_kind
 from tests.integration.records_service import open_stack_service
@@ -289,13 +290,9 @@ def test_no_client_reaches_the_path_at_which_the_gateway_reports_a_lost_object(
 def test_a_store_that_hangs_is_503_from_the_service_alone_too(
     stack: Stack, direct: httpx.Client, records: dict[str, dict[str, Any]]
 ) -> None:
-    minio = psutil.Process(stack.pid("minio"))
-    minio.suspend()
-    try:
+    with frozen_process(stack, "minio"):
         # For an upload the service waits longer than this timeout.
         response = direct.get(link_path(records[SMALL]), timeout=MAX_WAIT_SECONDS // 2)
-    finally:
-        minio.resume()
     assert_problem(response, 503, "unavailable", "does not answer")
 
 

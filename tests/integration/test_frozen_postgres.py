@@ -4,9 +4,8 @@ These tests stop the processes of PostgreSQL with SIGSTOP.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
 
@@ -18,23 +17,12 @@ from deploy.local.stack import Stack
 from records.problems import UnknownRecord
 from records.row_reader import RowReader
 from records.sql import find_record
+from tests.integration.frozen_processes import frozen
 from tests.integration.recordings import upload_recording
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import MAX_WAIT_SECONDS
 from tests.response_checks import assert_json, assert_problem
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
-
-
-@contextmanager
-def frozen(processes: Sequence[psutil.Process]) -> Iterator[None]:
-    """Stops the processes until the block ends."""
-    try:
-        for process in processes:
-            process.suspend()
-        yield
-    finally:
-        for process in processes:
-            process.resume()
 
 
 def find_postgres(stack: Stack) -> list[psutil.Process]:

@@ -5,7 +5,7 @@ import select
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import httpx
@@ -14,6 +14,7 @@ import pytest
 
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
+from tests.integration.frozen_processes import frozen_process
 from tests.integration.gateway_configuration import changed_gateway
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.waiting import wait_until
@@ -48,16 +49,6 @@ def stack() -> Iterator[Stack]:
         yield stack
 
 
-@contextmanager
-def hanging(stack: Stack, service: str) -> Iterator[None]:
-    process = psutil.Process(stack.pid(service))
-    process.suspend()
-    try:
-        yield
-    finally:
-        process.resume()
-
-
 def begin_upload(stack: Stack, headers: dict[str, str]) -> bytes:
     lines = header_lines({**headers, **WAV_TYPE, "Content-Length": str(LARGE)})
     return make_request_head("POST", "/records", stack.base_url, *lines)
@@ -89,7 +80,7 @@ def test_an_upload_that_pauses_loses_its_connection(stack: Stack, owner: dict[st
 
 
 def test_a_service_that_takes_nothing_more_of_an_upload_is_503(stack: Stack, owner: dict[str, Any]) -> None:
-    with hanging(stack, "records"), open_raw_connection(stack.base_url) as upload:
+    with frozen_process(stack, "records"), open_raw_connection(stack.base_url) as upload:
         upload.send(begin_upload(stack, bearer(owner)))
         for _ in range(LARGE // 65536):
             if select.select([upload.connection], [], [], 0)[0]:
@@ -99,7 +90,7 @@ def test_a_service_that_takes_nothing_more_of_an_upload_is_503(stack: Stack, own
 
 
 def test_a_service_that_does_not_answer_an_upload_is_503(stack: Stack, owner: dict[str, Any]) -> None:
-    with hanging(stack, "records"), open_raw_connection(stack.base_url) as upload:
+    with frozen_process(stack, "records"), open_raw_connection(stack.base_url) as upload:
         upload.send(make_bare_upload(stack.base_url, owner))
         assert_problem(upload.read_response("POST"), 503, "unavailable", "does not answer")
 
