@@ -1,7 +1,7 @@
 """A user can be deleted at any time: the links stop working at once, and the sweeper removes the rest."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -13,6 +13,7 @@ from common.db import execute
 from common.problems import InvalidCredentials, Unavailable
 from deploy.client import Client
 from deploy.local.stack import Stack
+from records.form import AudioBegins, FormItem
 from records.problems import UnknownRecord, UploadInterrupted
 from records.sql import find_record, find_user, renew_lease
 from tests.integration.paused_calls import (
@@ -86,6 +87,25 @@ async def test_an_upload_that_resumes_after_its_user_was_deleted_and_swept_leave
     with pytest.raises(Unavailable):
         await upload.resume()
     await assert_all_is_swept(isolated_service, upload.user_id, upload.watcher)
+
+
+async def test_an_upload_that_loses_its_lease_ends_even_if_its_client_sends_nothing(
+    isolated_service: RecordsService,
+) -> None:
+    user_id, credentials = await isolated_service.make_user()
+
+    async def body() -> AsyncIterator[FormItem]:
+        yield AudioBegins()
+        yield make_wav(SMALL)[:1000]
+        await isolated_service.delete_user(credentials)
+        await asyncio.Event().wait()
+
+    uploads = isolated_service.uploads(lease_seconds=1)
+    with pytest.raises(UploadInterrupted):
+        async with asyncio.timeout(MAX_WAIT_SECONDS):
+            await uploads.store_record(body(), credentials)
+    await uploads.close()
+    assert await isolated_service.objects(user_id) == []
 
 
 async def test_a_record_that_is_published_just_before_its_user_is_deleted_is_deleted_too(

@@ -171,7 +171,7 @@ class Upload:
         self._resources = resources
         self._idempotency_key = idempotency_key
         self._address = address
-        self._late_timeout = asyncio.timeout(None)
+        self._timeout = asyncio.timeout(None)
         self._state: State = Unidentified()
         self._credential_fields: dict[str, str] = {}
         self._title: str | None = None
@@ -188,11 +188,13 @@ class Upload:
     ) -> Published | Replayed:
         """Takes the whole body and publishes the record, or returns the record of an earlier upload."""
         try:
-            async with self._late_timeout:
+            async with self._timeout:
                 return await self._receive(body, credentials)
         except TimeoutError:
-            if not self._late_timeout.expired():
+            if not self._timeout.expired():
                 raise
+            if isinstance(self._state, Reserved):
+                raise _interrupted() from None
             seconds = self._shared.settings.late_credentials_seconds
             raise RequestTimeout(
                 f"The credentials did not follow within {seconds} seconds after the audio began."
@@ -258,7 +260,7 @@ class Upload:
 
     async def _identify(self, credentials: Credentials) -> None:
         """Unidentified or Late → Reserved or Replayable. Raises InvalidCredentials if nobody has them."""
-        self._late_timeout.reschedule(None)
+        self._timeout.reschedule(None)
         admission, engine, settings = self._shared.admission, self._shared.engine, self._shared.settings
         has_slot = isinstance(self._state, Late)
         if not has_slot:
@@ -269,6 +271,8 @@ class Upload:
             return
         lease_keeper = asyncio.create_task(keep_lease(engine, found, settings.lease_seconds))
         self._resources.callback(lease_keeper.cancel)
+        lease_keeper.add_done_callback(self._end_at_once)
+        self._resources.callback(lease_keeper.remove_done_callback, self._end_at_once)
         self._state = Reserved(found, lease_keeper)
         admission.admit_user(self._resources, found.user_id)
         if not has_slot:
@@ -285,14 +289,16 @@ class Upload:
             held_mp3 = await self._shared.admission.admit_late(self._resources, self._address)
             self._state = Late(held_mp3)
             now = asyncio.get_running_loop().time()
-            self._late_timeout.reschedule(now + self._shared.settings.late_credentials_seconds)
+            self._timeout.reschedule(now + self._shared.settings.late_credentials_seconds)
             self._converter.user = self._address
         elif isinstance(self._state, Reserved):
             self._converter.user = self._state.reservation.user_id
 
+    def _end_at_once(self, _: asyncio.Task[None]) -> None:
+        """Ends an upload whose lease is lost, even while it waits for its client."""
+        self._timeout.reschedule(asyncio.get_running_loop().time())
+
     async def _convert(self, audio: bytes) -> None:
-        if isinstance(self._state, Reserved) and self._state.lease_keeper.done():
-            raise _interrupted()
         await self._write(self._converter.feed(audio))
         self._check_room()
 
@@ -316,6 +322,9 @@ class Upload:
                 "The upload has no complete credentials. Send the form fields user_id and token, or an"
                 " Authorization header."
             )
+        # From now on, the database decides whether the lease still counted.
+        self._state.lease_keeper.remove_done_callback(self._end_at_once)
+        self._timeout.reschedule(None)
         await self._write(self._converter.finish())
         head = await asyncio.get_running_loop().run_in_executor(
             self._shared.head_thread, self._converter.make_head, self._title
