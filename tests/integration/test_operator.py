@@ -275,6 +275,15 @@ def test_no_shell_reads_the_arguments_of_a_command(stack: Stack) -> None:
     assert "it's $(id)" in done.stderr
 
 
+def test_the_list_can_be_printed_whatever_encoding_the_terminal_has(stack: Stack, client: Client) -> None:
+    created = client.create_user("Zoë 東京")
+    environment = {**stack.environment("users"), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "users", "list"]
+    printed = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+    (row,) = [row for row in printed.decode().splitlines() if row.startswith(created["id"])]
+    assert row.endswith("Zoë 東京")
+
+
 def test_the_list_ends_quietly_if_nobody_reads_on(stack: Stack, client: Client) -> None:
     client.create_user("Test")
     reader, writer = os.pipe()

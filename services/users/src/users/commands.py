@@ -11,6 +11,7 @@ import sys
 from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -45,6 +46,9 @@ TABLE_HEAD = TABLE_ROW.format("ID", "CREATED (UTC)", "RECORDS", "BYTES", "SECOND
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     """Runs one command. Exits with a message if it fails."""
     options = _parse(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Names may have characters that the terminal's own encoding lacks.
+        sys.stdout.reconfigure(encoding="utf-8")
     try:
         settings = load(Settings, environ)
         asyncio.run(_run(options, settings))
