@@ -24,6 +24,7 @@ from common.host_names import SignUp, choose_sign_up, public_hosts
 from common.logs import configure_logs
 from common.migrate import MIGRATION_TIMEOUT_SECONDS, make_login_roles, migrate
 from common.settings import PublicUrl, SettingsError, load
+from deploy.gateway_settings import GatewaySettings
 from records.settings import StoreSettings
 from records.storage import make_client, make_session
 
@@ -37,6 +38,7 @@ class SetupSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The owners' credentials, and the credentials that the set-up creates for the services."""
 
     store: StoreSettings
+    gateway: GatewaySettings
     public_url: PublicUrl = ""
     allowed_hosts: str = ""
     # The services read both; the set-up checks them, and says who may sign up.

@@ -30,6 +30,7 @@ import msgspec
 
 from common.host_names import choose_sign_up
 from common.settings import SettingsError, load
+from deploy.gateway_settings import GatewaySettings, StopSettings
 from deploy.local import gateway, minio, postgres
 from deploy.local.ports import LOOPBACK, PortRequest, Ports, explain_port_conflicts
 from deploy.local.supervision import (
@@ -90,7 +91,7 @@ class Stack:
         self._state_file = self._folder / "state.json"
         self._secrets_file = self._folder / "secrets.json"
         self._command_lock = self._folder / "command.lock"
-        self._stop_seconds = _load(gateway.StopSettings, self._settings).shutdown_seconds
+        self._stop_seconds = _load(StopSettings, self._settings).shutdown_seconds
         self.supervisor = Supervisor(self._folder, self._stop_seconds)
 
     def start(self, say: Callable[[str], None] = lambda _: None, *, background: bool = False) -> bool:
@@ -388,7 +389,7 @@ class Stack:
             # No name here can change its address, so nginx resolves none.
             "WAXWING_RESOLVER": LOOPBACK,
             "WAXWING_RESOLVE": "",
-            **_load(gateway.GatewaySettings, self._settings).variables,
+            **_load(GatewaySettings, self._settings).variables,
             "WAXWING_CACHE_FOLDER": "cache",
         }
 

@@ -353,6 +353,17 @@ def test_default_secrets_are_refused_with_a_public_host_and_the_settings_are_nam
     assert "SIGNUP_KEY" in run.stderr
 
 
+@pytest.mark.parametrize("wrong", ["CACHE_SECONDS=ten", "TRUSTED_PROXY=proxy", "SIGN_UPS_PER_MINUTE=0"])
+def test_a_wrong_setting_of_the_gateway_is_named_by_the_set_up(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, value = wrong.split("=")
+    monkeypatch.setenv(name, value)
+    run = compose("run", "--rm", "--no-deps", "set-up", check=False)
+    assert run.returncode != 0
+    assert f"wrong setting: {name}: " in run.stderr
+
+
 SECRETS = (
     "postgres_password",
     "users_database_password",

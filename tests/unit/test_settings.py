@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.settings import ServiceSettings, SettingsError, load
-from deploy.local.gateway import GatewaySettings
+from deploy.gateway_settings import GatewaySettings
 from deploy.setup import SetupSettings
 from records.settings import Settings
 from users.settings import Settings as UsersSettings

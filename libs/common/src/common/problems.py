@@ -135,8 +135,9 @@ class TooManyRequests(Problem):
 
     def __init__(self, limit: int, seconds: int) -> None:
         super().__init__(
-            f"Your address has sent wrong credentials, or ids of records that do not exist, more than {limit}"
-            f" times in {seconds} seconds. Right ones still work. Try again in {seconds} seconds.",
+            "Your address has sent wrong credentials, wrong sign-up keys, or ids of records that do not"
+            f" exist, more than {limit} times in {seconds} seconds. Right ones still work."
+            f" Try again in {seconds} seconds.",
             {"Retry-After": str(seconds)},
         )
 
