@@ -106,8 +106,11 @@ class Stack:
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._changing(say):
+            state = self.supervisor.state()
+            if state == "hanging":
+                raise StackError(self._describe_hanging_supervisor())
             # No other command starts the stack now, so a daemon that cannot be reached is about to end.
-            if self.supervisor.state() in ("starting", "stopping"):
+            if state in ("starting", "stopping"):
                 say("waiting until the stack has stopped …")
                 self.supervisor.wait_until_stopped()
             if background and self.supervisor.is_running():
@@ -125,6 +128,11 @@ class Stack:
                 if death and isinstance(error, Exception):
                     lines = self.supervisor.last_log_lines(death.split()[0])
                     raise StackError(f"{death} instead of starting:\n{lines}") from error
+                if self.supervisor.was_killed() and isinstance(error, Exception):
+                    raise StackError(
+                        "the supervisor was killed while the stack started, so everything was stopped:"
+                        " `./just up -d` starts it again"
+                    ) from error
                 raise
             return True
 
@@ -472,11 +480,20 @@ class Stack:
             )
         if daemon == "stopping":
             return table, "the stack is stopping"
+        if daemon == "hanging":
+            return table, self._describe_hanging_supervisor()
         if self._is_changing():
             return table, "the stack is starting"
         return (
             table,
             "not everything runs: `./just logs PROCESS` may say why, `./just up -d` starts what is missing",
+        )
+
+    def _describe_hanging_supervisor(self) -> str:
+        pid = self.supervisor.daemon_pid
+        return (
+            f"the supervisor (process {pid}) does not answer: `kill -CONT {pid}` lets it go on if it is"
+            " stopped, and `./just down` ends everything"
         )
 
     def psql(self, arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from typing import Any, Literal, TextIO, cast
 from xmlrpc.client import Fault, ServerProxy
 
 from supervisor import childutils
-from supervisor.xmlrpc import Faults, SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport, UnixStreamHTTPConnection
 
 from deploy.local.processes import StackProcesses
 
@@ -35,6 +36,8 @@ _STOPPED = ("STOPPED", "EXITED", "FATAL", "BACKOFF", "UNKNOWN")
 DEFAULT_STOP_SECONDS = 50
 # The groups of processes and the event listener stop one after the other.
 _STOPPING_GROUPS = 4
+# The daemon answers every call at once, but one that waits for the end of a process.
+_CALL_SECONDS = 5
 # A process that lives for less time is started again after a pause, which grows by a second each time.
 _SHORT_LIFE_SECONDS = 10
 # The pauses grow, so even a year has far fewer restarts.
@@ -74,6 +77,7 @@ class Supervisor:
         self._stop_seconds = stop_seconds
         self._lock_file = folder / "lock"
         self._socket_file = folder / "supervisor.json"
+        self._pid_file = folder / "supervisor.pid"
         self._death_file = folder / "death_file"
         self._log_starts: dict[str, int] = {}
         self.processes = StackProcesses(folder)
@@ -85,7 +89,7 @@ class Supervisor:
         with self._lock_file.open("a") as lock:
             return not try_lock(lock)
 
-    def state(self) -> Literal["absent", "starting", "running", "stopping"]:
+    def state(self) -> Literal["absent", "starting", "running", "hanging", "stopping"]:
         """Returns what the daemon does."""
         if not self.is_running():
             return "absent"
@@ -93,6 +97,8 @@ class Supervisor:
             self._call("getState")
         except Fault:  # While it stops, the daemon answers no call.
             return "stopping"
+        except TimeoutError:
+            return "hanging"
         except (OSError, HTTPException):
             return "starting"
         return "running"
@@ -108,7 +114,8 @@ class Supervisor:
                 raise AlreadyRunningError(
                     "the stack runs already: `./just ps` shows it, `./just down` stops it"
                 )
-            self._death_file.unlink(missing_ok=True)
+            for file in (self._death_file, self._pid_file):
+                file.unlink(missing_ok=True)
             yield lock
 
     def start(
@@ -145,12 +152,16 @@ class Supervisor:
     def stop(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Stops all processes in order, then the daemon, and returns when all are gone.
 
-        Also ends the processes of a daemon that was killed. Calls `meanwhile` again and again until all are
-        gone. Raises TimeoutError if the daemon does not stop in time.
+        Kills a daemon that does not answer, and ends the processes of a daemon that was killed. Calls
+        `meanwhile` again and again until all are gone. Raises TimeoutError if the daemon does not stop in
+        time.
         """
         # The daemon may be gone already, or be stopping.
         with suppress(OSError, HTTPException, Fault):
-            self._call("shutdown")
+            try:
+                self._call("shutdown")
+            except TimeoutError:
+                os.kill(self.daemon_pid, signal.SIGKILL)
         self.wait_until_stopped(meanwhile)
         self._remove_socket()
         self.end_left_over(meanwhile)
@@ -191,7 +202,12 @@ class Supervisor:
 
     def stop_process(self, name: str) -> None:
         """Stops one process and returns when it is gone. The other processes go on."""
-        self._call("stopProcess", f"{self._info(name)['group']}:{name}", True)
+        self._call("stopProcess", f"{self._info(name)['group']}:{name}", True, seconds=2 * self._stop_seconds)
+
+    @property
+    def daemon_pid(self) -> int:
+        """The process id of the daemon, which must be running."""
+        return int(self._pid_file.read_text())
 
     def pid(self, name: str) -> int:
         """Returns the process id of a process, or 0 if it does not run."""
@@ -200,6 +216,10 @@ class Supervisor:
     def find_death(self) -> str | None:
         """Returns which process died and how, such as "users was killed"; None if no process died."""
         return self._death_file.read_text() if self._death_file.exists() else None
+
+    def was_killed(self) -> bool:
+        """Whether the last daemon has ended without removing its own file."""
+        return self._pid_file.exists() and not self.is_running()
 
     def is_restarting(self, name: str) -> bool:
         """Whether a process that has died will be started again."""
@@ -254,8 +274,10 @@ class Supervisor:
             shutil.rmtree(self._socket().parent, ignore_errors=True)
             self._socket_file.unlink()
 
-    def _call(self, method: str, *arguments: object) -> object:
-        transport = SupervisorTransport(None, None, f"unix://{self._socket()}")
+    def _call(self, method: str, *arguments: object, seconds: int = _CALL_SECONDS) -> object:
+        socket = self._socket()
+        transport = SupervisorTransport(None, None, f"unix://{socket}")
+        transport._get_connection = lambda: _Connection(socket, seconds)
         with ServerProxy("http://127.0.0.1", transport=transport) as proxy:
             return getattr(proxy.supervisor, method)(*arguments)
 
@@ -267,7 +289,7 @@ class Supervisor:
                 "directory": ROOT,
                 "logfile": self.log("supervisor"),
                 "logfile_backups": 1,
-                "pidfile": self._folder / "supervisor.pid",
+                "pidfile": self._pid_file,
                 "umask": "077",
                 "nocleanup": "true",
                 # Without this line supervisor warns when it runs as root.
@@ -364,6 +386,19 @@ class LogReader:
 
     def _prefixed(self, name: str, line: str) -> str:
         return f"{name:<{self._width}} | {line.rstrip()}"
+
+
+class _Connection(UnixStreamHTTPConnection):  # type: ignore[misc]
+    """A connection to the daemon that raises TimeoutError if a response takes too long."""
+
+    def __init__(self, socket: Path, seconds: int) -> None:
+        super().__init__("localhost", timeout=seconds)
+        self.socketfile = str(socket)
+
+    def connect(self) -> None:
+        """Sets the timeout, which the base class ignores."""
+        super().connect()
+        self.sock.settimeout(self.timeout)
 
 
 def try_lock(lock: TextIO) -> bool:

@@ -417,6 +417,35 @@ def test_a_second_stack_runs_beside_the_first_on_a_given_object_store(stack: Sta
     assert health(stack) == 200
 
 
+def test_a_supervisor_that_does_not_answer_is_named_until_it_goes_on(stack: Stack, folder: Path) -> None:
+    supervisor = everything_of(folder)[0]
+    supervisor.suspend()
+    try:
+        shown, started = run(folder, "ps"), run(folder, "up", "-d")
+    finally:
+        supervisor.resume()
+    says = (
+        f"waxwing: the supervisor (process {supervisor.pid}) does not answer: `kill -CONT {supervisor.pid}`"
+    )
+    for done in (shown, started):
+        assert (done.returncode, says in done.stderr) == (1, True)
+    assert len(re.findall(r"^\w+ +\d+ +hanging +pid \d+", shown.stdout, re.M)) == len(PROCESSES)
+    assert run(folder, "ps").returncode == 0
+
+
+def test_down_ends_a_supervisor_that_does_not_answer(stack: Stack, folder: Path) -> None:
+    processes = everything_of(folder)
+    processes[0].suspend()
+    try:
+        ended = run(folder, "down")
+        assert (ended.returncode, ended.stderr) == (0, "waxwing: stopped\n")
+        assert all(has_ended(each) for each in processes)
+    finally:
+        if processes[0].is_running():
+            processes[0].resume()
+        stack.start(background=True)
+
+
 def test_down_ends_what_outlives_the_supervisor_and_nginx(stack: Stack, folder: Path) -> None:
     """The last test with this stack."""
     processes = everything_of(folder)
@@ -450,6 +479,21 @@ def test_when_one_process_dies_everything_stops_and_the_process_is_named(tmp_pat
         assert process.wait(60) == 1
     assert "gateway was killed, so everything was stopped" in folder.with_name("output").read_text()
     assert all(has_ended(each) for each in processes)
+
+
+def test_a_start_whose_supervisor_is_killed_says_so_and_leaves_no_process(tmp_path: Path) -> None:
+    folder, ports = tmp_path / "local", Ports.free()
+    command = [sys.executable, "-m", "deploy.local", "up", "-d"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(folder, ports), stderr=subprocess.PIPE, text=True
+    ) as starting:
+        pid_file = folder / "supervisor.pid"
+        wait_until(lambda: pid_file.exists() and pid_file.read_text().strip() != "")
+        kill_and_wait(everything_of(folder)[0])
+        _, said = starting.communicate(timeout=120)
+    assert starting.returncode == 1
+    assert "waxwing: the supervisor was killed while the stack started, so everything was stopped" in said
+    assert all(is_free(LOOPBACK, port) for port in asdict(ports).values())
 
 
 def test_after_the_death_of_the_supervisor_ps_shows_the_rest_up_starts_anew_and_reset_wipes(
