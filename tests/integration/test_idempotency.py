@@ -256,7 +256,7 @@ async def test_a_key_is_kept_for_24_hours_and_then_forgotten(isolated_service: R
     await age_keys(isolated_service, user_id, 0.2)
     await isolated_service.sweep()
     (row,) = await isolated_service.rows(user_id)
-    assert (row.state, row.idempotency_key, row.idempotency_options) == ("ready", None, None)
+    assert (row.state, row.idempotency_key) == ("ready", None)
     another = await store(isolated_service, credentials)
     assert_made(another)
     assert {row.id for row in await isolated_service.rows(user_id)} == {made.record.id, another.record.id}
@@ -319,26 +319,17 @@ async def test_a_key_with_other_options_is_refused_before_the_audio_is_read_and_
     assert refusal.value.status_code == 422
     assert '{"title":"a","bitrate_kbps":128}' in refusal.value.detail
     (row,) = await isolated_service.rows(user_id)
-    assert (row.id, row.title, row.requested_bitrate_kbps, row.idempotency_options) == (
-        made.record.id,
-        "a",
-        128,
-        {"bitrate_kbps": 128},
-    )
+    assert (row.id, row.title, row.requested_bitrate_kbps) == (made.record.id, "a", 128)
     await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
-@pytest.mark.parametrize("options", ["{}", '{"title": "a"}'])
 async def test_a_key_whose_row_has_no_bitrate_counts_as_used_with_the_default(
-    isolated_service: RecordsService, options: str
+    isolated_service: RecordsService,
 ) -> None:
     user_id, credentials = await isolated_service.make_user()
     made = await store(isolated_service, credentials)
     await isolated_service.query(
-        "UPDATE records SET idempotency_options = cast(:options AS jsonb), requested_bitrate_kbps = NULL"
-        " WHERE user_id = :id",
-        id=user_id,
-        options=options,
+        "UPDATE records SET requested_bitrate_kbps = NULL WHERE user_id = :id", id=user_id
     )
     assert (await replay(isolated_service, credentials)).record.id == made.record.id
     uploads = isolated_service.uploads(default_bitrate_kbps=64)

@@ -94,7 +94,7 @@ class Record(Base):
     # The bitrate that the upload asked for, or the default; the MP3 may have a lower one. An upload that
     # repeats the idempotency key must ask for the same.
     requested_bitrate_kbps: Mapped[int | None]
-    # The previous version uses this column instead of requested_bitrate_kbps. The next version drops it.
+    # The version before still writes this column, which nobody reads. The next version drops it.
     idempotency_options: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
     __table_args__ = (

@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import (
     BigInteger,
-    Integer,
     Interval,
     Row,
     String,
@@ -116,10 +115,6 @@ RESERVE = (
     .on_conflict_do_nothing()
     .returning(Record.id, Record.user_id, Record.object_key, HAS_OWN_QUOTA.label("has_own_quota"))
 )
-# The version before this one wrote the bitrate into idempotency_options only.
-REQUESTED_BITRATE_KBPS = func.coalesce(
-    Record.requested_bitrate_kbps, Record.idempotency_options["bitrate_kbps"].astext.cast(Integer)
-)
 # Finds no record if the idempotency key is null or unused.
 FIND_EARLIER_UPLOAD = restrict_to_credentials(
     select(
@@ -127,7 +122,7 @@ FIND_EARLIER_UPLOAD = restrict_to_credentials(
         User.blocked_at,
         *DOCUMENT_COLUMNS,
         Record.state,
-        REQUESTED_BITRATE_KBPS.label("requested_bitrate_kbps"),
+        Record.requested_bitrate_kbps,
     )
     .select_from(User)
     .outerjoin(
@@ -218,10 +213,6 @@ class FinishedUpload(NamedTuple):
             "waveform": self.waveform.peaks,
             "waveform_samples_per_pixel": self.waveform.samples_per_pixel,
             "requested_bitrate_kbps": self.requested_bitrate_kbps,
-            # The version before this one reads it; the next version drops the column.
-            "idempotency_options": (
-                {"bitrate_kbps": self.requested_bitrate_kbps} if self.idempotency_key else None
-            ),
         }
 
 
@@ -257,7 +248,7 @@ IS_READY = (Record.id == RECORD_ID, Record.state == "ready")
 MARK_LOST = (
     update(Record)
     .where(*IS_READY, Record.lost_at.is_(None))
-    .values(lost_at=func.now(), idempotency_key=None, idempotency_options=None)
+    .values(lost_at=func.now(), idempotency_key=None)
     .returning(Record.id)
 )
 MARK_FOUND = (
@@ -469,7 +460,7 @@ async def forget_old_idempotency_keys(engine: AsyncEngine, limit: int) -> int:
         Record.published_at < func.now() - IDEMPOTENCY_KEY_LIFETIME,
     )
     forgetting = _update_batch(is_old, Record.published_at, limit)
-    return len(await execute(engine, forgetting.values(idempotency_key=None, idempotency_options=None)))
+    return len(await execute(engine, forgetting.values(idempotency_key=None)))
 
 
 async def give_up_expired_uploads(engine: AsyncEngine, grace: timedelta, limit: int) -> int:
