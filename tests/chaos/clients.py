@@ -40,7 +40,7 @@ TRIES = 4
 # knows the order.
 WEIGHTS: dict[str, int] = {
     "upload_small": 34,
-    "upload_large": 6,
+    "upload_large": 12,
     "race": 8,
     "listen": 20,
     "look_at_list": 7,

@@ -43,6 +43,8 @@ WEIGHTS = {
 DEEDS = {"kill": 76, "stop": 5, "restart": 2, "cut": 6, "part": 3, "delay": 4, "expire": 3, "fill": 1}
 # Between the requests of an upload and its record.
 WITH_LEASE = frozenset(("reserve", "encode", "begin multipart", "upload part", "put", "complete", "publish"))
+# Steps with fewer kills come first, so that rare steps get their share: the disturbance is less meanwhile.
+ENOUGH_KILLS = 20
 # The hand waits so long for a step. Then it acts at any moment.
 PATIENCE_SECONDS = 6
 NO_STEP = "(any moment)"
@@ -119,7 +121,8 @@ class Hand:
                 return
             moment: Moment = self._random.choice(MOMENTS)
             counts = {step: self._tally.count(step=step) for step in STEPS}
-            rare = frozenset(sorted(counts, key=lambda step: (counts[step], self._random.random()))[:6])
+            lacking = [step for step in STEPS if counts[step] < ENOUGH_KILLS] or STEPS
+            rare = frozenset(sorted(lacking, key=lambda step: (counts[step], self._random.random()))[:6])
             # The bytes of the step pass on, or get lost with the process.
             passes = moment == "after" or self._random.random() < 0.3
 
