@@ -1,13 +1,44 @@
 """Whole stacks (PostgreSQL, MinIO, both services, nginx) on free ports, whose data is deleted afterwards."""
 
+import asyncio
+import atexit
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+from common.settings import load
+from deploy.local import postgres
 from deploy.local.ports import Ports
 from deploy.local.stack import Stack
+from deploy.setup import SetupSettings, set_up
 from tests import documented_responses
+
+
+class QuickStack(Stack):
+    """A stack that starts with a third less work than a user's, whose start `test_local_stack.py` tests.
+
+    The set-up runs in this process, which has loaded its libraries already. The folder can be a copy of
+    `make_empty_folder`, so that PostgreSQL's data folder exists.
+    """
+
+    def _set_up(self) -> None:
+        settings = load(SetupSettings, self.environment("setup"))
+        # In a thread, because an event loop may run in this one.
+        with ThreadPoolExecutor() as thread:
+            thread.submit(asyncio.run, set_up(settings)).result()
+
+
+@cache
+def make_empty_folder() -> Path:
+    """Makes a stack's folder with its passwords and PostgreSQL's empty data folder, once per process."""
+    folder = Path(tempfile.mkdtemp(prefix="waxwing-test-"))
+    atexit.register(shutil.rmtree, folder)
+    postgres.create_cluster(folder / "postgres", Stack(folder).secrets["postgres"])
+    return folder
 
 
 @contextmanager
@@ -16,7 +47,8 @@ def temporary_stack(
 ) -> Iterator[Stack]:
     """Starts a stack. If a test stops one process, the other processes go on."""
     with tempfile.TemporaryDirectory(prefix="waxwing-test-") as folder:
-        stack = Stack(Path(folder) / "stack", Ports.free(), settings)
+        copy = shutil.copytree(make_empty_folder(), Path(folder) / "stack")
+        stack = QuickStack(copy, Ports.free(), settings)
         stack.start(say, background=True)
         try:
             yield stack
