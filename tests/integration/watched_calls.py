@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -104,6 +105,12 @@ class _WatchedSession:
         return await self._watcher.make("minio", request, send)
 
 
+# Compiling a statement takes longer than running it. Nearly all statements are constants of a module.
+@lru_cache(maxsize=100)
+def _write_sql(statement: Executable) -> str:
+    return str(statement).replace("\n", "")
+
+
 class _WatchedConnection:
     def __init__(self, connection: AsyncConnection, watcher: CallWatcher) -> None:
         self._connection = connection
@@ -113,7 +120,7 @@ class _WatchedConnection:
         async def send() -> Any:
             return await self._connection.execute(statement, parameters)
 
-        return await self._watcher.make("postgres", str(statement).replace("\n", ""), send)
+        return await self._watcher.make("postgres", _write_sql(statement), send)
 
     async def exec_driver_sql(self, statement: str, parameters: tuple[Any, ...] | None = None) -> Any:
         async def send() -> Any:
