@@ -33,11 +33,23 @@ MALFORMED = [
 ]
 
 
-@pytest.fixture
-def users(client: Client) -> TwoUsers:
+def make_users(client: Client) -> TwoUsers:
     owner, other = client.create_user("Owner"), client.create_user("Other")
     record, _ = (client.upload_stream([TINY_WAV], user["token"]) for user in (owner, other))
     return TwoUsers(owner, record, other)
+
+
+@pytest.fixture
+def users(client: Client) -> TwoUsers:
+    """Users for one test, which may change them."""
+    return make_users(client)
+
+
+@pytest.fixture(scope="module")
+def lasting_users(base_url: str) -> TwoUsers:
+    """Users for all tests that only read, or whose requests are refused."""
+    with Client(base_url) as client:
+        return make_users(client)
 
 
 def act_as(client: Client, users: TwoUsers, column: str) -> User:
@@ -89,8 +101,10 @@ def problem_of_unknown_user(client: Client, scheme: Callable[[User], dict[str, s
 @pytest.mark.parametrize("column", ["owner", "other", "wrong", "rotated", "deleted"])
 @pytest.mark.parametrize("route", STATUSES)
 def test_each_user_gets_the_status_in_the_table(
-    client: Client, users: TwoUsers, route: str, column: str, scheme: Callable[[User], dict[str, str]]
+    client: Client, lasting_users: TwoUsers, route: str, column: str, scheme: Callable[[User], dict[str, str]]
 ) -> None:
+    only_reads = route.startswith(("GET", "HEAD")) and column not in ("rotated", "deleted")
+    users = lasting_users if only_reads else make_users(client)
     status = STATUSES[route][column]
     problem = assert_status(send_to(client, route, users, scheme(act_as(client, users, column))), status)
     if problem and status == 401:
@@ -105,14 +119,14 @@ def test_each_user_gets_the_status_in_the_table(
 
 @pytest.mark.parametrize("route", STATUSES)
 def test_missing_and_malformed_credentials_get_the_status_in_the_table(
-    client: Client, users: TwoUsers, route: str
+    client: Client, lasting_users: TwoUsers, route: str
 ) -> None:
     for column, given in [("nobody", None), *(("malformed", each) for each in MALFORMED)]:
         headers = {} if given is None else {"Authorization": given.encode("latin-1")}
         # An empty Authorization header counts as none.
         status = STATUSES[route][column if given else "nobody"]
-        assert_status(send_to(client, route, users, headers), status)
-    assert_untouched(client, users)
+        assert_status(send_to(client, route, lasting_users, headers), status)
+    assert_untouched(client, lasting_users)
 
 
 def assert_untouched(client: Client, users: TwoUsers) -> None:
@@ -153,17 +167,19 @@ def test_every_wrong_link_gets_the_same_response(client: Client, users: TwoUsers
 
 
 @pytest.mark.parametrize("route", [route for route in STATUSES if route not in HEALTH])
-def test_every_route_refuses_an_unknown_host(client: Client, users: TwoUsers, route: str) -> None:
-    response = send_to(client, route, users, {**bearer(users.owner), "Host": "evil.example"})
+def test_every_route_refuses_an_unknown_host(client: Client, lasting_users: TwoUsers, route: str) -> None:
+    response = send_to(client, route, lasting_users, {**bearer(lasting_users.owner), "Host": "evil.example"})
     assert_refused(response, 421, "unknown-host", "ALLOWED_HOSTS")
-    assert_untouched(client, users)
+    assert_untouched(client, lasting_users)
 
 
 @pytest.mark.parametrize("route", STATUSES)
-def test_every_route_refuses_headers_over_the_limit(client: Client, users: TwoUsers, route: str) -> None:
-    headers = {**bearer(users.owner), **{f"X-{number}": "x" * 8000 for number in range(5)}}
-    assert_status(send_to(client, route, users, headers), 400)
-    assert_untouched(client, users)
+def test_every_route_refuses_headers_over_the_limit(
+    client: Client, lasting_users: TwoUsers, route: str
+) -> None:
+    headers = {**bearer(lasting_users.owner), **{f"X-{number}": "x" * 8000 for number in range(5)}}
+    assert_status(send_to(client, route, lasting_users, headers), 400)
+    assert_untouched(client, lasting_users)
 
 
 @pytest.mark.parametrize(
@@ -171,15 +187,15 @@ def test_every_route_refuses_headers_over_the_limit(client: Client, users: TwoUs
     [route for route in STATUSES if route not in (*HEALTH, "POST /records") and "/record?" not in route],
 )
 def test_every_route_but_a_link_refuses_an_unknown_parameter(
-    client: Client, users: TwoUsers, route: str
+    client: Client, lasting_users: TwoUsers, route: str
 ) -> None:
     query = ("&" if "?" in route else "?") + "confirm=no"
     # A link's user and other credentials exclude each other.
-    headers = {} if "?" in route else bearer(users.owner)
-    response = send_to(client, route + query, users, headers)
+    headers = {} if "?" in route else bearer(lasting_users.owner)
+    response = send_to(client, route + query, lasting_users, headers)
     assert_refused(response, 400, "invalid-request", "'confirm'")
-    assert_untouched(client, users)
-    assert client.http.get("/users/me", headers=bearer(users.owner)).status_code == 200
+    assert_untouched(client, lasting_users)
+    assert client.http.get("/users/me", headers=bearer(lasting_users.owner)).status_code == 200
 
 
 ALLOWED = {
@@ -190,13 +206,13 @@ ALLOWED = {
 
 @pytest.mark.parametrize("path", ALLOWED)
 def test_other_methods_are_refused_and_the_allowed_ones_are_named(
-    client: Client, users: TwoUsers, path: str
+    client: Client, lasting_users: TwoUsers, path: str
 ) -> None:
-    options = send_to(client, f"OPTIONS {path}", users, {})
+    options = send_to(client, f"OPTIONS {path}", lasting_users, {})
     assert options.status_code == 204
     assert {*options.headers["Allow"].split(", ")} == ALLOWED[path]
     for method in sorted({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW"} - ALLOWED[path]):
-        response = send_to(client, f"{method} {path}", users, bearer(users.owner))
+        response = send_to(client, f"{method} {path}", lasting_users, bearer(lasting_users.owner))
         assert {*response.headers["Allow"].split(", ")} == ALLOWED[path], method
         if method == "HEAD":
             assert response.status_code == 405
@@ -205,4 +221,4 @@ def test_other_methods_are_refused_and_the_allowed_ones_are_named(
             # nginx refuses these two methods, and its problem does not name them.
             named = () if method in ("TRACE", "BREW") else (method,)
             assert_problem(response, 405, "method-not-allowed", *named)
-    assert_untouched(client, users)
+    assert_untouched(client, lasting_users)
