@@ -256,6 +256,11 @@ fuzz *ARGS:
 chaos *ARGS:
     @python -m tests.chaos.chaos {{ARGS}}
 
+# Use a stack for long with failures, and look whether memory or a count grows (--minutes 30, --seed X; --keep: write RESULTS.md)
+[group('check')]
+soak *ARGS:
+    @python -m tests.chaos.soak {{ARGS}}
+
 # Measure speeds and sizes as ratios (--quick: the short ones; --overload: too many uploads; --doctor; --keep: write RESULTS.md)
 [group('check')]
 bench *ARGS:

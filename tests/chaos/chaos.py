@@ -18,6 +18,7 @@ from pathlib import Path
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
 from tests.bench.bench import write_results
+from tests.bench.uploads import Row
 from tests.chaos.clients import Client, Http
 from tests.chaos.final_check import (
     Level,
@@ -51,11 +52,13 @@ class Drill:
     """One run on one stack."""
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
-        self._options = options
-        self._steps = Steps()
-        self.stack = WiredStack(folder / "stack", SETTINGS, self._steps)
+        self.options = options
+        self.steps = Steps()
+        temporary = folder / "tmp"
+        temporary.mkdir()
+        self.stack = WiredStack(folder / "stack", {**SETTINGS, "TMPDIR": str(temporary)}, self.steps)
         self.ledger = Ledger()
-        self._tally = Tally(self.ledger.note)
+        self.tally = Tally(self.ledger.note)
         self._passed = Counter[str]()
         self._levels: dict[str, tuple[Level, Level]] = {}
 
@@ -63,7 +66,7 @@ class Drill:
         """Starts the stack, disturbs it, and checks everything."""
         for wire in self.stack.wires.values():
             await wire.open()
-        await asyncio.to_thread(self.stack.start, _say, background=True)
+        await asyncio.to_thread(self.stack.start, say, background=True)
         self.ledger.diary = self.stack.supervisor.log("drill").open("w", buffering=1)
         http = Http(self.stack.base_url, self.ledger)
         try:
@@ -72,12 +75,8 @@ class Drill:
                 for number in range(CLIENTS)
             ]
             await asyncio.gather(*warming_up)
-            before = await asyncio.to_thread(measure_levels, self.stack)
-            await self._disturb(http)
-            self._passed = Counter(self._steps.passed)
-            _say("the load is over; what was interrupted is swept, and then everything is checked …")
-            after = await check_levels(self.stack, self.ledger, before)
-            self._levels = {name: (before[name], after[name]) for name in before}
+            await self.disturb(http)
+            say("the load is over; what was interrupted is swept, and then everything is checked …")
             # Now no upload of a client that has gone is under way.
             await asyncio.to_thread(self.stack.stop_process, "records")
             await asyncio.to_thread(self.stack.start_process, "records")
@@ -90,13 +89,21 @@ class Drill:
             for wire in self.stack.wires.values():
                 await wire.close()
 
-    async def _disturb(self, http: Http) -> None:
-        options = self._options
+    async def disturb(self, http: Http) -> None:
+        """Lets clients and hands work, and compares memory and descriptors with the beginning."""
+        before = await asyncio.to_thread(measure_levels, self.stack)
+        await self._let_hands_work(http)
+        self._passed = Counter(self.steps.passed)
+        after = await check_levels(self.stack, self.ledger, before)
+        self._levels = {name: (before[name], after[name]) for name in before}
+
+    async def _let_hands_work(self, http: Http) -> None:
+        options = self.options
         end = time.monotonic() + options.seconds
         next_report = time.monotonic()
 
         def is_over() -> bool:
-            return time.monotonic() > end or self._tally.kills.total() >= int(options.kills)
+            return time.monotonic() > end or self.tally.kills.total() >= int(options.kills)
 
         locks = {process: asyncio.Lock() for process in VICTIMS.values()}
         # The services start slowly. Without one of them hardly anything happens.
@@ -104,8 +111,8 @@ class Drill:
         hands = [
             Hand(
                 self.stack,
-                self._steps,
-                self._tally,
+                self.steps,
+                self.tally,
                 locks,
                 f"{options.seed} hand {number}",
                 options.longest_stop,
@@ -123,21 +130,47 @@ class Drill:
         while not working.done():
             if time.monotonic() > next_report:
                 next_report = time.monotonic() + 60
-                _say(f"{self._tally.kills.total()} kills, {dict(self.ledger.acknowledged)}")
+                say(f"{self.tally.kills.total()} kills, {dict(self.ledger.acknowledged)}")
             await asyncio.wait({working}, timeout=1)
         await working
         clients_are_over.set()
         await asyncio.gather(*clients)
 
-    def rows(self) -> list[tuple[str, str, str]]:
-        """Returns the summary: what, how much, and details."""
+    def rows(self) -> list[Row]:
+        """Returns the summary."""
+        rows = self.rows_of_ledger()
+        rows.insert(
+            3,
+            (
+                "kills",
+                f"{self.tally.kills.total():,}",
+                ", ".join(f"{self.tally.count(victim=victim)} {victim}" for victim in VICTIMS)
+                + "; "
+                + ", ".join(f"{self.tally.count(moment=moment)} {moment}" for moment in MOMENTS),
+            ),
+        )
+        for step in (*STEPS, NO_STEP):
+            of_victims = ", ".join(
+                f"{count} {victim}"
+                for victim in VICTIMS
+                if (count := self.tally.count(step=step, victim=victim))
+            )
+            passed = f"; passed {self._passed[step]:,} times" if step != NO_STEP else ""
+            rows.append((f"kills at: {step}", str(self.tally.count(step=step)), f"{of_victims}{passed}"))
+        for name, (before, after) in self._levels.items():
+            change = f"{before.descriptors} → {after.descriptors} descriptors"
+            rows.append((f"{name}, before → after", f"{before.mib} → {after.mib} MiB", change))
+        return rows
+
+    def rows_of_ledger(self) -> list[Row]:
+        """Returns what clients were told, and what the hands did besides kills."""
         told = self.ledger.acknowledged
         silent = sum(count for (*_, status), count in self.ledger.responses.items() if not status)
         by_status = Counter[int]()
         for (*_, status), count in self.ledger.responses.items():
             by_status[status] += count
         statuses = ", ".join(f"{count:,} x {status or 'none'}" for status, count in sorted(by_status.items()))
-        rows = [
+        return [
             ("violations", str(len(self.ledger.violations)), "; ".join(self.ledger.violations[:3]) or "none"),
             (
                 "acknowledged",
@@ -146,34 +179,16 @@ class Drill:
             ),
             ("responses", f"{sum(by_status.values()):,}", f"{statuses} (none: {silent:,} broke off)"),
             (
-                "kills",
-                f"{self._tally.kills.total():,}",
-                ", ".join(f"{self._tally.count(victim=victim)} {victim}" for victim in VICTIMS)
-                + "; "
-                + ", ".join(f"{self._tally.count(moment=moment)} {moment}" for moment in MOMENTS),
-            ),
-            (
                 "other disturbances",
-                f"{self._tally.deeds.total() - self._tally.deeds['kill']:,}",
-                ", ".join(f"{count} x {deed}" for deed, count in self._tally.deeds.items() if deed != "kill"),
+                f"{self.tally.deeds.total() - self.tally.deeds['kill']:,}",
+                ", ".join(f"{count} x {deed}" for deed, count in self.tally.deeds.items() if deed != "kill"),
             ),
         ]
-        for step in (*STEPS, NO_STEP):
-            of_victims = ", ".join(
-                f"{count} {victim}"
-                for victim in VICTIMS
-                if (count := self._tally.count(step=step, victim=victim))
-            )
-            passed = f"; passed {self._passed[step]:,} times" if step != NO_STEP else ""
-            rows.append((f"kills at: {step}", str(self._tally.count(step=step)), f"{of_victims}{passed}"))
-        for name, (before, after) in self._levels.items():
-            change = f"{before.descriptors} → {after.descriptors} descriptors"
-            rows.append((f"{name}, before → after", f"{before.mib} → {after.mib} MiB", change))
-        return rows
 
 
-def _say(message: str) -> None:
-    print(f"chaos: {message}", flush=True)
+def say(message: str) -> None:
+    """Tells the person at the terminal how far the drill is."""
+    print(f"drill: {message}", flush=True)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -203,10 +218,15 @@ arrives, after it, or when its response would arrive.
 def main(arguments: list[str]) -> int:
     """Runs the drill. Returns the exit status: 1 if anything is violated."""
     options = _parse(arguments)
-    _say(f"the seed is {options.seed}")
+    return conduct(Drill, options, "The last chaos drill", f"./just chaos {' '.join(arguments)}", NOTE)
+
+
+def conduct(kind: type[Drill], options: argparse.Namespace, title: str, command: str, note: str) -> int:
+    """Runs a drill, prints its rows, and keeps them if the options say so. Returns the exit status."""
+    say(f"the seed is {options.seed}")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="waxwing-chaos-") as folder:
-        drill = Drill(Path(folder), options)
+        drill = kind(Path(folder), options)
         try:
             asyncio.run(drill.run())
         except BaseException:
@@ -216,19 +236,18 @@ def main(arguments: list[str]) -> int:
             _keep_logs(drill.stack, options.seed)
     rows = drill.rows()
     for what, result, origin in rows:
-        print(f"{what:<28} {result:>16}   {origin}")
+        print(f"{what:<28} {result:>22}   {origin}")
     seconds = time.monotonic() - started
-    _say(f"{len(drill.ledger.violations)} violations in {seconds:.0f} s, with the seed {options.seed}")
+    say(f"{len(drill.ledger.violations)} violations in {seconds:.0f} s, with the seed {options.seed}")
     if options.keep:
-        command = f"./just chaos {' '.join(arguments)}"
-        write_results(rows, "The last chaos drill", command, NOTE)
+        write_results(rows, title, command, note)
     return 1 if drill.ledger.violations else 0
 
 
 def _keep_logs(stack: Stack, seed: str) -> None:
     folder = KEPT / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{seed}"
     shutil.copytree(stack.supervisor.log("records").parent, folder)
-    _say(f"the logs are kept in {folder.relative_to(ROOT)}")
+    say(f"the logs are kept in {folder.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

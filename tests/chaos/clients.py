@@ -29,6 +29,8 @@ SMALL = Wav(bits=16, channels=1, rate=16000).build(sine(seconds=1.0, rate=16000,
 # At 320 kbit/s this is 10.6 MB of MP3: a multipart upload, with the fewest sample frames.
 LARGE = Wav(bits=16, channels=1, rate=32000).build(silence(265.0, rate=32000, channels=1))
 LARGE_BITRATE_KBPS = 320
+# Without samples, cut inside `fmt `, and no WAV at all.
+BROKEN = (Wav().build(silence(0)), SMALL[:24], b"ID3" + SMALL[3:])
 PIECE_BYTES = 256 * 1024
 JSON_TYPE = {"Content-Type": "application/json"}
 UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
@@ -42,6 +44,8 @@ WEIGHTS: dict[str, int] = {
     "upload_small": 34,
     "upload_large": 12,
     "race": 8,
+    "abort_upload": 6,
+    "upload_broken": 4,
     "listen": 20,
     "look_at_list": 7,
     "delete_record": 18,
@@ -100,6 +104,9 @@ class Http:
 class Client:
     """One client, whose seed chooses what it does."""
 
+    longest_rest_seconds = 0.0
+    """How long it may rest after each action."""
+
     def __init__(self, http: Http, ledger: Ledger, seed: str) -> None:
         self._http = http
         self._ledger = ledger
@@ -118,6 +125,7 @@ class Client:
             if not user.records:
                 action = "upload_small"
             await getattr(self, f"_{action}")(user)
+            await asyncio.sleep(self._random.uniform(0, self.longest_rest_seconds))
 
     async def warm_up(self, *, has_large_upload: bool) -> None:
         """Does what takes memory and connections, once."""
@@ -166,6 +174,26 @@ class Client:
         """Sends one upload twice at once, with one key."""
         upload = self._begin_upload(user, has_key=True)
         await asyncio.gather(*(self._send_upload(user, upload, SMALL) for _ in range(2)))
+
+    async def _abort_upload(self, user: User) -> None:
+        """Begins an upload, and breaks it off anywhere."""
+        wav = LARGE if self._random.random() < 0.2 else SMALL
+        await self._send_vainly(user, wav, self._random.randrange(len(wav)), PASSING)
+
+    async def _upload_broken(self, user: User) -> None:
+        await self._send_vainly(user, self._random.choice(BROKEN), None, {*PASSING, 415, 422})
+
+    async def _send_vainly(self, user: User, wav: bytes, sent_bytes: int | None, statuses: set[int]) -> None:
+        """Sends an upload that must not make a record, or only its first bytes."""
+        upload = self._begin_upload(user)
+        headers, data, query = self._make_request(user, upload, wav)
+        if sent_bytes is not None:
+            data = _break_off(data, sent_bytes)
+        response = await self._http.send("POST", f"/records{query}", headers, data)
+        if response.status == 401:
+            self._note_401(user, "an upload")
+        else:
+            self._expect(response, statuses, "an upload that was broken off, or of a broken WAV,")
 
     def _begin_upload(self, user: User, *, has_key: bool | None = None) -> Upload:
         if has_key is None:
@@ -348,6 +376,14 @@ async def fetch_list(http: Http, user: User) -> list[dict[str, Any]] | Response:
         if not page["next_cursor"]:
             return documents
         cursor = f"&cursor={page['next_cursor']}"
+
+
+async def _break_off(pieces: AsyncIterator[bytes], length: int) -> AsyncIterator[bytes]:
+    async for piece in pieces:
+        yield piece[:length]
+        length -= len(piece)
+        if length <= 0:
+            raise ConnectionAbortedError
 
 
 async def _in_pieces(body: bytes, pause_seconds: float) -> AsyncIterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -173,10 +174,19 @@ async def _ask_doctor(stack: Stack, ledger: Ledger) -> None:
 
 def _check_multipart_folders(stack: Stack, ledger: Ledger) -> None:
     """Looks for open multipart uploads on the disk: asked for all, MinIO forgets those before its start."""
-    folder = stack.supervisor.log("minio").parents[1] / "minio" / ".minio.sys" / "multipart"
-    left = [path for path in folder.glob("*/*") if path.is_dir()]
-    if left:
+    if left := find_multipart_folders(stack):
         ledger.violate(f"{len(left)} multipart uploads are left, such as {left[0]}")
+
+
+def find_multipart_folders(stack: Stack) -> list[Path]:
+    """Returns a folder for each open multipart upload."""
+    folder = stack.supervisor.log("minio").parents[1] / "minio" / ".minio.sys" / "multipart"
+    return [
+        Path(parent, name)
+        for parent, names, _ in os.walk(folder)
+        for name in names
+        if Path(parent).parent == folder
+    ]
 
 
 def _check_statuses(ledger: Ledger) -> None:

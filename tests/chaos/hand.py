@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import aiohttp
 import asyncpg
@@ -80,6 +80,9 @@ class Tally:
 class Hand:
     """One hand. Several work at once, and never on one process."""
 
+    deeds: ClassVar[dict[str, int]] = DEEDS
+    longest_rest_seconds = 0.5
+
     def __init__(
         self,
         stack: WiredStack,
@@ -101,11 +104,11 @@ class Hand:
     async def run(self, is_over: Callable[[], bool]) -> None:
         """Acts until it is over, and leaves every process running."""
         while not is_over():
-            (deed,) = self._random.choices(list(DEEDS), list(DEEDS.values()))
+            (deed,) = self._random.choices(list(self.deeds), list(self.deeds.values()))
             await getattr(self, f"_{deed}")()
             self._note(f"{deed} is over")
             self._tally.deeds[deed] += 1
-            await asyncio.sleep(self._random.uniform(0, 0.5))
+            await asyncio.sleep(self._random.uniform(0, self.longest_rest_seconds))
 
     def _note(self, what: str) -> None:
         self._tally.note(f"{self._name}: {what}")
