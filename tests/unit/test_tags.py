@@ -159,6 +159,8 @@ def test_announced_texts_and_unicode_are_read_whole(code_page: str) -> None:
             assert read([info((b"INAM", raw))]) == {"TIT2": title}
         if len(title) > 1 and not is_east_asian(code_page):
             assert decode(f"{title}\0".encode("utf-16-le")) == decode(title.encode("utf-16-be")) == title
+            # The end is a single byte of 0.
+            assert {decode(title.encode(f"utf-16-{order}") + b"\0") for order in ("le", "be")} == {title}
 
 
 def is_east_asian(code_page: str) -> bool:

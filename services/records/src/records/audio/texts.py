@@ -88,8 +88,10 @@ def decode(raw: bytes, codec: str | None = None) -> str:
             return _up_to_nul((raw if "utf-16" in codec else raw.partition(b"\0")[0]).decode(codec))
         except UnicodeDecodeError:
             pass
+    # Some writers end UTF-16 with one byte of 0.
+    pairs = raw[:-1] if len(raw) % 2 and raw.endswith(b"\0") else raw
     for its_codec in _UTF_16:
-        text = _up_to_nul(raw.decode(its_codec, errors="replace"))
+        text = _up_to_nul(pairs.decode(its_codec, errors="replace"))
         if _is_utf_16(text):
             return text
     octets, _, rest = raw.partition(b"\0")
