@@ -14,7 +14,7 @@ from records.audio.wav import WavParser
 from tests import decoding, wavs
 from tests.decoding import Decoded
 from tests.unit import run_converter
-from tests.wavs import FLOAT, UNKNOWN_SIZE, Sound, Wav, ds64, encoded
+from tests.wavs import EXTENSIBLE, FLOAT, UNKNOWN_SIZE, Sound, Wav, ds64, encoded
 
 IMA, MS = "adpcm_ima_wav", "adpcm_ms"
 MP3_RATES = [8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
@@ -133,6 +133,9 @@ def test_every_container_and_width_sounds_like_ffmpegs_decoding(wav: Wav) -> Non
         Wav(bits=64),
         Wav(bits=16, fmt_bytes=14),
         Wav(bits=24, fmt_bytes=14),
+        # An extensible header without its extension.
+        *(Wav(bits=bits, tag=EXTENSIBLE) for bits in (8, 12, 16, 20, 24, 32)),
+        Wav(bits=24, tag=EXTENSIBLE, fmt_bytes=18, magic=b"RIFX"),
     ],
     ids=repr,
 )
@@ -170,6 +173,16 @@ def test_a_wrong_block_align_changes_nothing(wav: Wav) -> None:
     right = pcm_of(replace(wav, block_align=None).build(sound))
     assert abs(decoding.compare(Decoded(sound, 44100), right).level_db) < 0.1
     assert np.array_equal(pcm_of(wav.build(sound)).samples, right.samples)
+
+
+@pytest.mark.parametrize("bits", [8, 16, 24, 32])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_an_extensible_header_without_its_extension_means_integers(bits: int, channels: int) -> None:
+    sound = voices(channels=channels, seconds=0.1)
+    for fmt_bytes in (16, 18):
+        wav = Wav(bits=bits, channels=channels, tag=EXTENSIBLE, fmt_bytes=fmt_bytes)
+        right = Wav(bits=bits, channels=channels).build(sound)
+        assert np.array_equal(pcm_of(wav.build(sound)).samples, pcm_of(right).samples)
 
 
 @pytest.mark.parametrize("channels", [1, 2])

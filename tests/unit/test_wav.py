@@ -18,7 +18,7 @@ from records.audio.wav import (
     MAX_METADATA_CHUNK_BYTES,
     WavParser,
 )
-from tests.wavs import FLOAT, UNKNOWN_SIZE, Wav, chunk, ds64, encoded, sine
+from tests.wavs import EXTENSIBLE, FLOAT, UNKNOWN_SIZE, Wav, chunk, ds64, encoded, sine
 
 SOUND = sine(seconds=0.001)
 WHOLE = Wav().build(SOUND)
@@ -480,7 +480,21 @@ WHAT_TO_DO = (
         (WHOLE[:12] + chunk(b"fmt ", bytes(13)), "fmt chunk says 13 bytes"),
         (WHOLE[:12] + struct.pack("<4sI", b"fmt ", 1 << 30), "fmt chunk says 1073741824 bytes; 14 to 1024"),
         (WHOLE[:36] + struct.pack("<4sI", b"ju\0k", 1 << 31), "Chunk 'ju\\x00k' says 2147483648 bytes"),
-        (Wav(extensible=True, fmt_bytes=39).build(SOUND), "extensible fmt chunk has 39 bytes; it needs 40"),
+        *(
+            (
+                Wav(extensible=True, fmt_bytes=size).build(SOUND),
+                f"extensible fmt chunk has {size} bytes; it needs",
+            )
+            for size in (14, 19, 22, 39)
+        ),
+        *(
+            (
+                Wav(tag=EXTENSIBLE, bits=bits, fmt_bytes=size, block_align=8).header(4),
+                "extensible fmt chunk has",
+            )
+            for bits in (0, 33, 64)
+            for size in (16, 18)
+        ),
         (Wav(channels=0).header(4), "0 channels"),
         (Wav(rate=0).header(4), "0 Hz"),
         (Wav(block_align=0, fmt_bytes=14).header(4), "block align of 0 bytes for 2 channels, and no bits"),

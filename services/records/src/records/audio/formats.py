@@ -19,6 +19,7 @@ MAX_SAMPLE_RATE = 768_000
 MAX_ADPCM_BLOCK_BYTES = 8 * 1024
 
 _FMT_PCM_BYTES = 16
+_FMT_EX_BYTES = 18
 _FMT_EXTENSIBLE_BYTES = 40
 _EXTENSIBLE = 0xFFFE
 _STEREO = 2
@@ -29,6 +30,8 @@ _PLAIN_BITS = (8, 16, 32, 64)
 # The largest containers of samples up to 32 and up to 64 bit.
 _CONTAINER_BYTES = (4, 8)
 _FLOAT_BITS = (32, 64)
+# Samples of 64 bit are floats more often than integers, so they need the sub-format.
+_MAX_BITS_WITHOUT_SUBTYPE = 32
 _LAW_BITS = 8
 _ADPCM_BITS = 4
 
@@ -157,7 +160,10 @@ def read_format(fmt: bytes, *, is_big_endian: bool = False) -> Format:
     bits = struct.unpack_from(f"{order}H", fmt, 14)[0] if len(fmt) >= _FMT_PCM_BYTES else 0
     mask = 0
     shown_codec = f"0x{tag:04X}"
-    if tag == _EXTENSIBLE:
+    if tag == _EXTENSIBLE and len(fmt) <= _FMT_EX_BYTES and 0 < bits <= _MAX_BITS_WITHOUT_SUBTYPE:
+        # The extension with the sub-format is missing. Plain headers of these bits mean integers.
+        tag = Codec.INTEGER.value
+    elif tag == _EXTENSIBLE:
         if len(fmt) < _FMT_EXTENSIBLE_BYTES:
             raise BrokenAudio(
                 f"The extensible fmt chunk has {len(fmt)} bytes; it needs {_FMT_EXTENSIBLE_BYTES}. "
