@@ -9,13 +9,19 @@ from typing import Any, TypeVar
 from records.audio import BrokenAudio, TooLong, UnsupportedAudio
 from records.audio.blocks import MAX_BLOCK_SAMPLE_FRAMES, BlockMaker
 from records.audio.tags import MAX_PICTURE_BYTES, MAX_TAG_BYTES, make_id3
-from records.audio.wav import MAX_ID3_BYTES, MAX_METADATA_BYTES, DataChunk, WavParser
+from records.audio.wav import (
+    MAX_ID3_BYTES,
+    MAX_METADATA_BYTES,
+    MAX_METADATA_CHUNK_BYTES,
+    DataChunk,
+    WavParser,
+)
 from tests.wavs import FLOAT, MEDIA_SUBTYPE, PCM, UNKNOWN_SIZE, Chunk, Wav, chunk, ds64
 
 # At 1 Hz a byte of audio becomes a second of PCM, so each input is converted only this far.
 MAX_PCM_BYTES = 16 * 1024
 MAX_REFUSAL_CHARACTERS = 500
-MAX_GIVEN_BACK_BYTES = 9
+MAX_GIVEN_BACK_BYTES = MAX_METADATA_CHUNK_BYTES + 12
 
 _A_LAW, _MU_LAW, _IMA, _MS, _GSM, _XBOX = 0x0006, 0x0007, 0x0011, 0x0002, 0x0031, 0x0069
 _ADPCM_BITS = 4
@@ -34,14 +40,16 @@ _RATES = (
 _MAGICS = (b"RIFF", b"RIFF", b"RIFF", b"RIFF", b"RIFX", b"RIFX", b"RF64", b"BW64")
 _MASKS = (0, 3, 0x3F, 0x70F, 0xFFFFFFFF, 1 << 18)
 _SUBTYPES = (*[None] * 12, bytes.fromhex("010000002107d3118644c8c1ca000000"), bytes(16))
-_FMT_BYTES = (None, None, None, None, None, None, None, 14, 18, 40, 64, 1024)
+_FMT_BYTES = (None, None, None, None, None, None, None, 14, 16, 18, 40, 64, 1024)
 _RIFF_SIZES = (None, None, None, None, 0, 4, 42, 44, 0x7FFFFFFF, UNKNOWN_SIZE, UNKNOWN_SIZE)
 _DATA_SIZES = (*[None] * 6, 0, 0, 42, 43, UNKNOWN_SIZE, UNKNOWN_SIZE, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFE, 1)
+# The size of the audio counts headers, or the chunks behind the audio, or is in other units.
+_SIZE_MISTAKES = (*["none"] * 12, "header", "header", "chunks", "both", "samples", "sample frames")
 _BLOCKS = (36, 4, 7, 8, 14, 20, 22, 36, 4, 7, 8, 36, 64, 256, 8192, 0)
 _ALIGNS = (*[None] * 13, 0, 3, 16)
 _NAMES = (
     *(b"LIST", b"LIST", b"bext", b"fact", b"ds64", b"id3 ", b"JUNK", b"LIST", b"fact", b"ds64"),
-    *(b"cue ", b"fmt ", b"data", b"\0\xff\n\x80", b"id3 ", b"ID3 ", b"CSET"),
+    *(b"smpl", b"PAD ", b"inst", b"cue ", b"fmt ", b"data", b"\0\xff\n\x80", b"id3 ", b"ID3 ", b"CSET"),
 )
 _INFO_NAMES = (
     *(b"INAM", b"IART", b"IPRD", b"IGNR", b"ICMT", b"ICRD", b"ICOP", b"ITRK", b"IPRT", b"ISFT"),
@@ -65,6 +73,11 @@ _AUDIO_SHIFTS = (*[0] * 56, 1, 1, 2, 2, 3, 3, 4, 5)
 _SYNCS = (
     *[b""] * 29,
     *(bytes.fromhex("fe7f0180ffff"), bytes.fromhex("ff1f00e8f007"), bytes.fromhex("72f81f4e0100")),
+)
+_CHUNKS_IN_AUDIO = (
+    *[b""] * 26,
+    *(b"LIST\x0c\0\0\0INFO", b"LIST\x0c\0\0\0", b"id3 \x10\0\0\0ID3\3", b"cue \4\0\0\0\0\0\0\0LIST", b"LI"),
+    *(b"RIFF\xff\xff\xff\xffWAVEfmt ", b"bext\4\0\0\0\0\0\0\0bext"),
 )
 _CUTS = (*[0] * 13, 1, 3, 8)
 _TITLE_BYTES = (*[0] * 14, 8, 64)
@@ -186,16 +199,15 @@ def _blocks(parser: WavParser, pieces: list[bytes], max_duration_seconds: int) -
     maker: BlockMaker | None = None
     made_sample_frames = 0
     data_chunks: set[DataChunk] = set()
-    for piece in pieces:
-        for audio in parser.feed(piece):
-            # Bytes that were taken for a chunk header may come back as audio.
-            assert 0 < len(audio) <= max(len(piece), MAX_GIVEN_BACK_BYTES)
+    for audio_of_piece in (*map(parser.feed, pieces), parser.finish()):
+        for audio in audio_of_piece:
+            # Bytes that may have been a chunk may come back as audio.
+            assert 0 < len(audio) <= max(*map(len, pieces), MAX_GIVEN_BACK_BYTES)
             data_chunks.add(parser.data_chunk)
             maker = maker or BlockMaker(parser.format, max_duration_seconds)
             for block in maker.feed(audio, parser.data_chunk):
                 made_sample_frames += _check_block(block.raw_data, maker)
                 yield block.raw_data
-    parser.finish()
     data_chunks.add(parser.data_chunk)
     maker = maker or BlockMaker(parser.format, max_duration_seconds)
     for block in maker.finish():
@@ -206,7 +218,8 @@ def _blocks(parser: WavParser, pieces: list[bytes], max_duration_seconds: int) -
     if None not in announced:
         announced_sample_frames = sum(filter(None, announced))
         assert source_sample_frames <= announced_sample_frames
-        assert parser.truncated == (source_sample_frames < announced_sample_frames)
+        # Audio may be shorter than announced because its size counts headers or chunks.
+        assert not parser.truncated or source_sample_frames < announced_sample_frames
     if source_sample_frames:
         source_rate = parser.format.sample_rate
         resampled = (2 * source_sample_frames * maker.sample_rate + source_rate) // (2 * source_rate)
@@ -226,6 +239,7 @@ def make_wav(choices: Choices) -> bytes:
     """Returns a mostly plausible WAV. Often its fields lie; sometimes it is damaged, or no WAV at all."""
     if choices.rarely():
         return choices.one_of(_STARTS) + choices.rest()
+    leading = _make_id3(choices) if choices.rarely() else b""
     tag, bits, sample_bytes = choices.one_of(_CODINGS)
     magic = choices.one_of(_MAGICS)
     channels = choices.one_of(_CHANNELS)
@@ -255,18 +269,38 @@ def make_wav(choices: Choices) -> bytes:
         wav = replace(wav, **changed)
     after = b"".join(chunk(*each, wav.order) for each in _make_chunks(choices, audio_bytes))
     after += _make_further_audio(choices, wav)
-    header = bytearray(wav.header(audio_bytes))
+    header = bytearray(_mistake_sizes(choices, wav, audio_bytes, len(after)).header(audio_bytes))
     for _ in range(choices.one_of((0, 0, 0, 0, 0, 1, 2, 4))):
         header[choices.byte() % len(header)] = choices.byte()
-    leading = _make_id3(choices) if choices.rarely() else b""
     left_bytes = choices.number(2) if choices.rarely() else None
     sync = choices.one_of(_SYNCS)
     sound = choices.rest() or b"\0\1"
     if sync:
         # Compressed audio in the guise of PCM repeats its sync word.
         sound = (sync + sound).ljust(512, b"\0")[:512]
+    sound = choices.one_of(_CHUNKS_IN_AUDIO) + sound
     audio = (sound * (audio_bytes // len(sound) + 1))[:audio_bytes]
     return b"".join((leading, header, audio, b"\0" * (audio_bytes % 2), after))[:left_bytes]
+
+
+def _mistake_sizes(choices: Choices, wav: Wav, audio_bytes: int, after_bytes: int) -> Wav:
+    """Returns the WAV, perhaps with a RIFF size that counts what follows the audio, or with wrong sizes."""
+    mistake = choices.one_of(_SIZE_MISTAKES)
+    if wav.riff_size is None and choices.byte() % 2:
+        right_size = len(wav.header(0)) - 8 + audio_bytes + audio_bytes % 2 + after_bytes
+        wav = replace(wav, riff_size=right_size & UNKNOWN_SIZE)
+    counted_bytes = {
+        "header": choices.one_of((8, len(wav.header(0)) - 8, len(wav.header(0)))),
+        "chunks": after_bytes,
+        "both": after_bytes + len(wav.header(0)),
+    }
+    if mistake in counted_bytes:
+        return replace(wav, data_size=audio_bytes + counted_bytes[mistake])
+    if mistake in ("samples", "sample frames"):
+        unit_bytes = max(1, wav.sample_frame_bytes // (max(1, wav.channels) if mistake == "samples" else 1))
+        count = audio_bytes // unit_bytes
+        return replace(wav, data_size=count, riff_size=choices.one_of((wav.riff_size, count + 36)))
+    return wav
 
 
 def _make_further_audio(choices: Choices, wav: Wav) -> bytes:
@@ -332,7 +366,7 @@ def _make_id3(choices: Choices) -> bytes:
         )
         size = _lie(choices, 4) if choices.rarely() else len(body)
         frames += name + struct.pack(">I", size) + b"\0\0" + body
-    said = (1 << 25) - 1 if choices.rarely() else len(frames)
+    said = choices.one_of((len(frames),) * 6 + ((1 << 25) - 1,))
     size_bytes = bytes(said >> shift & 0x7F for shift in (21, 14, 7, 0))
     return b"ID3" + bytes([version, 0, choices.one_of((0, 0, 0, 0x10, 0x40, 0x80))]) + size_bytes + frames
 

@@ -3,6 +3,7 @@
 import struct
 from collections import deque
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -41,10 +42,9 @@ def pcm_of(wav: bytes) -> Decoded:
     parser = WavParser()
     maker: BlockMaker | None = None
     blocks: list[bytes] = []
-    for audio in parser.feed(wav):
+    for audio in chain(parser.feed(wav), parser.finish()):
         maker = maker or BlockMaker(parser.format, max_duration_seconds=60)
         blocks += [block.raw_data for block in maker.feed(audio, parser.data_chunk)]
-    parser.finish()
     maker = maker or BlockMaker(parser.format, max_duration_seconds=60)
     blocks += [block.raw_data for block in maker.finish()]
     pcm = b"".join(blocks)
@@ -173,6 +173,59 @@ def test_a_wrong_block_align_changes_nothing(wav: Wav) -> None:
     right = pcm_of(replace(wav, block_align=None).build(sound))
     assert abs(decoding.compare(Decoded(sound, 44100), right).level_db) < 0.1
     assert np.array_equal(pcm_of(wav.build(sound)).samples, right.samples)
+
+
+BEHIND = (LIST, (b"id3 ", b"ID3\x04\0\0\0\0\0\0"))
+BEHIND_BYTES = sum(len(wavs.chunk(*each)) for each in BEHIND)
+
+
+@pytest.mark.parametrize(
+    "wav", [Wav(), Wav(bits=8), Wav(bits=24, channels=1), Wav(tag=FLOAT, bits=32), Wav(magic=b"RIFX")]
+)
+@pytest.mark.parametrize(
+    ("riff_size", "more_bytes"),
+    [
+        *((riff, unknown) for riff in (None, 0, 36, UNKNOWN_SIZE) for unknown in (0, UNKNOWN_SIZE)),
+        *((None, more) for more in (8, 36, 44, BEHIND_BYTES, BEHIND_BYTES + 8, BEHIND_BYTES + 44)),
+        (36, BEHIND_BYTES),
+        (UNKNOWN_SIZE, BEHIND_BYTES),
+    ],
+)
+def test_wrong_sizes_in_front_of_real_chunks_change_nothing(
+    wav: Wav, riff_size: int | None, more_bytes: int
+) -> None:
+    sound = voices(channels=wav.channels, seconds=0.1)
+    is_unknown = more_bytes in (0, UNKNOWN_SIZE)
+    size = more_bytes if is_unknown else len(wav.audio(sound)) + more_bytes
+    wrong = replace(wav, after=BEHIND, riff_size=riff_size, data_size=size)
+    assert np.array_equal(pcm_of(wrong.build(sound)).samples, pcm_of(wav.build(sound)).samples)
+
+
+@pytest.mark.parametrize(
+    "wav",
+    [
+        *(Wav(after=BEHIND, riff_size=size, data_size=size) for size in (0, UNKNOWN_SIZE)),
+        Wav(after=BEHIND, data_size=0),
+        *(Wav(after=BEHIND, data_size=AUDIO_BYTES + more) for more in (8, BEHIND_BYTES, BEHIND_BYTES + 44)),
+        *(Wav(data_size=AUDIO_BYTES + more) for more in (8, 36, 44)),
+    ],
+    ids=repr,
+)
+def test_a_wav_with_wrong_sizes_sounds_as_it_was_written_and_is_not_truncated(wav: Wav) -> None:
+    data = wav.build(voices())
+    assert_right(data, Decoded(voices(), 44100))
+    assert not convert(data)[1].truncated
+
+
+@pytest.mark.parametrize("wav", [Wav(), Wav(bits=24), Wav(tag=FLOAT, bits=32), Wav(channels=1)])
+@pytest.mark.parametrize("riff_size", [0, 36, UNKNOWN_SIZE])
+def test_garbage_behind_a_header_whose_riff_size_was_never_written_is_not_heard(
+    wav: Wav, riff_size: int
+) -> None:
+    sound = voices(channels=wav.channels, seconds=0.1)
+    garbage = np.random.default_rng(seed=1).bytes(30_001)
+    data = replace(wav, riff_size=riff_size).build(sound) + garbage
+    assert np.array_equal(pcm_of(data).samples, pcm_of(wav.build(sound)).samples)
 
 
 @pytest.mark.parametrize("bits", [8, 16, 24, 32])

@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -137,6 +138,15 @@ def test_the_command_for_a_value_beyond_its_limit_works(name: str, tmp_path: Pat
     audio = bytes(len(NOISE)) if wav.tag == 2 else NOISE[: len(NOISE) - len(NOISE) % wav.sample_frame_bytes]
     data = wav.header(len(audio)) + audio
     assert_the_offered_command_works(data, tmp_path)
+
+
+@pytest.mark.parametrize("wav", [Wav(), Wav(channels=1), Wav(bits=24), Wav(tag=FLOAT, bits=32)])
+def test_the_command_for_a_size_in_sample_frames_makes_the_whole_sound(wav: Wav, tmp_path: Path) -> None:
+    sound = wavs.sweep(0.3, channels=wav.channels)
+    wrong = replace(wav, riff_size=len(sound) + 36, data_size=len(sound))
+    data = wrong.build(sound)
+    converter, _ = run_converter.convert(run(offered(data)[1], data, tmp_path))
+    assert converter.properties.duration_seconds == len(sound) / wav.rate
 
 
 @pytest.mark.parametrize("name", OTHER_FILES)

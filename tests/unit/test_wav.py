@@ -2,6 +2,7 @@
 
 import struct
 import tracemalloc
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -18,7 +19,7 @@ from records.audio.wav import (
     MAX_METADATA_CHUNK_BYTES,
     WavParser,
 )
-from tests.wavs import EXTENSIBLE, FLOAT, UNKNOWN_SIZE, Wav, chunk, ds64, encoded, sine
+from tests.wavs import EXTENSIBLE, FLOAT, UNKNOWN_SIZE, Chunk, Wav, chunk, ds64, encoded, sine
 
 SOUND = sine(seconds=0.001)
 WHOLE = Wav().build(SOUND)
@@ -31,8 +32,7 @@ def parse(*pieces: bytes) -> bytes:
     """Returns the audio of a WAV that arrives in these pieces."""
     parser = WavParser()
     audio = b"".join(bytes(view) for piece in pieces for view in parser.feed(piece))
-    parser.finish()
-    return audio
+    return audio + b"".join(parser.finish())
 
 
 def outcome(*pieces: bytes) -> bytes | tuple[type[Exception], str]:
@@ -106,7 +106,7 @@ def test_a_big_endian_wav_has_its_numbers_reversed_everywhere() -> None:
     wav = Wav(magic=b"RIFX", before_fmt=(ODD,), before_data=(ODD,), after=(ODD, (b"bext", b"text")))
     parser = WavParser()
     audio = b"".join(bytes(view) for view in parser.feed(wav.build(SOUND)))
-    parser.finish()
+    assert b"".join(parser.finish()) == b""
     assert audio == wav.audio(SOUND) != AUDIO
     assert parser.metadata == [(b"bext", b"text")]
 
@@ -118,6 +118,17 @@ def test_a_big_endian_wav_has_its_numbers_reversed_everywhere() -> None:
         (Wav(), 1, True),
         (Wav(), 0, False),
         (Wav(data_size=len(AUDIO) + 4), 0, True),
+        # The size counts its chunk's header, the WAV's header, or all but the first eight bytes of it.
+        *((Wav(data_size=len(AUDIO) + size), 0, False) for size in (8, 36, 44)),
+        *((Wav(data_size=len(AUDIO) + size), 4, True) for size in (8, 36, 44)),
+        *((Wav(data_size=len(AUDIO) + size), 0, True) for size in (12, 32, 40, 48)),
+        (Wav(data_size=len(AUDIO) + 68, extensible=True), 0, False),
+        (Wav(data_size=len(AUDIO) + 60, extensible=True), 0, False),
+        (Wav(data_size=len(AUDIO) + 44, extensible=True), 0, True),
+        (Wav(data_size=len(AUDIO) + 44, riff_size=len(AUDIO) + 44), 0, False),
+        (Wav(data_size=len(AUDIO) + 44, riff_size=len(AUDIO) + 80), 0, True),
+        (Wav(data_size=len(AUDIO) + 44, riff_size=36), 0, True),
+        (Wav(data_size=len(AUDIO) + 44, magic=b"RIFX"), 0, False),
         (Wav(data_size=len(AUDIO) + 3), 0, False),
         (Wav(data_size=len(AUDIO) + 3), 1, True),
         (Wav(riff_size=0), 4, True),
@@ -135,8 +146,8 @@ def test_audio_that_ends_early_is_complete_as_far_as_it_goes_and_reported_as_tru
     data = wav.build(SOUND)
     parser = WavParser()
     audio = b"".join(bytes(view) for view in parser.feed(data[: len(data) - cut_bytes]))
-    parser.finish()
-    assert audio == AUDIO[: len(AUDIO) - cut_bytes]
+    assert b"".join(parser.finish()) == b""
+    assert audio == wav.audio(SOUND)[: len(AUDIO) - cut_bytes]
     assert parser.truncated == truncated
 
 
@@ -144,9 +155,112 @@ def test_a_file_that_lacks_only_what_follows_its_audio_is_not_truncated() -> Non
     parser = WavParser()
     data = Wav(after=((b"LIST", bytes(40)),)).build(SOUND)
     assert b"".join(parser.feed(data[:-20])) == AUDIO
-    parser.finish()
+    assert b"".join(parser.finish()) == b""
     assert not parser.truncated
     assert parser.metadata == []
+
+
+INFO = (b"LIST", b"INFOINAM\x05\0\0\0Song\0\0")
+ID3 = (b"id3 ", b"ID3\4\0\0\0\0\0\0")
+CHUNKS_BEHIND: dict[str, tuple[Chunk, ...]] = {
+    "LIST": (INFO,),
+    "id3": (ID3,),
+    "ID3 of a cover": ((b"id3 ", b"ID3\3\0\0\0\x06\0\0" + bytes(98304)),),
+    "LIST and id3": (INFO, ID3),
+    "markers": ((b"cue ", b"\1\0\0\0" + bytes(24)), (b"LIST", b"adtllabl\6\0\0\0\1\0\0\0A\0"), INFO),
+    "a sampler": ((b"smpl", bytes(36)), (b"inst", bytes(7)), INFO),
+    "bext alone": ((b"bext", bytes(602)),),
+    "iXML and bext": ((b"iXML", b"<BWFXML/>"), (b"bext", bytes(602))),
+    "padding": ((b"JUNK", bytes(1000)), (b"FLLR", b"")),
+}
+CHUNK_FORMATS = (Wav(), Wav(bits=8, channels=1), Wav(bits=24, channels=1), Wav(magic=b"RIFX"))
+UNKNOWN_SIZES = {
+    "a pipe": (UNKNOWN_SIZE, UNKNOWN_SIZE),
+    "a pipe that knows the RIFF size": (None, UNKNOWN_SIZE),
+    "SoX": (0x7FFFF024, 0x7FFFF000),
+    "zeros": (0, 0),
+    "a data size of 0": (None, 0),
+    "a writer that never came back": (42, 42),
+}
+
+
+@pytest.mark.parametrize("after", CHUNKS_BEHIND.values(), ids=CHUNKS_BEHIND)
+@pytest.mark.parametrize("sizes", UNKNOWN_SIZES.values(), ids=UNKNOWN_SIZES)
+def test_a_chunk_behind_audio_of_unknown_size_is_no_audio(
+    sizes: tuple[int | None, int], after: tuple[Chunk, ...]
+) -> None:
+    for wav in CHUNK_FORMATS:
+        assert_chunks_are_no_audio(replace(wav, after=after, riff_size=sizes[0], data_size=sizes[1]))
+
+
+@pytest.mark.parametrize("after", CHUNKS_BEHIND.values(), ids=CHUNKS_BEHIND)
+@pytest.mark.parametrize("riff_size", [None, 36])
+@pytest.mark.parametrize("more_bytes", [2, 44, "the first chunk", "all chunks", "the whole file"])
+def test_a_chunk_that_the_size_of_the_audio_counts_is_no_audio(
+    more_bytes: int | str, riff_size: int | None, after: tuple[Chunk, ...]
+) -> None:
+    for wav in CHUNK_FORMATS:
+        chunk_bytes = [len(chunk(*each, wav.order)) for each in after]
+        more = {
+            "the first chunk": chunk_bytes[0],
+            "all chunks": sum(chunk_bytes),
+            "the whole file": 44 + sum(chunk_bytes),
+        }
+        size = len(wav.audio(SOUND)) + (more_bytes if isinstance(more_bytes, int) else more[more_bytes])
+        assert_chunks_are_no_audio(replace(wav, after=after, riff_size=riff_size, data_size=size))
+
+
+def assert_chunks_are_no_audio(wav: Wav) -> None:
+    sound = SOUND[:, : wav.channels]
+    data, kept = wav.build(sound), [each for each in wav.after if each[0] in METADATA]
+    for piece_bytes in (len(data), 7 if len(data) < 5000 else 977):
+        parser = WavParser()
+        pieces = [data[at : at + piece_bytes] for at in range(0, len(data), piece_bytes)]
+        audio = b"".join(bytes(view) for piece in pieces for view in parser.feed(piece))
+        assert audio + b"".join(parser.finish()) == wav.audio(sound)
+        assert parser.metadata == kept
+        assert not parser.truncated
+
+
+METADATA = (b"LIST", b"bext", b"id3 ")
+
+
+def test_the_riff_size_of_an_rf64_tells_where_its_chunks_end() -> None:
+    after = ((b"smpl", bytes(36)),)
+    audio_bytes = len(AUDIO)
+    for data_bytes in (0, 1 << 63, audio_bytes + 44, audio_bytes + 60):
+        sizes = ds64(data_bytes, riff_bytes=4 + 36 + 24 + 8 + audio_bytes + 44)
+        wav = Wav(magic=b"RF64", before_fmt=(sizes,), riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE)
+        assert parse(replace(wav, after=after).build(SOUND), b"garbage") == AUDIO
+
+
+@pytest.mark.parametrize("riff_size", [0, UNKNOWN_SIZE])
+@pytest.mark.parametrize(
+    "end",
+    [
+        *(b"LIST\x1a\0\0\0INFOINAM"[:size] for size in range(1, 12)),
+        *(b"cue \x1c\0\0\0\1\0\0\0LIST"[:size] for size in (5, 8, 12, 16)),
+        b"RIFF\0\0\0\0AVI ",
+        b"RIFF\xff\xff\xff\xffWAV",
+        b"LIST" * 300,
+        b"bext\4\1\0\0" * 300,
+        b"LIST\xff\xff\xff\xffDATA" + bytes(99),
+        b"smpl\x24\0\0\0" + bytes(34),
+        b"smpl\x24\0\0\0" + bytes(36) + b"LI",
+        b"smpl\x24\0\0\0" + bytes(36) + b"LISt" + bytes(40),
+        b"JUNK\0\0\1\0" + bytes(70_000),
+        b"xINFO" * 9,
+        b"data\4\0\0\0abcd",
+        b"fmt \x10\0\0\0" + Wav().fmt(),
+    ],
+)
+def test_audio_that_only_begins_like_a_chunk_is_audio(riff_size: int, end: bytes) -> None:
+    data = Wav(riff_size=riff_size, data_size=riff_size).build(SOUND) + end
+    assert parse(data) == AUDIO + end
+    # Single bytes of all of it would take long.
+    split = len(AUDIO) + 99
+    assert parse(*(data[at : at + 1] for at in range(split)), data[split:]) == AUDIO + end
+    assert parse(Wav().header(len(AUDIO + end)) + AUDIO + end) == AUDIO + end
 
 
 def test_metadata_is_kept_from_before_and_after_the_audio_except_large_chunks() -> None:
@@ -163,7 +277,7 @@ def test_metadata_is_kept_from_before_and_after_the_audio_except_large_chunks() 
         parser = WavParser()
         pieces = [data[at : at + piece_bytes] for at in range(0, len(data), piece_bytes)]
         assert b"".join(bytes(view) for piece in pieces for view in parser.feed(piece)) == AUDIO
-        parser.finish()
+        assert b"".join(parser.finish()) == b""
         assert parser.metadata == expected
     assert sum(len(body) for _, body in expected) <= MAX_METADATA_BYTES
 
@@ -215,7 +329,7 @@ def test_an_id3_tag_in_front_of_the_wav_is_metadata(tag: bytes) -> None:
         parser = WavParser()
         pieces = [data[at : at + piece_bytes] for at in range(0, len(data), piece_bytes)]
         assert b"".join(bytes(view) for piece in pieces for view in parser.feed(piece)) == AUDIO
-        parser.finish()
+        assert b"".join(parser.finish()) == b""
         assert parser.metadata == ([(b"id3 ", tag)] if len(tag) > 11 else [])
         assert not parser.truncated
     with pytest.raises(UnsupportedAudio, match="This is MP3"):
@@ -243,7 +357,7 @@ def test_what_fits_of_a_large_id3_tag_is_kept(version: int, title: bytes, pictur
     }[place]
     parser = WavParser()
     assert b"".join(parser.feed(data)) == AUDIO
-    parser.finish()
+    assert b"".join(parser.finish()) == b""
     assert parser.metadata == [(b"id3 ", id3_tag(version, text, other))]
 
 
@@ -258,6 +372,9 @@ def test_audio_of_unknown_size_goes_on_past_four_gib() -> None:
     parser = WavParser()
     piece = memoryview(bytes(64 << 20))
     assert b"".join(parser.feed(Wav(data_size=UNKNOWN_SIZE).header(0))) == b""
+    # Audio full of names of chunks is not searched for chunks any more, so this test is fast.
+    names = b"LIST" * 1024
+    assert b"".join(parser.feed(names)) == names
     audio_bytes = sum(len(view) for _ in range(65) for view in parser.feed(piece))
     assert audio_bytes == 65 * len(piece) > 1 << 32
 
@@ -266,7 +383,7 @@ def test_audio_of_unknown_size_goes_on_past_four_gib() -> None:
     "garbage",
     [
         b"\xff\xfegarbage" * 9 + b"data",
-        b"\0" * 99_999,
+        b"\0" * 9_999,
         b"ID3\x03\0\0\0\0\0\0" + AUDIO,
         b"TAG" + bytes(125),
         b"RIFF\x10\0\0\0AVI LIST\x04\0\0\0abcd",
@@ -279,8 +396,12 @@ def test_audio_of_unknown_size_goes_on_past_four_gib() -> None:
     ],
 )
 def test_garbage_behind_the_announced_audio_is_ignored(garbage: bytes) -> None:
-    assert parse(WHOLE, garbage) == AUDIO
-    assert parse(WHOLE + garbage) == AUDIO
+    for riff_size in (None, 0, 36, len(AUDIO), UNKNOWN_SIZE):
+        data = Wav(riff_size=riff_size).build(SOUND)
+        assert parse(data, garbage) == parse(data + garbage) == AUDIO
+    for data_size in (0, UNKNOWN_SIZE):
+        # The RIFF size tells where the audio ends.
+        assert parse(Wav(data_size=data_size).build(SOUND), garbage) == AUDIO
 
 
 def test_what_follows_the_announced_audio_is_ignored() -> None:
@@ -321,6 +442,24 @@ STEREO_MASK = Wav(extensible=True, mask=3)
         ((Wav().build(SOUND[:0]), Wav().build(SOUND)), AUDIO),
         ((Wav(riff_size=42, data_size=42).build(SOUND[:0]), bytes(42), DATA), bytes(42) + AUDIO),
         ((Wav(riff_size=0, data_size=0).build(SOUND), DATA), AUDIO + DATA),
+        # The size of the first audio is unknown, or counts headers.
+        *(
+            ((Wav(riff_size=riff, data_size=size).build(SOUND), Wav(riff_size=riff).build(SOUND)), AUDIO * 2)
+            for riff in (None, 0, UNKNOWN_SIZE)
+            for size in (0, UNKNOWN_SIZE, 0x7FFFF000, len(AUDIO) + 8, len(AUDIO) + 36, len(AUDIO) + 44)
+        ),
+        ((Wav(riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE).build(SOUND),) * 3, AUDIO * 3),
+        (
+            (Wav(riff_size=0, data_size=0, after=(ODD, (b"LIST", b"INFO"))).build(SOUND), WHOLE),
+            AUDIO + chunk(*ODD) + AUDIO,
+        ),
+        (
+            (
+                Wav(riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE).build(SOUND),
+                Wav(magic=b"RF64", before_fmt=(ds64(len(AUDIO)),), data_size=UNKNOWN_SIZE).build(SOUND),
+            ),
+            AUDIO * 2,
+        ),
         # One WAV inside another.
         ((b"RIFF\xff\xff\xff\xffWAVE", Wav().build(SOUND)), AUDIO),
         # Mono of 8 bit and an odd size, with its padding and without.
@@ -362,6 +501,56 @@ def test_audio_of_another_format_behind_the_audio_is_refused_with_its_place(
         parse(WHOLE, further)
     assert f"At byte {len(WHOLE) + start} the WAV goes on with audio of another format" in str(refusal.value)
     assert str(refusal.value).endswith(WHAT_TO_DO)
+
+
+@pytest.mark.parametrize("sizes", UNKNOWN_SIZES.values(), ids=UNKNOWN_SIZES)
+def test_audio_of_another_format_behind_audio_of_unknown_size_is_refused_with_its_place(
+    sizes: tuple[int | None, int],
+) -> None:
+    with pytest.raises(
+        BrokenAudio, match=f"At byte {len(WHOLE)} the WAV goes on with audio of another format"
+    ):
+        parse(Wav(riff_size=sizes[0], data_size=sizes[1]).build(SOUND), Wav(rate=48000).build(SOUND))
+
+
+def test_a_wav_that_was_cut_before_another_one_follows_is_truncated() -> None:
+    parser = WavParser()
+    assert b"".join(parser.feed(WHOLE[:-8] + WHOLE)) == AUDIO[:-8] + AUDIO
+    assert b"".join(parser.finish()) == b""
+    assert parser.truncated
+
+
+@pytest.mark.parametrize(
+    ("wav", "unit_bytes"),
+    [
+        (Wav(), 4),
+        (Wav(), 2),
+        (Wav(channels=1), 2),
+        (Wav(channels=1, bits=24), 3),
+        (Wav(channels=6), 12),
+        (Wav(channels=6), 6),
+        (Wav(channels=2, bits=8), 2),
+        (Wav(channels=1, bits=32, tag=FLOAT), 4),
+        (Wav(magic=b"RIFX"), 4),
+    ],
+)
+def test_a_size_in_samples_or_sample_frames_is_refused_with_what_to_do(wav: Wav, unit_bytes: int) -> None:
+    sound = sine(seconds=0.1, channels=wav.channels)
+    audio = wav.audio(sound)
+    count = len(audio) // unit_bytes
+    for riff_size in (count + 36, None, 0):
+        wav = replace(wav, riff_size=riff_size, data_size=count)
+        pieces = (wav.header(len(audio)), audio)
+        with pytest.raises(BrokenAudio) as refusal:
+            parse(*pieces)
+        assert f"says {count} bytes, but has {unit_bytes} times as many" in str(refusal.value)
+        assert str(refusal.value).endswith(WHAT_TO_DO)
+        # Garbage of any other length is ignored.
+        assert parse(*pieces, b"x" * wav.sample_frame_bytes) == audio[:count]
+        assert parse(*pieces[:-1], audio[: -wav.sample_frame_bytes]) == audio[:count]
+    with pytest.raises(BrokenAudio, match=f"has {unit_bytes} times as many"):
+        info = chunk(b"LIST", b"INFO", wav.order)
+        parse(replace(wav, riff_size=count + 36 + len(info)).header(len(audio)), audio, info)
 
 
 def test_an_empty_data_chunk_of_a_finished_file_does_not_swallow_what_follows() -> None:
@@ -461,6 +650,7 @@ WHAT_TO_DO = (
     "Write the WAV again with the program that made it.",
     "Send the audio of each format as a WAV of its own.",
     "Copy its audio with: ffmpeg -i in.wav -map_metadata -1 -c copy out.wav",
+    "Convert it with: ffmpeg -ignore_length 1 -i in.wav -c:a pcm_s16le out.wav",
 )
 
 
@@ -525,7 +715,7 @@ def test_only_a_few_thousand_of_ten_million_chunks_after_the_audio_are_read() ->
     assert b"".join(parser.feed(WHOLE)) == AUDIO
     for _ in range(1000):
         assert b"".join(parser.feed(piece)) == b""
-    parser.finish()
+    assert b"".join(parser.finish()) == b""
     assert len(parser.metadata) < 1.1 * MAX_CHUNKS
 
 

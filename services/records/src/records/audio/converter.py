@@ -115,7 +115,7 @@ class Converter:
         Raises UnsupportedAudio, BrokenAudio, OutOfProportion or TooLong as soon as the reason has arrived.
         """
         self._fed_bytes += len(data)
-        async for mp3 in self._encode(self._read(data)):
+        async for mp3 in self._encode(self._read(self._parser.feed(data))):
             yield mp3
 
     async def finish(self) -> AsyncIterator[bytes]:
@@ -124,10 +124,9 @@ class Converter:
         Afterwards `properties` and `waveform` are known, and `make_head` can be called.
         Raises BrokenAudio if the WAV held no audio, and UnsupportedAudio if a few bytes are no WAV.
         """
-        self._parser.finish()
-        block_maker = self._get_pipeline().block_maker
-        async for mp3 in self._encode(block_maker.finish()):
+        async for mp3 in self._encode(self._read_end()):
             yield mp3
+        block_maker = self._get_pipeline().block_maker
         if block_maker.source_sample_frames == 0:
             raise BrokenAudio(
                 "The WAV holds no audio: its data chunk has no whole sample frame; "
@@ -167,9 +166,13 @@ class Converter:
         if self._pipeline:
             self._pipeline.encoder.close()
 
-    def _read(self, data: bytes) -> "Iterator[AudioSegment]":
-        for audio in self._parser.feed(data):
-            yield from self._get_pipeline().block_maker.feed(audio, self._parser.data_chunk)
+    def _read(self, audio: Iterator[memoryview]) -> "Iterator[AudioSegment]":
+        for view in audio:
+            yield from self._get_pipeline().block_maker.feed(view, self._parser.data_chunk)
+
+    def _read_end(self) -> "Iterator[AudioSegment]":
+        yield from self._read(self._parser.finish())
+        yield from self._get_pipeline().block_maker.finish()
 
     def _get_pipeline(self) -> _Pipeline:
         if self._pipeline is None:

@@ -3,7 +3,8 @@
 Sources: "Multimedia Programming Interface and Data Specifications 1.0" (IBM and Microsoft, 1991) for RIFF,
 and for RIFX, whose numbers are big-endian; EBU Tech 3306 and ITU-R BS.2088 for RF64 and BW64, whose ds64
 chunk holds sizes over 4 GiB. The parser understands unfinished headers: if a size cannot be right, the audio
-goes on until a chunk follows, or to the end of the input. Audio that ends early is taken as far as it goes.
+goes on until a chunk follows, or to the end of the input. A size that is too large does not turn the chunks
+behind the audio into audio. Audio that ends early is taken as far as it goes.
 The audio of further data chunks, and of further WAVs behind the first, goes on if it has the same format.
 Garbage behind the audio cannot break the recording.
 """
@@ -14,6 +15,7 @@ from enum import Enum, auto
 from typing import Literal
 
 from . import id3_sizes
+from .chunk_search import KNOWN_CHUNKS, find_chunk
 from .errors import WRITE_AGAIN, BrokenAudio, UnsupportedAudio
 from .formats import ADPCM_HEAD_BYTES, MIN_FMT_BYTES, Format, read_format
 
@@ -40,12 +42,25 @@ _ID3_FRAMES = (b"T", b"COM", b"PIC", b"APIC")
 _UNKNOWN_SIZE = 0xFFFFFFFF
 # Writers to a pipe put this size, which is SoX's, or a larger one.
 _MIN_UNKNOWN_SIZE = 0x7FFFF000
+# Writers that never come back leave 0, or about the size of a plain header. More was written afterwards.
+_MAX_PLACEHOLDER_BYTES = 44
+# So many bytes in front of the end of the audio may be chunks, because the size counts these too.
+_WATCHED_BYTES = MAX_ID3_BYTES
+# What such bytes are by themselves, by the first four bytes behind the header.
+_CERTAIN_CHUNKS = {
+    b"LIST": (b"INFO", b"adtl"),
+    **dict.fromkeys(_ID3_CHUNKS, (b"ID3\2", b"ID3\3", b"ID3\4")),
+    **dict.fromkeys(_MAGICS, (b"WAVE",)),
+}
+# Each bit of audio that looks like a chunk costs work. After so many the audio is no longer watched.
+_MAX_FALSE_CHUNKS = 256
 _ENDLESS = 1 << 63
 _NAME_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_ "
 
 _SEND_WHOLE = "Send the whole WAV."
 _ONE_FORMAT = "Send the audio of each format as a WAV of its own."
 _COPY = "Copy its audio with: ffmpeg -i in.wav -map_metadata -1 -c copy out.wav"
+_IGNORE_SIZES = "Convert it with: ffmpeg -ignore_length 1 -i in.wav -c:a pcm_s16le out.wav"
 
 # How files of other formats start: offset, bytes, name of the format, and its usual file name extension.
 _OTHER_FILES = (
@@ -88,8 +103,12 @@ _MIN_TEXT_BYTES = 4
 
 class _Kind(Enum):
     TAKE = auto()
+    PEEK = auto()
+    """Takes bytes, at the end of the input perhaps fewer, which may be given back."""
     SKIP = auto()
     AUDIO = auto()
+    WATCHED_AUDIO = auto()
+    """Audio that stops early in front of what may be a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +144,18 @@ class WavParser:
         self._further_start: int | None = None
         self._has_other_format = False
         self._data_chunk: DataChunk | None = None
+        self._audio_start = 0
         self._expected_bytes = 0
         self._is_truncated = False
+        self._is_garbage_behind = False
+        self._false_chunks = 0
         self._metadata: list[tuple[bytes, bytes]] = []
         self._metadata_bytes = 0
         self._id3_bytes = 0
         self._leading_id3 = b""
         self._fact_sample_frames: int | None = None
         self._ds64_audio_bytes = _ENDLESS
+        self._riff_start = 0
         self._riff_end = 0
         self._held = bytearray()
         self._given_back = b""
@@ -177,33 +200,50 @@ class WavParser:
 
         Raises UnsupportedAudio or BrokenAudio as soon as the reason has arrived.
         """
-        rest = memoryview(data)
-        while rest:
-            wanted = rest[: self._want.size - len(self._held)]
-            rest = rest[len(wanted) :]
+        pieces = [memoryview(data)]
+        while pieces:
+            piece, want = pieces.pop(), self._want
+            wanted = piece[: want.size - len(self._held)]
+            if want.kind is _Kind.WATCHED_AUDIO:
+                wanted = wanted[: find_chunk(wanted, (self._fed_bytes - self._riff_start) % 2)]
+            rest = piece[len(wanted) :]
+            if rest:
+                pieces.append(rest)
             self._fed_bytes += len(wanted)
-            if self._want.kind is _Kind.TAKE:
+            if want.kind in (_Kind.TAKE, _Kind.PEEK):
                 self._held += wanted
-                if len(self._held) == self._want.size:
-                    taken = bytes(self._held)
-                    self._held.clear()
-                    self._want = self._steps.send(taken)
-                    if self._given_back:
-                        yield memoryview(self._given_back)
-                        self._given_back = b""
+                if len(self._held) == want.size:
+                    pieces += self._send_held()
             else:
-                if self._want.kind is _Kind.AUDIO:
+                if wanted and want.kind is not _Kind.SKIP:
                     yield wanted
-                left = self._want.size - len(wanted)
-                self._want = replace(self._want, size=left) if left else next(self._steps)
+                left = want.size - len(wanted)
+                is_stopped = want.kind is _Kind.WATCHED_AUDIO and rest
+                self._want = replace(want, size=left) if left and not is_stopped else next(self._steps)
 
-    def finish(self) -> None:
-        """Says that the input has ended. Raises BrokenAudio or UnsupportedAudio if no audio was found."""
+    def _send_held(self) -> list[memoryview]:
+        """Lets the parser go on with the bytes that it has taken. Returns what it gives back of them."""
+        taken = bytes(self._held)
+        self._held.clear()
+        self._want = self._steps.send(taken)
+        given_back, self._given_back = self._given_back, b""
+        return [memoryview(given_back)] if given_back else []
+
+    def _give_back(self, octets: bytes) -> None:
+        """Makes these bytes, which were just taken, the next of the input."""
+        self._given_back = octets
+        self._fed_bytes -= len(octets)
+
+    def finish(self) -> Iterator[memoryview]:
+        """Says that the input has ended, and yields the last audio, if it could have been a chunk until then.
+
+        Raises BrokenAudio or UnsupportedAudio if no audio was found, or if its size has the wrong unit.
+        """
+        while self._want.kind is _Kind.PEEK:
+            for given_back in self._send_held():
+                yield from self.feed(given_back)
         if self._data_chunk:
-            if self._want.kind is _Kind.AUDIO and self._expected_bytes:
-                arrived_bytes = self._expected_bytes - self._want.size
-                announced = _count_sample_frames(self.format, self._expected_bytes, self._fact_sample_frames)
-                self._is_truncated = self.format.sample_frames(arrived_bytes) < announced
+            self._finish_audio()
             return
         if self._fed_bytes == 0:
             raise BrokenAudio("The recording is empty: 0 bytes arrived. Send a WAV.")
@@ -224,6 +264,40 @@ class WavParser:
             f"{_SEND_WHOLE}"
         )
 
+    def _finish_audio(self) -> None:
+        """Finds out whether the size of the last audio is wrong, now that the input has ended."""
+        size, arrived_bytes = self._expected_bytes, self._fed_bytes - self._audio_start
+        if arrived_bytes < size:
+            wav_bytes = self._fed_bytes - self._riff_start
+            # Where the RIFF size says that nothing is missing, the size of the audio counts its chunk's
+            # header, the WAV's header, or all but the first eight bytes of the latter.
+            is_whole = self._riff_end - self._fed_bytes in (0, _CHUNK_HEADER_BYTES)
+            counted = (arrived_bytes + _CHUNK_HEADER_BYTES, wav_bytes, wav_bytes - _CHUNK_HEADER_BYTES)
+            self._is_truncated |= self._is_missing(arrived_bytes) and not (is_whole and size in counted)
+        elif self._is_garbage_behind and self.data_chunk.number == 1:
+            self._check_unit(size, arrived_bytes)
+
+    def _check_unit(self, size: int, arrived_bytes: int) -> None:
+        """Raises BrokenAudio if the size is that of all that arrived, but in samples or sample frames."""
+        if size <= _MAX_PLACEHOLDER_BYTES or self.format.codec in ADPCM_HEAD_BYTES:
+            return
+        chunk_bytes = self._riff_end - self._audio_start - size
+        for unit_bytes in (self.format.block_align_bytes, self.format.channels, self.format.sample_bytes):
+            if unit_bytes > 1 and arrived_bytes - unit_bytes * size in (
+                0,
+                unit_bytes * size % 2,
+                chunk_bytes,
+            ):
+                raise BrokenAudio(
+                    f"The data chunk says {size} bytes, but has {unit_bytes} times as many; "
+                    f"its size must be in bytes, not in samples or sample frames. {_IGNORE_SIZES}"
+                )
+
+    def _is_missing(self, arrived_bytes: int) -> bool:
+        """Returns whether a sample frame or more of the last audio is missing."""
+        announced = _count_sample_frames(self.format, self._expected_bytes, self._fact_sample_frames)
+        return self.format.sample_frames(arrived_bytes) < announced
+
     def close(self) -> None:
         """Cuts the reference cycle of the parser and its generator, so that memory does not wait for Python's
         cycle collector, and forgets the metadata.
@@ -240,12 +314,9 @@ class WavParser:
             raise _not_a_wav(riff_header, self._leading_id3)
         self._begin_riff(riff_header)
 
-        chunks, start = 0, b""
+        chunks = 0
         while chunks < MAX_CHUNKS + (self._fed_bytes // BYTES_PER_FURTHER_CHUNK if self._data_chunk else 0):
-            missing_bytes = _CHUNK_HEADER_BYTES - len(start)
-            if missing_bytes:
-                start += yield _Want(_Kind.TAKE, missing_bytes, "chunk header")
-            start = yield from self._take_chunk(start)
+            yield from self._take_chunk((yield _Want(_Kind.TAKE, _CHUNK_HEADER_BYTES, "chunk header")))
             chunks += 1
         if not self._data_chunk:
             raise BrokenAudio(
@@ -302,23 +373,24 @@ class WavParser:
     def _begin_riff(self, riff_header: bytes) -> None:
         self._byte_order = "big" if riff_header[:4] == b"RIFX" else "little"
         size = self._number(riff_header[4:8])
-        start = self._fed_bytes - _RIFF_HEADER_BYTES + _CHUNK_HEADER_BYTES
-        self._riff_end = _ENDLESS if size == _UNKNOWN_SIZE else start + size
+        self._riff_start = self._fed_bytes - _RIFF_HEADER_BYTES
+        is_unknown = size >= _MIN_UNKNOWN_SIZE
+        self._riff_end = _ENDLESS if is_unknown else self._riff_start + _CHUNK_HEADER_BYTES + size
         self._fact_sample_frames, self._ds64_audio_bytes = None, _ENDLESS
         if self._data_chunk:
-            self._further_start = start - _CHUNK_HEADER_BYTES
+            self._further_start = self._riff_start
 
-    def _take_chunk(self, header: bytes) -> Generator[_Want, bytes, bytes]:
-        """Takes a chunk. Returns the bytes of the next chunk's header that it has taken, too."""
+    def _take_chunk(self, header: bytes) -> Generator[_Want, bytes, None]:
         name, size = header[:4], self._number(header[4:])
         if name == b"data":
-            return (yield from self._pass_audio(size))
+            yield from self._pass_audio(size)
+            return
         if name in _MAGICS:
             # One WAV stands behind, or inside, another.
             form = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES - _CHUNK_HEADER_BYTES, "RIFF header")
             if form == b"WAVE":
                 self._begin_riff(header + form)
-                return b""
+                return
             size = max(0, size - len(form))
         if not self._data_chunk and name != b"fmt " and self._fed_bytes + size > MAX_BYTES_BEFORE_AUDIO:
             raise BrokenAudio(
@@ -333,7 +405,13 @@ class WavParser:
             yield from self._take_fact(size)
         else:
             yield from self._take_metadata(name, size)
-        return (yield from _take_padding(size))
+        yield from self._take_padding(size)
+
+    def _take_padding(self, size: int) -> Generator[_Want, bytes, None]:
+        """Takes the padding of a chunk, unless the writer forgot it and the next chunk begins there."""
+        if size % 2:
+            octet = yield _Want(_Kind.TAKE, 1, "chunk padding")
+            self._give_back(octet if octet.isalnum() else b"")
 
     def _take_format(self, size: int) -> Generator[_Want, bytes, None]:
         if not MIN_FMT_BYTES <= size <= MAX_FMT_BYTES:
@@ -368,7 +446,9 @@ class WavParser:
 
     def _take_large_sizes(self, size: int) -> Generator[_Want, bytes, None]:
         sizes = yield _Want(_Kind.TAKE, _DS64_BYTES, "ds64 chunk")
-        self._ds64_audio_bytes = self._number(sizes[8:16])
+        riff_bytes, self._ds64_audio_bytes = self._number(sizes[:8]), self._number(sizes[8:16])
+        if riff_bytes and self._riff_end == _ENDLESS:
+            self._riff_end = min(self._riff_start + _CHUNK_HEADER_BYTES + riff_bytes, _ENDLESS)
         yield from _skip(size - _DS64_BYTES, "ds64 chunk")
 
     def _take_fact(self, size: int) -> Generator[_Want, bytes, None]:
@@ -386,8 +466,8 @@ class WavParser:
         else:
             yield from _skip(size, f"chunk {_quote(name)}")
 
-    def _pass_audio(self, size: int) -> Generator[_Want, bytes, bytes]:
-        """Hands out the audio. Returns the bytes of the next chunk's header that it has taken, too."""
+    def _pass_audio(self, size: int) -> Generator[_Want, bytes, None]:
+        """Hands out the audio of a data chunk."""
         if self._format is None:
             raise BrokenAudio(
                 "The data chunk comes before any fmt chunk, so the format of the audio is not known; "
@@ -398,35 +478,96 @@ class WavParser:
                 f"At byte {self._further_start} the WAV goes on with audio of another format; "
                 f"all its audio must have one format. {_ONE_FORMAT}"
             )
-        is_believed = 0 < size < _MIN_UNKNOWN_SIZE and self._fed_bytes + size <= self._riff_end
+        start = self._fed_bytes
+        is_believed = 0 < size < _MIN_UNKNOWN_SIZE and (
+            start + size <= self._riff_end or size > _MAX_PLACEHOLDER_BYTES
+        )
         if size == _UNKNOWN_SIZE:
             size = min(self._ds64_audio_bytes, _ENDLESS)
             is_believed = 0 < size < _ENDLESS
         announced = _count_sample_frames(self._format, size, self._fact_sample_frames)
         number = self._data_chunk.number + 1 if self._data_chunk else 1
         self._data_chunk = DataChunk(number, announced if is_believed else None)
+        self._audio_start = start
         self._expected_bytes = size if is_believed or size < _MIN_UNKNOWN_SIZE else 0
         self._further_start = None
-        if size:
-            yield _Want(_Kind.AUDIO, size, "audio")
         if is_believed:
-            return (yield from _take_padding(size))
-        return (yield from self._pass_unannounced_audio(size % 2))
+            yield from self._pass_announced_audio(start + size)
+        else:
+            yield from self._pass_unannounced_audio(size)
 
-    def _pass_unannounced_audio(self, padding_bytes: int) -> Generator[_Want, bytes, bytes]:
-        """Hands out the rest of the input behind a size that cannot be right, unless a chunk follows.
+    def _pass_announced_audio(self, end: int) -> Generator[_Want, bytes, None]:
+        """Hands out audio up to the byte `end`, or up to a chunk that the size counts, too."""
+        if (yield from self._pass_audio_up_to(end)):
+            return
+        yield from self._take_padding(end - self._audio_start)
+        header = yield _Want(_Kind.PEEK, _CHUNK_HEADER_BYTES, "chunk header")
+        self._is_garbage_behind = not self._may_be_chunk(header)
+        self._give_back(header)
 
-        Returns the header of that chunk.
+    def _pass_unannounced_audio(self, size: int) -> Generator[_Want, bytes, None]:
+        """Hands out audio whose `size` cannot be right.
+
+        It ends in front of a chunk, where the RIFF size says, or with the input.
         """
-        taken = header = b""
-        while len(header) < _CHUNK_HEADER_BYTES:
-            taken += yield _Want(_Kind.TAKE, 1, "chunk header")
-            header = taken.removeprefix(b"\0") if padding_bytes else taken
-            if not self._may_be_chunk(header):
-                self._expected_bytes = 0
-                self._given_back = taken
-                yield _Want(_Kind.AUDIO, _ENDLESS, "audio")
-        return header
+        if size < _MIN_UNKNOWN_SIZE:
+            if size:
+                yield _Want(_Kind.AUDIO, size, "audio")
+            taken = yield _Want(_Kind.PEEK, _CHUNK_HEADER_BYTES + size % 2, "chunk header")
+            header = taken.removeprefix(b"\0") if size % 2 else taken
+            is_chunk = not header or (len(header) >= _CHUNK_HEADER_BYTES and self._may_be_chunk(header))
+            self._give_back(header if is_chunk else taken)
+            if is_chunk:
+                return
+            self._expected_bytes = 0
+        yield from self._pass_audio_up_to(self._riff_end if self._is_riff_end_known() else _ENDLESS)
+
+    def _is_riff_end_known(self) -> bool:
+        """Returns whether the RIFF size was written after the audio."""
+        return self._audio_start + _MAX_PLACEHOLDER_BYTES < self._riff_end < _ENDLESS
+
+    def _pass_audio_up_to(self, end: int) -> Generator[_Want, bytes, bool]:
+        """Hands out audio up to the byte `end`, or up to a chunk before it. Returns whether there was one."""
+        last = min(end, self._riff_end) if self._is_riff_end_known() else end
+        unwatched_bytes = last - _WATCHED_BYTES - self._fed_bytes if last < _ENDLESS else 0
+        if unwatched_bytes > 0:
+            yield _Want(_Kind.AUDIO, unwatched_bytes, "audio")
+        while self._fed_bytes < end:
+            is_watched = self._false_chunks < _MAX_FALSE_CHUNKS
+            yield _Want(_Kind.WATCHED_AUDIO if is_watched else _Kind.AUDIO, end - self._fed_bytes, "audio")
+            if self._fed_bytes < end:
+                name = yield from self._find_chunk()
+                if name:
+                    if name in _MAGICS and self._fed_bytes != self._riff_end:
+                        self._is_truncated |= self._is_missing(self._fed_bytes - self._audio_start)
+                    self._expected_bytes = 0
+                    return True
+                # No other name can begin before the next byte but one.
+                yield _Want(_Kind.AUDIO, min(2, end - self._fed_bytes), "audio")
+        return False
+
+    def _find_chunk(self) -> Generator[_Want, bytes, bytes]:
+        """Returns the name of the chunk that begins here, b"" if it is not certain that it is one.
+
+        Music may contain the name of a chunk, but hardly also what such a chunk begins with, or a size that
+        ends exactly where another known chunk begins, or the RIFF chunk or the input ends.
+        """
+        start = self._fed_bytes
+        taken = yield _Want(_Kind.PEEK, _RIFF_HEADER_BYTES, "audio")
+        name, size = taken[:4], self._number(taken[4:_CHUNK_HEADER_BYTES])
+        if name not in KNOWN_CHUNKS:
+            self._give_back(taken)
+            return b""
+        is_certain = taken[_CHUNK_HEADER_BYTES:] in _CERTAIN_CHUNKS.get(name, ())
+        if not is_certain and len(taken) >= _CHUNK_HEADER_BYTES and size <= MAX_METADATA_CHUNK_BYTES:
+            end = _CHUNK_HEADER_BYTES + size + size % 2
+            if _RIFF_HEADER_BYTES == len(taken) < end + len(name):
+                taken += yield _Want(_Kind.PEEK, end + len(name) - len(taken), "audio")
+            is_last = len(taken) in (end, _CHUNK_HEADER_BYTES + size) or start + end == self._riff_end
+            is_certain = is_last or taken[end:] in KNOWN_CHUNKS
+        self._give_back(taken)
+        self._false_chunks += not is_certain
+        return name if is_certain else b""
 
     def _may_be_chunk(self, header: bytes) -> bool:
         """Returns whether these bytes, at most eight, begin like a chunk, as hardly any audio does."""
@@ -436,12 +577,6 @@ class WavParser:
 
     def _number(self, octets: bytes) -> int:
         return int.from_bytes(octets, self._byte_order)
-
-
-def _take_padding(size: int) -> Generator[_Want, bytes, bytes]:
-    """Takes the padding of a chunk. If the writer forgot it, returns the byte that begins the next chunk."""
-    octet = (yield _Want(_Kind.TAKE, 1, "chunk padding")) if size % 2 else b""
-    return octet if octet.isalnum() else b""
 
 
 def _skip(size: int, what: str) -> Generator[_Want, bytes, None]:
