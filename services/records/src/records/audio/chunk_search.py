@@ -10,8 +10,9 @@ KNOWN_CHUNKS = (
     *(b"RIFF", b"RIFX", b"RF64", b"BW64"),
 )
 _NAME_BYTES = 4
+_NAMES = np.array(sorted(int.from_bytes(name, "little") for name in KNOWN_CHUNKS), dtype="<u4")
 _IS_FIRST_PAIR = np.zeros(1 << 16, dtype=bool)
-_IS_FIRST_PAIR[[int.from_bytes(name[:2], "little") for name in KNOWN_CHUNKS]] = True
+_IS_FIRST_PAIR[_NAMES & 0xFFFF] = True
 _NAME_STARTS = {name[:size] for name in KNOWN_CHUNKS for size in (1, 2, 3)}
 # The temporary arrays of so many bytes stay in the cache of a core.
 _BATCH_BYTES = 64 * 1024
@@ -38,7 +39,7 @@ def _find_name(audio: memoryview) -> int | None:
     # Hardly any audio has four characters of a name in a row: bytes from 0x20 to 0x9F.
     has_characters = (pairs - np.uint16(0x2020)) & np.uint16(0x8080) == 0
     maybe = np.flatnonzero(has_characters[:-1] & has_characters[1:])
-    for at in 2 * maybe[_IS_FIRST_PAIR[pairs[maybe]]]:
-        if bytes(audio[at : at + _NAME_BYTES]) in KNOWN_CHUNKS:
-            return int(at)
-    return None
+    maybe = maybe[_IS_FIRST_PAIR[pairs[maybe]]]
+    names = pairs[maybe] | pairs[maybe + 1].astype("<u4") << 16
+    found = maybe[_NAMES[np.searchsorted(_NAMES, names) % len(_NAMES)] == names]
+    return 2 * int(found[0]) if len(found) else None
