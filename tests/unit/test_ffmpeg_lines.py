@@ -1,6 +1,7 @@
 """Every command that a refusal offers is run by the real ffmpeg, and Waxwing converts what it makes."""
 
 import shlex
+import struct
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from records.audio import BrokenAudio, OutOfProportion, TooLong, UnsupportedAudio
 from tests import wavs
 from tests.unit import run_converter
-from tests.wavs import FLOAT, Wav
+from tests.wavs import FLOAT, Wav, chunk
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 NOISE = np.random.default_rng(seed=1).integers(0, 256, 65_536, dtype=np.uint8).tobytes()
@@ -154,6 +155,15 @@ def test_the_command_for_another_file_works(name: str, tmp_path: Path) -> None:
     assert_the_offered_command_works(seekable(*OTHER_FILES[name], tmp_path), tmp_path)
 
 
+def test_the_command_for_xwma_works(tmp_path: Path) -> None:
+    wav = made_by_ffmpeg("wmav2")
+    # xWMA has the same chunks, and a table of the decoded bytes.
+    start, audio = wav.index(b"fmt "), wav[wav.index(b"data") + 8 :]
+    fmt = wav[start : start + 8 + wav[start + 4]]
+    chunks = fmt + chunk(b"dpds", struct.pack("<I", 0)) + chunk(b"data", audio)
+    assert_the_offered_command_works(chunk(b"RIFF", b"XWMA" + chunks), tmp_path)
+
+
 def test_the_command_for_nist_sphere_works(tmp_path: Path) -> None:
     fields = "channel_count -i 1\nsample_rate -i 16000\nsample_n_bytes -i 2\nsample_byte_format -s2 01\n"
     fields += f"sample_sig_bits -i 16\nsample_coding -s3 pcm\nsample_count -i {len(NOISE) // 2}\nend_head\n"
@@ -203,7 +213,10 @@ def test_the_command_for_a_wav_whose_mp3_would_be_far_larger_works(tmp_path: Pat
         Wav(extensible=True, subtype=bytes(range(16))),
         *(
             Wav(tag=tag)
-            for tag in (0x05, 0x14, 0x40, 0x64, 0x92, 0x162, 0x163, 0x270, 0x674F, 0x704F, 0xF1AC)
+            for tag in (
+                *(0x05, 0x14, 0x40, 0x64, 0x92, 0x162, 0x163, 0x165, 0x166, 0x270, 0x674F, 0x704F, 0xF1AC),
+                0xFFFF,
+            )
         ),
     ],
     ids=repr,
@@ -214,6 +227,12 @@ def test_no_command_is_offered_where_none_works(wav: Wav) -> None:
     assert words.endswith((".", "made it."))
 
 
-@pytest.mark.parametrize("start", [b"\x1f\x8b\x08\0", b"<html>", b"UklGRiQAAABXQVZF", b"hello", bytes(12)])
+@pytest.mark.parametrize(
+    "start",
+    [
+        *(b"\x1f\x8b\x08\0", b"<html>", b"UklGRiQAAABXQVZF", b"hello", bytes(12)),
+        *(b"FSB5", b"#!SILK_V3", b"\x02#!SILK_V3", b"--x\r\nContent-", b"[object Blob]", b"version https:"),
+    ],
+)
 def test_no_command_is_offered_for_what_is_no_audio(start: bytes) -> None:
     assert offered(start + bytes(20))[1] == ""

@@ -92,6 +92,8 @@ _CODEC_NAMES = {
     0x0161: "Windows Media Audio",
     0x0162: "Windows Media Audio Professional",
     0x0163: "Windows Media Audio Lossless",
+    0x0165: "XMA",
+    0x0166: "XMA 2",
     0x0270: "ATRAC3",
     0x028F: "G.722",
     0x1600: "AAC",
@@ -102,6 +104,7 @@ _CODEC_NAMES = {
     0x6771: "Ogg Vorbis",
     0x704F: "Opus",
     0xF1AC: "FLAC",
+    0xFFFF: "Wwise Vorbis",
 }
 # Of these, FFmpeg's command works. It knows the others by name at most.
 _FFMPEG_TAGS = (

@@ -70,6 +70,7 @@ _OTHER_FILES = (
     (8, b"AIFF", "AIFF", "aiff"),
     (8, b"AIFC", "AIFF-C", "aiff"),
     (8, b"AVI ", "AVI", "avi"),
+    (8, b"XWMA", "xWMA", "xwma"),
     (4, b"ftyp", "MP4, M4A or MOV", "m4a"),
     (0, b"ID3", "MP3", "mp3"),
     (0, b"OggS", "Ogg", "ogg"),
@@ -89,7 +90,11 @@ _OTHER_FILES = (
     (0, b"\xff\xfa", "MP3", "mp3"),
     (0, b"\xff\xfb", "MP3", "mp3"),
 )
+# How files start of formats that FFmpeg does not decode either.
+_SILK = "SILK, as messengers record it"
+_UNREADABLE_FILES = ((b"FSB5", "an FMOD sound bank"), (b"#!SILK", _SILK), (b"\x02#!SILK", _SILK))
 # How files start that are no audio, in lower case, and what to do about them.
+_SEND_BYTES = "Send the bytes of the Blob or File itself, not the object turned into text."
 _NO_AUDIO = (
     (b"\x1f\x8b", "a gzip archive", "Unpack it, and send the WAV inside."),
     (b"pk\x03\x04", "a ZIP archive", "Unpack it, and send the WAV inside."),
@@ -97,7 +102,17 @@ _NO_AUDIO = (
     (b"data:", "the text of a data URI", "Decode what follows its comma, and send the WAV inside."),
     (b"<!doctype", "HTML", "Send a WAV; what was saved is a web page."),
     (b"<html", "HTML", "Send a WAV; what was saved is a web page."),
+    (b"version http", "a pointer of Git LFS", "Fetch the WAV (git lfs pull), and send it."),
+    (
+        b"--",
+        "a multipart form that is not sent as one",
+        "Send it with the Content-Type multipart/form-data and its boundary, as HTTP libraries do by "
+        "themselves, or send the bytes of the WAV alone.",
+    ),
+    (b"[object ", "the name of a JavaScript object", _SEND_BYTES),
 )
+# What a program sends that has no value, in lower case.
+_NO_VALUES = (b"undefined", b"null", b"nan", b"none")
 _MIN_TEXT_BYTES = 4
 
 
@@ -607,9 +622,24 @@ def _not_a_wav(*starts: bytes) -> UnsupportedAudio:
                     f"Convert it with: ffmpeg -i in.{extension} -c:a pcm_s16le out.wav"
                 )
     start = starts[0].removeprefix(b"\xef\xbb\xbf").lstrip()
+    for mark, name in _UNREADABLE_FILES:
+        if start.startswith(mark):
+            return UnsupportedAudio(
+                f"This is {name}, which is not supported. Save it as a WAV with the program that made it."
+            )
+    if start.rstrip().lower() in _NO_VALUES:
+        return UnsupportedAudio(
+            f"This is the text {_quote(start.rstrip())}, not audio: the program that sent it "
+            "had no recording. Send a WAV."
+        )
     for mark, name, what_to_do in _NO_AUDIO:
         if start.lower().startswith(mark):
             return UnsupportedAudio(f"This is {name}, not audio. {what_to_do}")
+    if start and not start.strip(b"\0"):
+        return UnsupportedAudio(
+            "This file begins with zeros, where a WAV begins with 'RIFF': it was never written, "
+            "or it is damaged. Send the whole WAV."
+        )
     name = "text, not audio" if _is_text(starts[0]) else "not a WAV"
     return UnsupportedAudio(
         f"This is {name}: it starts with {_quote(starts[0])}, not with 'RIFF', a size and 'WAVE'. Send a WAV."
