@@ -242,7 +242,7 @@ def make_wav(choices: Choices) -> bytes:
     """Returns a mostly plausible WAV. Often its fields lie; sometimes it is damaged, or no WAV at all."""
     if choices.rarely():
         return choices.one_of(_STARTS) + choices.rest()
-    leading = _make_id3(choices) if choices.rarely() else b""
+    leading = _make_id3(choices) + choices.one_of((b"", b"\0\0", b"\r\n")) if choices.rarely() else b""
     tag, bits, sample_bytes = choices.one_of(_CODINGS)
     magic = choices.one_of(_MAGICS)
     channels = choices.one_of(_CHANNELS)

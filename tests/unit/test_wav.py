@@ -342,6 +342,26 @@ def test_an_id3_tag_in_front_of_the_wav_is_metadata(tag: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    "start",
+    [
+        *(b"\n", b"\r\n", b"\r\n\r\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n", b"\n\xef\xbb\xbf"),
+        id3_tag(3, (b"TIT2", b"\0Song")) * 2,
+        id3_tag(3, (b"TIT2", b"\0Song")) + bytes(1),
+        id3_tag(4, (b"TIT2", b"\0Song")) + bytes(5000),
+        b"\r\n" + id3_tag(3, (b"TIT2", b"\0Song")) + bytes(7) + id3_tag(2, (b"TT2", b"\0Song")) + b"\n",
+    ],
+)
+def test_line_breaks_marks_and_padding_in_front_of_a_wav_are_skipped(start: bytes) -> None:
+    data = start + WHOLE
+    for piece_bytes in (1, 5, len(data)):
+        pieces = [data[at : at + piece_bytes] for at in range(0, len(data), piece_bytes)]
+        assert parse(*pieces) == AUDIO
+    assert parse(start + Wav(riff_size=42, data_size=42).build(SOUND)) == AUDIO
+    with pytest.raises(BrokenAudio, match="before any audio"):
+        parse(data[: len(start) + 16])
+
+
+@pytest.mark.parametrize(
     ("version", "title", "picture"), [(2, b"TT2", b"PIC"), (3, b"TIT2", b"APIC"), (4, b"TIT2", b"APIC")]
 )
 @pytest.mark.parametrize("place", ["in front", "before the audio", "behind the audio"])
@@ -617,7 +637,10 @@ def test_an_unknown_sub_format_is_refused_by_its_guid(subtype: str, words: str) 
         (b"\x1f\x8b\x08\0\0\0\0\0\0\3", "This is a gzip archive, not audio. Unpack it"),
         (b"PK\3\4" + bytes(10), "This is a ZIP archive, not audio. Unpack it"),
         (b"RIFF\0\0\0\0XWMA", "This is xWMA, which is not supported"),
-        (b"FSB5\1\0\0\0\1\0\0\0", "This is an FMOD sound bank, which is not supported. Save it as a WAV"),
+        (
+            b"FSB5\1\0\0\0\1\0\0\0",
+            "This is an FMOD sound bank, which is not supported. Save it as integer PCM",
+        ),
         (b"#!SILK_V3" + bytes(3), "This is SILK, as messengers record it, which is not supported"),
         (b"\x02#!SILK_V3" + bytes(3), "This is SILK, as messengers record it, which is not supported"),
         (
@@ -626,9 +649,12 @@ def test_an_unknown_sub_format_is_refused_by_its_guid(subtype: str, words: str) 
         ),
         (
             b"--e7\r\nContent-Disposition: form-data; name=audio\r\n\r\n" + WHOLE,
-            "This is a multipart form that",
+            "This is a multipart form that is not sent as one. Send it with",
         ),
-        (b"[object Blob]", "This is the name of a JavaScript object, not audio. Send the bytes of the Blob"),
+        (
+            b"[object Blob]",
+            "This is the name of a JavaScript object, not audio. Send the Blob or File itself",
+        ),
         (b"[object File]", "This is the name of a JavaScript object, not audio"),
         (b"[object Object]", "This is the name of a JavaScript object, not audio"),
         (b"[object ArrayBuffer]", "This is the name of a JavaScript object, not audio"),
@@ -641,9 +667,8 @@ def test_an_unknown_sub_format_is_refused_by_its_guid(subtype: str, words: str) 
             b"version https://git-lfs.github.com/spec/v1\noid sha256:",
             "This is a pointer of Git LFS, not audio.",
         ),
-        (bytes(12), "This file begins with zeros, where a WAV begins with 'RIFF': it was never written"),
-        (bytes(5), "This file begins with zeros"),
-        (bytes(100_000), "This file begins with zeros"),
+        (bytes(12), "This is a file that begins with zeros: it was never written, or it is damaged"),
+        (bytes(100_000), "This is a file that begins with zeros"),
     ],
 )
 def test_a_file_that_is_no_wav_is_refused_by_the_format_it_looks_like(start: bytes, words: str) -> None:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from . import id3_sizes
 from .chunk_search import KNOWN_CHUNKS, find_chunk
-from .errors import WRITE_AGAIN, BrokenAudio, UnsupportedAudio
+from .errors import SAVE_AS_PCM, WRITE_AGAIN, BrokenAudio, UnsupportedAudio
 from .formats import ADPCM_HEAD_BYTES, MIN_FMT_BYTES, Format, read_format
 
 MAX_FMT_BYTES = 1024
@@ -36,6 +36,8 @@ _FACT_BYTES = 4
 _MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _METADATA_CHUNKS = (b"LIST", b"bext", b"CSET")
 _ID3_CHUNKS = (b"id3 ", b"ID3 ")
+# Scripts write a line break or the byte order mark of UTF-8 in front of the bytes that they send.
+_LEADING_BYTES = b"\r\n\xef\xbb\xbf"
 # Bytes of an ID3 frame's header by version: of its name, of its size and of its flags.
 _ID3_FRAME_BYTES = {2: (3, 3, 0), 3: (4, 4, 2), 4: (4, 4, 2)}
 _ID3_FRAMES = (b"T", b"COM", b"PIC", b"APIC")
@@ -90,26 +92,33 @@ _OTHER_FILES = (
     (0, b"\xff\xfa", "MP3", "mp3"),
     (0, b"\xff\xfb", "MP3", "mp3"),
 )
-# How files start of formats that FFmpeg does not decode either.
-_SILK = "SILK, as messengers record it"
-_UNREADABLE_FILES = ((b"FSB5", "an FMOD sound bank"), (b"#!SILK", _SILK), (b"\x02#!SILK", _SILK))
-# How files start that are no audio, in lower case, and what to do about them.
-_SEND_BYTES = "Send the bytes of the Blob or File itself, not the object turned into text."
-_NO_AUDIO = (
-    (b"\x1f\x8b", "a gzip archive", "Unpack it, and send the WAV inside."),
-    (b"pk\x03\x04", "a ZIP archive", "Unpack it, and send the WAV inside."),
-    (b"uklgr", "base64 text", "Decode it (base64 -d), and send the WAV inside."),
-    (b"data:", "the text of a data URI", "Decode what follows its comma, and send the WAV inside."),
-    (b"<!doctype", "HTML", "Send a WAV; what was saved is a web page."),
-    (b"<html", "HTML", "Send a WAV; what was saved is a web page."),
-    (b"version http", "a pointer of Git LFS", "Fetch the WAV (git lfs pull), and send it."),
+# How files start that FFmpeg does not decode either, or that are no audio, in lower case; what they are, and
+# what to do about them.
+_UNPACK = "Unpack it, and send the WAV inside."
+_WEB_PAGE = "HTML, not audio. Send a WAV; what was saved is a web page."
+_SILK = f"SILK, as messengers record it, which is not supported. {SAVE_AS_PCM}"
+_OTHER_STARTS = (
+    (b"fsb5", f"an FMOD sound bank, which is not supported. {SAVE_AS_PCM}"),
+    (b"#!silk", _SILK),
+    (b"\x02#!silk", _SILK),
+    (b"\x1f\x8b", f"a gzip archive, not audio. {_UNPACK}"),
+    (b"pk\x03\x04", f"a ZIP archive, not audio. {_UNPACK}"),
+    (b"uklgr", "base64 text, not audio. Decode it (base64 -d), and send the WAV inside."),
+    (b"data:", "the text of a data URI, not audio. Decode what follows its comma, and send the WAV inside."),
+    (b"<!doctype", _WEB_PAGE),
+    (b"<html", _WEB_PAGE),
+    (b"version http", "a pointer of Git LFS, not audio. Fetch the WAV (git lfs pull), and send it."),
     (
         b"--",
-        "a multipart form that is not sent as one",
-        "Send it with the Content-Type multipart/form-data and its boundary, as HTTP libraries do by "
-        "themselves, or send the bytes of the WAV alone.",
+        "a multipart form that is not sent as one. Send it with the Content-Type multipart/form-data and its "
+        "boundary, as HTTP libraries do by themselves, or send the bytes of the WAV alone.",
     ),
-    (b"[object ", "the name of a JavaScript object", _SEND_BYTES),
+    (
+        b"[object ",
+        "the name of a JavaScript object, not audio. Send the Blob or File itself, not the object "
+        "turned into text.",
+    ),
+    (bytes(8), "a file that begins with zeros: it was never written, or it is damaged. Send the whole WAV."),
 )
 # What a program sends that has no value, in lower case.
 _NO_VALUES = (b"undefined", b"null", b"nan", b"none")
@@ -321,10 +330,7 @@ class WavParser:
         self._metadata = []
 
     def _parse(self) -> Generator[_Want, bytes, None]:
-        riff_header = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES, "RIFF header")
-        if riff_header[:3] == b"ID3":
-            self._leading_id3 = riff_header
-            riff_header = yield from self._take_leading_id3(riff_header)
+        riff_header = yield from self._take_riff_header()
         if riff_header[:4] not in _MAGICS or riff_header[8:] != b"WAVE":
             raise _not_a_wav(riff_header, self._leading_id3)
         self._begin_riff(riff_header)
@@ -338,6 +344,23 @@ class WavParser:
                 f"The WAV has no data chunk among its first {MAX_CHUNKS} chunks; no more are read. {_COPY}"
             )
         yield _Want(_Kind.SKIP, _ENDLESS, "rest")
+
+    def _take_riff_header(self) -> Generator[_Want, bytes, bytes]:
+        """Takes the RIFF header, and what may stand in front of it.
+
+        These are line breaks, byte order marks, ID3 tags, and the padding of an ID3 tag.
+        """
+        start = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES, "RIFF header")
+        for _ in range(MAX_CHUNKS):
+            if start[:3] == b"ID3":
+                self._leading_id3 = self._leading_id3 or start
+                start = yield from self._take_leading_id3(start)
+                continue
+            rest = start.lstrip(_LEADING_BYTES + b"\0" if self._leading_id3 else _LEADING_BYTES)
+            if rest == start or not (self._leading_id3 or rest.startswith((b"ID3", *_MAGICS))):
+                break
+            start = rest + (yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES - len(rest), "RIFF header"))
+        return start
 
     def _take_leading_id3(self, start: bytes) -> Generator[_Want, bytes, bytes]:
         """Takes an ID3 tag in front of the WAV, and returns the RIFF header behind it."""
@@ -622,23 +645,13 @@ def _not_a_wav(*starts: bytes) -> UnsupportedAudio:
                     f"Convert it with: ffmpeg -i in.{extension} -c:a pcm_s16le out.wav"
                 )
     start = starts[0].removeprefix(b"\xef\xbb\xbf").lstrip()
-    for mark, name in _UNREADABLE_FILES:
-        if start.startswith(mark):
-            return UnsupportedAudio(
-                f"This is {name}, which is not supported. Save it as a WAV with the program that made it."
-            )
+    for mark, words in _OTHER_STARTS:
+        if start.lower().startswith(mark):
+            return UnsupportedAudio(f"This is {words}")
     if start.rstrip().lower() in _NO_VALUES:
         return UnsupportedAudio(
             f"This is the text {_quote(start.rstrip())}, not audio: the program that sent it "
             "had no recording. Send a WAV."
-        )
-    for mark, name, what_to_do in _NO_AUDIO:
-        if start.lower().startswith(mark):
-            return UnsupportedAudio(f"This is {name}, not audio. {what_to_do}")
-    if start and not start.strip(b"\0"):
-        return UnsupportedAudio(
-            "This file begins with zeros, where a WAV begins with 'RIFF': it was never written, "
-            "or it is damaged. Send the whole WAV."
         )
     name = "text, not audio" if _is_text(starts[0]) else "not a WAV"
     return UnsupportedAudio(
