@@ -13,6 +13,7 @@ from .formats import ADPCM_HEAD_BYTES, Codec, Format
 from .mixing import downmix_matrix
 from .pcm import FULL_SCALE, decode_samples
 from .resampling import Resampler, mp3_sample_rate
+from .sent_as_text import TextSearch
 from .wav import DataChunk
 
 # Importing pydub warns of escapes in its source, when Python compiles it; of audioop, which the package
@@ -49,6 +50,7 @@ class BlockMaker:
         self.peak = 0.0
         """The loudest float of the source; full scale is FULL_SCALE. 0 if the source has no floats."""
         self._source = source
+        self._text_search = TextSearch()
         self._bitstream_search = BitstreamSearch(source)
         self._data_chunk: DataChunk | None = None
         self._end_sample_frames: int | None = None
@@ -80,7 +82,7 @@ class BlockMaker:
 
         Audio beyond the data chunk's `announced_sample_frames`, if the header announces them, fills up the
         last ADPCM block and is dropped. Raises TooLong as soon as the recording exceeds its limit, and
-        UnsupportedAudio if it is compressed audio in the guise of PCM.
+        UnsupportedAudio if it is compressed audio in the guise of PCM, or was sent as text.
         """
         if data_chunk is not self._data_chunk:
             yield from self._end_data_chunk()
@@ -119,6 +121,7 @@ class BlockMaker:
         return 0
 
     def _convert(self, audio: bytes | bytearray | memoryview) -> Iterator[AudioSegment]:
+        self._text_search.feed(audio)
         self._bitstream_search.feed(audio)
         if self.is_plain:
             self._count(len(audio) // self._source.block_align_bytes)

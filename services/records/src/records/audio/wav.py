@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Literal
 
-from . import id3_sizes
+from . import id3_sizes, sent_as_text
 from .chunk_search import KNOWN_CHUNKS, find_chunk
 from .errors import SAVE_AS_PCM, WRITE_AGAIN, BrokenAudio, UnsupportedAudio
 from .formats import ADPCM_HEAD_BYTES, MIN_FMT_BYTES, Format, read_format
@@ -24,6 +24,8 @@ MAX_CHUNKS = 4096
 # Behind the first audio, so many bytes allow one chunk more. Some writers put a data chunk every few seconds.
 BYTES_PER_FURTHER_CHUNK = 256
 MAX_BYTES_BEFORE_AUDIO = 64 * 1024 * 1024
+# Of the header so many bytes show whether it was sent as text.
+_MAX_START_BYTES = 1024
 MAX_METADATA_CHUNK_BYTES = 64 * 1024
 MAX_METADATA_BYTES = 256 * 1024
 # ID3 tags together may have a picture of 2 MiB, and as much text as the other chunks.
@@ -181,6 +183,7 @@ class WavParser:
         self._ds64_audio_bytes = _ENDLESS
         self._riff_start = 0
         self._riff_end = 0
+        self._start = bytearray()
         self._held = bytearray()
         self._given_back = b""
         self._fed_bytes = 0
@@ -224,7 +227,18 @@ class WavParser:
 
         Raises UnsupportedAudio or BrokenAudio as soon as the reason has arrived.
         """
-        pieces = [memoryview(data)]
+        try:
+            yield from self._feed(memoryview(data))
+        except (BrokenAudio, UnsupportedAudio) as refusal:
+            raise self._explain(refusal) from None
+
+    def _explain(self, refusal: BrokenAudio | UnsupportedAudio) -> BrokenAudio | UnsupportedAudio:
+        """Returns the refusal, or another one if the WAV cannot be read because it was sent as text."""
+        is_text = self._start and not self._data_chunk and sent_as_text.is_in_header(bytes(self._start))
+        return sent_as_text.make_refusal() if is_text else refusal
+
+    def _feed(self, data: memoryview) -> Iterator[memoryview]:
+        pieces = [data]
         while pieces:
             piece, want = pieces.pop(), self._want
             wanted = piece[: want.size - len(self._held)]
@@ -234,6 +248,8 @@ class WavParser:
             if rest:
                 pieces.append(rest)
             self._fed_bytes += len(wanted)
+            if self._start:
+                self._start += wanted[: _MAX_START_BYTES - len(self._start)]
             if want.kind in (_Kind.TAKE, _Kind.PEEK):
                 self._held += wanted
                 if len(self._held) == want.size:
@@ -263,9 +279,15 @@ class WavParser:
 
         Raises BrokenAudio or UnsupportedAudio if no audio was found, or if its size has the wrong unit.
         """
+        try:
+            yield from self._finish()
+        except (BrokenAudio, UnsupportedAudio) as refusal:
+            raise self._explain(refusal) from None
+
+    def _finish(self) -> Iterator[memoryview]:
         while self._want.kind is _Kind.PEEK:
             for given_back in self._send_held():
-                yield from self.feed(given_back)
+                yield from self._feed(given_back)
         if self._data_chunk:
             self._finish_audio()
             return
@@ -331,6 +353,8 @@ class WavParser:
 
     def _parse(self) -> Generator[_Want, bytes, None]:
         riff_header = yield from self._take_riff_header()
+        if riff_header[:4] in _MAGICS:
+            self._start += riff_header
         if riff_header[:4] not in _MAGICS or riff_header[8:] != b"WAVE":
             raise _not_a_wav(riff_header, self._leading_id3)
         self._begin_riff(riff_header)
