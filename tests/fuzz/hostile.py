@@ -218,7 +218,8 @@ def _blocks(parser: WavParser, pieces: list[bytes], max_duration_seconds: int) -
         yield block.raw_data
     source_sample_frames = maker.source_sample_frames
     announced = [data_chunk.announced_sample_frames for data_chunk in data_chunks]
-    if None not in announced:
+    # A data chunk without audio is not seen here.
+    if None not in announced and len(data_chunks) == parser.data_chunk.number:
         announced_sample_frames = sum(filter(None, announced))
         assert source_sample_frames <= announced_sample_frames
         # Audio may be shorter than announced because its size counts headers or chunks.

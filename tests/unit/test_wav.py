@@ -151,6 +151,13 @@ def test_audio_that_ends_early_is_complete_as_far_as_it_goes_and_reported_as_tru
     assert parser.truncated == truncated
 
 
+def test_the_length_that_a_header_announces_lies_within_its_riff_chunk() -> None:
+    for data_size, announced in ((len(AUDIO), len(AUDIO) // 4), (1 << 30, None), (len(AUDIO) + 44, None)):
+        parser = WavParser()
+        assert b"".join(parser.feed(Wav(data_size=data_size).build(SOUND))) == AUDIO
+        assert parser.data_chunk.announced_sample_frames == announced
+
+
 def test_a_file_that_lacks_only_what_follows_its_audio_is_not_truncated() -> None:
     parser = WavParser()
     data = Wav(after=((b"LIST", bytes(40)),)).build(SOUND)

@@ -541,15 +541,15 @@ class WavParser:
                 f"all its audio must have one format. {_ONE_FORMAT}"
             )
         start = self._fed_bytes
-        is_believed = 0 < size < _MIN_UNKNOWN_SIZE and (
-            start + size <= self._riff_end or size > _MAX_PLACEHOLDER_BYTES
-        )
+        is_known = 0 < size < _MIN_UNKNOWN_SIZE
         if size == _UNKNOWN_SIZE:
             size = min(self._ds64_audio_bytes, _ENDLESS)
-            is_believed = 0 < size < _ENDLESS
+            is_known = 0 < size < _ENDLESS
+        is_inside = start + size <= self._riff_end
+        is_believed = is_known and (is_inside or size > _MAX_PLACEHOLDER_BYTES)
         announced = _count_sample_frames(self._format, size, self._fact_sample_frames)
         number = self._data_chunk.number + 1 if self._data_chunk else 1
-        self._data_chunk = DataChunk(number, announced if is_believed else None)
+        self._data_chunk = DataChunk(number, announced if is_known and is_inside else None)
         self._audio_start = start
         self._expected_bytes = size if is_believed or size < _MIN_UNKNOWN_SIZE else 0
         self._further_start = None
