@@ -13,7 +13,7 @@ from records.audio.bitstreams import BitstreamSearch
 from records.audio.formats import Codec, Format
 from tests import wavs
 from tests.unit import run_converter
-from tests.wavs import Wav
+from tests.wavs import FLOAT, Wav
 
 BURSTS = {"Dolby AC-3": "ac3", "Dolby E-AC-3": "eac3", "MPEG audio": "mp2"}
 PLAIN = Wav()
@@ -112,6 +112,37 @@ def test_the_refusal_does_not_depend_on_how_the_audio_is_cut(name: str) -> None:
 def test_a_stream_behind_a_little_music_is_found() -> None:
     music = np.frombuffer(Wav().audio(wavs.music(1)), dtype="<u2").astype(np.uint16)
     assert "carries DTS" in refusal(wav_of(np.concatenate([music, dts()])))
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("bits", [32, 64])
+def test_a_stream_whose_words_became_floats_is_refused_by_name(name: str, bits: int) -> None:
+    floats = words_of(name).view(np.int16)[:26_000] / 32768
+    words = refusal(Wav(tag=FLOAT, bits=bits).build(floats.reshape(-1, 2)))
+    assert words.startswith(
+        f"The WAV says IEEE float, but it carries {name.removesuffix(' of 14 bit')}, which"
+    )
+    assert words.endswith("Decode it first, and send the result.")
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("channels", [4, 5, 8])
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_stream_in_two_of_several_tracks_is_refused_by_name(name: str, channels: int, first: int) -> None:
+    words = words_of(name).view(np.int16)[:26_000].reshape(-1, 2)
+    samples = wavs.noise(len(words) / 44100, channels=channels)[: len(words)]
+    samples[:, first : first + 2] = words / 32768
+    words_of_refusal = refusal(Wav(channels=channels).build(samples))
+    assert f"carries {name.removesuffix(' of 14 bit')}, which" in words_of_refusal
+    assert words_of_refusal.endswith("Decode it first, and send the result.")
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_behind_a_long_quiet_beginning_is_found(name: str) -> None:
+    quiet = np.random.default_rng(seed=1).integers(-30, 30, 700_000, dtype=np.int16)
+    quiet[:3000] *= 1000
+    data = wav_of(np.concatenate([quiet.view(np.uint16), words_of(name)]))
+    assert f"carries {name.removesuffix(' of 14 bit')}, which" in refusal(data)
 
 
 def test_two_sync_words_suffice() -> None:

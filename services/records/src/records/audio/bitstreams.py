@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 from .errors import UnsupportedAudio
 from .formats import Codec, Format
+from .pcm import FULL_SCALE, decode_samples
 
-# Such a stream repeats its sync words long before this.
+# Such a stream repeats its sync words long before this. Audio does not count if all its samples are below
+# _LOUD.
 _SEARCHED_WORDS = 256 * 1024
+_LOUD = 4096
 _WORD_BYTES = 2
 # DTS frames and bursts last a multiple of 128 sample frames of stereo.
 _PERIOD_WORDS = 256
@@ -35,54 +38,95 @@ _BURST_TYPES = {
 
 
 class BitstreamSearch:
-    """Looks for sync words at a constant distance, behind the silence with which the audio may begin."""
+    """Looks for sync words at a constant distance, behind the quiet audio with which a recording may begin.
+
+    All tracks may carry the stream together, or two of several.
+    """
 
     def __init__(self, source: Format) -> None:
-        is_searched = source.codec is Codec.INTEGER and source.sample_bytes >= _WORD_BYTES
+        is_wide = source.codec is Codec.INTEGER and source.sample_bytes >= _WORD_BYTES
+        pairs = source.channels // 2 if source.channels > 2 else 0  # noqa: PLR2004 - two tracks are a pair
         self._source = source
-        self._left_words = _SEARCHED_WORDS if is_searched else 0
-        self._position = 0
-        self._held: NDArray[np.uint8] = np.empty((0, _WORD_BYTES), dtype=np.uint8)
-        self._last: dict[tuple[tuple[int, ...], str], int] = {}
+        # In a pair of tracks, a stream of all tracks can look like another one.
+        self._lanes = [_Lane(slice(None)), *(_Lane(slice(2 * pair, 2 * pair + 2)) for pair in range(pairs))]
+        self._left_words = _SEARCHED_WORDS * max(1, pairs) if is_wide or source.codec is Codec.FLOAT else 0
 
     def feed(self, audio: bytes | bytearray | memoryview) -> None:
         """Takes whole sample frames. Raises UnsupportedAudio once it has found two sync words."""
         if not self._left_words:
             return
-        octets = np.frombuffer(audio, dtype=np.uint8)
-        if self._left_words == _SEARCHED_WORDS and not octets.any():
-            return
-        # Of wider samples, the upper 16 bit are the words.
-        samples = octets.reshape(-1, self._source.sample_bytes)
+        words = self._read_words(audio)
+        samples = (words.byteswap() if self._source.is_big_endian else words).view("<i2")
+        is_loud = samples.size > 0 and max(int(samples.max()), -int(samples.min())) >= _LOUD
+        for lane in self._lanes:
+            if found := lane.feed(words.reshape(-1, self._source.channels), is_searched=is_loud):
+                raise self._refusal(*found, is_whole=lane is self._lanes[0])
+        if is_loud:
+            self._left_words = max(0, self._left_words - len(words))
+
+    def _read_words(self, audio: bytes | bytearray | memoryview) -> NDArray[np.uint16]:
+        """Returns the upper 16 bit of each sample, in the order of bytes of the WAV."""
+        if self._source.codec is Codec.FLOAT:
+            scaled = np.rint(decode_samples(audio, self._source)).clip(-FULL_SCALE, FULL_SCALE - 1)
+            words = scaled.astype(">i2" if self._source.is_big_endian else "<i2")
+            return words.view("<u2").ravel()
+        samples = np.frombuffer(audio, dtype=np.uint8).reshape(-1, self._source.sample_bytes)
         upper = samples[:, :_WORD_BYTES] if self._source.is_big_endian else samples[:, -_WORD_BYTES:]
-        words = np.concatenate([self._held, upper])
-        for order in "<>":
-            self._search(words.view(f"{order}u2").ravel(), order)
-        self._held = words[1 - _SYNC_WORDS :]
-        self._position += len(words) - len(self._held)
-        self._left_words = max(0, self._left_words - len(samples))
+        return np.ascontiguousarray(upper).view("<u2").ravel()
 
-    def _search(self, words: NDArray[np.uint16], order: str) -> None:
-        first, second, third = words[:-2], words[1:-1], words[2:]
-        for sync in (_DTS, _DTS_OF_14_BIT, _BURST):
-            found = (first == sync[0]) & (second == sync[1]) & (third & sync[2] == sync[3])
-            for at in np.flatnonzero(found).tolist():
-                position = self._position + at
-                distance = position - self._last.get((sync, order), position)
-                if distance and distance % _PERIOD_WORDS == 0:
-                    raise self._refusal(int(third[at]) if sync is _BURST else None, order)
-                self._last[sync, order] = position
-
-    def _refusal(self, burst_type: int | None, order: str) -> UnsupportedAudio:
+    def _refusal(self, burst_type: int | None, is_swapped: bool, *, is_whole: bool) -> UnsupportedAudio:
         if burst_type is None:
             name, demuxer = "DTS", "dts"
         else:
             codec = _BURST_TYPES.get(burst_type & _BURST_TYPE_MASK, "compressed audio")
             name, demuxer = f"{codec} in bursts of IEC 61937", "spdif"
-        # FFmpeg finds bursts only in the order of bytes that a WAV has, and nothing in wider samples.
-        is_readable = self._source.sample_bytes == _WORD_BYTES and (order == "<" or burst_type is None)
+        # FFmpeg finds bursts only in the order of bytes that a WAV has, and nothing in wider samples or in a
+        # part of the tracks.
+        is_readable = self._source.sample_bytes == _WORD_BYTES and is_whole
+        is_readable &= burst_type is None or not is_swapped
         line = f"Decode it with: ffmpeg -f {demuxer} -i in.wav -c:a pcm_s16le out.wav"
+        said = "IEEE float" if self._source.codec is Codec.FLOAT else "integer PCM"
         return UnsupportedAudio(
-            f"The WAV says integer PCM, but it carries {name}, which would sound as noise. "
+            f"The WAV says {said}, but it carries {name}, which would sound as noise. "
             f"{line if is_readable else 'Decode it first, and send the result.'}"
         )
+
+
+class _Lane:
+    """The words of some tracks, one after the other."""
+
+    def __init__(self, tracks: slice) -> None:
+        self._tracks = tracks
+        self._position = 0
+        self._held: NDArray[np.uint16] = np.empty(0, dtype="<u2")
+        # Where each sync word was found last, and with which type of burst.
+        self._last: dict[tuple[tuple[int, ...], bool], tuple[int, int | None]] = {}
+
+    def feed(self, words: NDArray[np.uint16], *, is_searched: bool) -> tuple[int | None, bool] | None:
+        """Takes words of shape (sample frames, channels). Returns what it has found, None until then.
+
+        That is the type of a burst, None for DTS, and whether the bytes are swapped.
+        """
+        joined = np.concatenate([self._held, words[:, self._tracks].ravel()])
+        found = None
+        if is_searched:
+            found = self._search(joined, is_swapped=False) or self._search(joined.byteswap(), is_swapped=True)
+        self._held = joined[1 - _SYNC_WORDS :]
+        self._position += len(joined) - len(self._held)
+        return found
+
+    def _search(self, words: NDArray[np.uint16], *, is_swapped: bool) -> tuple[int | None, bool] | None:
+        first, second, third = words[:-2], words[1:-1], words[2:]
+        for sync in (_DTS, _DTS_OF_14_BIT, _BURST):
+            found = (first == sync[0]) & (second == sync[1]) & (third & sync[2] == sync[3])
+            for at in np.flatnonzero(found).tolist():
+                burst_type = int(third[at]) if sync is _BURST else None
+                if burst_type is not None and not burst_type & _BURST_TYPE_MASK:
+                    # A burst without audio, or the silence of another track.
+                    continue
+                position = self._position + at
+                last, last_type = self._last.get((sync, is_swapped), (position, None))
+                if position > last and (position - last) % _PERIOD_WORDS == 0 and burst_type == last_type:
+                    return burst_type, is_swapped
+                self._last[sync, is_swapped] = position, burst_type
+        return None
