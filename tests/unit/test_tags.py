@@ -392,11 +392,45 @@ LONG, SONG = raw_frame(b"TALB", b"\3" + b"a" * 300), raw_frame(b"TIT2", b"\3Song
         raw_id3(3, 0x80, LONG, raw_frame(b"TIT2", b"\1\xff\xfeS\0o\0n\0g\0").replace(b"\xff", b"\xff\0")),
         raw_id3(3, 0x40, b"\0\0\0\6" + bytes(6), LONG, SONG),
         raw_id3(4, 0x40, b"\0\0\0\6\1\0", SONG, raw_frame(b"TALB", b"\3" + b"a" * 100)),
+        # Others write the sizes of version 2.4 into version 2.3, or names of version 2.2.
+        raw_id3(3, 0, b"TALB" + _synchsafe(301) + b"\0\0\3" + b"a" * 300, SONG),
+        raw_id3(3, 0, raw_frame(b"TP1\0", b"\3Ann"), raw_frame(b"TCM ", b"\3Bob"), LONG, SONG),
     ],
 )
 def test_id3_tags_of_every_layout_are_read(tag: tuple[bytes, bytes]) -> None:
     assert read([tag])["TIT2"] == "Song"
     assert read([tag])["TALB"].startswith("aaa")
+
+
+def test_numbers_for_players_are_no_comment() -> None:
+    volume = raw_frame(b"COMM", b"\0engiTunNORM\0 00000A2B 00000B2C")
+    described, plain = raw_frame(b"COMM", b"\3engmood\0Wet"), raw_frame(b"COMM", b"\3eng\0In the rain")
+    assert read([raw_id3(3, 0, volume)]) == {}
+    assert read([raw_id3(3, 0, volume, described)]) == {"COMM::XXX": "Wet"}
+    assert read([raw_id3(3, 0, volume, described, plain)]) == {"COMM::XXX": "In the rain"}
+    assert read([raw_id3(3, 0, volume), bext(b"Scene 1")])["COMM::XXX"] == "Scene 1"
+
+
+@pytest.mark.parametrize("media_type", [b"", b"jpeg", b"JPG", b"image/", b"image/png", b"image/jpg"])
+@pytest.mark.parametrize(("start", "right"), [(COVER[:4], "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png")])
+def test_a_cover_has_the_media_type_of_its_bytes(media_type: bytes, start: bytes, right: str) -> None:
+    cover = raw_frame(b"APIC", b"\0" + media_type + b"\0\3\0" + start + bytes(999))
+    pictures = id3.ID3(io.BytesIO(make_id3([raw_id3(3, 0, cover)], None))).getall("APIC")
+    assert [(picture.data, picture.mime) for picture in pictures] == [(start + bytes(999), right)]
+
+
+@pytest.mark.parametrize(
+    "ends",
+    # The padding is missing, the size leaves out the NUL at the end, or more NULs follow.
+    [(b"", b""), (b"\0", b"\0\0"), (b"\0\0", b"\0\0\0"), (b"\0" * 9, b"\0" * 10)],
+)
+def test_entries_of_info_may_be_padded_wrongly(ends: tuple[bytes, bytes]) -> None:
+    entries = (b"INAM", b"Song!"), (b"IART", b"Anna"), (b"IPRD", b"Walks"), (b"IGNR", b"Folk")
+    body = b"".join(
+        name + len(text).to_bytes(4, "little") + text + ends[1 - len(text) % 2] for name, text in entries
+    )
+    expected = {"TIT2": "Song!", "TPE1": "Anna", "TALB": "Walks", "TCON": "Folk"}
+    assert read([(b"LIST", b"INFO" + body)]) == expected
 
 
 @pytest.mark.parametrize("version", [3, 4])

@@ -388,6 +388,17 @@ def test_what_fits_of_a_large_id3_tag_is_kept(version: int, title: bytes, pictur
     assert parser.metadata == [(b"id3 ", id3_tag(version, text, other))]
 
 
+@pytest.mark.parametrize("further_bytes", [1, 100])
+def test_an_id3_chunk_that_says_more_bytes_than_follow_is_kept(further_bytes: int) -> None:
+    tag = id3_tag(3, (b"TIT2", b"\0Song"))
+    size = struct.pack("<I", len(tag) + further_bytes)
+    parser = WavParser()
+    assert b"".join(parser.feed(WHOLE + b"id3 " + size + tag)) == AUDIO
+    parser.finish()
+    assert parser.metadata == [(b"id3 ", tag)]
+    assert not parser.truncated
+
+
 def test_id3_tags_together_are_bounded() -> None:
     tag = b"id3 ", id3_tag(3, (b"TIT2", bytes(MAX_ID3_BYTES // 2)))
     parser = WavParser()

@@ -35,9 +35,12 @@ _MAX_ID3_TEXT_BYTES = 16 * 1024
 _ID3_UNSYNCHRONISED, _ID3_EXTENDED = 0x80, 0x40
 # The versions that are read, and how many bytes the name and the header of an ID3 frame have in each.
 _ID3_LAYOUTS = {2: (3, 6), 3: (4, 10), 4: (4, 10)}
+_SYNCHSAFE_BITS = 7
 _ID3_FRAMES = ("TIT2", "TPE1", "TALB", "TCON", "COMM", "TDRC", "TCOP", "TRCK", "TENC")
 _FRONT_COVER = id3.PictureType.COVER_FRONT
 _MEDIA_TYPES = {"JPG": "image/jpeg", "PNG": "image/png"}
+# How pictures begin whose media type is often wrong.
+_PICTURE_STARTS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
 _MEDIA_TYPE = re.compile(r"image/[a-z0-9.+-]{1,30}")
 # The ID3 frames of INFO's entries. Of two entries for one ID3 frame the first in the file counts.
 _ID3_FRAMES_OF_INFO = {
@@ -165,7 +168,6 @@ def _thin_out(body: bytes) -> bytes:
     if len(body) < id3_sizes.HEADER_BYTES or body[3] not in _ID3_LAYOUTS:
         return b""
     flags, content = body[5], body[id3_sizes.HEADER_BYTES :]
-    # In this version each octet of a size has 7 bits, but some programs use all 8.
     is_synchsafe = body[3] == id3_sizes.SYNCHSAFE_VERSION
     if flags & _ID3_UNSYNCHRONISED and not is_synchsafe:
         content = content.replace(b"\xff\0", b"\xff")
@@ -174,25 +176,36 @@ def _thin_out(body: bytes) -> bytes:
         # Only the older version does not count the size itself.
         content = content[_id3_size(content[:4], 7) if is_synchsafe else 4 + _id3_size(content[:4], 8) :]
     readings = [
-        list(islice(_split_id3(memoryview(content), *_ID3_LAYOUTS[body[3]], bits), _MAX_ENTRIES))
-        for bits in ((7, 8) if is_synchsafe else (8,))
+        list(islice(_split_id3(memoryview(content), body[3], bits), _MAX_ENTRIES))
+        for bits in ((_SYNCHSAFE_BITS, 8) if is_synchsafe else (8, _SYNCHSAFE_BITS))
     ]
-    # With a wrong size of one ID3 frame, the next one is not found.
-    frames = max((b"".join(reading) for reading in readings), key=len)
+    # Some programs write the sizes of the other version. Behind a wrong size no ID3 frame is found.
+    longest = max(readings, key=lambda reading: reading[-1][0] if reading else 0)
+    frames = b"".join(frame for _, frame in longest)
     return body[:5] + bytes([flags & _ID3_UNSYNCHRONISED]) + id3_sizes.make_synchsafe(len(frames)) + frames
 
 
-def _split_id3(content: memoryview, name_bytes: int, header_bytes: int, bits: int) -> Iterator[memoryview]:
-    """Yields the ID3 frames that are short enough. `bits` are those in an octet of a size."""
+def _split_id3(content: memoryview, version: int, bits: int) -> Iterator[tuple[int, memoryview | bytes]]:
+    """Yields where each ID3 frame ends, and the ID3 frame if it is short enough.
+
+    `bits` are those in an octet of a size.
+    """
+    name_bytes, header_bytes = _ID3_LAYOUTS[version]
     position = 0
     while position + header_bytes < len(content):
         name = bytes(content[position : position + name_bytes])
         size = _id3_size(bytes(content[position + name_bytes : position + 2 * name_bytes]), bits)
         end = position + header_bytes + size
-        if not name.isalnum() or end > len(content):
+        # Some programs write the shorter names of version 2.2 into version 2.3.
+        if not name.rstrip(b"\0 ").isalnum() or end > len(content):
             return
-        if size <= _MAX_ID3_TEXT_BYTES + (MAX_PICTURE_BYTES if b"PIC" in name else 0):
-            yield content[position:end]
+        frame: memoryview | bytes = content[position:end]
+        if size > _MAX_ID3_TEXT_BYTES + (MAX_PICTURE_BYTES if b"PIC" in name else 0):
+            frame = b""
+        elif bits == _SYNCHSAFE_BITS and version != id3_sizes.SYNCHSAFE_VERSION:
+            # mutagen knows the wrong sizes of version 2.4 only.
+            frame = name + size.to_bytes(name_bytes, "big") + bytes(frame[2 * name_bytes :])
+        yield end, frame
         position = end
 
 
@@ -202,8 +215,9 @@ def _id3_size(octets: bytes, bits: int) -> int:
 
 def _read_id3(tag: id3.ID3) -> Iterator[tuple[str, str | bytes]]:
     for name in _ID3_FRAMES:
-        for frame in tag.getall(name):
-            if frame.text:
+        # A comment without a description comes first. iTunes writes the volume into comments.
+        for frame in sorted(tag.getall(name), key=lambda frame: bool(getattr(frame, "desc", ""))):
+            if frame.text and not getattr(frame, "desc", "").startswith("iTun"):
                 text = str(frame.text[0])
                 # Many programs write another code page where the tag says Latin-1.
                 is_latin_1 = frame.encoding == id3.Encoding.LATIN1 and not text.isascii()
@@ -214,7 +228,10 @@ def _find_picture(tags: list[id3.ID3]) -> id3.Frame | None:
     """Returns the front cover, or else the first picture."""
     pictures = [picture for tag in tags for picture in tag.getall("APIC")]
     for picture in sorted(pictures, key=lambda picture: picture.type != _FRONT_COVER):
-        media_type = _MEDIA_TYPES.get(picture.mime.upper(), picture.mime.lower())
+        said = _MEDIA_TYPES.get(picture.mime.upper(), picture.mime.lower())
+        media_type = next(
+            (name for start, name in _PICTURE_STARTS.items() if picture.data.startswith(start)), said
+        )
         if 0 < len(picture.data) <= MAX_PICTURE_BYTES and _MEDIA_TYPE.fullmatch(media_type):
             return id3.APIC(
                 encoding=id3.Encoding.UTF8, mime=media_type, type=_FRONT_COVER, desc="", data=picture.data
@@ -239,7 +256,11 @@ def _read_info(body: bytes) -> Iterator[tuple[str, bytes]]:
         size_bytes = min(int.from_bytes(size, "little"), int.from_bytes(size, "big"))
         if name in _ID3_FRAMES_OF_INFO:
             yield _ID3_FRAMES_OF_INFO[name], body[position + 8 : position + 8 + size_bytes]
-        position += 8 + size_bytes + size_bytes % 2
+        position += 8 + size_bytes
+        # Some writers forget the padding, and others write more NULs than they count.
+        if size_bytes % 2 and not body[position : position + 1].isalnum():
+            position += 1
+        position += len(body) - position - len(body[position:].lstrip(b"\0"))
         if position >= len(body):
             return
 

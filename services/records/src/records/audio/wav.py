@@ -290,6 +290,9 @@ class WavParser:
                 yield from self._feed(given_back)
         if self._data_chunk:
             self._finish_audio()
+            if self._held.startswith(b"ID3") and self._want.what == "ID3 tag":
+                # Its chunk says more bytes than follow.
+                self._metadata.append((b"id3 ", bytes(self._held)))
             return
         if self._fed_bytes == 0:
             raise BrokenAudio("The recording is empty: 0 bytes arrived. Send a WAV.")
