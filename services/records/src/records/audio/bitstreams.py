@@ -11,10 +11,11 @@ from .errors import UnsupportedAudio
 from .formats import Codec, Format
 from .pcm import FULL_SCALE, decode_samples
 
-# Such a stream repeats its sync words long before this. Audio does not count if all its samples are below
-# _LOUD.
+# Such a stream repeats its sync words long before this. Audio whose samples are all below _LOUD counts less,
+# and silence at the beginning does not count.
 _SEARCHED_WORDS = 256 * 1024
 _LOUD = 4096
+_QUIET_WEIGHT = 16
 _WORD_BYTES = 2
 # DTS frames and bursts last a multiple of 128 sample frames of stereo.
 _PERIOD_WORDS = 256
@@ -47,6 +48,7 @@ class BitstreamSearch:
         is_wide = source.codec is Codec.INTEGER and source.sample_bytes >= _WORD_BYTES
         pairs = source.channels // 2 if source.channels > 2 else 0  # noqa: PLR2004 - two tracks are a pair
         self._source = source
+        self._is_begun = False
         # In a pair of tracks, a stream of all tracks can look like another one.
         self._lanes = [_Lane(slice(None)), *(_Lane(slice(2 * pair, 2 * pair + 2)) for pair in range(pairs))]
         self._left_words = _SEARCHED_WORDS * max(1, pairs) if is_wide or source.codec is Codec.FLOAT else 0
@@ -55,14 +57,16 @@ class BitstreamSearch:
         """Takes whole sample frames. Raises UnsupportedAudio once it has found two sync words."""
         if not self._left_words:
             return
+        if not self._is_begun and not np.frombuffer(audio, dtype=np.uint8).any():
+            return
+        self._is_begun = True
         words = self._read_words(audio)
         samples = (words.byteswap() if self._source.is_big_endian else words).view("<i2")
         is_loud = samples.size > 0 and max(int(samples.max()), -int(samples.min())) >= _LOUD
         for lane in self._lanes:
             if found := lane.feed(words.reshape(-1, self._source.channels), is_searched=is_loud):
                 raise self._refusal(*found, is_whole=lane is self._lanes[0])
-        if is_loud:
-            self._left_words = max(0, self._left_words - len(words))
+        self._left_words = max(0, self._left_words - (len(words) if is_loud else len(words) // _QUIET_WEIGHT))
 
     def _read_words(self, audio: bytes | bytearray | memoryview) -> NDArray[np.uint16]:
         """Returns the upper 16 bit of each sample, in the order of bytes of the WAV."""

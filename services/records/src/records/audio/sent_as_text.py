@@ -7,6 +7,8 @@ drops 00, 0A and 0D.
 
 import codecs
 
+import numpy as np
+
 from .errors import UnsupportedAudio
 
 # Where these stand in the header of a WAV.
@@ -16,6 +18,8 @@ _FORM_NAME = "WAVE"
 # feeds. No other audio has so many.
 _MIN_FURTHER_BYTES = 64
 _MIN_LINE_FEEDS = 32
+# So many bytes are searched behind silence, because quiet audio can have neither.
+_SEARCHED_BYTES = 4 * 1024 * 1024
 _MAX_CONTINUATION_BYTES = 3
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 
@@ -45,11 +49,12 @@ def is_in_header(start: bytes) -> bool:
 
 
 class TextSearch:
-    """Looks at the beginning of the audio. Hardly any audio gets past its first loud samples."""
+    """Looks at the beginning of the audio, behind silence. Hardly any audio gets past its loud samples."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._may_be_utf_8 = self._may_have_line_breaks = True
+        self._left_bytes = _SEARCHED_BYTES
         self._further_bytes = 0
         # How often 0A and 0D stand in the audio, and its last byte.
         self._line_feeds = self._carriage_returns = 0
@@ -60,6 +65,11 @@ class TextSearch:
         if not (self._may_be_utf_8 or self._may_have_line_breaks):
             return
         octets = bytes(audio)
+        if not self._last and not np.frombuffer(octets, dtype=np.uint8).any():
+            return
+        self._left_bytes -= len(octets)
+        if self._left_bytes < 0:
+            self._may_be_utf_8 = self._may_have_line_breaks = False
         if self._may_be_utf_8:
             self._decode(octets)
         if self._may_have_line_breaks:
