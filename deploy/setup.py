@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -156,10 +157,10 @@ def make_policy(bucket: str) -> dict[str, object]:
     }
 
 
-if __name__ == "__main__":
-    configure_logs("INFO")
+def main(environ: Mapping[str, str]) -> None:
+    """Runs the set-up. Raises SystemExit with one line that says why it failed."""
     try:
-        settings = load(SetupSettings, os.environ)
+        settings = load(SetupSettings, environ)
         refuse_laptop_secrets(settings)
         say_who_may_sign_up(settings)
         asyncio.run(set_up(settings))
@@ -173,3 +174,8 @@ if __name__ == "__main__":
         # The first line is enough: behind it SQLAlchemy puts the statement.
         reason, _, _ = str(error).partition("\n")
         sys.exit(f"waxwing: the set-up failed: {type(error).__name__}: {reason}")
+
+
+if __name__ == "__main__":
+    configure_logs("INFO")
+    main(os.environ)

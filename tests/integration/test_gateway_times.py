@@ -20,7 +20,6 @@ from tests.integration.new_log_lines import NewLogLines
 from tests.integration.waiting import wait_until
 from tests.raw_connection import RawConnection, header_lines, make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
-from tests.stacks import temporary_stack
 from tests.upload_requests import WAV_TYPE, bearer, make_bare_upload
 
 # The time-outs of an upload, and what they are here.
@@ -42,11 +41,10 @@ def shorten(conf: str) -> str:
     return conf
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    # The service does not end slow uploads before the gateway does.
-    with temporary_stack({"SLOW_UPLOAD_SECONDS": "3600"}) as stack, changed_gateway(stack, shorten):
-        yield stack
+@pytest.fixture(scope="module", autouse=True)
+def shortened_times(stack: Stack) -> Iterator[None]:
+    with changed_gateway(stack, shorten):
+        yield
 
 
 def begin_upload(stack: Stack, headers: dict[str, str]) -> bytes:

@@ -26,7 +26,7 @@ from common.migrate import make_alembic_config, migrate
 from common.problems import type_of
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
-from deploy.setup import make_admin, set_up
+from deploy.setup import main, make_admin, set_up
 from records.problems import NoWaveform, UnknownRecord
 from records.row_reader import RowReader
 from records.sql import find_record, find_waveform
@@ -175,20 +175,27 @@ async def test_several_set_ups_at_once_make_a_new_database_and_bucket(
     [
         ("POSTGRES_PASSWORD", "wrong", "password authentication failed"),
         ("DATABASE_URL", "postgresql://postgres@127.0.0.1:1/waxwing", "Connect"),
-        ("MINIO_ROOT_PASSWORD", "wrong-wrong", "AccessDenied"),
         ("S3_ENDPOINT", "http://127.0.0.1:1", "127.0.0.1"),
     ],
 )
 def test_a_failed_set_up_gives_its_reason_in_one_line(
     stack: Stack, setting: str, value: str, says: str
 ) -> None:
-    environment = {**os.environ, **stack.environment("setup"), setting: value}
+    with pytest.raises(SystemExit) as ended:
+        main({**stack.environment("setup"), setting: value})
+    (line,) = str(ended.value.code).splitlines()
+    assert line.startswith("waxwing: the set-up failed: ")
+    assert says in line
+
+
+def test_a_failed_set_up_ends_with_status_1_and_prints_one_line(stack: Stack) -> None:
+    environment = {**os.environ, **stack.environment("setup"), "MINIO_ROOT_PASSWORD": "wrong-wrong"}
     command = [sys.executable, "-m", "deploy.setup"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("waxwing: the set-up failed: ")
-    assert says in line
+    assert "AccessDenied" in line
 
 
 async def test_the_set_up_applies_a_changed_password(own_service: RecordsService) -> None:
