@@ -1,27 +1,24 @@
 """Two instances of each service are restarted in turn under load, and no client notices but uploads."""
 
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from signal import SIGTERM
 from threading import Event
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from deploy.client import Client
-from deploy.local.ports import LOOPBACK, free_ports
+from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from tests.integration.gateway_configuration import changed_gateway
+from tests.integration.instances import Instance
 from tests.integration.recordings import upload_recording
-from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
+from tests.integration.waiting import wait_until
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 
 SERVICES = ("users", "records")
@@ -29,33 +26,6 @@ SERVICES = ("users", "records")
 REQUESTS = 3
 # While an instance starts, each client pauses for so long between two requests.
 PAUSE_SECONDS = 0.1
-
-
-class Instance:
-    """A further instance of a service of a stack."""
-
-    def __init__(self, stack: Stack, service: str) -> None:
-        (self.port,) = free_ports(1)
-        self._command = [sys.executable, "-m", service]
-        self._environment = {**stack.environment(service), "PORT": str(self.port)}
-
-    def start(self) -> None:
-        """Starts it, and waits until it is ready."""
-        self._process = subprocess.Popen(self._command, env=self._environment, stderr=subprocess.DEVNULL)
-        wait_until(lambda: is_ready(self.port))
-
-    def stop(self) -> None:
-        """Stops it as a deployment does, and waits until it has ended."""
-        self._process.terminate()
-        # uvicorn raises the signal again at its end.
-        assert self._process.wait(MAX_WAIT_SECONDS) == -SIGTERM
-
-
-def is_ready(port: int) -> bool:
-    try:
-        return httpx.get(f"http://{LOOPBACK}:{port}/readyz", trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
+from tests.integration.gateway_configuration import changed_gateway
 from tests.integration.recordings import SMALL, make_wav
 from tests.response_checks import assert_problem
-from tests.stacks import temporary_stack
 
 SECRET = "<Error><Key>the-key-of-the-object</Key></Error>"
 # nginx passes 499, which a store sends only if the gateway has closed the connection.
@@ -35,7 +35,7 @@ class Relay(socketserver.ThreadingTCPServer):
 
 
 class Connection(socketserver.BaseRequestHandler):
-    """One connection of the gateway or of the records service, which serves one request."""
+    """One connection of the gateway, which serves one request."""
 
     def handle(self) -> None:
         relay = self.server
@@ -73,11 +73,10 @@ def relay(stack: Stack) -> Iterator[Relay]:
         relay.shutdown()
 
 
-def test_no_status_of_the_store_passes(stack: Stack, relay: Relay) -> None:
-    store = {name: stack.environment("records")[name] for name in ("S3_ACCESS_KEY", "S3_SECRET_KEY")}
-    endpoint = f"http://{LOOPBACK}:{relay.server_address[1]}"
-    with temporary_stack({"S3_ENDPOINT": endpoint, **store}) as own, Client(own.base_url) as client:
-        record = client.upload_stream([make_wav(SMALL)], client.create_user("Test")["token"])
+def test_no_status_of_the_store_passes(stack: Stack, relay: Relay, client: Client) -> None:
+    record = client.upload_stream([make_wav(SMALL)], client.create_user("Test")["token"])
+    minio, own = f"server {LOOPBACK}:{stack.ports.minio} ", f"server {LOOPBACK}:{relay.server_address[1]} "
+    with changed_gateway(stack, lambda conf: conf.replace(minio, own)):
         for relay.status in STATUSES:
             # The gateway does not cache ranges.
             for headers in ({"Range": "bytes=1-9"}, {"If-Match": "*"}):

@@ -9,12 +9,14 @@ import httpx
 import pytest
 
 from deploy.client import Client
+from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
+from tests.integration.gateway_configuration import changed_gateway
+from tests.integration.instances import Instance
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import wait_until_async
 from tests.raw_connection import RawConnection, header_lines, make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
-from tests.stacks import temporary_stack
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 
 DEFAULT_UPLOADS_PER_USER = 8
@@ -57,20 +59,26 @@ async def test_a_user_with_as_many_uploads_as_allowed_gets_429_and_others_go_on(
 
 
 @pytest.fixture(scope="module")
-def impatient_stack() -> Iterator[Stack]:
-    """A stack that takes one upload at a time, and waits a second for its bytes."""
-    with temporary_stack({"SLOW_UPLOAD_SECONDS": "1", "MAX_UPLOADS": "1"}) as stack:
-        yield stack
+def impatient_service(stack: Stack) -> Iterator[None]:
+    """Behind the gateway is a service that takes one upload at a time, and waits a second for its bytes."""
+    instance = Instance(stack, "records", {"SLOW_UPLOAD_SECONDS": "1", "MAX_UPLOADS": "1"})
+    usual, impatient = f"{LOOPBACK}:{stack.ports.records}", f"{LOOPBACK}:{instance.port}"
+    instance.start()
+    try:
+        with changed_gateway(stack, lambda conf: conf.replace(usual, impatient)):
+            yield
+    finally:
+        instance.stop()
 
 
+@pytest.mark.usefixtures("impatient_service")
 @pytest.mark.parametrize("sent_bytes", [0, 1000])
 def test_a_client_that_stops_sending_gets_408_and_its_slot_is_free_again(
-    impatient_stack: Stack, sent_bytes: int
+    stack: Stack, client: Client, sent_bytes: int
 ) -> None:
-    with Client(impatient_stack.base_url) as client:
-        user = client.create_user("Slow")
-        with open_raw_connection(impatient_stack.base_url) as connection:
-            begin_upload(connection, impatient_stack.base_url, user, sent_bytes)
-            response = connection.read_response("POST")
-            assert_problem(response, 408, "request-timeout", f"only {sent_bytes} bytes of the upload arrived")
-        assert client.upload_stream([TINY_WAV], user["token"])["url"]
+    user = client.create_user("Slow")
+    with open_raw_connection(stack.base_url) as connection:
+        begin_upload(connection, stack.base_url, user, sent_bytes)
+        response = connection.read_response("POST")
+        assert_problem(response, 408, "request-timeout", f"only {sent_bytes} bytes of the upload arrived")
+    assert client.upload_stream([TINY_WAV], user["token"])["url"]

@@ -1,0 +1,41 @@
+"""Further instances of the services of a stack, which run beside the stack's own."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from signal import SIGTERM
+
+import httpx
+
+from deploy.local.ports import LOOPBACK, free_ports
+from deploy.local.stack import Stack
+from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
+
+
+class Instance:
+    """A further instance of a service of a stack."""
+
+    def __init__(self, stack: Stack, service: str, settings: Mapping[str, str] | None = None) -> None:
+        """`settings` replace single settings of the stack."""
+        (self.port,) = free_ports(1)
+        self._command = [sys.executable, "-m", service]
+        self._environment = {**stack.environment(service), **(settings or {}), "PORT": str(self.port)}
+
+    def start(self) -> None:
+        """Starts it, and waits until it is ready."""
+        self._process = subprocess.Popen(self._command, env=self._environment, stderr=subprocess.DEVNULL)
+        wait_until(lambda: is_ready(self.port))
+
+    def stop(self) -> None:
+        """Stops it as a deployment does, and waits until it has ended."""
+        self._process.terminate()
+        # uvicorn raises the signal again at its end.
+        assert self._process.wait(MAX_WAIT_SECONDS) == -SIGTERM
+
+
+def is_ready(port: int) -> bool:
+    """Whether the service on this port is ready."""
+    try:
+        return httpx.get(f"http://{LOOPBACK}:{port}/readyz", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
