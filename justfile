@@ -115,7 +115,7 @@ quota USER *ARGS:
 doctor *ARGS:
     @python -m deploy.local doctor "$@"
 
-# Copy database and bucket to a folder, where the last backup may be; everything goes on meanwhile (--prune: remove the MP3s of deleted records)
+# Copy database and bucket to a folder or to s3://BUCKET/PREFIX, where the last backup may be; everything goes on meanwhile (--prune: remove the MP3s of deleted records)
 [group('operate')]
 [no-exit-message]
 [positional-arguments]
@@ -214,8 +214,10 @@ compose-backup DIR *ARGS:
 [group('docker')]
 [positional-arguments]
 compose-restore DIR *ARGS:
+    @# A backup that is refused stops nothing.
+    @cd "{{invocation_directory()}}" && folder=$(cd "$1" && pwd) && shift && cd "{{justfile_directory()}}" && BACKUP_FOLDER=$folder BACKUP_USER=$(id -u):$(id -g) docker compose run --rm --build backup restore /backup --trial "$@"
     docker compose stop gateway users records
-    @cd "{{invocation_directory()}}" && folder=$(cd "$1" && pwd) && shift && cd "{{justfile_directory()}}" && BACKUP_FOLDER=$folder BACKUP_USER=$(id -u):$(id -g) docker compose run --rm --build backup restore /backup "$@"
+    @cd "{{invocation_directory()}}" && folder=$(cd "$1" && pwd) && shift && cd "{{justfile_directory()}}" && BACKUP_FOLDER=$folder BACKUP_USER=$(id -u):$(id -g) docker compose run --rm backup restore /backup "$@"
     docker compose up --wait
 
 # Run the acceptance tests and the tests of the containers against what runs in Docker

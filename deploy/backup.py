@@ -1,6 +1,8 @@
 """`python -m deploy.backup back-up DIR` and `restore DIR`: copies database and bucket to a folder, and back.
 
-The folder has, with the time at which the backup began:
+DIR may also be `s3://BUCKET/PREFIX`, a place in another object store (BACKUP_S3_ENDPOINT).
+
+The folder, or the prefix, has with the time at which the backup began:
 
     manifest.json           what the backup has; written last, so a backup without it is incomplete
     database-TIME.dump      pg_dump's custom format
@@ -12,9 +14,11 @@ import argparse
 import asyncio
 import hashlib
 import os
+import re
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +38,7 @@ from common.problems import Problem, Unavailable
 from common.settings import SettingsError, load
 from deploy.postgres_binaries import binary
 from deploy.setup import SetupSettings, set_up
+from records.settings import S3Endpoint, StoreSettings
 from records.sql import BACKUP_LOCK
 from records.storage import READ_BYTES, ObjectStore, ObjectWriter, means_lost, open_store
 
@@ -41,6 +46,8 @@ log = structlog.get_logger()
 
 COPIES_AT_ONCE = 4
 FETCH_ROWS = 1000
+STORE_RETRY_SECONDS = 15
+IN_BUCKET = re.compile(r"s3://(?P<bucket>[^/]+)/*(?P<prefix>.*?)/*")
 COMPLETE, INCOMPLETE, FAILED = 0, 1, 2
 
 
@@ -73,25 +80,195 @@ class StoredRecord(NamedTuple):
     sha256: bytes
 
 
-async def back_up(settings: SetupSettings, folder: Path, *, prune: bool = False) -> Manifest:
+class BackupStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The object store that has the backups."""
+
+    backup_s3_endpoint: S3Endpoint
+    backup_s3_access_key: str
+    backup_s3_secret_key: str
+    backup_s3_region: str = "us-east-1"
+
+
+class Folder:
+    """A backup in a folder."""
+
+    def __init__(self, path: Path) -> None:
+        """`work` is where the files besides the objects are made and read."""
+        self.work = path
+
+    def __str__(self) -> str:
+        return str(self.work)
+
+    async def has(self, record: StoredRecord) -> bool:
+        """Whether the object is here, with the right SHA-256."""
+        digest = await asyncio.to_thread(_hash_if_there, self.work / "objects" / record.object_key)
+        return digest == record.sha256.hex()
+
+    async def write(self, record: StoredRecord, pieces: AsyncIterator[bytes]) -> bool:
+        """Takes an object. If it has another SHA-256 than its record, keeps nothing and returns False."""
+        path = self.work / "objects" / record.object_key
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        digest = hashlib.sha256()
+        try:
+            with unfinished.open("wb") as file:
+                async for piece in pieces:
+                    digest.update(piece)
+                    file.write(piece)
+                await asyncio.to_thread(_sync, file)
+            if digest.digest() == record.sha256:
+                unfinished.rename(path)
+                return True
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return False
+
+    async def read(self, key: str) -> AsyncGenerator[bytes, None]:
+        """Yields the bytes of an object."""
+        with (self.work / "objects" / key).open("rb") as file:
+            while piece := file.read(READ_BYTES):
+                yield piece
+
+    async def keep(self, name: str) -> None:
+        """Makes sure that a file of `work` survives a loss of power."""
+        with (self.work / name).open("rb") as file:
+            _sync(file)
+
+    async def fetch(self, name: str) -> None:
+        """Does nothing, because `work` has every file of this backup."""
+
+    async def find_names(self) -> AsyncIterator[str]:
+        """Yields the names of all files and objects."""
+        for path in self.work.rglob("*"):
+            if path.is_file():
+                yield path.relative_to(self.work).as_posix()
+
+    async def remove(self, name: str) -> None:
+        """Removes a file or an object."""
+        (self.work / name).unlink()
+
+
+class Bucket:
+    """A backup in an object store, below a prefix. It has the same methods as Folder.
+
+    An object is complete or not there, and has been compared when it was written. So `has` compares its size
+    only, and reads no bytes.
+    """
+
+    def __init__(self, name: str, store: ObjectStore, prefix: str, work: Path) -> None:
+        self._name = name
+        self._store = store
+        self._prefix = f"{prefix}/" if prefix else ""
+        self.work = work
+
+    def __str__(self) -> str:
+        return self._name
+
+    async def has(self, record: StoredRecord) -> bool:
+        found = await self._store.find(f"{self._prefix}objects/{record.object_key}")
+        return found is not None and found.size_bytes == record.size_bytes
+
+    async def write(self, record: StoredRecord, pieces: AsyncIterator[bytes]) -> bool:
+        key = f"{self._prefix}objects/{record.object_key}"
+        return await _store_object(self._store, key, pieces, record.sha256)
+
+    async def read(self, key: str) -> AsyncGenerator[bytes, None]:
+        async with aclosing(await self._store.open(f"{self._prefix}objects/{key}")) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def keep(self, name: str) -> None:
+        path = self.work / name
+        sha256 = bytes.fromhex(await asyncio.to_thread(_hash, path))
+        if not await _store_object(self._store, self._prefix + name, _read_file(path), sha256):
+            raise BackupError(f"{path} has changed while it was stored: back up again")
+
+    async def fetch(self, name: str) -> None:
+        try:
+            async with aclosing(await self._store.open(self._prefix + name)) as pieces:
+                with (self.work / name).open("wb") as file:
+                    async for piece in pieces:
+                        file.write(piece)
+        except Unavailable as problem:
+            if not means_lost(problem):
+                raise
+
+    async def find_names(self) -> AsyncIterator[str]:
+        async for found in self._store.list_objects(self._prefix):
+            yield found.key.removeprefix(self._prefix)
+
+    async def remove(self, name: str) -> None:
+        await self._store.remove(self._prefix + name)
+
+
+Place = Folder | Bucket
+
+
+@asynccontextmanager
+async def open_place(target: str, environ: Mapping[str, str]) -> AsyncIterator[Place]:
+    """Opens a folder, or with `s3://BUCKET/PREFIX` the object store of the settings."""
+    if not target.startswith("s3:"):
+        yield Folder(Path(target))
+        return
+    if not (found := IN_BUCKET.fullmatch(target)):
+        raise BackupError(f"{target} names no bucket: write s3://BUCKET/PREFIX")
+    settings = load(BackupStoreSettings, environ)
+    store_settings = StoreSettings(
+        s3_endpoint=settings.backup_s3_endpoint,
+        s3_access_key=settings.backup_s3_access_key,
+        s3_secret_key=settings.backup_s3_secret_key,
+        s3_bucket=found["bucket"],
+        s3_region=settings.backup_s3_region,
+    )
+    with tempfile.TemporaryDirectory(prefix="waxwing-backup-") as work:
+        async with open_store(store_settings) as store:
+            yield Bucket(target, store, found["prefix"], Path(work))
+
+
+async def _read_file(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(READ_BYTES):
+            yield piece
+
+
+async def _store_object(store: ObjectStore, key: str, pieces: AsyncIterator[bytes], sha256: bytes) -> bool:
+    """Stores an object. If the bytes have another SHA-256, stores nothing and returns False."""
+    writer = ObjectWriter(store, STORE_RETRY_SECONDS)
+    writer.open(key, lambda: False)
+    digest = hashlib.sha256()
+    try:
+        async for piece in pieces:
+            digest.update(piece)
+            await writer.write(piece)
+        if digest.digest() == sha256:
+            stored = await writer.finish(b"")
+            return stored.sha256 == sha256
+    finally:
+        await writer.close()
+    await store.abort_multipart_uploads(key)
+    return False
+
+
+async def back_up(settings: SetupSettings, place: Place, *, prune: bool = False) -> Manifest:
     """Copies the database, and exactly the objects of its records, while the services go on.
 
-    An object that is there with the right SHA-256 is kept. So a backup that was cut off goes on where it
+    An object that is there already is kept. So a backup that was cut off goes on where it
     stopped, and a later backup copies what is new. Until the end the manifest of the last backup stays valid.
     With `prune`, removes the objects of records that the database no longer has.
     """
     begun_at = datetime.now(UTC)
     stamp = f"{begun_at:%Y%m%dT%H%M%SZ}"
-    (folder / "objects").mkdir(mode=0o700, parents=True, exist_ok=True)
-    dump, listing = folder / f"database-{stamp}.dump", folder / f"objects-{stamp}.sha256"
+    place.work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    dump, listing = place.work / f"database-{stamp}.dump", place.work / f"objects-{stamp}.sha256"
     found: Counter[str] = Counter()
     missing: list[str] = []
     async with _open_connection(settings) as connection, open_store(settings.store) as store:
         # Until this session ends, no sweeper removes the object of a record that is deleted meanwhile.
         await connection.execute("SELECT pg_advisory_lock_shared($1)", BACKUP_LOCK)
         revision = await _dump(settings, connection, dump)
+        await place.keep(dump.name)
         with listing.open("w", encoding="utf-8") as lines:
-            async for record, outcome in _copy_all(connection, store, folder):
+            async for record, outcome in _copy_all(connection, store, place):
                 found[outcome] += 1
                 if outcome in ("copied", "kept"):
                     found["bytes"] += record.size_bytes
@@ -99,7 +276,7 @@ async def back_up(settings: SetupSettings, folder: Path, *, prune: bool = False)
                 else:
                     missing.append(record.object_key)
                     log.error("object missing", object_key=record.object_key, reason=outcome)
-            _sync(lines)
+        await place.keep(listing.name)
         manifest = Manifest(
             begun_at=begun_at,
             finished_at=datetime.now(UTC),
@@ -113,11 +290,10 @@ async def back_up(settings: SetupSettings, folder: Path, *, prune: bool = False)
             object_bytes=found["bytes"],
             missing=missing,
         )
-    _replace(folder / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest)))
-    _remove_older(folder, manifest)
-    if prune:
-        found["pruned"] = _prune(folder, manifest)
-    log.info("backup complete", folder=str(folder), **found)
+    _replace(place.work / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest)))
+    await place.keep("manifest.json")
+    found["pruned"] = await _remove_older(place, manifest, prune=prune)
+    log.info("backup complete", place=str(place), **found)
     return manifest
 
 
@@ -135,93 +311,83 @@ async def _dump(settings: SetupSettings, connection: asyncpg.Connection, dump: P
         snapshot = await connection.fetchval("SELECT pg_export_snapshot()")
         options = ["--format=custom", "--no-owner", f"--snapshot={snapshot}", f"--file={dump}"]
         await _run(settings, "pg_dump", *options)
-    with dump.open("rb") as file:
-        _sync(file)
     return revision
 
 
 async def _copy_all(
-    connection: asyncpg.Connection, store: ObjectStore, folder: Path
+    connection: asyncpg.Connection, store: ObjectStore, place: Place
 ) -> AsyncIterator[tuple[StoredRecord, str]]:
     """Copies the objects of all records, a few at once. Yields each record with its outcome, in order."""
     while rows := await connection.fetch(f"FETCH {FETCH_ROWS} FROM backup"):
         records = [StoredRecord(*row) for row in rows]
         for start in range(0, len(records), COPIES_AT_ONCE):
             batch = records[start : start + COPIES_AT_ONCE]
-            outcomes = await asyncio.gather(*(_copy(store, folder, record) for record in batch))
+            outcomes = await asyncio.gather(*(_copy(store, place, record) for record in batch))
             for record, outcome in zip(batch, outcomes, strict=True):
                 yield record, outcome
 
 
-async def _copy(store: ObjectStore, folder: Path, record: StoredRecord) -> str:
+async def _copy(store: ObjectStore, place: Place, record: StoredRecord) -> str:
     """Returns `kept`, `copied`, `lost`, or `damaged` if the object has another SHA-256 than its record."""
-    path = folder / "objects" / record.object_key
-    if await asyncio.to_thread(_hash_if_there, path) == record.sha256.hex():
+    if await place.has(record):
         return "kept"
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    digest = hashlib.sha256()
     try:
-        with unfinished.open("wb") as file:
-            async with aclosing(await store.open(record.object_key)) as pieces:
-                async for piece in pieces:
-                    digest.update(piece)
-                    file.write(piece)
-            await asyncio.to_thread(_sync, file)
-        if digest.digest() != record.sha256:
-            return "damaged"
-        unfinished.rename(path)
+        async with aclosing(await store.open(record.object_key)) as pieces:
+            return "copied" if await place.write(record, pieces) else "damaged"
     except Unavailable as problem:
         if not means_lost(problem):
             raise
         return "lost"
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return "copied"
 
 
-async def restore(settings: SetupSettings, folder: Path, *, overwrite: bool = False) -> Manifest:
+async def restore(
+    settings: SetupSettings, place: Place, *, overwrite: bool = False, is_trial: bool = False
+) -> Manifest:
     """Puts a backup into a deployment: first the objects, then the database in one transaction, and then the
-    migrations since the backup.
+    migrations since the backup. A trial ends before the first object.
 
     Raises BackupError if the backup is incomplete or damaged, or if the deployment has users or objects and
     `overwrite` is False.
     """
-    manifest = _read_manifest(folder)
+    manifest = await _read_manifest(place)
     # Creates the bucket, and the roles that the dump names.
     await set_up(settings)
     async with open_store(settings.store) as store:
         if not overwrite:
             await _refuse_to_overwrite(settings, store)
-        for sha256, key in _read_listing(folder / manifest.objects):
-            await _put(store, folder / "objects" / key, key, sha256)
-    await _replace_database(settings, folder / manifest.dump)
+        if is_trial:
+            return manifest
+        for sha256, key in _read_listing(place.work / manifest.objects):
+            await _put(store, place, key, sha256)
+    await _replace_database(settings, place.work / manifest.dump)
     await set_up(settings)
-    log.info("backup restored", folder=str(folder), begun_at=manifest.begun_at.isoformat())
+    log.info("backup restored", place=str(place), begun_at=manifest.begun_at.isoformat())
     return manifest
 
 
-def _read_manifest(folder: Path) -> Manifest:
+async def _read_manifest(place: Place) -> Manifest:
     try:
-        manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+        await place.fetch("manifest.json")
+        manifest = msgspec.json.decode((place.work / "manifest.json").read_bytes(), type=Manifest)
     except FileNotFoundError:
         raise BackupError(
-            f"{folder} has no complete backup, because it has no manifest.json: back up again, which goes on"
+            f"{place} has no complete backup, because it has no manifest.json: back up again, which goes on"
             " where the last backup stopped"
         ) from None
     except msgspec.DecodeError as error:
-        raise BackupError(f"{folder}/manifest.json is damaged: {error}") from error
-    for name, sha256 in (
-        (manifest.dump, manifest.dump_sha256),
-        (manifest.objects, manifest.objects_sha256),
-    ):
-        if _hash_if_there(folder / name) != sha256:
-            raise BackupError(f"{folder / name} is missing or damaged: its SHA-256 is not {sha256}")
+        raise BackupError(f"{place}/manifest.json is damaged: {error}") from error
     if manifest.schema_revision not in known_revisions():
         raise BackupError(
             f"the backup has the schema {manifest.schema_revision}, which this version of Waxwing does not"
             " know: restore it with the version that made it, or a later one"
         )
+    for name, sha256 in (
+        (manifest.dump, manifest.dump_sha256),
+        (manifest.objects, manifest.objects_sha256),
+    ):
+        await place.fetch(name)
+        if _hash_if_there(place.work / name) != sha256:
+            raise BackupError(f"{place}/{name} is missing or damaged: its SHA-256 is not {sha256}")
     return manifest
 
 
@@ -244,19 +410,18 @@ async def _refuse_to_overwrite(settings: SetupSettings, store: ObjectStore) -> N
         )
 
 
-async def _put(store: ObjectStore, path: Path, key: str, sha256: str) -> None:
-    """Stores one object. Raises BackupError if the file is missing or has another SHA-256."""
-    if await asyncio.to_thread(_hash_if_there, path) != sha256:
-        raise BackupError(f"{path} is missing or damaged: its SHA-256 is not {sha256}")
-    writer = ObjectWriter(store, retry_seconds=15)
-    writer.open(key, lambda: False)
+async def _put(store: ObjectStore, place: Place, key: str, sha256: str) -> None:
+    """Stores one object. Raises BackupError if the backup does not have it, or with another SHA-256."""
     try:
-        with path.open("rb") as file:
-            while piece := file.read(READ_BYTES):
-                await writer.write(piece)
-        await writer.finish(b"")
-    finally:
-        await writer.close()
+        is_right = await _store_object(store, key, place.read(key), bytes.fromhex(sha256))
+    except FileNotFoundError:
+        is_right = False
+    except Unavailable as problem:
+        if not means_lost(problem):
+            raise
+        is_right = False
+    if not is_right:
+        raise BackupError(f"{place}/objects/{key} is missing or damaged: its SHA-256 is not {sha256}")
 
 
 async def _replace_database(settings: SetupSettings, dump: Path) -> None:
@@ -326,44 +491,51 @@ def _replace(path: Path, data: bytes) -> None:
     unfinished.rename(path)
 
 
-def _remove_older(folder: Path, manifest: Manifest) -> None:
-    for path in (*folder.glob("database-*.dump"), *folder.glob("objects-*.sha256")):
-        if path.name not in (manifest.dump, manifest.objects):
-            path.unlink()
+async def _remove_older(place: Place, manifest: Manifest, *, prune: bool) -> int:
+    """Removes dumps and listings of older backups, and with `prune` the objects that this one does not have.
+
+    Returns how many objects it has removed.
+    """
+    kept = {f"objects/{key}" for _, key in _read_listing(place.work / manifest.objects)} if prune else set()
+    pruned = 0
+    async for name in place.find_names():
+        if name.startswith("objects/"):
+            if prune and name not in kept:
+                await place.remove(name)
+                pruned += 1
+        elif name.startswith(("database-", "objects-")) and name not in (manifest.dump, manifest.objects):
+            await place.remove(name)
+    return pruned
 
 
-def _prune(folder: Path, manifest: Manifest) -> int:
-    """Removes the objects that the backup does not have. Returns how many."""
-    kept = {key for _, key in _read_listing(folder / manifest.objects)}
-    objects = folder / "objects"
-    old = [path for path in objects.glob("*/*") if path.relative_to(objects).as_posix() not in kept]
-    for path in old:
-        path.unlink()
-    return len(old)
+async def _run_command(settings: SetupSettings, options: argparse.Namespace) -> int:
+    async with open_place(options.target, os.environ) as place:
+        if options.command == "restore":
+            await restore(settings, place, overwrite=options.overwrite, is_trial=options.trial)
+            return COMPLETE
+        manifest = await back_up(settings, place, prune=options.prune)
+        return INCOMPLETE if manifest.missing else COMPLETE
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs one command. Returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m deploy.backup", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    backing_up = commands.add_parser("back-up", help="copy database and bucket to a folder")
-    backing_up.add_argument("folder", type=Path, metavar="DIR")
+    backing_up = commands.add_parser("back-up", help="copy database and bucket to a folder or a bucket")
+    backing_up.add_argument("target", metavar="DIR")
     backing_up.add_argument("--prune", action="store_true", help="remove the objects of deleted records")
     restoring = commands.add_parser("restore", help="put a backup into this deployment")
-    restoring.add_argument("folder", type=Path, metavar="DIR")
+    restoring.add_argument("target", metavar="DIR")
     restoring.add_argument(
         "--overwrite", action="store_true", help="replace a database that has users already"
+    )
+    restoring.add_argument(
+        "--trial", action="store_true", help="only say whether this would be refused, and restore nothing"
     )
     options = parser.parse_args(arguments)
     configure_logs("INFO")
     try:
-        settings = load(SetupSettings, os.environ)
-        if options.command == "restore":
-            asyncio.run(restore(settings, options.folder, overwrite=options.overwrite))
-            status = COMPLETE
-        else:
-            manifest = asyncio.run(back_up(settings, options.folder, prune=options.prune))
-            status = INCOMPLETE if manifest.missing else COMPLETE
+        status = asyncio.run(_run_command(load(SetupSettings, os.environ), options))
     except SettingsError as error:
         reason = f"wrong setting: {error}"
     except Problem as problem:

@@ -508,23 +508,28 @@ class Stack:
         return subprocess.run(command, env=self.environment(service), check=False).returncode
 
     def back_up(self, arguments: list[str]) -> int:
-        """Copies the database and the bucket to a folder. Returns the exit status."""
-        command = [sys.executable, "-m", "deploy.backup", "back-up", *arguments]
-        return subprocess.run(command, env=self.environment("setup"), check=False).returncode
+        """Copies the database and the bucket to a folder or another bucket. Returns the exit status."""
+        return self._run_backup("back-up", *arguments)
 
     def restore(self, arguments: list[str], say: Callable[[str], None]) -> int:
         """Puts a backup into the stack, which starts if it does not run. Returns the exit status.
 
-        Nobody uses the database meanwhile: the gateway and the services stop.
+        Nobody uses the database meanwhile: the gateway and the services stop, unless a trial shows that the
+        backup is refused.
         """
         self.start(say, background=True)
+        if refused := self._run_backup("restore", "--trial", *arguments):
+            return refused
         for name in ("gateway", "records", "users"):
             self.stop_process(name)
-        command = [sys.executable, "-m", "deploy.backup", "restore", *arguments]
         try:
-            return subprocess.run(command, env=self.environment("setup"), check=False).returncode
+            return self._run_backup("restore", *arguments)
         finally:
             self.start(say, background=True)
+
+    def _run_backup(self, *arguments: str) -> int:
+        command = [sys.executable, "-m", "deploy.backup", *arguments]
+        return subprocess.run(command, env=self.environment("setup"), check=False).returncode
 
     def reset(self) -> bool:
         """Stops the stack and deletes its folder. Returns False if there was none.

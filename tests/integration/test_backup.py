@@ -15,14 +15,15 @@ import pytest
 import pytest_asyncio
 
 from common.credentials import Credentials
+from common.settings import SettingsError
 from deploy import backup
-from deploy.backup import BackupError, back_up, restore
+from deploy.backup import BackupError, Folder, Place, back_up, open_place, restore
 from deploy.client import Client
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
 from records import sql
 from records.doctor import Doctor
-from records.storage import ObjectStore
+from records.storage import ObjectStore, make_client
 from records.uploads import Published
 from tests.integration.recordings import LARGE, SMALL, wav_pieces
 from tests.integration.records_service import RecordsService, open_isolated_service
@@ -68,21 +69,21 @@ async def test_a_record_that_is_deleted_during_a_backup_is_in_it_with_its_mp3(
     record_id = await upload(source, credentials)
     copy = backup._copy
 
-    async def delete_and_copy(store: ObjectStore, folder: Path, record: backup.StoredRecord) -> str:
+    async def delete_and_copy(store: ObjectStore, place: Place, record: backup.StoredRecord) -> str:
         if str(record_id) in record.object_key:
             await sql.delete_record(source.engine, record_id, user_id)
             await source.settle(user_id)
             assert [row.state for row in await source.rows(user_id)] == ["deleting"]
-        return await copy(store, folder, record)
+        return await copy(store, place, record)
 
     monkeypatch.setattr(backup, "_copy", delete_and_copy)
-    manifest = await back_up(source.setup, tmp_path)
+    manifest = await back_up(source.setup, Folder(tmp_path))
     assert manifest.missing == []
     assert f"{user_id}/{record_id}.mp3" in copies(tmp_path)
     await source.settle(user_id)
     assert await source.rows(user_id) == []
     # The next backup has neither.
-    await back_up(source.setup, tmp_path, prune=True)
+    await back_up(source.setup, Folder(tmp_path), prune=True)
     assert f"{user_id}/{record_id}.mp3" not in copies(tmp_path)
 
 
@@ -98,7 +99,7 @@ async def test_a_backup_is_on_the_disk_before_its_manifest_counts(
         synced[status.st_ino] = status.st_size
 
     monkeypatch.setattr("deploy.backup.os.fsync", fsync)
-    manifest = await back_up(source.setup, tmp_path)
+    manifest = await back_up(source.setup, Folder(tmp_path))
     mp3 = f"objects/{user_id}/{record_id}.mp3"
     for name in (mp3, manifest.objects, manifest.dump, "manifest.json"):
         status = (tmp_path / name).stat()
@@ -114,21 +115,21 @@ async def test_a_backup_that_was_cut_off_is_refused_and_goes_on_where_it_stopped
     copy = backup._copy
     copied: list[str] = []
 
-    async def copy_one(store: ObjectStore, folder: Path, record: backup.StoredRecord) -> str:
+    async def copy_one(store: ObjectStore, place: Place, record: backup.StoredRecord) -> str:
         if copied:
             raise asyncio.CancelledError
         copied.append(record.object_key)
-        return await copy(store, folder, record)
+        return await copy(store, place, record)
 
     with monkeypatch.context() as patch, pytest.raises(asyncio.CancelledError):
         patch.setattr(backup, "_copy", copy_one)
         patch.setattr(backup, "COPIES_AT_ONCE", 1)
-        await back_up(source.setup, tmp_path)
+        await back_up(source.setup, Folder(tmp_path))
     with pytest.raises(BackupError, match=r"no complete backup"):
-        await restore(source.setup, tmp_path)
+        await restore(source.setup, Folder(tmp_path))
     assert copies(tmp_path) == set(copied)
     before = (tmp_path / "objects" / copied[0]).stat()
-    manifest = await back_up(source.setup, tmp_path)
+    manifest = await back_up(source.setup, Folder(tmp_path))
     assert manifest.object_count == len(copies(tmp_path)) >= 2
     assert (tmp_path / "objects" / copied[0]).stat().st_ino == before.st_ino
     assert dumps(tmp_path) == [manifest.dump]
@@ -140,12 +141,12 @@ async def test_a_restored_deployment_has_the_same_rows_and_objects(
     user_id, credentials = await source.make_user()
     for kind in (SMALL, LARGE):
         await upload(source, credentials, kind)
-    manifest = await back_up(source.setup, tmp_path)
+    manifest = await back_up(source.setup, Folder(tmp_path))
     check = await asyncio.create_subprocess_exec(
         "sha256sum", "--check", "--quiet", manifest.objects, cwd=tmp_path
     )
     assert await check.wait() == 0
-    await restore(target.setup, tmp_path)
+    await restore(target.setup, Folder(tmp_path))
     assert sorted(await target.rows(user_id)) == sorted(await source.rows(user_id))
     assert sorted(await target.objects(user_id)) == sorted(await source.objects(user_id))
     doctor = Doctor(target.engine, target.store, timedelta(0), is_deep=True)
@@ -153,8 +154,8 @@ async def test_a_restored_deployment_has_the_same_rows_and_objects(
     # The services may do there what they did before.
     await upload(target, credentials)
     with pytest.raises(BackupError, match=r"has users and objects already, so nothing was restored"):
-        await restore(target.setup, tmp_path)
-    await restore(target.setup, tmp_path, overwrite=True)
+        await restore(target.setup, Folder(tmp_path))
+    await restore(target.setup, Folder(tmp_path), overwrite=True)
     assert sorted(await target.rows(user_id)) == sorted(await source.rows(user_id))
 
 
@@ -162,7 +163,7 @@ async def test_a_lost_object_makes_a_backup_that_names_it(source: RecordsService
     user_id, credentials = await source.make_user()
     lost, kept = [await upload(source, credentials) for _ in range(2)]
     await source.store.remove(f"{user_id}/{lost}.mp3")
-    manifest = await back_up(source.setup, tmp_path)
+    manifest = await back_up(source.setup, Folder(tmp_path))
     assert manifest.missing == [f"{user_id}/{lost}.mp3"]
     assert f"{user_id}/{kept}.mp3" in copies(tmp_path)
     await sql.delete_record(source.engine, lost, user_id)
@@ -173,18 +174,88 @@ async def test_a_damaged_backup_is_refused(
 ) -> None:
     user_id, credentials = await source.make_user()
     record_id = await upload(source, credentials)
-    manifest = await back_up(source.setup, tmp_path)
+    manifest = await back_up(source.setup, Folder(tmp_path))
     for name in (manifest.dump, manifest.objects, f"objects/{user_id}/{record_id}.mp3"):
         path = tmp_path / name
         sound = path.read_bytes()
         path.write_bytes(b"damaged" + sound[7:])
         with pytest.raises(BackupError, match=r"missing or damaged"):
-            await restore(target.setup, tmp_path, overwrite=True)
+            await restore(target.setup, Folder(tmp_path), overwrite=True)
         path.write_bytes(sound)
     newer = msgspec.structs.replace(manifest, schema_revision="9999")
     (tmp_path / "manifest.json").write_bytes(msgspec.json.encode(newer))
     with pytest.raises(BackupError, match=r"has the schema 9999, which this version .* does not know"):
-        await restore(target.setup, tmp_path, overwrite=True)
+        await restore(target.setup, Folder(tmp_path), overwrite=True)
+
+
+@pytest_asyncio.fixture
+async def other_bucket(source: RecordsService) -> AsyncIterator[tuple[ObjectStore, dict[str, str]]]:
+    """A bucket that belongs to no deployment, and the settings of its store."""
+    setup = source.setup
+    keys = {"access_key": setup.minio_root_user, "secret_key": setup.minio_root_password}
+    client = make_client(setup.store, source.session, **keys)
+    if not await client.bucket_exists("backups"):
+        await client.make_bucket("backups")
+    store = ObjectStore(client, "backups")
+    yield (
+        store,
+        {
+            "BACKUP_S3_ENDPOINT": setup.store.s3_endpoint,
+            "BACKUP_S3_ACCESS_KEY": setup.minio_root_user,
+            "BACKUP_S3_SECRET_KEY": setup.minio_root_password,
+        },
+    )
+    async for found in store.list_objects():
+        await store.remove(found.key)
+
+
+async def test_a_backup_in_another_bucket_restores_the_same_rows_and_objects(
+    source: RecordsService, target: RecordsService, other_bucket: tuple[ObjectStore, dict[str, str]]
+) -> None:
+    store, environ = other_bucket
+    user_id, credentials = await source.make_user()
+    deleted = await upload(source, credentials)
+    for kind in (SMALL, LARGE):
+        await upload(source, credentials, kind)
+    async with open_place("s3://backups/nightly/ours", environ) as place:
+        with pytest.raises(BackupError, match=r"ours has no complete backup"):
+            await restore(target.setup, place)
+        await back_up(source.setup, place)
+        first = {found.key: found.changed_at async for found in store.list_objects()}
+        await sql.delete_record(source.engine, deleted, user_id)
+        manifest = await back_up(source.setup, place, prune=True)
+    second = {found.key: found.changed_at async for found in store.list_objects()}
+    objects = {key for key in second if key.startswith("nightly/ours/objects/")}
+    assert second.keys() - objects == {
+        f"nightly/ours/{name}" for name in ("manifest.json", manifest.dump, manifest.objects)
+    }
+    assert len(objects) == manifest.object_count
+    assert not any(str(deleted) in key for key in objects)
+    # Nothing was copied twice.
+    assert all(first[key] == second[key] for key in objects)
+    async with open_place("s3://backups/nightly/ours", environ) as place:
+        await restore(target.setup, place, overwrite=True)
+        # The database of the backup has the tombstone, too.
+        assert sorted(await target.rows(user_id)) == sorted(await source.rows(user_id))
+        ready = [row for row in await target.rows(user_id) if row.state == "ready"]
+        assert {row.object_key for row in ready} <= set(await target.objects(user_id))
+        assert len(ready) == 2
+        doctor = Doctor(target.engine, target.store, timedelta(0), is_deep=True)
+        found = [finding.object_key async for finding in doctor.look() if str(user_id) in finding.object_key]
+        assert found == []
+        key = f"nightly/ours/objects/{user_id}/{ready[0].id}.mp3"
+        await store.put(key, b"damaged")
+        with pytest.raises(BackupError, match=r"missing or damaged"):
+            await restore(target.setup, place, overwrite=True)
+
+
+async def test_a_bucket_without_its_settings_is_refused() -> None:
+    with pytest.raises(SettingsError, match="BACKUP_S3_ENDPOINT is not set"):
+        async with open_place("s3://backups", {}):
+            pass
+    with pytest.raises(BackupError, match="names no bucket: write s3://BUCKET/PREFIX"):
+        async with open_place("s3:///backups", {}):
+            pass
 
 
 def test_after_a_wipe_and_a_restore_every_link_plays_the_same_bytes(tmp_path: Path) -> None:
@@ -213,6 +284,11 @@ def test_after_a_wipe_and_a_restore_every_link_plays_the_same_bytes(tmp_path: Pa
             assert (after.status_code, after.content) == (200, response.content)
             assert after.headers["ETag"] == response.headers["ETag"]
         assert client.http.get(later["url"]).status_code == 404
+        services = [stack.pid(name) for name in ("users", "records", "gateway")]
+        refused = run("restore", str(tmp_path))
+        assert refused.returncode == 2
+        assert "has users and objects already, so nothing was restored" in refused.stderr
+        assert [stack.pid(name) for name in ("users", "records", "gateway")] == services
         assert client.http.get("/users/me", headers=bearer(user)).status_code == 200
         done = run("doctor", "--deep", "--json")
         assert done.returncode == 0, done.stdout

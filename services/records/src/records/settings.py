@@ -11,10 +11,13 @@ from common.settings import PositiveInt, Seconds, ServiceSettings, SettingsError
 BitrateKbps = Literal[32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]
 
 
+S3Endpoint = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]+/?$")]
+
+
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The object store: MinIO, or any other S3."""
 
-    s3_endpoint: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]+/?$")]
+    s3_endpoint: S3Endpoint
     s3_access_key: str
     s3_secret_key: str
     s3_bucket: str = "records"

@@ -237,10 +237,10 @@ class ObjectStore:
         if not await self._client.bucket_exists(self._bucket):
             raise Unavailable("The bucket is missing")
 
-    async def list_objects(self) -> AsyncIterator[FoundObject]:
+    async def list_objects(self, prefix: str = "") -> AsyncIterator[FoundObject]:
         """Yields every object, in the order of S3: by the bytes of the keys. Holds one page of 1,000."""
         try:
-            async for each in self._client.list_objects(self._bucket, recursive=True):
+            async for each in self._client.list_objects(self._bucket, prefix, recursive=True):
                 changed_at = each.last_modified or NEVER
                 yield FoundObject(str(each.object_name), each.size or 0, changed_at)
         except STORE_ERRORS as error:
