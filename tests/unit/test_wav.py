@@ -394,7 +394,7 @@ def test_an_id3_chunk_that_says_more_bytes_than_follow_is_kept(further_bytes: in
     size = struct.pack("<I", len(tag) + further_bytes)
     parser = WavParser()
     assert b"".join(parser.feed(WHOLE + b"id3 " + size + tag)) == AUDIO
-    parser.finish()
+    assert b"".join(parser.finish()) == b""
     assert parser.metadata == [(b"id3 ", tag)]
     assert not parser.truncated
 
