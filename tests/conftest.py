@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, settings
 from deploy.client import Client
 from deploy.local.stack import Stack
 from tests import documented_responses
-from tests.stacks import temporary_stack
 
 # Hypothesis sets no time limits and writes no files.
 settings.register_profile(
@@ -38,6 +37,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """A whole stack on free ports, whose data is deleted after the session."""
+    # The libraries of the set-up take seconds to load, and most unit tests need none of them.
+    from tests.stacks import temporary_stack  # noqa: PLC0415 (see above)
+
     with temporary_stack(say=print) as stack:
         yield stack
 
