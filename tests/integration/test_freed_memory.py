@@ -56,7 +56,6 @@ def new_objects() -> Counter[str]:
 @contextmanager
 def without_collector() -> Iterator[None]:
     """Switches Python's cycle collector off, and hides the objects that exist already from `new_objects`."""
-    gc.collect()
     gc.disable()
     gc.freeze()
     try:
