@@ -67,6 +67,9 @@ $$
 
 def upgrade() -> None:
     """Adds columns that the previous version neither writes nor reads, the triggers, and grants."""
+    # An upload locks records and then, for its foreign key, users. In the other order, this migration and an
+    # upload would wait for each other.
+    op.execute("LOCK TABLE records IN SHARE ROW EXCLUSIVE MODE")
     for name, kind in SUMS.items():
         op.add_column("users", sa.Column(name, kind, server_default="0", nullable=False))
     for event, changed_rows in CHANGED_ROWS.items():
