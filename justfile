@@ -189,6 +189,11 @@ lock *ARGS:
     {{requirements}} {{ARGS}} --no-deps deploy/requirements-backup.in -o deploy/requirements-backup.txt
     {{requirements}} {{ARGS}} tests/sdks/requirements.in -o tests/sdks/requirements.txt
 
+# Keep the services of a release, which the tests run on the schema of the next one (TAG: any revision of git)
+[group('upkeep')]
+keep-release TAG:
+    git archive --format=zip -9 --output=tests/integration/previous_release.zip {{TAG}} libs/common/src services/users/src services/records/src
+
 # Build and start everything in Docker (arguments go to `docker compose up`)
 [group('docker')]
 compose-up *ARGS:
