@@ -4,10 +4,13 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 from uuid import UUID
 
 import msgspec
@@ -27,6 +30,7 @@ from records.storage import ObjectStore, make_client
 from records.uploads import Published
 from tests.integration.recordings import LARGE, SMALL, wav_pieces
 from tests.integration.records_service import RecordsService, open_isolated_service
+from tests.integration.waiting import wait_until
 from tests.stacks import temporary_stack
 from tests.upload_requests import TINY_WAV, bearer
 
@@ -258,7 +262,47 @@ async def test_a_bucket_without_its_settings_is_refused() -> None:
             pass
 
 
-def test_after_a_wipe_and_a_restore_every_link_plays_the_same_bytes(tmp_path: Path) -> None:
+@contextmanager
+def busy(stack: Stack) -> Iterator[None]:
+    """Lets a user upload and delete meanwhile."""
+    is_over = Event()
+
+    def work() -> None:
+        with Client(stack.base_url) as client:
+            user = client.create_user("Bob")
+            while not is_over.is_set():
+                record = client.upload_stream([TINY_WAV], user["token"])
+                path = f"/records/{record['id']}"
+                assert client.http.delete(path, headers=bearer(user)).status_code == 204
+
+    with ThreadPoolExecutor() as threads:
+        working = threads.submit(work)
+        try:
+            yield
+        finally:
+            is_over.set()
+        working.result()
+
+
+def kill_a_backup_in_the_middle(stack: Stack, folder: Path, last_key: str) -> None:
+    """Kills a backup that has copied some objects, while it writes the one with the last key."""
+    # Whoever opens a pipe for writing waits for a reader.
+    pipe = (folder / "objects" / last_key).with_suffix(".unfinished")
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "deploy.backup", "back-up", str(folder)]
+    process = subprocess.Popen(command, cwd=ROOT, env=stack.environment("setup"), stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: len(list(folder.glob("objects/*/*.mp3"))) >= backup.COPIES_AT_ONCE)
+    finally:
+        process.kill()
+        process.wait()
+        pipe.unlink()
+
+
+def test_under_load_a_backup_that_was_killed_goes_on_and_after_a_wipe_every_link_plays_the_same_bytes(
+    tmp_path: Path,
+) -> None:
     with temporary_stack() as stack, Client(stack.base_url) as client:
         ports = {f"{name.upper()}_PORT": str(port) for name, port in asdict(stack.ports).items()}
         folder = stack.supervisor.log("users").parents[1]
@@ -271,10 +315,16 @@ def test_after_a_wipe_and_a_restore_every_link_plays_the_same_bytes(tmp_path: Pa
             )
 
         user = client.create_user("Ann")
-        records = [client.upload_stream([TINY_WAV], user["token"]) for _ in range(3)]
+        records = [client.upload_stream([TINY_WAV], user["token"]) for _ in range(6)]
         before = [client.http.get(record["url"]) for record in records]
-        done = run("backup", str(tmp_path))
-        assert done.returncode == 0, done.stderr
+        with busy(stack):
+            last = max(record["id"] for record in records)
+            kill_a_backup_in_the_middle(stack, tmp_path, f"{user['id']}/{last}.mp3")
+            copied = {path: path.stat().st_ino for path in tmp_path.glob(f"objects/{user['id']}/*.mp3")}
+            assert not (tmp_path / "manifest.json").exists()
+            done = run("backup", str(tmp_path))
+            assert done.returncode == 0, done.stderr
+            assert all(path.stat().st_ino == inode for path, inode in copied.items())
         later = client.upload_stream([TINY_WAV], user["token"])
         assert stack.reset()
         done = run("restore", str(tmp_path))
