@@ -385,6 +385,26 @@ READY_RECORDS = text(
 )
 
 
+async def test_the_migration_of_the_sums_and_an_upload_do_not_wait_for_each_other(
+    own_service: RecordsService,
+) -> None:
+    async with empty_database(own_service, "crossed") as engine:
+        await migrate(engine, "0010")
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND datname = current_database()"
+        )
+        async with engine.execution_options(isolation_level="READ COMMITTED").begin() as upload:
+            # As an upload does, for its row and then for the foreign key of the row.
+            await upload.exec_driver_sql("LOCK TABLE records IN ROW EXCLUSIVE MODE")
+            migrating = asyncio.create_task(migrate(engine, "0011"))
+            async with engine.connect() as watching:
+                while not await watching.scalar(text(waiting)):
+                    assert not migrating.done()
+            await upload.exec_driver_sql("SELECT FROM users FOR KEY SHARE")
+        await migrating
+
+
 async def test_a_migration_that_was_cut_goes_on_the_next_time(
     own_service: RecordsService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
