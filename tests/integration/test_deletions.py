@@ -10,13 +10,14 @@ import pytest
 from sqlalchemy import text
 
 from common.db import execute
-from common.problems import InvalidCredentials, Unavailable
+from common.problems import ClientGone, InvalidCredentials, Unavailable
 from deploy.client import Client
 from deploy.local.stack import Stack
 from records.form import AudioBegins, FormItem
 from records.problems import UnknownRecord, UploadInterrupted
 from records.sql import find_record, find_user, renew_lease
 from tests.integration.paused_calls import (
+    Pause,
     PausedUpload,
     after_publish,
     after_reservation,
@@ -106,6 +107,33 @@ async def test_an_upload_that_loses_its_lease_ends_even_if_its_client_sends_noth
             await uploads.store_record(body(), credentials)
     await uploads.close()
     assert await isolated_service.objects(user_id) == []
+
+
+async def test_a_lease_that_ends_while_a_failed_upload_is_cleaned_up_is_no_error(
+    isolated_service: RecordsService,
+) -> None:
+    _, credentials = await isolated_service.make_user()
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    pause = Pause(lambda call: call.request.startswith("DELETE FROM records") and call.is_done)
+    watcher = CallWatcher(pause.watch)
+
+    async def body() -> AsyncIterator[FormItem]:
+        yield AudioBegins()
+        raise ClientGone("The request body ended early.")
+
+    async def has_lost_its_lease() -> bool:
+        return watcher.has_made("SET lease_until")
+
+    uploads = isolated_service.uploads(watcher, lease_seconds=1)
+    upload = asyncio.create_task(uploads.store_record(body(), credentials))
+    await pause.reached()
+    await wait_until_async(has_lost_its_lease)
+    pause.release()
+    with pytest.raises(ClientGone):
+        await upload
+    await uploads.close()
+    assert errors == []
 
 
 async def test_a_record_that_is_published_just_before_its_user_is_deleted_is_deleted_too(

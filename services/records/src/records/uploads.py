@@ -14,7 +14,7 @@ lease has run out.
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import NamedTuple, get_args
 
 import msgspec
@@ -272,7 +272,6 @@ class Upload:
         lease_keeper = asyncio.create_task(keep_lease(engine, found, settings.lease_seconds))
         self._resources.callback(lease_keeper.cancel)
         lease_keeper.add_done_callback(self._end_at_once)
-        self._resources.callback(lease_keeper.remove_done_callback, self._end_at_once)
         self._state = Reserved(found, lease_keeper)
         admission.admit_user(self._resources, found.user_id)
         if not has_slot:
@@ -296,7 +295,9 @@ class Upload:
 
     def _end_at_once(self, _: asyncio.Task[None]) -> None:
         """Ends an upload whose lease is lost, even while it waits for its client."""
-        self._timeout.reschedule(asyncio.get_running_loop().time())
+        # An upload that has ended already lets the lease go itself.
+        with suppress(RuntimeError):
+            self._timeout.reschedule(asyncio.get_running_loop().time())
 
     async def _convert(self, audio: bytes) -> None:
         await self._write(self._converter.feed(audio))
