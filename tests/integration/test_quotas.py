@@ -125,7 +125,8 @@ async def test_an_upload_is_refused_as_soon_as_it_cannot_fit(isolated_service: R
     # The header announces more, so the first piece is enough.
     assert await refuse(wav, LargerThanQuota, quota_seconds=10) == 1
     # These 16 MB are more than may wait for the encoders, so they are not read to the end.
-    endless = wav[:40] + b"\xff\xff\xff\xff" + wav[44:] * 33
+    unknown = b"\xff\xff\xff\xff"
+    endless = wav[:4] + unknown + wav[8:40] + unknown + wav[44:] * 33
     total = len(endless) // 4096
     assert 1 < await refuse(endless, LargerThanQuota, quota_seconds=10) < total
     assert 1 < await refuse(endless, LargerThanQuota, quota_bytes=20_000) < total
