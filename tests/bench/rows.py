@@ -42,7 +42,7 @@ PUBLISHED = 400
 def measure_rows(count: int) -> Iterator[list[Row]]:
     """Fills a stack's database with `count` records, and yields the rows of each measurement."""
     # The stack's own sweeper sweeps once, before there is anything, and leaves the rest to the bench.
-    with temporary_stack({"SWEEP_SECONDS": "1000000", "SIGN_UPS_PER_MINUTE": "100000"}, say=print) as stack:
+    with temporary_stack({"SWEEP_SECONDS": "1000000"}, say=print) as stack:
         with Client(stack.base_url) as client:
             user, small = client.create_user("Bench"), client.create_user("Small")
         psql(stack, MAKE_USERS)

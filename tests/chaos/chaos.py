@@ -205,7 +205,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         options.kills = 100 if options.seconds is None else sys.maxsize
     if options.seconds is None:
         options.seconds = float("inf")
-    options.seed = options.seed or f"{time.time_ns() % 1_000_000}"
     return options
 
 
@@ -223,6 +222,7 @@ def main(arguments: list[str]) -> int:
 
 def conduct(kind: type[Drill], options: argparse.Namespace, title: str, command: str, note: str) -> int:
     """Runs a drill, prints its rows, and keeps them if the options say so. Returns the exit status."""
+    options.seed = options.seed or f"{time.time_ns() % 1_000_000}"
     say(f"the seed is {options.seed}")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="waxwing-chaos-") as folder:

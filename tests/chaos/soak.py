@@ -138,9 +138,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30, help="how long, without start and check")
     parser.add_argument("--seed", help="repeats what clients and hand did")
     parser.add_argument("--keep", action="store_true", help="write the table to tests/bench/RESULTS.md")
-    options = parser.parse_args(arguments)
-    options.seed = options.seed or f"{time.time_ns() % 1_000_000}"
-    return options
+    return parser.parse_args(arguments)
 
 
 def main(arguments: list[str]) -> int:
