@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import cycle
+from multiprocessing.synchronize import Event
 from statistics import median
-from threading import Event
 from typing import Any
 
 from deploy.client import Client
 from deploy.local.stack import Stack
-from tests.bench.overload import WAV, count_uploads_under_way, header_upload
+from tests.bench.overload import WAV, count_uploads_under_way, header_upload, meanwhile
 from tests.bench.uploads import Row
 from tests.raw_connection import header_lines, make_request_head, open_raw_connection
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
@@ -32,25 +32,24 @@ ADDRESSES = cycle([f"127.0.0.{number}" for number in range(10, 74)])
 
 @contextmanager
 def uploads_of(stack: Stack, user: dict[str, Any], count: int) -> Iterator[None]:
-    """Sends so many uploads of one user at once, again and again, until the `with` statement ends."""
-    is_over = Event()
+    """Sends so many uploads of one user at once, again and again, until the `with` statement ends.
 
-    def break_off_at_the_end(_: int) -> None:
-        if is_over.is_set():
-            raise ConnectionAbortedError
+    Another process sends them, so that they cost the client that is measured nothing.
+    """
+    with meanwhile(send_uploads, stack.base_url, user, count):
+        wait_for_uploads(stack, count)
+        yield
 
+
+def send_uploads(has_begun: Event, base_url: str, user: dict[str, Any], count: int) -> None:
     def send() -> None:
-        while not is_over.is_set():
-            header_upload(stack, user, source=next(ADDRESSES)).send(break_off_at_the_end)
+        while True:
+            header_upload(base_url, user, source=next(ADDRESSES)).send()
 
     with ThreadPoolExecutor(count) as threads:
         for _ in range(count):
             threads.submit(send)
-        try:
-            wait_for_uploads(stack, count)
-            yield
-        finally:
-            is_over.set()
+        has_begun.set()
 
 
 def wait_for_uploads(stack: Stack, count: int) -> None:
@@ -68,7 +67,7 @@ def measure_fairness(stack: Stack) -> list[Row]:
             for count in (2, OTHER_SLOTS):
                 with uploads_of(stack, many, count):
                     began = time.perf_counter()
-                    status = header_upload(stack, single, wav).send()
+                    status = header_upload(stack.base_url, single, wav).send()
                     seconds = time.perf_counter() - began
                 if status != 201:
                     raise RuntimeError(f"the single upload got {status}")

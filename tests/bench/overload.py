@@ -85,21 +85,21 @@ def in_pieces(data: bytes) -> list[bytes]:
     return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
 
 
-def header_upload(stack: Stack, user: dict[str, Any], wav: bytes = WAV, source: str = "") -> Sender:
+def header_upload(base_url: str, user: dict[str, Any], wav: bytes = WAV, source: str = "") -> Sender:
     """An upload whose credentials are in the header."""
-    return Sender(stack.base_url, {**bearer(user), **WAV_TYPE}, in_pieces(wav), source)
+    return Sender(base_url, {**bearer(user), **WAV_TYPE}, in_pieces(wav), source)
 
 
-def late_upload(stack: Stack, user: dict[str, Any], wav: bytes = WAV) -> Sender:
+def late_upload(base_url: str, user: dict[str, Any], wav: bytes = WAV) -> Sender:
     """An upload whose credentials follow its audio."""
     form = make_form(audio(wav), user_id(user), token(user))
-    return Sender(stack.base_url, FORM_TYPE, in_pieces(form))
+    return Sender(base_url, FORM_TYPE, in_pieces(form))
 
 
-def unfinished_upload(stack: Stack, user: dict[str, Any]) -> Sender:
+def unfinished_upload(base_url: str, user: dict[str, Any]) -> Sender:
     """A form that ends inside its audio: its last boundary is missing."""
     body = make_form(audio(SHORT_WAV))[:-PIECE_BYTES]
-    return Sender(stack.base_url, {**bearer(user), **FORM_TYPE}, in_pieces(body))
+    return Sender(base_url, {**bearer(user), **FORM_TYPE}, in_pieces(body))
 
 
 def together(count: int, act: Callable[[], int]) -> str:
@@ -168,14 +168,14 @@ class Overload:
 
     def credentials_last(self) -> str:
         user = self._client.create_user("Late")
-        return together(24, late_upload(self._stack, user).send)
+        return together(24, late_upload(self._stack.base_url, user).send)
 
     def deleted_meanwhile(self) -> str:
         user = self._client.create_user("Deleted")
         before_end = at_piece(
             LAST_PIECES, lambda: self._client.http.delete("/users/me", headers=bearer(user))
         )
-        sender = header_upload(self._stack, user)
+        sender = header_upload(self._stack.base_url, user)
         return together(24, lambda: sender.send(before_end))
 
     def store_away(self) -> str:
@@ -193,13 +193,15 @@ class Overload:
 
     def wrong_token_last(self) -> str:
         user = {**self._client.create_user("Late"), "token": "A" * 43}
-        return one_after_another(late_upload(self._stack, user, SHORT_WAV).send)
+        return one_after_another(late_upload(self._stack.base_url, user, SHORT_WAV).send)
 
     def unfinished(self) -> str:
-        return one_after_another(unfinished_upload(self._stack, self._client.create_user("Unfinished")).send)
+        return one_after_another(
+            unfinished_upload(self._stack.base_url, self._client.create_user("Unfinished")).send
+        )
 
     def aborted_near_the_end(self) -> str:
-        sender = header_upload(self._stack, self._client.create_user("Aborts"), SHORT_WAV)
+        sender = header_upload(self._stack.base_url, self._client.create_user("Aborts"), SHORT_WAV)
         return one_after_another(lambda: sender.send(at_piece(len(SHORT_WAV) // PIECE_BYTES, break_off)))
 
     def each_deleted_meanwhile(self) -> str:
@@ -209,13 +211,13 @@ class Overload:
             def delete() -> None:
                 self._client.http.delete("/users/me", headers=bearer(user))
 
-            sender = header_upload(self._stack, user, SHORT_WAV)
+            sender = header_upload(self._stack.base_url, user, SHORT_WAV)
             return sender.send(at_piece(len(SHORT_WAV) // PIECE_BYTES, delete))
 
         return one_after_another(fail)
 
     def _upload_of(self, name: str) -> Sender:
-        return header_upload(self._stack, self._client.create_user(name))
+        return header_upload(self._stack.base_url, self._client.create_user(name))
 
 
 def at_piece(at: int, act: Callable[[], object]) -> Callable[[int], object]:

@@ -208,6 +208,33 @@ async def test_simultaneous_recordings_are_complete_and_share_one_budget(threads
     assert most <= threads.budget_bytes + 10 * (parallel.WAITING_BYTES_ALONE + PIECE_BYTES)
 
 
+async def test_waiting_audio_of_one_user_leaves_room_for_the_audio_of_another(
+    threads: EncoderThreads,
+) -> None:
+    threads.budget_bytes = 16 * PIECE_BYTES
+    # While these run, nothing is encoded.
+    may_end = Event()
+    occupied = [threads.encoding.run("other", may_end.wait) for _ in range(threads.count)]
+    many, single = (ParallelEncoder(threads, *STREAM, None, user) for user in ("many", "single"))
+
+    async def write(encoder: ParallelEncoder, pieces: int) -> None:
+        for _ in range(pieces):
+            await encoder.write(bytes(PIECE_BYTES))
+
+    writing = asyncio.create_task(write(many, 20))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not writing.done()
+    # More than each recording may always hold.
+    async with asyncio.timeout(MAX_WAIT_SECONDS):
+        await write(single, 3)
+    assert threads.waiting_bytes <= threads.budget_bytes
+    may_end.set()
+    await asyncio.gather(writing, *occupied)
+    for encoder in (many, single):
+        encoder.close()
+
+
 async def test_a_recording_always_has_at_least_one_thread(threads: EncoderThreads) -> None:
     encoders = [ParallelEncoder(threads, *STREAM, None) for _ in range(3)]
     assert [threads.share_of(encoder) for encoder in encoders] == [2, 2, 2]

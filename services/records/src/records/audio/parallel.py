@@ -13,7 +13,7 @@ encodes all of it.
 
 import asyncio
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from functools import partial
 
@@ -33,6 +33,8 @@ _SWITCH_SECONDS = 0.0005
 # which is room for several of the shortest jobs: with less it could wait for ever.
 WAITING_BYTES_PER_THREAD = 5 * 1024**2
 WAITING_BYTES_ALONE = 256 * 1024
+# A user's recordings may hold at most so many times what they leave of it to other users.
+_WAITING_RATIO = 3
 
 
 class EncoderThreads:
@@ -51,6 +53,19 @@ class EncoderThreads:
         self.waiting_bytes = 0
         """PCM that waits, of all recordings together."""
         self.budget_bytes = count * WAITING_BYTES_PER_THREAD
+        self._waiting_bytes_of = Counter[Hashable]()
+
+    def add_waiting(self, user: Hashable, size_bytes: int) -> None:
+        """Notes that so much more PCM of a user waits, or so much less if it is negative."""
+        self.waiting_bytes += size_bytes
+        self._waiting_bytes_of[user] += size_bytes
+        if not self._waiting_bytes_of[user]:
+            del self._waiting_bytes_of[user]
+
+    def has_too_much_waiting(self, user: Hashable) -> bool:
+        """Whether so much PCM of a user waits that the user's recordings must wait before they add more."""
+        left_bytes = self.budget_bytes - self.waiting_bytes
+        return self._waiting_bytes_of[user] > _WAITING_RATIO * left_bytes
 
     def share_of(self, encoder: "ParallelEncoder") -> int:
         """Returns how many threads a recording may use now: all that other recordings leave, or its share of
@@ -122,15 +137,12 @@ class ParallelEncoder:
     async def write(self, pcm: bytes) -> None:
         """Takes whole sample frames. Waits while too much PCM waits for an encoder."""
         self._backlog.append(pcm)
-        self._threads.waiting_bytes += len(pcm)
+        self._threads.add_waiting(self.user, len(pcm))
         self._advance()
         if self._busy_threads:
             # Lets the event loop take what the threads have done. The caller may never wait for it.
             await asyncio.sleep(0)
-        while (
-            len(self._backlog) > WAITING_BYTES_ALONE
-            and self._threads.waiting_bytes > self._threads.budget_bytes
-        ):
+        while len(self._backlog) > WAITING_BYTES_ALONE and self._threads.has_too_much_waiting(self.user):
             await self._wait()
         self._raise_error()
 
@@ -315,4 +327,4 @@ class ParallelEncoder:
     def _forget_before(self, sample_frame: int) -> None:
         before = len(self._backlog)
         self._backlog.forget_before(sample_frame * self._sample_frame_bytes)
-        self._threads.waiting_bytes -= before - len(self._backlog)
+        self._threads.add_waiting(self.user, len(self._backlog) - before)
