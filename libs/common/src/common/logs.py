@@ -16,6 +16,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import Processor
 
+from common.metrics import count_request
 from common.problems import Unavailable, send_problem
 
 log = structlog.get_logger()
@@ -24,7 +25,7 @@ REQUEST_ID = re.compile(rb"[0-9a-f]{32}")
 # No id in a path may get into a log: anyone who knows a record's id can use its link. A user's id alone opens
 # nothing, so lines name the user who sent the request.
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
-QUIET_PATHS = {"/healthz", "/readyz"}
+QUIET_PATHS = {"/healthz", "/readyz", "/metrics"}
 
 
 def configure_logs(level: str) -> None:
@@ -119,13 +120,15 @@ class RequestLog:
                 send_with_id, request_id, Unavailable("The service is stopping and gave up this request")
             )
         finally:
+            seconds = time.perf_counter() - started
+            count_request(scope["method"], scope.get("path_template"), status, seconds)
             if scope["path"] not in QUIET_PATHS and self._is_enabled:
                 line = {
                     "event": "request",
-                    "method": scope.get("method"),
+                    "method": scope["method"],
                     "path": hide_ids(scope["path"]),
                     "status": status,
-                    "seconds": round(time.perf_counter() - started, 4),
+                    "seconds": round(seconds, 4),
                     # The request id, and the user's id if the request had credentials.
                     **structlog.contextvars.get_contextvars(),
                     "level": "info",

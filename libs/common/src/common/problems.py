@@ -15,6 +15,8 @@ from litestar.exceptions import (
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import HTTPResponseBodyEvent, HTTPResponseStartEvent, Send
 
+from common.metrics import PROBLEMS
+
 log = structlog.get_logger()
 
 RETRY_AFTER_SECONDS = 5
@@ -168,10 +170,15 @@ class Unavailable(Problem):
         super().__init__(f"{detail}; try again in {RETRY_AFTER_SECONDS} seconds.")
 
 
-def type_of(problem: type[Problem] | Problem) -> str:
-    """Returns the stable `type` of a problem: UnknownRecord has /problems/unknown-record."""
+def name_of(problem: type[Problem] | Problem) -> str:
+    """Returns the stable name of a problem: UnknownRecord has unknown-record."""
     name = problem.__name__ if isinstance(problem, type) else type(problem).__name__
-    return "/problems/" + re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+
+
+def type_of(problem: type[Problem] | Problem) -> str:
+    """Returns the `type` of a problem: UnknownRecord has /problems/unknown-record."""
+    return f"/problems/{name_of(problem)}"
 
 
 def make_problem_body(problem: Problem, request_id: str | None) -> dict[str, Any]:
@@ -188,6 +195,7 @@ def make_problem_body(problem: Problem, request_id: str | None) -> dict[str, Any
 def render_problem(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
     """Makes the response to any exception, as application/problem+json. It is both services' handler."""
     problem = _to_problem(request, error)
+    PROBLEMS.labels(name_of(problem)).inc()
     if isinstance(problem, InternalError):
         log.error("unexpected error", exc_info=error)
     elif problem.status_code >= 500:  # noqa: PLR2004

@@ -39,6 +39,21 @@ class Admission:
         self._max_uploads_per_user = settings.max_uploads_per_user
         self._uploads_of: Counter[UUID] = Counter()
 
+    @property
+    def taken_slots(self) -> int:
+        """How many uploads have a slot."""
+        return self._slots.taken
+
+    @property
+    def waiting(self) -> int:
+        """How many uploads wait for a slot."""
+        return len(self._waiting)
+
+    @property
+    def held_bytes(self) -> int:
+        """How much MP3 waits for credentials."""
+        return self._late_bytes.taken
+
     def refuse_if_full(self, address: str) -> None:
         """Raises Busy if an upload of the address could neither have a slot now nor wait for one."""
         if self._is_full(address):
@@ -130,6 +145,11 @@ class AddressShares:
         self._free = amount
         self._ratio = ratio
         self._taken: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """How much all addresses have taken."""
+        return self._taken.total()
 
     def has(self, address: str, amount: int) -> bool:
         """Returns whether the address may have so much."""

@@ -1,6 +1,7 @@
 """The composition root of the records service: makes its objects in the order in which they start."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 
@@ -14,9 +15,11 @@ from common.failures import FailureLimit
 from common.health import make_health_routes
 from common.hosts import HostCheck
 from common.methods import with_options
+from common.metrics import make_metrics_route, watch_engine
 from common.openapi import make_document_route, make_openapi_config
 from records import openapi
 from records.memory import fit_to_memory, read_memory_limit
+from records.metrics import MAX_STORED_BYTES
 from records.routes import HANDLERS, RunningService
 from records.row_reader import RowReader
 from records.settings import Settings
@@ -44,6 +47,8 @@ def create_app(settings: Settings) -> Litestar:
         engine = make_engine(
             settings.database_url, settings.database_password, pool_size=settings.database_pool_size
         )
+        watch_engine(engine)
+        MAX_STORED_BYTES.set(settings.max_total_bytes or math.inf)
         async with aclosing(RowReader(engine)) as reader, open_store(settings.store) as store:
             uploads = Uploads(engine, store, settings)
             sweeper = asyncio.create_task(run_sweeper(engine, store, settings))
@@ -76,6 +81,7 @@ def create_app(settings: Settings) -> Litestar:
             ),
             *with_options(make_document_route("records")),
             *make_health_routes({"PostgreSQL": check_postgres, "object store": check_store}),
+            make_metrics_route(),
         ],
         # Keep one dependency: with several, Litestar starts a task group per request.
         dependencies={"service": Provide(provide_service, sync_to_thread=False)},

@@ -5,6 +5,7 @@ and its connection pool.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, cast
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
 from common.db import SILENCE_SECONDS, STATEMENT_TIMEOUT_SECONDS, outages_as_unavailable
+from common.metrics import CONNECTIONS, STATEMENT_ERRORS, measure_statement
 
 
 class DriverStatement:
@@ -45,6 +47,9 @@ class RowReader:
         self._silence_seconds = silence_seconds
         self._free_connections = asyncio.Semaphore(cast(QueuePool, engine.pool).size())
         self._idle: list[asyncpg.Connection] = []
+        self._busy = 0
+        CONNECTIONS.labels("row", "busy").set_function(lambda: self._busy)
+        CONNECTIONS.labels("row", "idle").set_function(lambda: len(self._idle))
 
     async def fetch_row(
         self, statement: DriverStatement, parameters: Mapping[str, Any]
@@ -77,12 +82,18 @@ class RowReader:
         arguments: list[Any],
         silence_seconds: float | None = None,
     ) -> asyncpg.Record | None:
+        began = time.perf_counter()
+        self._busy += 1
         try:
             row = await connection.fetchrow(sql, *arguments, timeout=silence_seconds)
         except BaseException:
+            STATEMENT_ERRORS.labels("row").inc()
             # A connection that PostgreSQL is ending does not report yet that it is closed.
             connection.terminate()
             raise
+        finally:
+            self._busy -= 1
+        measure_statement("row", sql, time.perf_counter() - began)
         self._idle.append(connection)
         return row
 

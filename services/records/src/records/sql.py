@@ -243,6 +243,10 @@ FIND_WRONG_SUMS = text(
     ") AS sums WHERE (record_count, total_bytes, total_seconds) IS DISTINCT FROM (records, bytes, seconds)"
     " LIMIT :limit"
 )
+MEASURE_TOMBSTONES = select(
+    func.count().label("amount"),
+    func.extract("epoch", func.now() - func.min(Record.deleted_at)).label("seconds"),
+).where(Record.state == "deleting")
 IS_READY = (Record.id == RECORD_ID, Record.state == "ready")
 # Without its key, so that the same upload again makes a new record.
 MARK_LOST = (
@@ -543,6 +547,18 @@ async def lease_tombstones(engine: AsyncEngine, between_looks: timedelta, limit:
 async def remove_tombstones(engine: AsyncEngine, record_ids: list[UUID]) -> None:
     """Deletes the rows of these tombstones."""
     await execute(engine, REMOVE_TOMBSTONES, {"record_ids": record_ids})
+
+
+async def measure_tombstones(engine: AsyncEngine) -> tuple[int, float]:
+    """Returns how many tombstones there are, and the age of the oldest one in seconds (0 without any)."""
+    (row,) = await execute(engine, MEASURE_TOMBSTONES)
+    return row.amount, float(row.seconds or 0)
+
+
+async def sum_stored_bytes(engine: AsyncEngine) -> int:
+    """Returns how many bytes all users together have stored."""
+    (row,) = await execute(engine, SUM_ALL_BYTES)
+    return int(row[0])
 
 
 async def read_rows_for_doctor(

@@ -8,6 +8,7 @@ as one PUT, and makes the four calls of a multipart upload itself.
 import asyncio
 import hashlib
 import random
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from miniopy_async.deleteobjects import DeleteObject
 from miniopy_async.error import InvalidResponseError, MinioException, S3Error, ServerError
 
 from common.problems import Unavailable
+from records.metrics import STORE_CALL_ERRORS, STORE_CALL_SECONDS
 from records.settings import StoreSettings
 
 log = structlog.get_logger()
@@ -122,12 +124,18 @@ def _bounded(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     error, and the error holds the frames.
     """
 
+    seconds, errors = STORE_CALL_SECONDS.labels(call.__name__), STORE_CALL_ERRORS.labels(call.__name__)
+
     async def bounded(*args: P.args, **kwargs: P.kwargs) -> T:
+        began = time.perf_counter()
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
-                return await call(*args, **kwargs)
+                result = await call(*args, **kwargs)
         except STORE_ERRORS as error:
+            errors.inc()
             raise _unavailable(error) from error
+        seconds.observe(time.perf_counter() - began)
+        return result
 
     return bounded
 

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.problems import Problem
-from records import sql
+from records import metrics, sql
 from records.settings import Settings
 from records.storage import REQUEST_TIMEOUT_SECONDS, ObjectStore
 
@@ -37,8 +37,24 @@ MAX_FAILURES = 3
 async def run_sweeper(engine: AsyncEngine, store: ObjectStore, settings: Settings) -> None:
     """Sweeps for ever, without a pause while there is more to do."""
     while True:
-        if not await sweep(engine, store, settings.lease_seconds, settings.retention_days):
+        has_more = await sweep(engine, store, settings.lease_seconds, settings.retention_days)
+        await _measure(engine)
+        if not has_more:
             await asyncio.sleep(settings.sweep_seconds)
+
+
+async def _measure(engine: AsyncEngine) -> None:
+    """Renews the metrics of a round that has ended."""
+    metrics.SWEEPS.inc()
+    try:
+        count, seconds = await sql.measure_tombstones(engine)
+        stored_bytes = await sql.sum_stored_bytes(engine)
+    except Problem as problem:
+        log.warning("the sweeper cannot measure", detail=problem.detail)
+        return
+    metrics.TOMBSTONES.set(count)
+    metrics.OLDEST_TOMBSTONE_SECONDS.set(seconds)
+    metrics.STORED_BYTES.set(stored_bytes)
 
 
 async def sweep(
@@ -71,8 +87,10 @@ async def sweep(
         try:
             has_more |= await _repeat(step)
         except Problem as problem:
+            metrics.SWEEP_ERRORS.labels(name).inc()
             log.warning("a step of the sweep failed", step=name, detail=problem.detail)
         except Exception:
+            metrics.SWEEP_ERRORS.labels(name).inc()
             log.exception("a step of the sweep failed", step=name)
     return has_more
 

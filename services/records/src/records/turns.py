@@ -23,6 +23,11 @@ class Turns(Generic[T]):
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
+    @property
+    def taken(self) -> int:
+        """How many threads or slots all users have."""
+        return self._taken.total()
+
     def __iter__(self) -> Iterator[tuple[Hashable, T]]:
         """Yields the users and their requests that wait, those of one user together."""
         return ((user, request) for user, requests in self._waiting.items() for request in requests)

@@ -25,11 +25,12 @@ from common.credentials import Credentials, parse_credentials
 from common.problems import InvalidCredentials, Problem, RequestTimeout
 from common.text import normalise_text
 from records import audio as audio_package
-from records import sql
+from records import metrics, sql
 from records.admission import Admission, HeldMp3
 from records.documents import RecordDocument
 from records.form import BITRATE, CREDENTIAL_FIELDS, MAX_TITLE_LENGTH, AudioBegins, FormField, FormItem
 from records.heap import HeapTrimmer
+from records.metrics import UploadReport, name_outcome
 from records.problems import (
     BrokenAudio,
     IdempotencyKeyReused,
@@ -117,7 +118,15 @@ class Uploads:
     def __init__(self, engine: AsyncEngine, store: ObjectStore, settings: Settings) -> None:
         threads = audio_package.EncoderThreads(settings.encoder_threads)
         head_thread = ThreadPoolExecutor(1, "head")
-        self._shared = Shared(engine, store, settings, threads, Admission(settings), head_thread)
+        admission = Admission(settings)
+        self._shared = Shared(engine, store, settings, threads, admission, head_thread)
+        metrics.UPLOAD_SLOTS.set(settings.max_uploads)
+        metrics.UPLOADS_UNDER_WAY.set_function(lambda: admission.taken_slots)
+        metrics.UPLOADS_WAITING.set_function(lambda: admission.waiting)
+        metrics.HELD_MP3_BYTES.set_function(lambda: admission.held_bytes)
+        metrics.ENCODER_THREADS.set(threads.count)
+        metrics.BUSY_ENCODER_THREADS.set_function(lambda: threads.encoding.busy)
+        metrics.WAITING_AUDIO_BYTES.set_function(lambda: threads.waiting_bytes)
         self._heap = HeapTrimmer()
         self._clean_ups: set[asyncio.Task[None]] = set()
 
@@ -147,8 +156,9 @@ class Uploads:
             upload = Upload(self._shared, resources, idempotency_key, address)
             resources.callback(upload.close)
             try:
-                return await upload.receive(body, credentials)
-            except BaseException:
+                result = await upload.receive(body, credentials)
+            except BaseException as error:
+                upload.report.end(name_outcome(error))
                 # Close at once, because the clean-up can wait for the store.
                 upload.close()
                 clean_up = asyncio.create_task(upload.clean_up())
@@ -158,6 +168,8 @@ class Uploads:
                 # hang.
                 await asyncio.wait({clean_up}, timeout=CLEAN_UP_WAIT_SECONDS)
                 raise
+            upload.report.end("stored" if isinstance(result, Published) else "replayed")
+            return result
 
 
 class Upload:
@@ -182,6 +194,7 @@ class Upload:
         self._converter = self._make_converter()
         self._writer = ObjectWriter(shared.store, shared.settings.store_retry_seconds)
         self._room: Room | None = None
+        self.report = UploadReport()
 
     async def receive(
         self, body: AsyncIterator[FormItem], credentials: Credentials | None
@@ -206,7 +219,9 @@ class Upload:
     ) -> Published | Replayed:
         if credentials:
             await self._identify(credentials)
+        self.report.begin("received")
         async for item in body:
+            self.report.begin("encoded")
             match item:
                 case FormField():
                     await self._take_field(item)
@@ -217,6 +232,9 @@ class Upload:
             # All options in front of the audio are known now. The audio itself is not compared.
             if self._audio_has_begun and isinstance(self._state, Replayable):
                 return self._replay(self._state.earlier)
+            self.report.begin("received")
+        self.report.received_all()
+        self.report.begin("encoded")
         return await self._publish()
 
     def close(self) -> None:
@@ -261,6 +279,7 @@ class Upload:
     async def _identify(self, credentials: Credentials) -> None:
         """Unidentified or Late → Reserved or Replayable. Raises InvalidCredentials if nobody has them."""
         self._timeout.reschedule(None)
+        self.report.begin("waited")
         admission, engine, settings = self._shared.admission, self._shared.engine, self._shared.settings
         has_slot = isinstance(self._state, Late)
         if not has_slot:
@@ -285,6 +304,7 @@ class Upload:
         """Unidentified → Late."""
         self._audio_has_begun = True
         if isinstance(self._state, Unidentified):
+            self.report.begin("waited")
             held_mp3 = await self._shared.admission.admit_late(self._resources, self._address)
             self._state = Late(held_mp3)
             now = asyncio.get_running_loop().time()
@@ -300,6 +320,7 @@ class Upload:
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
     async def _convert(self, audio: bytes) -> None:
+        self.report.received_bytes += len(audio)
         await self._write(self._converter.feed(audio))
         self._check_room()
 
@@ -311,7 +332,9 @@ class Upload:
     async def _write(self, mp3: AsyncIterator[bytes]) -> None:
         try:
             async for piece in mp3:
+                self.report.begin("stored")
                 await self._writer.write(piece)
+                self.report.begin("encoded")
                 if isinstance(self._state, Late):
                     self._state.mp3.hold(self._writer.held_bytes)
         except AUDIO_ERRORS as error:
@@ -332,9 +355,13 @@ class Upload:
         )
         # The tags of the WAV are not needed beside the head.
         self._converter.close()
+        self.report.begin("stored")
+        stored = await self._writer.finish(head)
+        self.report.begin("published")
+        self._report_content(stored.size_bytes)
         finished = sql.FinishedUpload(
             self._title,
-            await self._writer.finish(head),
+            stored,
             self._converter.properties,
             self._converter.waveform,
             self._bitrate_kbps,
@@ -345,6 +372,11 @@ class Upload:
         if not record:
             raise _interrupted()
         return Published(record)
+
+    def _report_content(self, mp3_bytes: int) -> None:
+        self.report.mp3_bytes = mp3_bytes
+        self.report.audio_seconds = self._converter.properties.duration_seconds
+        self.report.cuts, self.report.missed_joins = self._converter.cuts, self._converter.missed_joins
 
     def _replay(self, earlier: sql.EarlierUpload) -> Replayed:
         """Returns the earlier upload's record. Raises IdempotencyKeyReused if its options were different.

@@ -12,6 +12,7 @@ from common.failures import FailureLimit
 from common.health import make_health_routes
 from common.hosts import HostCheck
 from common.methods import with_options
+from common.metrics import make_metrics_route, watch_engine
 from common.openapi import make_document_route, make_openapi_config
 from users import openapi
 from users.pages import make_pages
@@ -33,6 +34,7 @@ def create_app(settings: Settings) -> Litestar:
         engine = make_engine(
             settings.database_url, settings.database_password, pool_size=settings.database_pool_size
         )
+        watch_engine(engine)
         service = RunningService(engine, settings)
         yield
         await engine.dispose()
@@ -54,6 +56,7 @@ def create_app(settings: Settings) -> Litestar:
             make_pages(),
             *with_options(make_document_route("users")),
             *make_health_routes({"PostgreSQL": check_postgres}),
+            make_metrics_route(),
         ],
         # Keep one dependency: with several, Litestar starts a task group per request.
         dependencies={"service": Provide(provide_service, sync_to_thread=False)},

@@ -109,6 +109,16 @@ class Converter:
         announced = self._parser.data_chunk.announced_sample_frames
         return max(arrived, announced or 0) / self._parser.format.sample_rate
 
+    @property
+    def cuts(self) -> int:
+        """How many times the recording has been cut, so that several threads encode it."""
+        return self._get_pipeline().encoder.cuts
+
+    @property
+    def missed_joins(self) -> int:
+        """At how many of the cuts the MP3s could not be joined, so that one thread went on alone."""
+        return self._get_pipeline().encoder.missed_joins
+
     async def feed(self, data: bytes) -> AsyncIterator[bytes]:
         """Takes the next piece of the WAV, of any size, and yields the MP3 bytes that are ready, often none.
 

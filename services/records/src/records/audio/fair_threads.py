@@ -19,6 +19,12 @@ class FairThreads:
         self._turns = Turns[tuple[Callable[[], Any], Future[Any]]]()
         self._lock = Lock()
 
+    @property
+    def busy(self) -> int:
+        """How many threads work."""
+        with self._lock:
+            return self._turns.taken
+
     def run(self, user: Hashable, work: Callable[[], T]) -> asyncio.Future[T]:
         """Lets a thread do some work, when it is the user's turn. The future has its result."""
         ended = Future[T]()

@@ -125,6 +125,8 @@ class ParallelEncoder:
         self._has_ended = False
         self.cuts = 0
         """How many times the recording has been cut."""
+        self.missed_joins = 0
+        """At how many of the cuts no MP3 frame fitted."""
         self.mp3_frames = 0
         """How many MP3 frames there are, once `finish` has returned."""
         self._segments = deque([self._new_segment(0)])
@@ -305,6 +307,7 @@ class ParallelEncoder:
             mp3 = join(a.mp3_frames, b.mp3_frames, b.first_mp3_frame + self._lead_in_mp3_frames // 2)
             if mp3 is None:
                 # Rarely no MP3 frame fits. Then the first segment goes on serially, without the second one.
+                self.missed_joins += 1
                 a.end_mp3_frame = b.end_mp3_frame
                 b.drop_jobs()
                 del self._segments[1]

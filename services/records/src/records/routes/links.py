@@ -27,6 +27,7 @@ from records.conditions import (
 )
 from records.documents import WaveformDocument
 from records.file_names import make_content_disposition
+from records.metrics import LOST_OBJECTS
 from records.problems import LostRecord
 from records.ranges import ByteRange, choose_download_mode, select_range
 from records.requests import read_is_attachment, read_link, read_listener, read_resolution
@@ -108,6 +109,7 @@ async def refuse_lost_object(request: Request[Any, Any, Any], service: RunningSe
         raise LostRecord
     if await service.store.find(object_key):
         raise Unavailable(STORE_AWAY)
+    LOST_OBJECTS.inc()
     log.error("object lost", record=hash_id(record.id))
     raise Unavailable(LOST_OBJECT)
 
