@@ -179,6 +179,11 @@ check-gateway:
 openapi:
     python -m deploy.openapi
 
+# Write the table of metrics in docs/operate.md
+[group('upkeep')]
+metrics:
+    python -m deploy.metrics_table
+
 # Renew all hash-pinned requirements (--upgrade: to the newest versions)
 [group('upkeep')]
 lock *ARGS:
@@ -241,6 +246,12 @@ standins *ARGS:
 [positional-arguments]
 test-browser *ARGS:
     pytest tests/browser "$@"
+
+# Let Prometheus test its alerts and the dashboard's queries; it must be installed (Debian: apt-get install prometheus)
+[group('check')]
+[positional-arguments]
+test-observability *ARGS:
+    pytest tests/observability "$@"
 
 # Generate clients in Python and TypeScript from docs/openapi, and use them (installs the generators into .sdks)
 [group('check')]

@@ -50,6 +50,10 @@ STATEMENT_ERRORS = Counter(
 CONNECTIONS = Gauge(
     "waxwing_database_connections", "Open connections to PostgreSQL, by use and state.", ("use", "state")
 )
+# A series that begins with its first error would hide that error: Prometheus needs the 0 before it.
+PROBLEMS.labels("internal-error")
+for _kind in ("select", "insert", "update", "delete", "row"):
+    STATEMENT_ERRORS.labels(_kind)
 
 
 def count_request(method: str, route: str | None, status: int, seconds: float) -> None:

@@ -70,8 +70,9 @@ OLDEST_TOMBSTONE_SECONDS = Gauge("waxwing_oldest_tombstone_seconds", "The age of
 STORED_BYTES = Gauge("waxwing_stored_bytes", "Bytes of all users' MP3s.")
 MAX_STORED_BYTES = Gauge("waxwing_max_stored_bytes", "MAX_TOTAL_BYTES, or +Inf without this limit.")
 
-for phase in get_args(Phase):
-    PHASE_SECONDS.labels(phase)
+# A series that begins with its first failure would hide that failure: Prometheus needs the 0 before it.
+for _outcome in ("stored", "busy", "unavailable", "upload-interrupted", "internal-error"):
+    UPLOADS.labels(_outcome)
 
 
 @dataclass
