@@ -9,7 +9,7 @@ requirements := "uv pip compile --quiet --universal --generate-hashes --python-v
 default:
     @just --list --unsorted
 
-# Start everything and show its logs until Ctrl-C (-d: in the background)
+# Start everything and show its logs until Ctrl-C (-d: in the background; --metrics: with Prometheus)
 [group('stack')]
 [no-exit-message]
 up *ARGS:
@@ -21,7 +21,7 @@ up *ARGS:
 down:
     @python -m deploy.local down
 
-# Show the latest log lines of all processes, or of those named (-f: follow, -n LINES: how many)
+# Show the latest log lines of all processes, or of those named (-f: follow, -n LINES: how many, --json: as they were written)
 [group('stack')]
 [no-exit-message]
 logs *ARGS:

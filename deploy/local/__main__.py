@@ -16,12 +16,12 @@ def _say(message: str) -> None:
     print(f"waxwing: {message}", file=sys.stderr, flush=True)
 
 
-def _up(stack: Stack, detached: bool) -> int:
+def _up(stack: Stack, detached: bool, with_prometheus: bool) -> int:
     # SIGTERM and a closed terminal stop the stack as Ctrl-C does.
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.default_int_handler)
     try:
-        is_new = stack.start(_say, background=detached)
+        is_new = stack.start(_say, background=detached, with_prometheus=with_prometheus)
     except AlreadyRunningError as error:
         _say(str(error))
         print(stack.describe_addresses())
@@ -73,12 +73,12 @@ def _down(stack: Stack) -> int:
     return 0
 
 
-def _logs(stack: Stack, names: list[str], count: int, follow: bool) -> int:
+def _logs(stack: Stack, names: list[str], count: int, follow: bool, is_raw: bool) -> int:
     unknown = sorted(set(names) - set(stack.process_names))
     if unknown:
         raise StackError(f"no process is called {unknown[0]}: there are {', '.join(stack.process_names)}")
     names = names or stack.process_names
-    with LogReader(stack.supervisor, names) as reader:
+    with LogReader(stack.supervisor, names, is_raw=is_raw) as reader:
         for line in reader.last_lines(count):
             print(line)
         if follow:
@@ -116,9 +116,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start everything")
     up.add_argument("-d", "--detach", action="store_true", help="in the background")
+    up.add_argument("--metrics", action="store_true", help="with Prometheus, which must be installed")
     logs = commands.add_parser("logs", help="show the latest log lines")
     logs.add_argument("-f", "--follow", action="store_true", help="go on showing new lines")
     logs.add_argument("-n", "--lines", type=int, default=50, metavar="LINES", help="how many of each process")
+    logs.add_argument("--json", action="store_true", help="the lines as the processes write them")
     logs.add_argument("processes", nargs="*", metavar="PROCESS")
     commands.add_parser("down", help="stop what runs in the background")
     commands.add_parser("ps", help="show what runs")
@@ -151,9 +153,9 @@ def main(arguments: list[str]) -> int:
 def _run(parsed: argparse.Namespace, further: list[str]) -> int:
     stack = find_stack()
     commands: dict[str, Callable[[], int]] = {
-        "up": lambda: _up(stack, parsed.detach),
+        "up": lambda: _up(stack, parsed.detach, parsed.metrics),
         "down": lambda: _down(stack),
-        "logs": lambda: _logs(stack, parsed.processes, parsed.lines, parsed.follow),
+        "logs": lambda: _logs(stack, parsed.processes, parsed.lines, parsed.follow, parsed.json),
         "ps": lambda: _ps(stack),
         "psql": lambda: stack.psql(further),
         "users": lambda: stack.run_command("users", further),

@@ -27,6 +27,8 @@ class Ports:
     postgres: int
     users: int
     records: int
+    # A stack that was started before this port existed has none.
+    prometheus: int = 0
 
     @classmethod
     def free(cls) -> Ports:
@@ -48,6 +50,7 @@ class Ports:
             postgres=_port(settings, "POSTGRES_PORT", postgres),
             users=users,
             records=records,
+            prometheus=_port(settings, "PROMETHEUS_PORT", 9090),
         )
 
 

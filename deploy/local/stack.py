@@ -31,7 +31,7 @@ import msgspec
 from common.host_names import choose_sign_up
 from common.settings import SettingsError, load
 from deploy.gateway_settings import GatewaySettings, StopSettings
-from deploy.local import gateway, minio, postgres
+from deploy.local import gateway, minio, postgres, prometheus
 from deploy.local.ports import LOOPBACK, PortRequest, Ports, explain_port_conflicts
 from deploy.local.supervision import (
     ROOT,
@@ -94,7 +94,13 @@ class Stack:
         self._stop_seconds = _load(StopSettings, self._settings).shutdown_seconds
         self.supervisor = Supervisor(self._folder, self._stop_seconds)
 
-    def start(self, say: Callable[[str], None] = lambda _: None, *, background: bool = False) -> bool:
+    def start(
+        self,
+        say: Callable[[str], None] = lambda _: None,
+        *,
+        background: bool = False,
+        with_prometheus: bool = False,
+    ) -> bool:
         """Starts everything and returns when it is ready. After a failure, nothing is left running.
 
         In the background, a process that dies is started again; if the stack runs already, `start` starts
@@ -104,6 +110,9 @@ class Stack:
         Raises a StackError that names the holder of a port, or the process that failed and its last log
         lines.
         """
+        prometheus_program = prometheus.find() if with_prometheus else None
+        if with_prometheus and not prometheus_program:
+            raise StackError("no `prometheus` is in PATH: install it (Debian: `apt-get install prometheus`)")
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._changing(say):
             state = self.supervisor.state()
@@ -114,11 +123,13 @@ class Stack:
                 say("waiting until the stack has stopped …")
                 self.supervisor.wait_until_stopped()
             if background and self.supervisor.is_running():
+                if with_prometheus and "prometheus" not in self.process_names:
+                    raise StackError("the stack runs without Prometheus: stop it first (`./just down`)")
                 self._mend(say)
                 return False
             try:
                 with self.supervisor.starting() as lock:
-                    self._start(lock, say, background)
+                    self._start(lock, say, background, prometheus_program)
             except AlreadyRunningError:
                 raise
             except BaseException as error:
@@ -136,11 +147,13 @@ class Stack:
                 raise
             return True
 
-    def _start(self, lock: TextIO, say: Callable[[str], None], background: bool) -> None:
+    def _start(
+        self, lock: TextIO, say: Callable[[str], None], background: bool, prometheus_program: str | None
+    ) -> None:
         if self.supervisor.processes.find_all():
             say("ending the processes of a supervisor that was killed …")
         self.supervisor.end_left_over()
-        self._choose_ports()
+        self._choose_ports(has_prometheus=bool(prometheus_program))
         # Each process reads its own settings, but then the others run already.
         _load(UsersSettings, self.environment("users"))
         _load(RecordsSettings, self.environment("records"))
@@ -150,6 +163,8 @@ class Stack:
             (self._folder / name).mkdir(mode=0o700, exist_ok=True)
         gateway.render(self._folder / "gateway", gateway_variables, self._stop_seconds)
         processes = self._make_processes(minio_binary)
+        if prometheus_program:
+            processes.append(self._make_prometheus(prometheus_program))
         self.supervisor.start(lock, processes, self._settings, background=background)
         say("starting …")
         self._start_processes(say)
@@ -170,7 +185,7 @@ class Stack:
         names = self.process_names
         # Loading programs takes most of the time. These need no other program before the first request, so
         # they load while PostgreSQL is set up.
-        for name in ("minio", "users", "gateway"):
+        for name in ("minio", "users", "gateway", "prometheus"):
             if name in names:
                 self.supervisor.start_process(name)
         postgres.create_cluster(self._folder / "postgres", self.secrets["postgres"])
@@ -185,8 +200,9 @@ class Stack:
         say("waiting for the services …")
         # The sweeper of this service works from the first moment, so the service starts after the set-up.
         self.supervisor.start_process("records")
-        for name in ("users", "records", "gateway"):
-            self._wait_until_ready(name)
+        for name in ("users", "records", "gateway", "prometheus"):
+            if name in names:
+                self._wait_until_ready(name)
 
     def stop(
         self, meanwhile: Callable[[], None] = lambda: None, say: Callable[[str], None] = lambda _: None
@@ -247,7 +263,10 @@ class Stack:
     @property
     def process_names(self) -> list[str]:
         """The names of the processes, in the order in which supervisor knows them."""
-        return ["postgres", *([] if self._state["own_store"] else ["minio"]), "users", "records", "gateway"]
+        store = [] if self._state["own_store"] else ["minio"]
+        # A stack that an older version started knows nothing of Prometheus.
+        observer = ["prometheus"] if self._state.get("has_prometheus") else []
+        return ["postgres", *store, "users", "records", "gateway", *observer]
 
     @cached_property
     def secrets(self) -> dict[str, str]:
@@ -327,7 +346,7 @@ class Stack:
             raise StackError("nothing was started here yet: `./just up` starts the stack")
         return dict(json.loads(self._state_file.read_text()))
 
-    def _choose_ports(self) -> None:
+    def _choose_ports(self, *, has_prometheus: bool = False) -> None:
         remembered = self.ports.postgres if self._state_file.exists() else None
         host = self._settings.get("GATEWAY_HOST") or LOOPBACK
         try:
@@ -343,10 +362,17 @@ class Stack:
                 PortRequest("MinIO", LOOPBACK, ports.minio, "MINIO_PORT"),
                 PortRequest("MinIO's console", LOOPBACK, ports.console, "CONSOLE_PORT"),
             ]
+        if has_prometheus:
+            requests.append(PortRequest("Prometheus", LOOPBACK, ports.prometheus, "PROMETHEUS_PORT"))
         conflicts = explain_port_conflicts(requests)
         if conflicts:
             raise StackError("\n".join(conflicts))
-        state = {"ports": asdict(ports), "host": host, "own_store": self._has_own_store}
+        state = {
+            "ports": asdict(ports),
+            "host": host,
+            "own_store": self._has_own_store,
+            "has_prometheus": has_prometheus,
+        }
         self._state_file.write_text(json.dumps(state))
 
     def _make_processes(self, minio_binary: Path | None) -> list[StackProcess]:
@@ -382,6 +408,13 @@ class Stack:
             )
             processes.append(StackProcess("minio", 2, "store", command, environment))
         return processes
+
+    def _make_prometheus(self, program: str) -> StackProcess:
+        folder = self._folder / "prometheus"
+        prometheus.configure(folder, self.ports)
+        return StackProcess(
+            "prometheus", 6, "front", prometheus.command(program, folder, self.ports.prometheus)
+        )
 
     def _gateway_variables(self) -> dict[str, str]:
         ports = self.ports
@@ -436,6 +469,8 @@ class Stack:
         if name == "gateway":
             host = urlsplit(self.base_url).hostname or LOOPBACK
             return _responds_200(self.ports.gateway, "/healthz", host)
+        if name == "prometheus":
+            return _responds_200(self.ports.prometheus, "/-/ready")
         return _responds_200(getattr(self.ports, name), "/readyz")
 
     def describe_addresses(self) -> str:
@@ -445,6 +480,8 @@ class Stack:
         if not self._state["own_store"]:
             login = f"user waxwing, password {self.secrets['minio']}"
             rows.append(("MinIO console", f"http://{LOOPBACK}:{ports.console}  {login}"))
+        if "prometheus" in self.process_names:
+            rows.append(("Prometheus", f"http://{LOOPBACK}:{ports.prometheus}"))
         hosts = [self._settings.get(name, "") for name in ("PUBLIC_URL", "ALLOWED_HOSTS")]
         if (self._settings.get("SIGNUP") or choose_sign_up(None, *hosts)) == "key":
             rows.append(("Sign-up", f"with the key {self.signup_key}"))
@@ -469,7 +506,7 @@ class Stack:
                 state = {"absent": "left over"}.get(daemon, daemon) if process else "stopped"
             rows.append((name, str(getattr(self.ports, name)), state, ", ".join(about)))
         table = "\n".join(
-            f"{name:<10}{port:<7}{state:<12}{about}".rstrip() for name, port, state, about in rows
+            f"{name:<12}{port:<7}{state:<12}{about}".rstrip() for name, port, state, about in rows
         )
         if all(state == "running" for _, _, state, _ in rows[1:]):
             return table, None

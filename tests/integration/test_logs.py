@@ -3,17 +3,28 @@
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
+import httpx
 import pytest
+import structlog
+from sqlalchemy import text
 
+from common.db import execute, make_engine
+from common.metrics import watch_engine
 from deploy.client import Client
+from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
+from records.storage import ObjectStore, make_client, make_session
 from tests.integration.new_log_lines import NewLogLines, begin_behind_earlier_requests
 from tests.integration.recordings import LARGE, SMALL, make_wav, upload_kind
+from tests.integration.records_service import RecordsService
 from tests.integration.waiting import wait_until
 from tests.raw_connection import make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
@@ -331,3 +342,60 @@ def test_a_refused_request_leaves_no_audit_line(stack: Stack, client: Client) ->
         assert response.is_error
         log.line_of(response)
     assert [line for line in log.lines() if line["event"] == "audit"] == []
+
+
+async def test_the_store_gets_the_id_of_the_request(stack_service: RecordsService) -> None:
+    sent: list[str] = []
+
+    async def remember(_: object, __: object, params: aiohttp.TraceRequestHeadersSentParams) -> None:
+        sent.append(params.headers["User-Agent"])
+
+    async with make_session() as session:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(remember)
+        trace.freeze()
+        session.trace_configs.append(trace)
+        store = ObjectStore(
+            make_client(stack_service.settings.store, session), stack_service.settings.store.s3_bucket
+        )
+        with structlog.contextvars.bound_contextvars(request_id="0" * 32):
+            await store.check()
+    assert sent == [f"waxwing-records request-id/{'0' * 32}"]
+
+
+async def test_a_slow_statement_is_logged_with_the_id_of_its_request(
+    stack_service: RecordsService, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.metrics.SLOW_STATEMENT_SECONDS", 0.0)
+    structlog.reset_defaults()
+    engine = make_engine(stack_service.settings.database_url, stack_service.settings.database_password)
+    watch_engine(engine)
+    with structlog.contextvars.bound_contextvars(request_id="0" * 32):
+        await execute(engine, text("SELECT 12345"))
+    await engine.dispose()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "SELECT 12345" in line]
+    assert ["slow statement" in line and "0" * 32 in line for line in lines] == [True]
+
+
+@pytest.mark.parametrize(("setting", "is_json"), [("json", True), ("text", False)])
+def test_a_service_logs_in_the_format_of_the_setting(stack: Stack, setting: str, is_json: bool) -> None:
+    port = free_ports(1)[0]
+    environment = {**stack.environment("users"), "PORT": str(port), "LOG_FORMAT": setting}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "users"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        url = f"http://{LOOPBACK}:{port}/users/me"
+        wait_until(lambda: get_status(url) == 401)
+    finally:
+        process.terminate()
+        lines = process.communicate()[0].splitlines()
+    assert all(line.startswith("{") == is_json for line in lines)
+    assert any("request" in line and "/users/me" in line and "401" in line for line in lines)
+
+
+def get_status(url: str) -> int:
+    try:
+        return httpx.get(url).status_code
+    except httpx.TransportError:
+        return 0

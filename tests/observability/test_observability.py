@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from deploy.client import Client
-from deploy.local.ports import LOOPBACK, free_ports
-from deploy.local.stack import Stack
+from deploy.local import prometheus
+from deploy.local.ports import LOOPBACK, Ports, free_ports
+from deploy.local.stack import Stack, StackError
 from tests.integration.waiting import wait_until
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 from tests.wavs import Wav, music
@@ -67,22 +68,9 @@ def test_each_alert_leads_to_a_paragraph_for_the_operator(rule: dict[str, Any]) 
 @contextmanager
 def run_prometheus(stack: Stack, folder: Path) -> Iterator[httpx.Client]:
     """Runs a Prometheus that reads a stack's services each second."""
-    targets = [
-        {"job_name": name, "static_configs": [{"targets": [f"{LOOPBACK}:{getattr(stack.ports, name)}"]}]}
-        for name in ("users", "records")
-    ]
-    configuration = {"global": {"scrape_interval": "1s"}, "scrape_configs": targets}
-    (folder / "prometheus.yml").write_text(json.dumps(configuration))
     (port,) = free_ports(1)
-    process = subprocess.Popen(
-        [  # noqa: S607 (Debian's prometheus)
-            "prometheus",
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address={LOOPBACK}:{port}",
-            "--log.level=error",
-        ]
-    )
+    prometheus.configure(folder, stack.ports, seconds=1)
+    process = subprocess.Popen(prometheus.command("prometheus", folder, port))
     try:
         with httpx.Client(base_url=f"http://{LOOPBACK}:{port}") as client:
             wait_until(lambda: is_ready(client))
@@ -111,7 +99,7 @@ def use_everything(stack: Stack) -> None:
 
 
 @pytest.fixture(scope="module")
-def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def observer(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A Prometheus that has seen a stack before, during and after a short use."""
     use_everything(stack)
     with run_prometheus(stack, tmp_path_factory.mktemp("prometheus")) as client:
@@ -129,15 +117,44 @@ def query(client: httpx.Client, expression: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("expression", QUERIES)
-def test_each_query_of_the_dashboard_returns_data(prometheus: httpx.Client, expression: str) -> None:
-    found = query(prometheus, expression.replace("$__rate_interval", "1m"))
+def test_each_query_of_the_dashboard_returns_data(observer: httpx.Client, expression: str) -> None:
+    found = query(observer, expression.replace("$__rate_interval", "1m"))
     # A histogram without observations gives NaN.
     assert any(sample["value"][1] != "NaN" for sample in found)
 
 
 @pytest.mark.parametrize("service", ["users", "records"])
-def test_the_metrics_are_clean(stack: Stack, prometheus: httpx.Client, service: str) -> None:
+def test_the_metrics_are_clean(stack: Stack, observer: httpx.Client, service: str) -> None:
     text = httpx.get(f"http://{LOOPBACK}:{getattr(stack.ports, service)}/metrics").text
     assert promtool("check", "metrics", text=text) == ""
-    up = query(prometheus, f'up{{job="{service}"}}')
+    up = query(observer, f'up{{job="{service}"}}')
     assert [sample["value"][1] for sample in up] == ["1"]
+
+
+def test_the_local_stack_runs_one(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "stack", Ports.free())
+    stack.start(background=True, with_prometheus=True)
+    try:
+        table, problem = stack.describe_processes()
+        assert re.search(r"^prometheus +\d+ +running ", table, re.MULTILINE)
+        assert problem is None
+        with httpx.Client(base_url=f"http://{LOOPBACK}:{stack.ports.prometheus}") as client:
+            (group,) = client.get("/api/v1/rules").json()["data"]["groups"]
+            assert [rule["name"] for rule in group["rules"]] == [rule["alert"] for rule in ALERTS]
+            wait_until(lambda: len(query(client, "up == 1")) == 2)
+    finally:
+        stack.stop()
+    assert not stack.has_processes()
+
+
+def test_without_the_program_the_local_stack_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StackError, match="apt-get install prometheus"):
+        Stack(tmp_path / "stack").start(with_prometheus=True)
+
+
+def test_a_running_stack_says_that_it_runs_without(stack: Stack) -> None:
+    with pytest.raises(StackError, match="runs without Prometheus"):
+        stack.start(background=True, with_prometheus=True)

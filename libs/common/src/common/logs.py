@@ -1,4 +1,4 @@
-"""JSON logs: one line for each event, with the id of its request and of the user who sent it."""
+"""The logs: one line for each event, with the id of its request and of the user who sent it."""
 
 import asyncio
 import logging
@@ -18,6 +18,7 @@ from structlog.typing import Processor
 
 from common.metrics import count_request
 from common.problems import Unavailable, send_problem
+from common.settings import LogFormat
 
 log = structlog.get_logger()
 
@@ -28,8 +29,8 @@ UUID_TEXT = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNO
 QUIET_PATHS = {"/healthz", "/readyz", "/metrics"}
 
 
-def configure_logs(level: str) -> None:
-    """Writes Waxwing's events and those of the libraries to standard output as JSON.
+def configure_logs(level: str, log_format: LogFormat = "json") -> None:
+    """Writes Waxwing's events and those of the libraries to standard output.
 
     `level`: a level of the logging module, in capitals.
     """
@@ -37,12 +38,23 @@ def configure_logs(level: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
     ]
+    if log_format == "text":
+        console = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), sort_keys=False)
+        renderers: tuple[Processor, Processor] = (console, console)
+        factory: Any = structlog.WriteLoggerFactory(sys.stdout)
+    else:
+        shared.append(structlog.processors.format_exc_info)
+        renderers = (
+            structlog.processors.JSONRenderer(_to_json),
+            structlog.processors.JSONRenderer(),
+        )
+        factory = structlog.BytesLoggerFactory(sys.stdout.buffer)
+    own_renderer, renderer_of_libraries = renderers
     # Waxwing's events bypass the logging module, which takes as long as the check of a download.
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer(_to_json)],
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        processors=[*shared, own_renderer],
+        logger_factory=factory,
         wrapper_class=structlog.make_filtering_bound_logger(level.lower()),
         cache_logger_on_first_use=True,
     )
@@ -50,10 +62,7 @@ def configure_logs(level: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer_of_libraries],
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
@@ -86,11 +95,10 @@ class RequestLog:
     The line has no query, and `*` for ids in the path: the ids in a link let anyone listen.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, log_format: LogFormat = "json") -> None:
         self.app = app
         self._is_enabled = log.is_enabled_for(logging.INFO)
-        # These lines bypass structlog's processors, which take six times as long.
-        self._write = structlog.BytesLogger(sys.stdout.buffer).msg
+        self._write = _log_text if log_format == "text" else _make_json_writer()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request; passes the lifespan through."""
@@ -123,15 +131,35 @@ class RequestLog:
             seconds = time.perf_counter() - started
             count_request(scope["method"], scope.get("path_template"), status, seconds)
             if scope["path"] not in QUIET_PATHS and self._is_enabled:
-                line = {
-                    "event": "request",
-                    "method": scope["method"],
-                    "path": hide_ids(scope["path"]),
-                    "status": status,
-                    "seconds": round(seconds, 4),
-                    # The request id, and the user's id if the request had credentials.
-                    **structlog.contextvars.get_contextvars(),
-                    "level": "info",
-                    "timestamp": datetime.now(UTC),
-                }
-                self._write(msgspec.json.encode(line))
+                self._write(
+                    {
+                        "method": scope["method"],
+                        "path": hide_ids(scope["path"]),
+                        "status": status,
+                        "seconds": round(seconds, 4),
+                    }
+                )
+
+
+def _make_json_writer() -> Callable[[dict[str, Any]], None]:
+    """Returns a function that writes the line of a request past structlog's processors, which take six times
+    as long.
+    """
+    write = structlog.BytesLogger(sys.stdout.buffer).msg
+
+    def write_json(fields: dict[str, Any]) -> None:
+        line = {
+            "event": "request",
+            **fields,
+            # The request id, and the user's id if the request had credentials.
+            **structlog.contextvars.get_contextvars(),
+            "level": "info",
+            "timestamp": datetime.now(UTC),
+        }
+        write(msgspec.json.encode(line))
+
+    return write_json
+
+
+def _log_text(fields: dict[str, Any]) -> None:
+    log.info("request", **fields)

@@ -1,4 +1,4 @@
-"""Runs a service: settings from the environment, one uvicorn process, JSON logs."""
+"""Runs a service: settings from the environment, one uvicorn process, logs."""
 
 import asyncio
 import os
@@ -53,13 +53,13 @@ def serve(create_app: Callable[[S], Litestar], kind: type[S]) -> None:
     """Runs a service until SIGTERM or SIGINT. Exits with a message if a setting is wrong."""
     try:
         settings = load(kind, os.environ)
-        configure_logs(settings.log_level)
+        configure_logs(settings.log_level, settings.log_format)
         app = create_app(settings)
     except SettingsError as error:
         sys.exit(f"waxwing: wrong setting: {error}")
     request_seconds = settings.shutdown_seconds - CANCELLED_BEFORE_END_SECONDS
     config = uvicorn.Config(
-        RequestLog(app),
+        RequestLog(app, settings.log_format),
         host=settings.host,
         port=settings.port,
         loop="uvloop",

@@ -15,6 +15,7 @@ PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=36_500 * 86_400)]
 # A service has 20 s less for its requests.
 ShutdownSeconds = Annotated[int, msgspec.Meta(ge=21, le=36_500 * 86_400)]
+LogFormat = Literal["json", "text"]
 PublicUrl = Annotated[str, msgspec.Meta(pattern=r"^(https?://[^/?#\s]+/?)?$")]
 
 
@@ -49,6 +50,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     # Everything has ended so long after a stop signal. Requests that still run 20 s before then get a 503.
     shutdown_seconds: ShutdownSeconds = 50
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    # json for programs, text for people at a terminal.
+    log_format: LogFormat = "json"
 
 
 def load(kind: type[S], environ: Mapping[str, str]) -> S:

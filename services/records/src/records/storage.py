@@ -478,13 +478,24 @@ async def open_store(settings: StoreSettings) -> AsyncIterator[ObjectStore]:
 
 
 def make_session() -> aiohttp.ClientSession:
-    """Returns connections to the store, any number. miniopy-async's own session would stall the eleventh."""
+    """Returns connections to the store, any number. miniopy-async's own session would stall the eleventh.
+
+    Each call has the id of its request in the User-Agent, so that the store's log has it too.
+    """
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(_name_request)
     return aiohttp.ClientSession(
+        trace_configs=[trace],
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=REQUEST_TIMEOUT_SECONDS
         ),
     )
+
+
+async def _name_request(_: object, __: object, call: aiohttp.TraceRequestStartParams) -> None:
+    request_id = structlog.contextvars.get_contextvars().get("request_id", "none")
+    call.headers["User-Agent"] = f"waxwing-records request-id/{request_id}"
 
 
 class _Client(Minio):

@@ -1,0 +1,44 @@
+"""Runs a Prometheus that must be installed, beside the local stack (`just up --metrics`)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from deploy.local.ports import LOOPBACK, Ports
+
+_ALERTS = Path(__file__).parents[1] / "observability" / "alerts.yml"
+
+
+def find() -> str | None:
+    """Returns the path of the program, or None if it is not in PATH."""
+    return shutil.which("prometheus")
+
+
+def configure(folder: Path, ports: Ports, seconds: int = 15) -> None:
+    """Writes a configuration that reads both services of a stack every so many seconds."""
+    targets = {
+        name: f"{LOOPBACK}:{port}" for name, port in (("users", ports.users), ("records", ports.records))
+    }
+    configuration = {
+        "global": {"scrape_interval": f"{seconds}s", "evaluation_interval": f"{seconds}s"},
+        "rule_files": [str(_ALERTS)],
+        "scrape_configs": [
+            {"job_name": name, "static_configs": [{"targets": [target]}]} for name, target in targets.items()
+        ],
+    }
+    folder.mkdir(mode=0o700, exist_ok=True)
+    # JSON is YAML.
+    (folder / "prometheus.yml").write_text(json.dumps(configuration, indent=4))
+
+
+def command(program: str, folder: Path, port: int) -> list[str]:
+    """Returns the command that runs it with what `configure` has written."""
+    return [
+        program,
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={LOOPBACK}:{port}",
+        "--log.level=warn",
+    ]
