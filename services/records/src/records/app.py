@@ -51,6 +51,7 @@ def create_app(settings: Settings) -> Litestar:
         MAX_STORED_BYTES.set(settings.max_total_bytes or math.inf)
         async with aclosing(RowReader(engine)) as reader, open_store(settings.store) as store:
             uploads = Uploads(engine, store, settings)
+            uploads.watch()
             sweeper = asyncio.create_task(run_sweeper(engine, store, settings))
             service = RunningService(engine, reader, store, uploads, settings)
             try:

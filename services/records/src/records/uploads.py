@@ -118,17 +118,20 @@ class Uploads:
     def __init__(self, engine: AsyncEngine, store: ObjectStore, settings: Settings) -> None:
         threads = audio_package.EncoderThreads(settings.encoder_threads)
         head_thread = ThreadPoolExecutor(1, "head")
-        admission = Admission(settings)
-        self._shared = Shared(engine, store, settings, threads, admission, head_thread)
-        metrics.UPLOAD_SLOTS.set(settings.max_uploads)
+        self._shared = Shared(engine, store, settings, threads, Admission(settings), head_thread)
+        self._heap = HeapTrimmer()
+        self._clean_ups: set[asyncio.Task[None]] = set()
+
+    def watch(self) -> None:
+        """Lets the metrics show what this instance holds."""
+        admission, threads = self._shared.admission, self._shared.threads
+        metrics.UPLOAD_SLOTS.set(self._shared.settings.max_uploads)
         metrics.UPLOADS_UNDER_WAY.set_function(lambda: admission.taken_slots)
         metrics.UPLOADS_WAITING.set_function(lambda: admission.waiting)
         metrics.HELD_MP3_BYTES.set_function(lambda: admission.held_bytes)
         metrics.ENCODER_THREADS.set(threads.count)
         metrics.BUSY_ENCODER_THREADS.set_function(lambda: threads.encoding.busy)
         metrics.WAITING_AUDIO_BYTES.set_function(lambda: threads.waiting_bytes)
-        self._heap = HeapTrimmer()
-        self._clean_ups: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Waits for the clean-up of failed uploads, and ends the threads."""
