@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import NamedTuple
 
-from scipy.stats import theilslopes
-
 # The run is cut into so many stretches of equal length. The medians of the last half make the trend: in the
 # first half pools, caches and allocators fill, and the first tombstones become due.
 STRETCHES = 60
@@ -37,6 +35,9 @@ def find_trend(samples: list[tuple[float, float]]) -> Trend:
     half = [stretch for number, stretch in sorted(stretches.items()) if number >= STRETCHES / 2]
     hours = [median(seconds for seconds, _ in stretch) / 3600 for stretch in half]
     values = [median(value for _, value in stretch) for stretch in half]
+    # Loading it takes longer than loading the other modules of the tests, which pytest does in every process.
+    from scipy.stats import theilslopes  # noqa: PLC0415 (see above)
+
     fit = theilslopes(values, hours, alpha=CONFIDENCE)
     return Trend(float(fit.slope), float(fit.low_slope), float(fit.high_slope), values)
 

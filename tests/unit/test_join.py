@@ -92,7 +92,7 @@ def test_a_joined_stream_is_valid_and_sounds_like_one_encoding(stream: Stream, s
     rate, channels, bitrate_kbps = stream
     mp3_frame_samples = sample_frames_per_mp3_frame(rate)
     # Each third must be longer than a lead-in.
-    seconds = 10 if 10 * rate // mp3_frame_samples // 3 > lead_in_mp3_frames(rate, bitrate_kbps) else 20
+    seconds = max(3.0, 3.3 * lead_in_mp3_frames(rate, bitrate_kbps) * mp3_frame_samples / rate)
     samples = SOUNDS[sound](seconds, rate, channels)
     mp3_frames = len(samples) // mp3_frame_samples
     serial = encode(samples, stream)
