@@ -29,9 +29,11 @@ def owner(stack: Stack) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", autouse=True)
 def encode_silence_without_lame() -> Iterator[None]:
-    """Lets the service in the test process encode the large recordings fast."""
+    """Lets the service in the test process encode the large recordings fast, and as they arrive."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("records.audio.parallel.Encoder", make_encoder)
+        # With the usual 5 MiB a large recording would need more than a minute more.
+        patch.setattr("records.audio.parallel.WAITING_BYTES_PER_THREAD", 512 * 1024)
         yield
 
 

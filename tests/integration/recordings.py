@@ -10,8 +10,8 @@ from records.form import BITRATE, AudioBegins, FormField, FormItem
 from tests.wavs import Wav, silence, sine
 
 SMALL, LARGE = "one PUT", "a multipart upload"
-# 14 MB of MP3 from few sample frames: LAME needs about as long for each sample frame at any bitrate.
-LARGE_SECONDS = 368.0
+# 12 MB of MP3 from few sample frames: LAME needs about as long for each sample frame at any bitrate.
+LARGE_SECONDS = 290.0
 BITRATES_KBPS = {SMALL: None, LARGE: 320}
 
 
@@ -21,7 +21,7 @@ def make_wav(kind: str) -> bytes:
     if kind == SMALL:
         return Wav().build(sine(seconds=1.0))
     # The first two upload parts are complete even if the client vanishes at the end of the audio and the
-    # last minutes still wait for LAME.
+    # last seconds still wait for an encoder (conftest.py).
     return Wav(bits=16, channels=1, rate=32000).build(silence(LARGE_SECONDS, rate=32000, channels=1))
 
 

@@ -29,7 +29,7 @@ class SilenceEncoder:
 
     def encode(self, pcm: bytes | memoryview) -> bytes:
         """Takes PCM, and returns the MP3 bytes that are ready."""
-        if bytes(pcm).count(0) != len(pcm):
+        if bytes(pcm) != bytes(len(pcm)):
             raise ValueError("the PCM is not silent")
         self._samples += len(pcm) // SAMPLE_BYTES
         mp3_frames = (self._samples - LOOKAHEAD_SAMPLES) // MP3_FRAME_SAMPLES
