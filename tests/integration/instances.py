@@ -7,6 +7,7 @@ from signal import SIGTERM
 
 import httpx
 
+from deploy.client import load_certificates
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
 from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
@@ -35,7 +36,9 @@ class Instance:
 
 def is_ready(port: int) -> bool:
     """Whether the service on this port is ready."""
+    url = f"http://{LOOPBACK}:{port}/readyz"
     try:
-        return httpx.get(f"http://{LOOPBACK}:{port}/readyz", trust_env=False).status_code == 200
+        # Without `verify` every call loads the certificates, which slows down the service that starts.
+        return httpx.get(url, trust_env=False, verify=load_certificates()).status_code == 200
     except httpx.TransportError:
         return False

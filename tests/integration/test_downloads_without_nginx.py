@@ -16,12 +16,13 @@ import httpx
 import psutil
 import pytest
 
-from deploy.client import Client, load_certificates
+from deploy.client import Client
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
 from records.routes.links import hash_id
 from tests.download_requests import DOWNLOAD_REQUESTS, REQUESTS_BY_STATUS, DownloadRequest, link_path
 from tests.integration.frozen_processes import frozen_process
+from tests.integration.instances import is_ready
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.recordings import LARGE, SMALL, make_wav, upload_kind
 from tests.integration.records_service import open_stack_service
@@ -69,14 +70,6 @@ def service(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         finally:
             process.terminate()
             process.wait(60)
-
-
-def is_ready(port: int) -> bool:
-    try:
-        url = f"http://{LOOPBACK}:{port}/readyz"
-        return httpx.get(url, trust_env=False, verify=load_certificates()).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +303,7 @@ def test_the_service_stops_reading_an_object_when_its_listener_leaves(
         leaving = []
         for _ in range(20):
             connection = socket.socket()
-            # A receive buffer so small that most of the 14 MB are still unsent when the listener leaves.
+            # A receive buffer so small that most of the 12 MB are still unsent when the listener leaves.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect((LOOPBACK, service.port))
             connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
