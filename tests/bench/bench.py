@@ -7,14 +7,10 @@ Each upload alternates with ffmpeg, pydub and bare LAME on the same file with th
 import argparse
 import asyncio
 import json
-import os
-import platform
-import re
 import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,9 +26,9 @@ from tests.bench.downloads import (
 )
 from tests.bench.fairness import measure_fairness, measure_refusals
 from tests.bench.overload import measure_memory, measure_slow_connections
+from tests.bench.results import Row, write_results
 from tests.bench.rows import measure_rows
 from tests.bench.uploads import (
-    Row,
     Uploader,
     measure_beside,
     measure_crowd,
@@ -41,21 +37,6 @@ from tests.bench.uploads import (
     measure_upload,
 )
 from tests.stacks import temporary_stack
-
-RESULTS = Path(__file__).with_name("RESULTS.md")
-
-
-def describe_machine() -> str:
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    return f"{os.cpu_count()} cores ({model}), Python {platform.python_version()}, Linux {platform.release()}"
-
 
 FULL_NOTE = """\
 Ratios are of the fastest of several turns that alternate in one run. The times are of this
@@ -76,24 +57,6 @@ ROWS_NOTE = """\
 A tenth of the records belongs to one user, and every fifth has an old Idempotency-Key. Their rows have no
 waveforms and no objects; only the deletions of the sweeper have objects.
 """
-
-
-def write_results(rows: list[Row], title: str, command: str, note: str) -> None:
-    """Replaces the section `title` of RESULTS.md, or adds it."""
-    lines = [
-        f"# {title}",
-        "",
-        f"`{command}` on {datetime.now(UTC):%Y-%m-%d}, {describe_machine()}.",
-        "",
-        note,
-        "| what | result | from |",
-        "|---|---|---|",
-        *(f"| {what} | {result} | {origin} |" for what, result, origin in rows),
-        "",
-    ]
-    sections = re.split(r"^(?=# )", RESULTS.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    others = [section for section in sections if section and not section.startswith(f"# {title}\n")]
-    RESULTS.write_text("\n".join([*others, "\n".join(lines)]), encoding="utf-8")
 
 
 def measure(stack: Stack, folder: Path, *, is_quick: bool) -> Iterator[list[Row]]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from deploy.local.stack import Stack
 from records.form import AudioBegins, FormItem
-from tests.bench.uploads import Row
+from tests.bench.results import Row
 from tests.integration.records_service import RecordsService, open_isolated_service
 from tests.upload_requests import TINY_WAV
 

@@ -25,7 +25,8 @@ from deploy.postgres_binaries import binary
 from records.settings import StoreSettings
 from records.sql import FIND_RECORD
 from records.storage import open_store
-from tests.bench.uploads import Row, repeated
+from tests.bench.results import Row
+from tests.bench.uploads import repeated
 from tests.wavs import Wav, music
 
 # The comparison for a checked download: the same nginx in front of the same store, without any check.

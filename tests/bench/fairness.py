@@ -14,7 +14,7 @@ from typing import Any
 from deploy.client import Client
 from deploy.local.stack import Stack
 from tests.bench.overload import WAV, count_uploads_under_way, header_upload, meanwhile
-from tests.bench.uploads import Row
+from tests.bench.results import Row
 from tests.raw_connection import header_lines, make_request_head, open_raw_connection
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 from tests.wavs import Wav, music

@@ -20,7 +20,8 @@ from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from tests.bench.downloads import latency
-from tests.bench.uploads import Process, Row
+from tests.bench.results import Row
+from tests.bench.uploads import Process
 from tests.upload_requests import (
     FORM_TYPE,
     TINY_WAV,

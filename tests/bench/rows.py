@@ -16,7 +16,7 @@ from records.audio import Properties, Waveform
 from records.storage import REQUEST_TIMEOUT_SECONDS, StoredObject
 from records.sweeper import BATCH, GRACE, sweep
 from tests.bench.downloads import CHECK_MANY, latency, psql
-from tests.bench.uploads import Row
+from tests.bench.results import Row
 from tests.integration.records_service import RecordsService, open_stack_service
 from tests.stacks import temporary_stack
 

@@ -23,6 +23,7 @@ from deploy.client import Client
 from deploy.local.stack import Stack
 from records.audio.encoder import Encoder
 from records.heap import QUIET_SECONDS
+from tests.bench.results import Row
 from tests.decoding import compare, decode
 from tests.stacks import temporary_stack
 from tests.wavs import Wav, music
@@ -32,8 +33,6 @@ MIB = 1024 * 1024
 SLOW_BYTES_PER_SECOND = 10_000_000
 # Longer recordings have no SNR, because comparing them takes gigabytes of memory.
 LONGEST_COMPARED_SECONDS = 60
-
-Row = tuple[str, str, str]
 
 
 class Process:

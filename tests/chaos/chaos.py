@@ -17,8 +17,7 @@ from pathlib import Path
 
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
-from tests.bench.bench import write_results
-from tests.bench.uploads import Row
+from tests.bench.results import Row, write_results
 from tests.chaos.clients import Client, Http
 from tests.chaos.final_check import (
     Level,

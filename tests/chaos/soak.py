@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import psutil
 
-from tests.bench.uploads import Row
+from tests.bench.results import Row
 from tests.chaos.chaos import Drill, conduct, say
 from tests.chaos.clients import Client, Http
 from tests.chaos.final_check import find_multipart_folders
