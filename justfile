@@ -4,6 +4,8 @@ set dotenv-path := ".env"
 
 requirements := "uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-package waxwing-common --no-emit-package waxwing-users --no-emit-package waxwing-records --custom-compile-command 'just lock'"
 
+run-backup := quote(just_executable()) + " --justfile " + quote(justfile()) + " run-backup"
+
 # List the recipes
 [private]
 default:
@@ -218,17 +220,24 @@ compose-logs *ARGS:
 [group('docker')]
 [positional-arguments]
 compose-backup DIR *ARGS:
-    @cd "{{invocation_directory()}}" && mkdir -p "$1" && folder=$(cd "$1" && pwd) && shift && cd "{{justfile_directory()}}" && BACKUP_FOLDER=$folder BACKUP_USER=$(id -u):$(id -g) docker compose run --rm --build backup back-up /backup "$@"
+    @cd "{{invocation_directory()}}" && mkdir -p "$1" && {{run-backup}} back-up "$@"
 
 # Put a backup into the containers; gateway and services stop meanwhile (--overwrite: even if they have users already)
 [group('docker')]
 [positional-arguments]
 compose-restore DIR *ARGS:
     @# A backup that is refused stops nothing.
-    @cd "{{invocation_directory()}}" && folder=$(cd "$1" && pwd) && shift && cd "{{justfile_directory()}}" && BACKUP_FOLDER=$folder BACKUP_USER=$(id -u):$(id -g) docker compose run --rm --build backup restore /backup --trial "$@"
+    @cd "{{invocation_directory()}}" && {{run-backup}} restore "$@" --trial
     docker compose stop gateway users records
-    @cd "{{invocation_directory()}}" && folder=$(cd "$1" && pwd) && shift && cd "{{justfile_directory()}}" && BACKUP_FOLDER=$folder BACKUP_USER=$(id -u):$(id -g) docker compose run --rm backup restore /backup "$@"
+    @cd "{{invocation_directory()}}" && {{run-backup}} restore "$@"
     docker compose up --wait
+
+# Runs the container `backup` with a folder. A relative folder begins where the caller is.
+[private]
+[no-exit-message]
+[positional-arguments]
+run-backup COMMAND DIR *ARGS:
+    @command=$1 && folder=$(cd "{{invocation_directory()}}" && cd "$2" && pwd) && shift 2 && BACKUP_FOLDER=$folder BACKUP_USER=$(id -u):$(id -g) docker compose run --rm --build backup "$command" /backup "$@"
 
 # Run the acceptance tests and the tests of the containers against what runs in Docker
 [group('docker')]

@@ -372,6 +372,7 @@ SECRETS = (
     "minio_root_password",
     "s3_secret_key",
     "signup_key",
+    "backup_s3_secret_key",
 )
 
 
