@@ -428,7 +428,7 @@ async def test_sums_that_are_not_those_of_the_records_are_found_and_summing_up_a
     user_prefix = key[: key.index("/") + 1]
     assert await find(service) == {("wrong-sums", user_prefix)}
     assert await repair(service) == {("wrong-sums", user_prefix)}
-    (statement,) = re.findall(r'psql -c "(UPDATE users [^"]+)"', (ROOT / "docs/operate.md").read_text())
+    (statement,) = re.findall(r'-c "(UPDATE users [^"]+)"', (ROOT / "docs/operate.md").read_text())
     await service.query(re.sub(":", r"\:", statement))
     assert await find(service) == set()
 
