@@ -42,7 +42,7 @@ TRIES = 4
 # knows the order.
 WEIGHTS: dict[str, int] = {
     "upload_small": 34,
-    "upload_large": 12,
+    "upload_large": 20,
     "race": 8,
     "abort_upload": 6,
     "upload_broken": 4,
@@ -122,7 +122,7 @@ class Client:
                 continue
             (action,) = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))
             # Everything else is about records.
-            if not user.records:
+            if not user.records and action != "upload_large":
                 action = "upload_small"
             await getattr(self, f"_{action}")(user)
             await asyncio.sleep(self._random.uniform(0, self.longest_rest_seconds))

@@ -43,9 +43,11 @@ WEIGHTS = {
 DEEDS = {"kill": 76, "stop": 5, "restart": 2, "cut": 6, "part": 3, "delay": 4, "expire": 3, "fill": 1}
 # Between the requests of an upload and its record.
 WITH_LEASE = frozenset(("reserve", "encode", "begin multipart", "upload part", "put", "complete", "publish"))
-# Steps with fewer kills come first, so that rare steps get their share: the disturbance is less meanwhile.
+# Steps with fewer kills come first, so that rare steps get their share. A hand waits longer for them: while
+# all hands wait, even a large upload comes to its last steps.
 ENOUGH_KILLS = 20
-# The hand waits so long for a step. Then it acts at any moment.
+PATIENCE_FOR_RARE_SECONDS = 15
+# The hand waits so long for any other step. Then it acts at any moment.
 PATIENCE_SECONDS = 6
 NO_STEP = "(any moment)"
 EXPIRE = "UPDATE records SET lease_until = now() - interval '100 s' WHERE state = 'uploading'"
@@ -123,9 +125,7 @@ class Hand:
             if not living:
                 return
             moment: Moment = self._random.choice(MOMENTS)
-            counts = {step: self._tally.count(step=step) for step in STEPS}
-            lacking = [step for step in STEPS if counts[step] < ENOUGH_KILLS] or STEPS
-            rare = frozenset(sorted(lacking, key=lambda step: (counts[step], self._random.random()))[:6])
+            rare = self._choose_rare()
             # The bytes of the step pass on, or get lost with the process.
             passes = moment == "after" or self._random.random() < 0.3
 
@@ -136,15 +136,25 @@ class Hand:
                 self._tally.kills[Kill(victim, step, moment if connection else "")] += 1
                 return passes
 
-            await self._at(rare, moment, act)
+            if rare:
+                await self._at(rare, moment, act, PATIENCE_FOR_RARE_SECONDS)
+            else:
+                await self._at(frozenset(STEPS), moment, act)
             await asyncio.sleep(self._random.uniform(0, 0.5))
             await self._bring_back(process, living if victim == process else None)
+
+    def _choose_rare(self) -> frozenset[str]:
+        """Returns some of the steps that lack kills: those with the fewest."""
+        counts = {step: self._tally.count(step=step) for step in STEPS}
+        lacking = [step for step in STEPS if counts[step] < ENOUGH_KILLS]
+        return frozenset(sorted(lacking, key=lambda step: (counts[step], self._random.random()))[:4])
 
     async def _at(
         self,
         steps: frozenset[str],
         moment: Moment,
         act: Callable[[str, Connection | None], Awaitable[bool]],
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         """Acts when one of these steps passes, or without a step if none passes soon."""
         trap = Trap(steps, moment, act, asyncio.get_running_loop().create_future())
@@ -158,7 +168,7 @@ class Hand:
 
         trap = trap._replace(act=act_once)
         self._steps.traps.append(trap)
-        await asyncio.wait({trap.sprung}, timeout=PATIENCE_SECONDS)
+        await asyncio.wait({trap.sprung}, timeout=patience_seconds)
         if trap.sprung.done():
             await done.wait()
         else:
