@@ -276,6 +276,10 @@ def make_wav(choices: Choices) -> bytes:
     header = bytearray(_mistake_sizes(choices, wav, audio_bytes, len(after)).header(audio_bytes))
     for _ in range(choices.one_of((0, 0, 0, 0, 0, 1, 2, 4))):
         header[choices.byte() % len(header)] = choices.byte()
+    if choices.rarely():
+        # A chunk whose padding was forgotten moves all others to odd bytes.
+        header[12:12] = chunk(b"junk", b"abc", wav.order)[:-1]
+    padding = b"" if choices.rarely() else b"\0" * (audio_bytes % 2)
     left_bytes = choices.number(2) if choices.rarely() else None
     sync = choices.one_of(_SYNCS)
     sound = choices.rest() or b"\0\1"
@@ -284,7 +288,7 @@ def make_wav(choices: Choices) -> bytes:
         sound = (sync + sound).ljust(512, b"\0")[:512]
     sound = choices.one_of(_CHUNKS_IN_AUDIO) + sound
     audio = (sound * (audio_bytes // len(sound) + 1))[:audio_bytes]
-    return b"".join((leading, header, audio, b"\0" * (audio_bytes % 2), after))[:left_bytes]
+    return b"".join((leading, header, audio, padding, after))[:left_bytes]
 
 
 def _mistake_sizes(choices: Choices, wav: Wav, audio_bytes: int, after_bytes: int) -> Wav:

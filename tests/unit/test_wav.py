@@ -219,17 +219,64 @@ def test_a_chunk_that_the_size_of_the_audio_counts_is_no_audio(
 
 def assert_chunks_are_no_audio(wav: Wav) -> None:
     sound = SOUND[:, : wav.channels]
-    data, kept = wav.build(sound), [each for each in wav.after if each[0] in METADATA]
-    for piece_bytes in (len(data), 7 if len(data) < 5000 else 977):
-        parser = WavParser()
-        pieces = [data[at : at + piece_bytes] for at in range(0, len(data), piece_bytes)]
-        audio = b"".join(bytes(view) for piece in pieces for view in parser.feed(piece))
-        assert audio + b"".join(parser.finish()) == wav.audio(sound)
-        assert parser.metadata == kept
-        assert not parser.truncated
+    # A chunk whose padding was forgotten moves all others to odd bytes.
+    padded = chunk(b"junk", b"abc", wav.order)
+    moved = replace(wav, before_data=((b"junk", b"abc"),)).build(sound).replace(padded, padded[:-1])
+    for data in (wav.build(sound), moved):
+        for piece_bytes in (len(data), 7 if len(data) < 5000 else 977):
+            parser = WavParser()
+            pieces = [data[at : at + piece_bytes] for at in range(0, len(data), piece_bytes)]
+            audio = b"".join(bytes(view) for piece in pieces for view in parser.feed(piece))
+            assert audio + b"".join(parser.finish()) == wav.audio(sound)
+            assert parser.metadata == [each for each in wav.after if each[0] in METADATA]
+            assert not parser.truncated
 
 
 METADATA = (b"LIST", b"bext", b"id3 ")
+
+
+@pytest.mark.parametrize("magic", [b"RF64", b"BW64"])
+@pytest.mark.parametrize("data_size", [0, 36, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, UNKNOWN_SIZE])
+def test_the_sizes_of_a_ds64_chunk_count_where_the_header_has_none(magic: bytes, data_size: int) -> None:
+    after = INFO, (b"smpl", bytes(36))
+    riff_bytes = 4 + 36 + 24 + 8 + len(AUDIO) + sum(len(chunk(*each)) for each in after)
+    for riff_size in (data_size, UNKNOWN_SIZE):
+        sizes = ds64(len(AUDIO), riff_bytes)
+        wav = Wav(magic=magic, before_fmt=(sizes,), riff_size=riff_size, data_size=data_size)
+        for cut_bytes in (0, 4):
+            data = wav.build(SOUND)[: len(wav.build(SOUND)) - cut_bytes]
+            if not cut_bytes:
+                data = replace(wav, after=after).build(SOUND) + b"\xffgarbage" * 99
+            parser = WavParser()
+            pieces = [data[at : at + 7] for at in range(0, len(data), 7)]
+            audio = b"".join(bytes(view) for piece in pieces for view in parser.feed(piece))
+            assert audio + b"".join(parser.finish()) == AUDIO[: len(AUDIO) - cut_bytes]
+            assert parser.truncated == bool(cut_bytes)
+            assert parser.metadata == ([] if cut_bytes else [INFO])
+            assert parser.data_chunk.announced_sample_frames == len(SOUND)
+
+
+@pytest.mark.parametrize("magic", [b"RIFF", b"RF64"])
+def test_a_ds64_chunk_holds_the_upper_bits_of_a_size(magic: bytes) -> None:
+    sizes = ds64((1 << 32) + len(AUDIO), (1 << 32) + len(WHOLE))
+    wav = Wav(magic=magic, before_fmt=(sizes,), riff_size=len(WHOLE), data_size=len(AUDIO))
+    assert parse(wav.build(SOUND), AUDIO) == AUDIO * 2
+    parser = WavParser()
+    assert b"".join(parser.feed(wav.build(SOUND))) == AUDIO
+    assert b"".join(parser.finish()) == b""
+    assert parser.truncated
+
+
+def test_the_size_of_a_ds64_chunk_counts_for_the_first_audio_only() -> None:
+    wav = Wav(magic=b"RF64", before_fmt=(ds64(len(AUDIO)),), riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE)
+    for further in (AUDIO[:-8], AUDIO + AUDIO):
+        assert parse(wav.build(SOUND), b"data\xff\xff\xff\xff", further) == AUDIO + further
+
+
+def test_a_size_that_can_be_right_counts_more_than_a_ds64_chunk() -> None:
+    for said in (0, 4, len(AUDIO) - 8, len(AUDIO) + 8, 1 << 40):
+        wav = Wav(magic=b"RF64", before_fmt=(ds64(said),))
+        assert parse(wav.build(SOUND), bytes(99)) == AUDIO
 
 
 def test_the_riff_size_of_an_rf64_tells_where_its_chunks_end() -> None:
@@ -411,7 +458,7 @@ def test_audio_of_unknown_size_goes_on_past_four_gib() -> None:
     piece = memoryview(bytes(64 << 20))
     assert b"".join(parser.feed(Wav(data_size=UNKNOWN_SIZE).header(0))) == b""
     # Audio full of names of chunks is not searched for chunks any more, so this test is fast.
-    names = b"LIST" * 1024
+    names = b"LIST" * 2048
     assert b"".join(parser.feed(names)) == names
     audio_bytes = sum(len(view) for _ in range(65) for view in parser.feed(piece))
     assert audio_bytes == 65 * len(piece) > 1 << 32
@@ -504,6 +551,23 @@ STEREO_MASK = Wav(extensible=True, mask=3)
         ((MONO_8.header(3), b"abc\0", MONO_8.header(2), b"de"), b"abcde"),
         ((MONO_8.header(3), b"abc", MONO_8.header(2), b"de"), b"abcde"),
         ((MONO_8.header(3), b"abc", chunk(b"data", b"d") * 3), b"abcddd"),
+        *(
+            (
+                (replace(MONO_8, riff_size=size, data_size=size).header(3), b"abc", MONO_8.header(2), b"de"),
+                b"abcde",
+            )
+            for size in (0, UNKNOWN_SIZE)
+        ),
+        (
+            (
+                replace(MONO_8, riff_size=0, data_size=0).header(3),
+                b"abc",
+                chunk(b"smpl", bytes(35))[:-1] + chunk(b"LIST", b"INFO"),
+                MONO_8.header(2),
+                b"de",
+            ),
+            b"abcde",
+        ),
     ],
 )
 def test_audio_of_the_same_format_goes_on_behind_the_audio(pieces: tuple[bytes, ...], audio: bytes) -> None:

@@ -43,7 +43,6 @@ _LEADING_BYTES = b"\r\n\xef\xbb\xbf"
 # Bytes of an ID3 frame's header by version: of its name, of its size and of its flags.
 _ID3_FRAME_BYTES = {2: (3, 3, 0), 3: (4, 4, 2), 4: (4, 4, 2)}
 _ID3_FRAMES = (b"T", b"COM", b"PIC", b"APIC")
-_UNKNOWN_SIZE = 0xFFFFFFFF
 # Writers to a pipe put this size, which is SoX's, or a larger one.
 _MIN_UNKNOWN_SIZE = 0x7FFFF000
 # Writers that never come back leave 0, or about the size of a plain header. More was written afterwards.
@@ -57,7 +56,7 @@ _CERTAIN_CHUNKS = {
     **dict.fromkeys(_MAGICS, (b"WAVE",)),
 }
 # Each bit of audio that looks like a chunk costs work. After so many the audio is no longer watched.
-_MAX_FALSE_CHUNKS = 256
+_MAX_FALSE_CHUNKS = 1024
 _ENDLESS = 1 << 63
 _NAME_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_ "
 
@@ -180,7 +179,7 @@ class WavParser:
         self._id3_bytes = 0
         self._leading_id3 = b""
         self._fact_sample_frames: int | None = None
-        self._ds64_audio_bytes = _ENDLESS
+        self._ds64_audio_bytes = 0
         self._riff_start = 0
         self._riff_end = 0
         self._start = bytearray()
@@ -243,7 +242,7 @@ class WavParser:
             piece, want = pieces.pop(), self._want
             wanted = piece[: want.size - len(self._held)]
             if want.kind is _Kind.WATCHED_AUDIO:
-                wanted = wanted[: find_chunk(wanted, (self._fed_bytes - self._riff_start) % 2)]
+                wanted = wanted[: find_chunk(wanted)]
             rest = piece[len(wanted) :]
             if rest:
                 pieces.append(rest)
@@ -441,7 +440,7 @@ class WavParser:
         self._riff_start = self._fed_bytes - _RIFF_HEADER_BYTES
         is_unknown = size >= _MIN_UNKNOWN_SIZE
         self._riff_end = _ENDLESS if is_unknown else self._riff_start + _CHUNK_HEADER_BYTES + size
-        self._fact_sample_frames, self._ds64_audio_bytes = None, _ENDLESS
+        self._fact_sample_frames, self._ds64_audio_bytes = None, 0
         if self._data_chunk:
             self._further_start = self._riff_start
 
@@ -512,8 +511,9 @@ class WavParser:
     def _take_large_sizes(self, size: int) -> Generator[_Want, bytes, None]:
         sizes = yield _Want(_Kind.TAKE, _DS64_BYTES, "ds64 chunk")
         riff_bytes, self._ds64_audio_bytes = self._number(sizes[:8]), self._number(sizes[8:16])
-        if riff_bytes and self._riff_end == _ENDLESS:
-            self._riff_end = min(self._riff_start + _CHUNK_HEADER_BYTES + riff_bytes, _ENDLESS)
+        riff_body_start = self._riff_start + _CHUNK_HEADER_BYTES
+        if _is_large_size(riff_bytes, self._riff_end - riff_body_start):
+            self._riff_end = min(riff_body_start + riff_bytes, _ENDLESS)
         yield from _skip(size - _DS64_BYTES, "ds64 chunk")
 
     def _take_fact(self, size: int) -> Generator[_Want, bytes, None]:
@@ -545,9 +545,9 @@ class WavParser:
             )
         start = self._fed_bytes
         is_known = 0 < size < _MIN_UNKNOWN_SIZE
-        if size == _UNKNOWN_SIZE:
-            size = min(self._ds64_audio_bytes, _ENDLESS)
-            is_known = 0 < size < _ENDLESS
+        if _is_large_size(self._ds64_audio_bytes, size):
+            size, is_known = self._ds64_audio_bytes, True
+        self._ds64_audio_bytes = 0
         is_inside = start + size <= self._riff_end
         is_believed = is_known and (is_inside or size > _MAX_PLACEHOLDER_BYTES)
         announced = _count_sample_frames(self._format, size, self._fact_sample_frames)
@@ -607,8 +607,7 @@ class WavParser:
                         self._is_truncated |= self._is_missing(self._fed_bytes - self._audio_start)
                     self._expected_bytes = 0
                     return True
-                # No other name can begin before the next byte but one.
-                yield _Want(_Kind.AUDIO, min(2, end - self._fed_bytes), "audio")
+                yield _Want(_Kind.AUDIO, 1, "audio")
         return False
 
     def _find_chunk(self) -> Generator[_Want, bytes, bytes]:
@@ -625,11 +624,14 @@ class WavParser:
             return b""
         is_certain = taken[_CHUNK_HEADER_BYTES:] in _CERTAIN_CHUNKS.get(name, ())
         if not is_certain and len(taken) >= _CHUNK_HEADER_BYTES and size <= MAX_METADATA_CHUNK_BYTES:
-            end = _CHUNK_HEADER_BYTES + size + size % 2
-            if _RIFF_HEADER_BYTES == len(taken) < end + len(name):
-                taken += yield _Want(_Kind.PEEK, end + len(name) - len(taken), "audio")
-            is_last = len(taken) in (end, _CHUNK_HEADER_BYTES + size) or start + end == self._riff_end
-            is_certain = is_last or taken[end:] in KNOWN_CHUNKS
+            # The padding may be missing.
+            ends = (_CHUNK_HEADER_BYTES + size, _CHUNK_HEADER_BYTES + size + size % 2)
+            if _RIFF_HEADER_BYTES == len(taken) < ends[1] + len(name):
+                taken += yield _Want(_Kind.PEEK, ends[1] + len(name) - len(taken), "audio")
+            is_certain = any(
+                end in (len(taken), self._riff_end - start) or taken[end : end + len(name)] in KNOWN_CHUNKS
+                for end in ends
+            )
         self._give_back(taken)
         self._false_chunks += not is_certain
         return name if is_certain else b""
@@ -647,6 +649,12 @@ class WavParser:
 def _skip(size: int, what: str) -> Generator[_Want, bytes, None]:
     if size:
         yield _Want(_Kind.SKIP, size, what)
+
+
+def _is_large_size(ds64_size: int, size: int) -> bool:
+    """Returns whether the ds64 chunk has the true size: `size` is unknown, or the lower 32 bits of it."""
+    is_unknown = not _MAX_PLACEHOLDER_BYTES < size < _MIN_UNKNOWN_SIZE
+    return 0 < ds64_size < _ENDLESS and (is_unknown or ds64_size % (1 << 32) == size)
 
 
 def _count_sample_frames(source: Format, audio_bytes: int, fact_sample_frames: int | None) -> int:
