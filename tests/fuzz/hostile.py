@@ -324,7 +324,8 @@ def _make_further_audio(choices: Choices, wav: Wav) -> bytes:
     if kind == "RIFF":
         return chunk(b"RIFF", b"AVI " + audio) + chunk(b"fmt ", audio)
     if kind == "wav":
-        return choices.take(choices.byte() % 2) + wav.header(len(audio)) + audio
+        leading = choices.one_of((b"", choices.take(1), _make_id3(choices)))
+        return leading + wav.header(len(audio)) + audio
     if kind == "empty":
         return chunk(b"data", b"", wav.order) * choices.byte() + chunk(b"data", audio, wav.order)
     return (chunk(b"fmt ", wav.fmt(), wav.order) if kind == "fmt" else b"") + chunk(b"data", audio, wav.order)

@@ -154,6 +154,10 @@ def test_announced_texts_and_unicode_are_read_whole(code_page: str) -> None:
         for order in ("little", "big"):
             cset = b"CSET", number.to_bytes(2, order) + bytes(6)
             assert read([info((b"INAM", title.encode(codec) + b"\0")), cset]) == {"TIT2": title}
+        for announced, encoding in ((1200, "utf-16-le"), (1201, "utf-16-be")):
+            for end in ("\0".encode(encoding), b"\0", b""):
+                cset = b"CSET", announced.to_bytes(2, "little") + bytes(6)
+                assert read([info((b"INAM", title.encode(encoding) + end)), cset]) == {"TIT2": title}
         for encoding in ("utf-8", "utf-8-sig", "utf-16"):
             raw = title.encode(encoding) + "\0".encode(encoding.removesuffix("-sig"))[-2:]
             assert read([info((b"INAM", raw))]) == {"TIT2": title}

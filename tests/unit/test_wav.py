@@ -167,6 +167,20 @@ def test_a_file_that_lacks_only_what_follows_its_audio_is_not_truncated() -> Non
     assert parser.metadata == []
 
 
+def id3_tag(version: int, *frames: tuple[bytes, bytes], padding: int = 0, flags: int = 0) -> bytes:
+    """Returns an ID3v2 tag."""
+    body = b""
+    for name, text in frames:
+        size = synchsafe(len(text)) if version == 4 else len(text).to_bytes(3 if version == 2 else 4, "big")
+        body += name + size + (b"" if version == 2 else b"\0\0") + text
+    body += bytes(padding)
+    return b"ID3" + bytes([version, 0, flags]) + synchsafe(len(body)) + body
+
+
+def synchsafe(number: int) -> bytes:
+    return bytes(number >> shift & 0x7F for shift in (21, 14, 7, 0))
+
+
 INFO = (b"LIST", b"INFOINAM\x05\0\0\0Song\0\0")
 ID3 = (b"id3 ", b"ID3\4\0\0\0\0\0\0")
 CHUNKS_BEHIND: dict[str, tuple[Chunk, ...]] = {
@@ -352,20 +366,6 @@ def test_the_fact_chunk_shortens_the_last_adpcm_block_and_nothing_else(
     assert parser.data_chunk.announced_sample_frames == sample_frames
 
 
-def id3_tag(version: int, *frames: tuple[bytes, bytes], padding: int = 0, flags: int = 0) -> bytes:
-    """Returns an ID3v2 tag."""
-    body = b""
-    for name, text in frames:
-        size = synchsafe(len(text)) if version == 4 else len(text).to_bytes(3 if version == 2 else 4, "big")
-        body += name + size + (b"" if version == 2 else b"\0\0") + text
-    body += bytes(padding)
-    return b"ID3" + bytes([version, 0, flags]) + synchsafe(len(body)) + body
-
-
-def synchsafe(number: int) -> bytes:
-    return bytes(number >> shift & 0x7F for shift in (21, 14, 7, 0))
-
-
 @pytest.mark.parametrize(
     "tag",
     [
@@ -493,6 +493,7 @@ def test_what_follows_the_announced_audio_is_ignored() -> None:
     assert parse(Wav(data_size=len(AUDIO) - 8).build(SOUND)) == AUDIO[:-8]
 
 
+TAG = id3_tag(3, (b"TIT2", b"\0Song"))
 MONO_8 = Wav(bits=8, channels=1)
 DATA = chunk(b"data", AUDIO)
 FMT = chunk(b"fmt ", Wav().fmt())
@@ -534,6 +535,14 @@ STEREO_MASK = Wav(extensible=True, mask=3)
             for size in (0, UNKNOWN_SIZE, 0x7FFFF000, len(AUDIO) + 8, len(AUDIO) + 36, len(AUDIO) + 44)
         ),
         ((Wav(riff_size=UNKNOWN_SIZE, data_size=UNKNOWN_SIZE).build(SOUND),) * 3, AUDIO * 3),
+        # ID3 tags in front of each WAV, or behind it.
+        ((*[TAG, Wav().build(SOUND)] * 3, TAG), AUDIO * 3),
+        ((*[TAG + bytes(9), Wav(after=(INFO,)).build(SOUND)] * 2, TAG + bytes(9)), AUDIO * 2),
+        *(
+            ((*[TAG, TAG, Wav(riff_size=riff, data_size=size).build(SOUND)] * 2, TAG), AUDIO * 2)
+            for riff in (None, 0, UNKNOWN_SIZE)
+            for size in (0, UNKNOWN_SIZE, 0x7FFFF000)
+        ),
         (
             (Wav(riff_size=0, data_size=0, after=(ODD, (b"LIST", b"INFO"))).build(SOUND), WHOLE),
             AUDIO + chunk(*ODD) + AUDIO,
@@ -574,6 +583,17 @@ def test_audio_of_the_same_format_goes_on_behind_the_audio(pieces: tuple[bytes, 
     data = b"".join(pieces)
     assert parse(*pieces) == parse(data) == audio
     assert parse(*(data[at : at + 1] for at in range(len(data)))) == audio
+
+
+@pytest.mark.parametrize("size", [None, 0, UNKNOWN_SIZE])
+def test_an_id3_tag_behind_the_audio_is_metadata(size: int | None) -> None:
+    for further in (b"", bytes(9), WHOLE, TAG, b"garbage"):
+        parser = WavParser()
+        data = Wav(riff_size=size, data_size=size).build(SOUND) + TAG + further
+        audio = b"".join(parser.feed(data))
+        assert audio + b"".join(parser.finish()) == AUDIO + (AUDIO if further == WHOLE else b"")
+        assert parser.metadata == [(b"id3 ", TAG)] * (2 if further == TAG else 1)
+        assert not parser.truncated
 
 
 def test_a_recording_of_many_data_chunks_is_read_to_its_end() -> None:
@@ -650,9 +670,11 @@ def test_a_size_in_samples_or_sample_frames_is_refused_with_what_to_do(wav: Wav,
         # Garbage of any other length is ignored.
         assert parse(*pieces, b"x" * wav.sample_frame_bytes) == audio[:count]
         assert parse(*pieces[:-1], audio[: -wav.sample_frame_bytes]) == audio[:count]
-    with pytest.raises(BrokenAudio, match=f"has {unit_bytes} times as many"):
-        info = chunk(b"LIST", b"INFO", wav.order)
-        parse(replace(wav, riff_size=count + 36 + len(info)).header(len(audio)), audio, info)
+    for name, riff_size in ((b"LIST", None), (b"LIST", count + 44), (b"junk", 0), (b"data", None)):
+        data = replace(wav, riff_size=riff_size).header(len(audio)) + audio + chunk(name, b"INFO", wav.order)
+        for piece_bytes in (7, len(data)):
+            with pytest.raises(BrokenAudio, match=f"has {unit_bytes} times as many"):
+                parse(*(data[at : at + piece_bytes] for at in range(0, len(data), piece_bytes)))
 
 
 def test_an_empty_data_chunk_of_a_finished_file_does_not_swallow_what_follows() -> None:

@@ -1,4 +1,4 @@
-"""Finds the names of RIFF chunks in audio, as fast as it arrives."""
+"""Finds the names of RIFF chunks and ID3 tags in audio, as fast as it arrives."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ KNOWN_CHUNKS = (
     *(b"LIST", b"id3 ", b"ID3 ", b"bext", b"cart", b"iXML", b"axml", b"chna", b"_PMX", b"CSET", b"DISP"),
     *(b"cue ", b"plst", b"smpl", b"inst", b"acid", b"strc", b"labl", b"note", b"ltxt", b"fact", b"PEAK"),
     *(b"JUNK", b"junk", b"PAD ", b"FLLR", b"afsp", b"minf", b"elm1", b"regn", b"umid", b"ResU", b"LGWV"),
-    *(b"RIFF", b"RIFX", b"RF64", b"BW64"),
+    *(b"RIFF", b"RIFX", b"RF64", b"BW64", b"ID3\2", b"ID3\3", b"ID3\4"),
 )
 _NAME_BYTES = 4
 _NAMES = np.array(sorted(int.from_bytes(name, "little") for name in KNOWN_CHUNKS), dtype="<u4")

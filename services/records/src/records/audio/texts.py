@@ -83,13 +83,13 @@ def decode(raw: bytes, codec: str | None = None) -> str:
     for bom, its_codec in _BOMS:
         if raw.startswith(bom):
             return _up_to_nul(raw.removeprefix(bom).decode(its_codec, errors="ignore"))
-    if codec:
-        try:
-            return _up_to_nul((raw if "utf-16" in codec else raw.partition(b"\0")[0]).decode(codec))
-        except UnicodeDecodeError:
-            pass
     # Some writers end UTF-16 with one byte of 0.
     pairs = raw[:-1] if len(raw) % 2 and raw.endswith(b"\0") else raw
+    if codec:
+        try:
+            return _up_to_nul((pairs if "utf-16" in codec else raw.partition(b"\0")[0]).decode(codec))
+        except UnicodeDecodeError:
+            pass
     for its_codec in _UTF_16:
         text = _up_to_nul(pairs.decode(its_codec, errors="replace"))
         if _is_utf_16(text):

@@ -38,6 +38,8 @@ _FACT_BYTES = 4
 _MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _METADATA_CHUNKS = (b"LIST", b"bext", b"CSET")
 _ID3_CHUNKS = (b"id3 ", b"ID3 ")
+# How ID3 tags begin that stand in front of a WAV or behind it, in no chunk.
+_ID3_TAGS = (b"ID3\2", b"ID3\3", b"ID3\4")
 # Scripts write a line break or the byte order mark of UTF-8 in front of the bytes that they send.
 _LEADING_BYTES = b"\r\n\xef\xbb\xbf"
 # Bytes of an ID3 frame's header by version: of its name, of its size and of its flags.
@@ -52,7 +54,7 @@ _WATCHED_BYTES = MAX_ID3_BYTES
 # What such bytes are by themselves, by the first four bytes behind the header.
 _CERTAIN_CHUNKS = {
     b"LIST": (b"INFO", b"adtl"),
-    **dict.fromkeys(_ID3_CHUNKS, (b"ID3\2", b"ID3\3", b"ID3\4")),
+    **dict.fromkeys(_ID3_CHUNKS, _ID3_TAGS),
     **dict.fromkeys(_MAGICS, (b"WAVE",)),
 }
 # Each bit of audio that looks like a chunk costs work. After so many the audio is no longer watched.
@@ -172,7 +174,6 @@ class WavParser:
         self._audio_start = 0
         self._expected_bytes = 0
         self._is_truncated = False
-        self._is_garbage_behind = False
         self._false_chunks = 0
         self._metadata: list[tuple[bytes, bytes]] = []
         self._metadata_bytes = 0
@@ -322,24 +323,6 @@ class WavParser:
             is_whole = self._riff_end - self._fed_bytes in (0, _CHUNK_HEADER_BYTES)
             counted = (arrived_bytes + _CHUNK_HEADER_BYTES, wav_bytes, wav_bytes - _CHUNK_HEADER_BYTES)
             self._is_truncated |= self._is_missing(arrived_bytes) and not (is_whole and size in counted)
-        elif self._is_garbage_behind and self.data_chunk.number == 1:
-            self._check_unit(size, arrived_bytes)
-
-    def _check_unit(self, size: int, arrived_bytes: int) -> None:
-        """Raises BrokenAudio if the size is that of all that arrived, but in samples or sample frames."""
-        if size <= _MAX_PLACEHOLDER_BYTES or self.format.codec in ADPCM_HEAD_BYTES:
-            return
-        chunk_bytes = self._riff_end - self._audio_start - size
-        for unit_bytes in (self.format.block_align_bytes, self.format.channels, self.format.sample_bytes):
-            if unit_bytes > 1 and arrived_bytes - unit_bytes * size in (
-                0,
-                unit_bytes * size % 2,
-                chunk_bytes,
-            ):
-                raise BrokenAudio(
-                    f"The data chunk says {size} bytes, but has {unit_bytes} times as many; "
-                    f"its size must be in bytes, not in samples or sample frames. {_IGNORE_SIZES}"
-                )
 
     def _is_missing(self, arrived_bytes: int) -> bool:
         """Returns whether a sample frame or more of the last audio is missing."""
@@ -354,7 +337,8 @@ class WavParser:
         self._metadata = []
 
     def _parse(self) -> Generator[_Want, bytes, None]:
-        riff_header = yield from self._take_riff_header()
+        start = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES, "RIFF header")
+        riff_header = yield from self._take_riff_header(start)
         if riff_header[:4] in _MAGICS:
             self._start += riff_header
         if riff_header[:4] not in _MAGICS or riff_header[8:] != b"WAVE":
@@ -371,19 +355,19 @@ class WavParser:
             )
         yield _Want(_Kind.SKIP, _ENDLESS, "rest")
 
-    def _take_riff_header(self) -> Generator[_Want, bytes, bytes]:
-        """Takes the RIFF header, and what may stand in front of it.
+    def _take_riff_header(self, start: bytes) -> Generator[_Want, bytes, bytes]:
+        """Takes a RIFF header, and what may stand in front of it, of which `start` was taken before.
 
         These are line breaks, byte order marks, ID3 tags, and the padding of an ID3 tag.
         """
-        start = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES, "RIFF header")
+        is_behind_id3 = False
         for _ in range(MAX_CHUNKS):
             if start[:3] == b"ID3":
-                self._leading_id3 = self._leading_id3 or start
+                is_behind_id3 = True
                 start = yield from self._take_leading_id3(start)
                 continue
-            rest = start.lstrip(_LEADING_BYTES + b"\0" if self._leading_id3 else _LEADING_BYTES)
-            if rest == start or not (self._leading_id3 or rest.startswith((b"ID3", *_MAGICS))):
+            rest = start.lstrip(_LEADING_BYTES + b"\0" if is_behind_id3 else _LEADING_BYTES)
+            if rest == start or not (is_behind_id3 or rest.startswith((b"ID3", *_MAGICS))):
                 break
             start = rest + (yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES - len(rest), "RIFF header"))
         return start
@@ -391,8 +375,10 @@ class WavParser:
     def _take_leading_id3(self, start: bytes) -> Generator[_Want, bytes, bytes]:
         """Takes an ID3 tag in front of the WAV, and returns the RIFF header behind it."""
         size = id3_sizes.read_tag_bytes(start)
-        if size > MAX_BYTES_BEFORE_AUDIO:
-            raise _not_a_wav(start)
+        if not self._data_chunk:
+            self._leading_id3 = self._leading_id3 or start
+            if size > MAX_BYTES_BEFORE_AUDIO:
+                raise _not_a_wav(start)
         if size >= len(start):
             yield from self._take_id3(size, start)
         rest = start[size:]
@@ -448,6 +434,12 @@ class WavParser:
         name, size = header[:4], self._number(header[4:])
         if name == b"data":
             yield from self._pass_audio(size)
+            return
+        if name in _ID3_TAGS and self._data_chunk:
+            start = header + (
+                yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES - _CHUNK_HEADER_BYTES, "RIFF header")
+            )
+            self._give_back((yield from self._take_riff_header(start)))
             return
         if name in _MAGICS:
             # One WAV stands behind, or inside, another.
@@ -567,8 +559,25 @@ class WavParser:
             return
         yield from self._take_padding(end - self._audio_start)
         header = yield _Want(_Kind.PEEK, _CHUNK_HEADER_BYTES, "chunk header")
-        self._is_garbage_behind = not self._may_be_chunk(header)
         self._give_back(header)
+        if header and not self._may_be_chunk(header) and self.data_chunk.number == 1:
+            yield from self._check_unit(end - self._audio_start)
+
+    def _check_unit(self, size: int) -> Generator[_Want, bytes, None]:
+        """Raises BrokenAudio if the audio ends where its size says, taken as samples or sample frames."""
+        source = self.format
+        if size <= _MAX_PLACEHOLDER_BYTES or source.codec in ADPCM_HEAD_BYTES:
+            return
+        for unit_bytes in sorted({source.sample_bytes, source.channels, source.block_align_bytes} - {1}):
+            yield from _skip(self._audio_start + unit_bytes * size - self._fed_bytes, "garbage")
+            behind = yield _Want(_Kind.PEEK, _CHUNK_HEADER_BYTES, "garbage")
+            name = behind[unit_bytes * size % 2 if behind[:1] == b"\0" else 0 :][:4]
+            self._give_back(behind)
+            if not name or name == b"data" or name in KNOWN_CHUNKS:
+                raise BrokenAudio(
+                    f"The data chunk says {size} bytes, but has {unit_bytes} times as many; "
+                    f"its size must be in bytes, not in samples or sample frames. {_IGNORE_SIZES}"
+                )
 
     def _pass_unannounced_audio(self, size: int) -> Generator[_Want, bytes, None]:
         """Hands out audio whose `size` cannot be right.
@@ -603,7 +612,7 @@ class WavParser:
             if self._fed_bytes < end:
                 name = yield from self._find_chunk()
                 if name:
-                    if name in _MAGICS and self._fed_bytes != self._riff_end:
+                    if name in (*_MAGICS, *_ID3_TAGS) and self._fed_bytes != self._riff_end:
                         self._is_truncated |= self._is_missing(self._fed_bytes - self._audio_start)
                     self._expected_bytes = 0
                     return True
@@ -622,7 +631,7 @@ class WavParser:
         if name not in KNOWN_CHUNKS:
             self._give_back(taken)
             return b""
-        is_certain = taken[_CHUNK_HEADER_BYTES:] in _CERTAIN_CHUNKS.get(name, ())
+        is_certain = taken[_CHUNK_HEADER_BYTES:] in _CERTAIN_CHUNKS.get(name, ()) or _is_id3(taken)
         if not is_certain and len(taken) >= _CHUNK_HEADER_BYTES and size <= MAX_METADATA_CHUNK_BYTES:
             # The padding may be missing.
             ends = (_CHUNK_HEADER_BYTES + size, _CHUNK_HEADER_BYTES + size + size % 2)
@@ -640,7 +649,7 @@ class WavParser:
         """Returns whether these bytes, at most eight, begin like a chunk, as hardly any audio does."""
         name, size = header[:4], self._number(header[4:])
         is_large = size > MAX_BYTES_BEFORE_AUDIO and name not in (b"data", *_MAGICS)
-        return not name.strip(_NAME_BYTES) and not is_large
+        return name in _ID3_TAGS or (not name.strip(_NAME_BYTES) and not is_large)
 
     def _number(self, octets: bytes) -> int:
         return int.from_bytes(octets, self._byte_order)
@@ -649,6 +658,12 @@ class WavParser:
 def _skip(size: int, what: str) -> Generator[_Want, bytes, None]:
     if size:
         yield _Want(_Kind.SKIP, size, what)
+
+
+def _is_id3(start: bytes) -> bool:
+    """Returns whether an ID3 tag and the name of its first ID3 frame begin with these twelve bytes."""
+    name = start[id3_sizes.HEADER_BYTES :]
+    return start[:4] in _ID3_TAGS and start[4] == 0 and max(start[6:10]) < 0x80 and name.isupper()  # noqa: PLR2004
 
 
 def _is_large_size(ds64_size: int, size: int) -> bool:
