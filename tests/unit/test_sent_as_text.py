@@ -69,6 +69,28 @@ def test_a_size_that_looks_like_text_is_none(size: int, form: bytes) -> None:
 )
 def test_audio_is_no_text(audio: bytes) -> None:
     for piece_bytes in (1000, len(audio)):
-        search = TextSearch()
-        for at in range(0, len(audio), piece_bytes):
-            search.feed(audio[at : at + piece_bytes])
+        search_all(audio, piece_bytes)
+
+
+def search_all(audio: bytes, piece_bytes: int) -> None:
+    search = TextSearch()
+    for at in range(0, len(audio), piece_bytes):
+        search.feed(audio[at : at + piece_bytes])
+
+
+@pytest.mark.parametrize(
+    "wav",
+    [
+        *(Wav(bits=bits, channels=channels) for bits in (8, 16, 24, 32) for channels in (1, 2)),
+        *(Wav(bits=bits, magic=b"RIFX") for bits in (16, 24)),
+        *(Wav(tag=FLOAT, bits=bits) for bits in (32, 64)),
+    ],
+    ids=repr,
+)
+def test_a_square_wave_whose_levels_look_like_characters_is_no_text(wav: Wav) -> None:
+    square = np.tile(np.repeat([1, -1], 20), 20)
+    # Three levels, of which two may be characters.
+    shapes = square, square * np.repeat([1, 0.5], 400), np.full(400, -1)
+    for level in np.linspace(0, 1, 250):
+        for shape in shapes:
+            search_all(wav.audio(level * np.repeat(shape[:, np.newaxis], wav.channels, axis=1)), 1000)

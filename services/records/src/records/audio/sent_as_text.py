@@ -14,9 +14,12 @@ from .errors import UnsupportedAudio
 # Where these stand in the header of a WAV.
 _RIFF, _FORM = slice(0, 4), slice(8, 12)
 _FORM_NAME = "WAVE"
-# Audio that is UTF-8 has at least so many bytes more than characters, and audio of text mode so many line
-# feeds. No other audio has so many.
+# Audio that is UTF-8 has at least so many bytes more than characters. Because the levels of a square wave can
+# look like two or three characters, it also has so many different ones beyond ASCII, or the one that replaces
+# others. Audio of text mode has at least so many line feeds.
 _MIN_FURTHER_BYTES = 64
+_MIN_CHARACTERS = 16
+_REPLACEMENT = "\ufffd"
 _MIN_LINE_FEEDS = 32
 # So many bytes are searched behind silence, because quiet audio can have neither.
 _SEARCHED_BYTES = 4 * 1024 * 1024
@@ -56,6 +59,7 @@ class TextSearch:
         self._may_be_utf_8 = self._may_have_line_breaks = True
         self._left_bytes = _SEARCHED_BYTES
         self._further_bytes = 0
+        self._characters: set[str] = set()
         # How often 0A and 0D stand in the audio, and its last byte.
         self._line_feeds = self._carriage_returns = 0
         self._last = b""
@@ -87,7 +91,9 @@ class TextSearch:
             self._may_be_utf_8 = False
             return
         self._further_bytes += len(octets) - len(text)
-        if self._further_bytes >= _MIN_FURTHER_BYTES:
+        self._characters.update(character for character in set(text) if not character.isascii())
+        is_various = len(self._characters) >= _MIN_CHARACTERS or _REPLACEMENT in self._characters
+        if self._further_bytes >= _MIN_FURTHER_BYTES and is_various:
             raise make_refusal()
 
     def _count_line_breaks(self, octets: bytes) -> None:
