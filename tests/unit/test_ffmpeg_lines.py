@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 
 from records.audio import BrokenAudio, OutOfProportion, TooLong, UnsupportedAudio
-from tests import wavs
+from records.audio.pcm import FULL_SCALE, decode_samples
+from records.audio.wav import WavParser
+from tests import decoding, wavs
+from tests.decoding import Decoded
+from tests.fuzz import hostile
 from tests.unit import run_converter
-from tests.wavs import FLOAT, Wav, chunk
+from tests.wavs import FLOAT, Sound, Wav, chunk
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 NOISE = np.random.default_rng(seed=1).integers(0, 256, 65_536, dtype=np.uint8).tobytes()
@@ -55,6 +59,13 @@ def run(command: str, data: bytes, folder: Path) -> bytes:
     (folder / words[words.index("-i") + 1]).write_bytes(data)
     subprocess.run([FFMPEG, "-y", "-loglevel", "error", *words[1:]], cwd=folder, check=True)
     return (folder / words[-1]).read_bytes()
+
+
+def sound_of(wav: bytes) -> Sound:
+    """Returns the sound of a WAV that ffmpeg has made."""
+    parser = WavParser()
+    audio = b"".join(parser.feed(wav)) + b"".join(parser.finish())
+    return decode_samples(audio, parser.format) / FULL_SCALE
 
 
 def assert_the_offered_command_works(data: bytes, folder: Path, max_duration_seconds: int = 3600) -> None:
@@ -150,6 +161,72 @@ def test_the_command_for_a_size_in_sample_frames_makes_the_whole_sound(wav: Wav,
     assert converter.properties.duration_seconds == len(sound) / wav.rate
 
 
+LAYOUTS_THAT_FFMPEG_READS = (
+    *(Wav(bits=bits, channels=1) for bits in (16, 20, 64)),
+    Wav(bits=32, tag=FLOAT, channels=1),
+)
+# FFmpeg takes RIFX for little-endian, or refuses it, and takes 24 bit in 32 for something else.
+OTHER_LAYOUTS = (
+    Wav(magic=b"RIFX", channels=1),
+    Wav(magic=b"RIFX", channels=1, bits=32, tag=FLOAT, extensible=True),
+    Wav(bits=36, channels=1),
+    Wav(bits=56, channels=1),
+    Wav(bits=24, sample_bytes=4, channels=1),
+    Wav(bits=12, sample_bytes=3, channels=1),
+    Wav(fmt_bytes=14, channels=1),
+)
+BEYOND_A_LIMIT: dict[str, Callable[[Wav], Wav]] = {
+    "the channels": lambda wav: replace(wav, channels=33),
+    "the rate": lambda wav: replace(wav, rate=900_000),
+    "the duration": lambda wav: wav,
+    "the size": lambda wav: replace(wav, data_size=8000),
+    "the chunks": lambda wav: replace(wav, before_data=((b"junk", b""),) * 5000),
+}
+
+
+@pytest.mark.parametrize("limit", BEYOND_A_LIMIT)
+@pytest.mark.parametrize("layout", [*LAYOUTS_THAT_FFMPEG_READS, *OTHER_LAYOUTS], ids=repr)
+def test_a_command_is_offered_only_for_a_layout_that_ffmpeg_reads_right(
+    layout: Wav, limit: str, tmp_path: Path
+) -> None:
+    wav = BEYOND_A_LIMIT[limit](layout)
+    sound = wavs.sweep(8000 / wav.rate, wav.rate, wav.channels, highest=2000)
+    data = wav.build(sound)
+    words = hostile.convert([data], 0 if limit == "the duration" else 60).refusal
+    assert ("ffmpeg" in words) == (layout in LAYOUTS_THAT_FFMPEG_READS), words
+    if "ffmpeg" in words and limit != "the duration":
+        made = sound_of(run(words[words.index("ffmpeg") :], data, tmp_path))
+        expected = decoding.resample(Decoded(sound[:, :2], wav.rate), min(wav.rate, 48000)).samples
+        assert abs(len(made) - len(expected)) <= 1
+        assert np.corrcoef(made[:, 0], expected[: len(made), 0])[0, 1] > 0.99
+
+
+def test_the_command_for_a_large_chunk_works(tmp_path: Path) -> None:
+    data = Wav(before_data=((b"junk", bytes(65 << 20)),)).build(wavs.sine(seconds=0.1))
+    assert_the_offered_command_works(data, tmp_path)
+
+
+@pytest.mark.parametrize("tag", [0x02, 0x11, 0x69])
+@pytest.mark.parametrize("channels", [2, 3, 6, 7, 33])
+def test_a_command_for_adpcm_is_offered_only_where_it_works(tag: int, channels: int, tmp_path: Path) -> None:
+    for wav in (
+        Wav(tag=tag, bits=4, channels=channels, rate=900_000, block_align=36 * channels),
+        Wav(tag=tag, bits=4, channels=channels, block_align=9000),
+        Wav(
+            tag=tag,
+            bits=4,
+            channels=channels,
+            block_align=36 * channels,
+            before_data=((b"junk", b""),) * 5000,
+        ),
+    ):
+        data = wav.header(90_000) + bytes(90_000)
+        words = hostile.convert([data], 60).refusal
+        assert ("ffmpeg" in words) == (channels <= (6 if tag == 0x02 else 2)), words
+        if "ffmpeg" in words:
+            assert len(sound_of(run(words[words.index("ffmpeg") :], data, tmp_path)))
+
+
 @pytest.mark.parametrize("name", OTHER_FILES)
 def test_the_command_for_another_file_works(name: str, tmp_path: Path) -> None:
     assert_the_offered_command_works(seekable(*OTHER_FILES[name], tmp_path), tmp_path)
@@ -209,6 +286,12 @@ def test_the_command_for_a_wav_whose_mp3_would_be_far_larger_works(tmp_path: Pat
         Wav(tag=0x11, bits=7, block_align=1024),
         Wav(tag=0x02, bits=3, block_align=1024),
         Wav(tag=0, bits=0),
+        Wav(tag=0, magic=b"RIFX"),
+        Wav(tag=0, channels=0),
+        Wav(tag=0, rate=0),
+        Wav(tag=0x55, magic=b"RIFX"),
+        Wav(channels=33, rate=0),
+        Wav(rate=1, bits=8, channels=1, magic=b"RIFX"),
         Wav(tag=0x1234),
         Wav(extensible=True, subtype=bytes(range(16))),
         *(

@@ -142,9 +142,11 @@ class BlockMaker:
     def _count(self, sample_frames: int) -> None:
         self.source_sample_frames += sample_frames
         if self.source_sample_frames > self._max_duration_seconds * self._source.sample_rate:
+            command = f"ffmpeg -i in.wav -t {self._max_duration_seconds} -c:a pcm_s16le out.wav"
+            what_to_do = self._source.offer(f"Shorten it with: {command}", "Send a shorter one.")
             raise TooLong(
                 f"The recording is longer than {self._max_duration_seconds} seconds, which is the limit. "
-                f"Shorten it with: ffmpeg -i in.wav -t {self._max_duration_seconds} -c:a pcm_s16le out.wav"
+                f"{what_to_do}"
             )
 
     def _cut(self, samples: NDArray[np.float32]) -> Iterator[AudioSegment]:

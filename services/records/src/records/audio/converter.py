@@ -236,9 +236,12 @@ class Converter:
         mp3 = self._get_pipeline().encoder.take()
         self._stream.add(mp3)
         if self._stream.size_bytes > MAX_GROWTH * self._fed_bytes + MAX_FIXED_GROWTH_BYTES:
+            source = self._parser.format
+            what_to_do = source.offer(
+                "Resample it with: ffmpeg -i in.wav -ar 8000 out.wav", "Send it at 8000 Hz or more."
+            )
             raise OutOfProportion(
                 f"The MP3 is larger than {MAX_GROWTH} times the {self._fed_bytes} bytes of the WAV and"
-                f" {MAX_FIXED_GROWTH_BYTES} bytes, because the WAV has {self._parser.format.sample_rate} Hz."
-                " Resample it with: ffmpeg -i in.wav -ar 8000 out.wav"
+                f" {MAX_FIXED_GROWTH_BYTES} bytes, because the WAV has {source.sample_rate} Hz. {what_to_do}"
             )
         return mp3

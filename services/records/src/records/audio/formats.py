@@ -6,7 +6,7 @@ WAVE files" (WAVEFORMATEXTENSIBLE).
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from .errors import SAVE_AS_PCM, WRITE_AGAIN, BrokenAudio, UnsupportedAudio
@@ -114,6 +114,9 @@ _FFMPEG_TAGS = (
 # For FFmpeg, integer PCM of these bits where the header does not say the codec.
 _FFMPEG_PCM = {8: "pcm_u8", 16: "pcm_s16le", 24: "pcm_s24le", 32: "pcm_s32le"}
 _FFMPEG_IMA_BITS = (2, 3, 5)
+# The layouts that FFmpeg reads: bytes of samples, and the channels of ADPCM.
+_FFMPEG_SAMPLE_BYTES = (1, 2, 3, 4, 8)
+_MAX_FFMPEG_ADPCM_CHANNELS = {Codec.IMA_ADPCM: 2, Codec.XBOX_ADPCM: 2, Codec.MS_ADPCM: 6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,12 @@ class Format:
     channel_mask: int = 0
     """The speakers of more than two channels as bits of `dwChannelMask`, 0 if the file does not say."""
     is_big_endian: bool = False
+    is_known_to_ffmpeg: bool = field(default=True, compare=False)
+    """Whether FFmpeg reads this layout right. It takes big-endian samples for little-endian, for example."""
+
+    def offer(self, command: str, otherwise: str = SAVE_AS_PCM) -> str:
+        """Returns the sentence with a command of FFmpeg if FFmpeg reads this format, or the other one."""
+        return command if self.is_known_to_ffmpeg else otherwise
 
     @property
     def sample_bytes(self) -> int:
@@ -181,17 +190,27 @@ def read_format(fmt: bytes, *, is_big_endian: bool = False) -> Format:
                 f"{WRITE_AGAIN}"
             )
     if tag not in _TAGS:
-        raise _unknown_codec(tag, shown_codec, bits)
-    _check_channels_and_rate(channels, sample_rate)
+        is_readable = 0 < channels <= _MAX_FFMPEG_CHANNELS and 0 < sample_rate <= _MAX_FFMPEG_SAMPLE_RATE
+        raise _unknown_codec(tag, shown_codec, bits, is_readable=is_readable and not is_big_endian)
     mask = mask if channels > _STEREO else 0
     codec = Codec(tag)
+    if channels == 0:
+        raise BrokenAudio(f"The fmt chunk says 0 channels; 1 to {MAX_CHANNELS} are supported. {WRITE_AGAIN}")
     if codec in ADPCM_HEAD_BYTES:
-        source = Format(codec, channels, sample_rate, block_align, mask, is_big_endian)
+        is_known = channels <= _MAX_FFMPEG_ADPCM_CHANNELS[codec]
+    else:
+        sample_bytes = _sample_bytes(codec, channels, bits, block_align)
+        block_align = channels * sample_bytes
+        is_packed = sample_bytes == -(-bits // 8) and sample_bytes in _FFMPEG_SAMPLE_BYTES
+        is_known = is_packed or codec in (Codec.A_LAW, Codec.MU_LAW)
+    source = Format(
+        codec, channels, sample_rate, block_align, mask, is_big_endian, is_known and not is_big_endian
+    )
+    _check_channels_and_rate(source)
+    if codec in ADPCM_HEAD_BYTES:
         # Writers that leave out the bits mean the only ones that are usual.
         _check_adpcm(source, bits or _ADPCM_BITS)
-        return source
-    block_align = channels * _sample_bytes(codec, channels, bits, block_align)
-    return Format(codec, channels, sample_rate, block_align, mask, is_big_endian)
+    return source
 
 
 def _read_subtype(subtype: bytes) -> tuple[int | None, str]:
@@ -206,12 +225,13 @@ def _read_subtype(subtype: bytes) -> tuple[int | None, str]:
     return (None if any(subtype) else 0), guid
 
 
-def _unknown_codec(tag: int | None, shown_codec: str, bits: int) -> UnsupportedAudio:
+def _unknown_codec(tag: int | None, shown_codec: str, bits: int, *, is_readable: bool) -> UnsupportedAudio:
+    """Names the codec. `is_readable` says whether FFmpeg reads the rest of the fmt chunk."""
     name = f"{shown_codec} ({_CODEC_NAMES[tag]})" if tag in _CODEC_NAMES else shown_codec
     what_to_do = SAVE_AS_PCM
-    if tag in _FFMPEG_TAGS:
+    if tag in _FFMPEG_TAGS and is_readable:
         what_to_do = _CONVERT
-    elif tag == 0 and bits in _FFMPEG_PCM:
+    elif tag == 0 and bits in _FFMPEG_PCM and is_readable:
         what_to_do = (
             "If it is integer PCM, convert it with: "
             f"ffmpeg -c:a {_FFMPEG_PCM[bits]} -i in.wav -c:a pcm_s16le out.wav"
@@ -219,33 +239,30 @@ def _unknown_codec(tag: int | None, shown_codec: str, bits: int) -> UnsupportedA
     return UnsupportedAudio(f"The fmt chunk says codec {name}; {_SUPPORTED}. {what_to_do}")
 
 
-def _check_channels_and_rate(channels: int, sample_rate: int) -> None:
-    if channels == 0:
-        raise BrokenAudio(f"The fmt chunk says 0 channels; 1 to {MAX_CHANNELS} are supported. {WRITE_AGAIN}")
-    if channels > MAX_CHANNELS:
-        raise UnsupportedAudio(
-            f"The fmt chunk says {channels} channels; 1 to {MAX_CHANNELS} are supported. "
-            + (
+def _check_channels_and_rate(source: Format) -> None:
+    said = f"The fmt chunk says a sample rate of {source.sample_rate} Hz"
+    allowed = f"1 to {MAX_SAMPLE_RATE} Hz are supported"
+    if source.sample_rate == 0:
+        raise BrokenAudio(f"{said}; {allowed}. {WRITE_AGAIN}")
+    if source.channels > MAX_CHANNELS:
+        what_to_do = "Send fewer channels."
+        if source.channels <= _MAX_FFMPEG_CHANNELS:
+            what_to_do = source.offer(
                 "Take the first two with: "
-                'ffmpeg -i in.wav -af "pan=stereo|c0=c0|c1=c1" -c:a pcm_s16le out.wav'
-                if channels <= _MAX_FFMPEG_CHANNELS
-                else "Send fewer channels."
+                'ffmpeg -i in.wav -af "pan=stereo|c0=c0|c1=c1" -c:a pcm_s16le out.wav',
+                what_to_do,
             )
-        )
-    if sample_rate == 0:
-        raise BrokenAudio(
-            f"The fmt chunk says a sample rate of 0 Hz; 1 to {MAX_SAMPLE_RATE} Hz are supported. "
-            f"{WRITE_AGAIN}"
-        )
-    if sample_rate > MAX_SAMPLE_RATE:
         raise UnsupportedAudio(
-            f"The fmt chunk says a sample rate of {sample_rate} Hz; 1 to {MAX_SAMPLE_RATE} Hz are supported. "
-            + (
-                "Convert it with: ffmpeg -i in.wav -ar 48000 -c:a pcm_s16le out.wav"
-                if sample_rate <= _MAX_FFMPEG_SAMPLE_RATE
-                else WRITE_AGAIN
-            )
+            f"The fmt chunk says {source.channels} channels; 1 to {MAX_CHANNELS} are supported. {what_to_do}"
         )
+    if source.sample_rate > MAX_SAMPLE_RATE:
+        what_to_do = WRITE_AGAIN
+        if source.sample_rate <= _MAX_FFMPEG_SAMPLE_RATE:
+            what_to_do = source.offer(
+                "Convert it with: ffmpeg -i in.wav -ar 48000 -c:a pcm_s16le out.wav",
+                "Send a lower sample rate.",
+            )
+        raise UnsupportedAudio(f"{said}; {allowed}. {what_to_do}")
 
 
 def _sample_bytes(codec: Codec, channels: int, bits: int, block_align: int) -> int:
@@ -288,17 +305,17 @@ def _check_adpcm(source: Format, bits: int) -> None:
         is_readable = source.codec is Codec.IMA_ADPCM and bits in _FFMPEG_IMA_BITS
         raise UnsupportedAudio(
             f"The fmt chunk says {name} of {bits} bit; {_ADPCM_BITS} bit are supported. "
-            f"{_CONVERT if is_readable else SAVE_AS_PCM}"
+            f"{source.offer(_CONVERT) if is_readable else SAVE_AS_PCM}"
         )
     if source.codec is Codec.MS_ADPCM and source.channels > _MAX_MS_ADPCM_CHANNELS:
         raise UnsupportedAudio(
             f"The fmt chunk says {name} of {source.channels} channels; "
-            f"1 to {_MAX_MS_ADPCM_CHANNELS} are supported. {_CONVERT}"
+            f"1 to {_MAX_MS_ADPCM_CHANNELS} are supported. {source.offer(_CONVERT)}"
         )
     if source.block_align_bytes > MAX_ADPCM_BLOCK_BYTES:
         raise UnsupportedAudio(
             f"The fmt chunk says {name} in blocks of {source.block_align_bytes} bytes; "
-            f"at most {MAX_ADPCM_BLOCK_BYTES} are supported. {_CONVERT}"
+            f"at most {MAX_ADPCM_BLOCK_BYTES} are supported. {source.offer(_CONVERT)}"
         )
     head_bytes = ADPCM_HEAD_BYTES[source.codec] * source.channels
     if source.block_align_bytes < head_bytes:

@@ -351,7 +351,8 @@ class WavParser:
             chunks += 1
         if not self._data_chunk:
             raise BrokenAudio(
-                f"The WAV has no data chunk among its first {MAX_CHUNKS} chunks; no more are read. {_COPY}"
+                f"The WAV has no data chunk among its first {MAX_CHUNKS} chunks; no more are read. "
+                f"{self._offer_copy()}"
             )
         yield _Want(_Kind.SKIP, _ENDLESS, "rest")
 
@@ -451,7 +452,7 @@ class WavParser:
         if not self._data_chunk and name != b"fmt " and self._fed_bytes + size > MAX_BYTES_BEFORE_AUDIO:
             raise BrokenAudio(
                 f"Chunk {_quote(name)} says {size} bytes; "
-                f"at most {MAX_BYTES_BEFORE_AUDIO} may come before the audio. {_COPY}"
+                f"at most {MAX_BYTES_BEFORE_AUDIO} may come before the audio. {self._offer_copy()}"
             )
         if name == b"fmt ":
             yield from self._take_further_format(size) if self._data_chunk else self._take_format(size)
@@ -576,7 +577,8 @@ class WavParser:
             if not name or name == b"data" or name in KNOWN_CHUNKS:
                 raise BrokenAudio(
                     f"The data chunk says {size} bytes, but has {unit_bytes} times as many; "
-                    f"its size must be in bytes, not in samples or sample frames. {_IGNORE_SIZES}"
+                    "its size must be in bytes, not in samples or sample frames. "
+                    f"{source.offer(_IGNORE_SIZES, WRITE_AGAIN)}"
                 )
 
     def _pass_unannounced_audio(self, size: int) -> Generator[_Want, bytes, None]:
@@ -644,6 +646,11 @@ class WavParser:
         self._give_back(taken)
         self._false_chunks += not is_certain
         return name if is_certain else b""
+
+    def _offer_copy(self) -> str:
+        if self._format:
+            return self._format.offer(_COPY, WRITE_AGAIN)
+        return _COPY if self._byte_order == "little" else WRITE_AGAIN
 
     def _may_be_chunk(self, header: bytes) -> bool:
         """Returns whether these bytes, at most eight, begin like a chunk, as hardly any audio does."""
