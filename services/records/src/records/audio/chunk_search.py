@@ -2,12 +2,16 @@
 
 import numpy as np
 
+RIFF_NAMES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
+ID3_STARTS = (b"ID3\2", b"ID3\3", b"ID3\4")
+"""How an ID3 tag begins that stands in front of a WAV or behind it, in no chunk."""
 # What writers put behind the audio: chunks of the sources in `wav`, of EBU Tech 3285 and of audio programs.
 KNOWN_CHUNKS = (
     *(b"LIST", b"id3 ", b"ID3 ", b"bext", b"cart", b"iXML", b"axml", b"chna", b"_PMX", b"CSET", b"DISP"),
     *(b"cue ", b"plst", b"smpl", b"inst", b"acid", b"strc", b"labl", b"note", b"ltxt", b"fact", b"PEAK"),
     *(b"JUNK", b"junk", b"PAD ", b"FLLR", b"afsp", b"minf", b"elm1", b"regn", b"umid", b"ResU", b"LGWV"),
-    *(b"RIFF", b"RIFX", b"RF64", b"BW64", b"ID3\2", b"ID3\3", b"ID3\4"),
+    *RIFF_NAMES,
+    *ID3_STARTS,
 )
 _NAME_BYTES = 4
 _NAMES = np.array(sorted(int.from_bytes(name, "little") for name in KNOWN_CHUNKS), dtype="<u4")

@@ -24,3 +24,8 @@ class OutOfProportion(Exception):  # noqa: N818
 
 class TooLong(Exception):  # noqa: N818
     """The recording lasts longer than the limit."""
+
+
+def quote(octets: bytes) -> str:
+    """Returns any bytes of the file as quoted ASCII, for a message."""
+    return ascii(octets.decode("latin-1"))

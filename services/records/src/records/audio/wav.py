@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Literal
 
-from . import id3_sizes, sent_as_text
-from .chunk_search import KNOWN_CHUNKS, find_chunk
-from .errors import SAVE_AS_PCM, WRITE_AGAIN, BrokenAudio, UnsupportedAudio
+from . import id3_sizes, other_files, sent_as_text
+from .chunk_search import ID3_STARTS, KNOWN_CHUNKS, RIFF_NAMES, find_chunk
+from .errors import WRITE_AGAIN, BrokenAudio, UnsupportedAudio, quote
 from .formats import ADPCM_HEAD_BYTES, MIN_FMT_BYTES, Format, read_format
 
 MAX_FMT_BYTES = 1024
@@ -35,11 +35,8 @@ _RIFF_HEADER_BYTES = 12
 _CHUNK_HEADER_BYTES = 8
 _DS64_BYTES = 24
 _FACT_BYTES = 4
-_MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _METADATA_CHUNKS = (b"LIST", b"bext", b"CSET")
 _ID3_CHUNKS = (b"id3 ", b"ID3 ")
-# How ID3 tags begin that stand in front of a WAV or behind it, in no chunk.
-_ID3_TAGS = (b"ID3\2", b"ID3\3", b"ID3\4")
 # Scripts write a line break or the byte order mark of UTF-8 in front of the bytes that they send.
 _LEADING_BYTES = b"\r\n\xef\xbb\xbf"
 # Bytes of an ID3 frame's header by version: of its name, of its size and of its flags.
@@ -54,8 +51,8 @@ _WATCHED_BYTES = MAX_ID3_BYTES
 # What such bytes are by themselves, by the first four bytes behind the header.
 _CERTAIN_CHUNKS = {
     b"LIST": (b"INFO", b"adtl"),
-    **dict.fromkeys(_ID3_CHUNKS, _ID3_TAGS),
-    **dict.fromkeys(_MAGICS, (b"WAVE",)),
+    **dict.fromkeys(_ID3_CHUNKS, ID3_STARTS),
+    **dict.fromkeys(RIFF_NAMES, (b"WAVE",)),
 }
 # Each bit of audio that looks like a chunk costs work. After so many the audio is no longer watched.
 _MAX_FALSE_CHUNKS = 1024
@@ -66,66 +63,6 @@ _SEND_WHOLE = "Send the whole WAV."
 _ONE_FORMAT = "Send the audio of each format as a WAV of its own."
 _COPY = "Copy its audio with: ffmpeg -i in.wav -map_metadata -1 -c copy out.wav"
 _IGNORE_SIZES = "Convert it with: ffmpeg -ignore_length 1 -i in.wav -c:a pcm_s16le out.wav"
-
-# How files of other formats start: offset, bytes, name of the format, and its usual file name extension.
-_OTHER_FILES = (
-    (0, b"riff\x2e\x91\xcf\x11", "Sony Wave64", "w64"),
-    (0, b"NIST_1A", "NIST SPHERE", "sph"),
-    (0, b"Creative Voi", "Creative Voice", "voc"),
-    (8, b"AIFF", "AIFF", "aiff"),
-    (8, b"AIFC", "AIFF-C", "aiff"),
-    (8, b"AVI ", "AVI", "avi"),
-    (8, b"XWMA", "xWMA", "xwma"),
-    (4, b"ftyp", "MP4, M4A or MOV", "m4a"),
-    (0, b"ID3", "MP3", "mp3"),
-    (0, b"OggS", "Ogg", "ogg"),
-    (0, b"fLaC", "FLAC", "flac"),
-    (0, b"caff", "Apple CAF", "caf"),
-    (0, b".snd", "Sun AU", "au"),
-    (0, b"wvpk", "WavPack", "wv"),
-    (0, b"MAC ", "Monkey's Audio", "ape"),
-    (0, b"#!AMR", "AMR", "amr"),
-    (0, b"\x1aE\xdf\xa3", "Matroska or WebM", "webm"),
-    (0, b"0&\xb2u", "Windows Media", "wma"),
-    (0, b"\xff\xf1", "AAC", "aac"),
-    (0, b"\xff\xf9", "AAC", "aac"),
-    (0, b"\xff\xe3", "MP3", "mp3"),
-    (0, b"\xff\xf2", "MP3", "mp3"),
-    (0, b"\xff\xf3", "MP3", "mp3"),
-    (0, b"\xff\xfa", "MP3", "mp3"),
-    (0, b"\xff\xfb", "MP3", "mp3"),
-)
-# How files start that FFmpeg does not decode either, or that are no audio, in lower case; what they are, and
-# what to do about them.
-_UNPACK = "Unpack it, and send the WAV inside."
-_WEB_PAGE = "HTML, not audio. Send a WAV; what was saved is a web page."
-_SILK = f"SILK, as messengers record it, which is not supported. {SAVE_AS_PCM}"
-_OTHER_STARTS = (
-    (b"fsb5", f"an FMOD sound bank, which is not supported. {SAVE_AS_PCM}"),
-    (b"#!silk", _SILK),
-    (b"\x02#!silk", _SILK),
-    (b"\x1f\x8b", f"a gzip archive, not audio. {_UNPACK}"),
-    (b"pk\x03\x04", f"a ZIP archive, not audio. {_UNPACK}"),
-    (b"uklgr", "base64 text, not audio. Decode it (base64 -d), and send the WAV inside."),
-    (b"data:", "the text of a data URI, not audio. Decode what follows its comma, and send the WAV inside."),
-    (b"<!doctype", _WEB_PAGE),
-    (b"<html", _WEB_PAGE),
-    (b"version http", "a pointer of Git LFS, not audio. Fetch the WAV (git lfs pull), and send it."),
-    (
-        b"--",
-        "a multipart form that is not sent as one. Send it with the Content-Type multipart/form-data and its "
-        "boundary, as HTTP libraries do by themselves, or send the bytes of the WAV alone.",
-    ),
-    (
-        b"[object ",
-        "the name of a JavaScript object, not audio. Send the Blob or File itself, not the object "
-        "turned into text.",
-    ),
-    (bytes(8), "a file that begins with zeros: it was never written, or it is damaged. Send the whole WAV."),
-)
-# What a program sends that has no value, in lower case.
-_NO_VALUES = (b"undefined", b"null", b"nan", b"none")
-_MIN_TEXT_BYTES = 4
 
 
 class _Kind(Enum):
@@ -298,11 +235,11 @@ class WavParser:
             raise BrokenAudio("The recording is empty: 0 bytes arrived. Send a WAV.")
         start = bytes(self._held)
         if self._leading_id3 and not self._riff_end:
-            raise _not_a_wav(self._leading_id3)
+            raise other_files.make_refusal(self._leading_id3)
         if self._fed_bytes < _RIFF_HEADER_BYTES and not any(
-            start[:4] == magic[: len(start)] for magic in _MAGICS
+            start[:4] == magic[: len(start)] for magic in RIFF_NAMES
         ):
-            raise _not_a_wav(start)
+            raise other_files.make_refusal(start)
         if self._format is not None and self._want.what == "chunk header" and not self._held:
             raise BrokenAudio(
                 f"The WAV of {self._fed_bytes} bytes has no data chunk, which would hold the audio. "
@@ -339,10 +276,10 @@ class WavParser:
     def _parse(self) -> Generator[_Want, bytes, None]:
         start = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES, "RIFF header")
         riff_header = yield from self._take_riff_header(start)
-        if riff_header[:4] in _MAGICS:
+        if riff_header[:4] in RIFF_NAMES:
             self._start += riff_header
-        if riff_header[:4] not in _MAGICS or riff_header[8:] != b"WAVE":
-            raise _not_a_wav(riff_header, self._leading_id3)
+        if riff_header[:4] not in RIFF_NAMES or riff_header[8:] != b"WAVE":
+            raise other_files.make_refusal(riff_header, self._leading_id3)
         self._begin_riff(riff_header)
 
         chunks = 0
@@ -368,7 +305,7 @@ class WavParser:
                 start = yield from self._take_leading_id3(start)
                 continue
             rest = start.lstrip(_LEADING_BYTES + b"\0" if is_behind_id3 else _LEADING_BYTES)
-            if rest == start or not (is_behind_id3 or rest.startswith((b"ID3", *_MAGICS))):
+            if rest == start or not (is_behind_id3 or rest.startswith((b"ID3", *RIFF_NAMES))):
                 break
             start = rest + (yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES - len(rest), "RIFF header"))
         return start
@@ -379,7 +316,7 @@ class WavParser:
         if not self._data_chunk:
             self._leading_id3 = self._leading_id3 or start
             if size > MAX_BYTES_BEFORE_AUDIO:
-                raise _not_a_wav(start)
+                raise other_files.make_refusal(start)
         if size >= len(start):
             yield from self._take_id3(size, start)
         rest = start[size:]
@@ -436,13 +373,13 @@ class WavParser:
         if name == b"data":
             yield from self._pass_audio(size)
             return
-        if name in _ID3_TAGS and self._data_chunk:
+        if name in ID3_STARTS and self._data_chunk:
             start = header + (
                 yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES - _CHUNK_HEADER_BYTES, "RIFF header")
             )
             self._give_back((yield from self._take_riff_header(start)))
             return
-        if name in _MAGICS:
+        if name in RIFF_NAMES:
             # One WAV stands behind, or inside, another.
             form = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES - _CHUNK_HEADER_BYTES, "RIFF header")
             if form == b"WAVE":
@@ -451,7 +388,7 @@ class WavParser:
             size = max(0, size - len(form))
         if not self._data_chunk and name != b"fmt " and self._fed_bytes + size > MAX_BYTES_BEFORE_AUDIO:
             raise BrokenAudio(
-                f"Chunk {_quote(name)} says {size} bytes; "
+                f"Chunk {quote(name)} says {size} bytes; "
                 f"at most {MAX_BYTES_BEFORE_AUDIO} may come before the audio. {self._offer_copy()}"
             )
         if name == b"fmt ":
@@ -519,10 +456,10 @@ class WavParser:
             return
         is_small = size <= MAX_METADATA_CHUNK_BYTES and self._metadata_bytes + size <= MAX_METADATA_BYTES
         if name in _METADATA_CHUNKS and size and is_small:
-            self._metadata.append((name, (yield _Want(_Kind.TAKE, size, f"chunk {_quote(name)}"))))
+            self._metadata.append((name, (yield _Want(_Kind.TAKE, size, f"chunk {quote(name)}"))))
             self._metadata_bytes += size
         else:
-            yield from _skip(size, f"chunk {_quote(name)}")
+            yield from _skip(size, f"chunk {quote(name)}")
 
     def _pass_audio(self, size: int) -> Generator[_Want, bytes, None]:
         """Hands out the audio of a data chunk."""
@@ -614,7 +551,7 @@ class WavParser:
             if self._fed_bytes < end:
                 name = yield from self._find_chunk()
                 if name:
-                    if name in (*_MAGICS, *_ID3_TAGS) and self._fed_bytes != self._riff_end:
+                    if name in (*RIFF_NAMES, *ID3_STARTS) and self._fed_bytes != self._riff_end:
                         self._is_truncated |= self._is_missing(self._fed_bytes - self._audio_start)
                     self._expected_bytes = 0
                     return True
@@ -655,8 +592,8 @@ class WavParser:
     def _may_be_chunk(self, header: bytes) -> bool:
         """Returns whether these bytes, at most eight, begin like a chunk, as hardly any audio does."""
         name, size = header[:4], self._number(header[4:])
-        is_large = size > MAX_BYTES_BEFORE_AUDIO and name not in (b"data", *_MAGICS)
-        return name in _ID3_TAGS or (not name.strip(_NAME_BYTES) and not is_large)
+        is_large = size > MAX_BYTES_BEFORE_AUDIO and name not in (b"data", *RIFF_NAMES)
+        return name in ID3_STARTS or (not name.strip(_NAME_BYTES) and not is_large)
 
     def _number(self, octets: bytes) -> int:
         return int.from_bytes(octets, self._byte_order)
@@ -670,7 +607,7 @@ def _skip(size: int, what: str) -> Generator[_Want, bytes, None]:
 def _is_id3(start: bytes) -> bool:
     """Returns whether an ID3 tag and the name of its first ID3 frame begin with these twelve bytes."""
     name = start[id3_sizes.HEADER_BYTES :]
-    return start[:4] in _ID3_TAGS and start[4] == 0 and max(start[6:10]) < 0x80 and name.isupper()  # noqa: PLR2004
+    return start[:4] in ID3_STARTS and start[4] == 0 and max(start[6:10]) < 0x80 and name.isupper()  # noqa: PLR2004
 
 
 def _is_large_size(ds64_size: int, size: int) -> bool:
@@ -690,37 +627,3 @@ def _count_sample_frames(source: Format, audio_bytes: int, fact_sample_frames: i
         if before_last_block < fact_sample_frames < sample_frames:
             return fact_sample_frames
     return sample_frames
-
-
-def _not_a_wav(*starts: bytes) -> UnsupportedAudio:
-    """Names the format of a file by its start. Behind an ID3 tag, the format comes first and the tag next."""
-    for start in starts:
-        for offset, mark, name, extension in _OTHER_FILES:
-            if start.startswith(mark, offset):
-                return UnsupportedAudio(
-                    f"This is {name}, which is not supported; send a WAV. "
-                    f"Convert it with: ffmpeg -i in.{extension} -c:a pcm_s16le out.wav"
-                )
-    start = starts[0].removeprefix(b"\xef\xbb\xbf").lstrip()
-    for mark, words in _OTHER_STARTS:
-        if start.lower().startswith(mark):
-            return UnsupportedAudio(f"This is {words}")
-    if start.rstrip().lower() in _NO_VALUES:
-        return UnsupportedAudio(
-            f"This is the text {_quote(start.rstrip())}, not audio: the program that sent it "
-            "had no recording. Send a WAV."
-        )
-    name = "text, not audio" if _is_text(starts[0]) else "not a WAV"
-    return UnsupportedAudio(
-        f"This is {name}: it starts with {_quote(starts[0])}, not with 'RIFF', a size and 'WAVE'. Send a WAV."
-    )
-
-
-def _is_text(start: bytes) -> bool:
-    is_ascii = all(octet in b"\t\n\r" or 0x20 <= octet < 0x7F for octet in start)  # noqa: PLR2004
-    return is_ascii and len(start) >= _MIN_TEXT_BYTES and start[:4] not in _MAGICS
-
-
-def _quote(name: bytes) -> str:
-    """Returns any bytes of the file as quoted ASCII."""
-    return ascii(name.decode("latin-1"))
