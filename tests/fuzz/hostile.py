@@ -8,14 +8,9 @@ from typing import Any, TypeVar
 
 from records.audio import BrokenAudio, TooLong, UnsupportedAudio
 from records.audio.blocks import MAX_BLOCK_SAMPLE_FRAMES, BlockMaker
+from records.audio.metadata import MAX_ID3_BYTES, MAX_METADATA_BYTES, MAX_METADATA_CHUNK_BYTES
 from records.audio.tags import MAX_PICTURE_BYTES, MAX_TAG_BYTES, make_id3
-from records.audio.wav import (
-    MAX_ID3_BYTES,
-    MAX_METADATA_BYTES,
-    MAX_METADATA_CHUNK_BYTES,
-    DataChunk,
-    WavParser,
-)
+from records.audio.wav import DataChunk, WavParser
 from tests.wavs import FLOAT, MEDIA_SUBTYPE, PCM, UNKNOWN_SIZE, Chunk, Wav, chunk, ds64
 
 # At 1 Hz a byte of audio becomes a second of PCM, so each input is converted only this far.

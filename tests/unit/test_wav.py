@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 
 from records.audio import BrokenAudio, UnsupportedAudio
 from records.audio.formats import Codec
-from records.audio.wav import (
-    MAX_BYTES_BEFORE_AUDIO,
-    MAX_CHUNKS,
-    MAX_ID3_BYTES,
-    MAX_METADATA_BYTES,
-    MAX_METADATA_CHUNK_BYTES,
-    WavParser,
-)
+from records.audio.metadata import MAX_ID3_BYTES, MAX_METADATA_BYTES, MAX_METADATA_CHUNK_BYTES
+from records.audio.wav import MAX_BYTES_BEFORE_AUDIO, MAX_CHUNKS, WavParser
 from tests.wavs import EXTENSIBLE, FLOAT, UNKNOWN_SIZE, Chunk, Wav, chunk, ds64, encoded, sine
 
 SOUND = sine(seconds=0.001)

@@ -4,8 +4,8 @@ from .converter import Converter, Properties
 from .errors import BrokenAudio, OutOfProportion, TooLong, UnsupportedAudio
 from .info import InfoFrame, read_info_frame
 from .levels import Waveform
+from .metadata import MAX_ID3_BYTES, MAX_METADATA_BYTES
 from .parallel import WAITING_BYTES_PER_THREAD, EncoderThreads
-from .wav import MAX_ID3_BYTES, MAX_METADATA_BYTES
 
 __all__ = [
     "MAX_ID3_BYTES",

@@ -10,38 +10,27 @@ Garbage behind the audio cannot break the recording.
 """
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from dataclasses import dataclass
 from typing import Literal
 
 from . import id3_sizes, other_files, sent_as_text
-from .chunk_search import ID3_STARTS, KNOWN_CHUNKS, RIFF_NAMES, find_chunk
+from .chunk_search import ID3_STARTS, KNOWN_CHUNKS, RIFF_NAMES
 from .errors import WRITE_AGAIN, BrokenAudio, UnsupportedAudio, quote
 from .formats import ADPCM_HEAD_BYTES, MIN_FMT_BYTES, Format, read_format
+from .metadata import ID3_CHUNKS, MAX_ID3_BYTES, MAX_METADATA_CHUNK_BYTES, Metadata
+from .pieces import Kind, PieceReader, Want, skip
 
 MAX_FMT_BYTES = 1024
 MAX_CHUNKS = 4096
 # Behind the first audio, so many bytes allow one chunk more. Some writers put a data chunk every few seconds.
 BYTES_PER_FURTHER_CHUNK = 256
 MAX_BYTES_BEFORE_AUDIO = 64 * 1024 * 1024
-# Of the header so many bytes show whether it was sent as text.
-_MAX_START_BYTES = 1024
-MAX_METADATA_CHUNK_BYTES = 64 * 1024
-MAX_METADATA_BYTES = 256 * 1024
-# ID3 tags together may have a picture of 2 MiB, and as much text as the other chunks.
-MAX_ID3_BYTES = 2 * 1024 * 1024 + 256 * 1024
-
 _RIFF_HEADER_BYTES = 12
 _CHUNK_HEADER_BYTES = 8
 _DS64_BYTES = 24
 _FACT_BYTES = 4
-_METADATA_CHUNKS = (b"LIST", b"bext", b"CSET")
-_ID3_CHUNKS = (b"id3 ", b"ID3 ")
 # Scripts write a line break or the byte order mark of UTF-8 in front of the bytes that they send.
 _LEADING_BYTES = b"\r\n\xef\xbb\xbf"
-# Bytes of an ID3 frame's header by version: of its name, of its size and of its flags.
-_ID3_FRAME_BYTES = {2: (3, 3, 0), 3: (4, 4, 2), 4: (4, 4, 2)}
-_ID3_FRAMES = (b"T", b"COM", b"PIC", b"APIC")
 # Writers to a pipe put this size, which is SoX's, or a larger one.
 _MIN_UNKNOWN_SIZE = 0x7FFFF000
 # Writers that never come back leave 0, or about the size of a plain header. More was written afterwards.
@@ -51,7 +40,7 @@ _WATCHED_BYTES = MAX_ID3_BYTES
 # What such bytes are by themselves, by the first four bytes behind the header.
 _CERTAIN_CHUNKS = {
     b"LIST": (b"INFO", b"adtl"),
-    **dict.fromkeys(_ID3_CHUNKS, ID3_STARTS),
+    **dict.fromkeys(ID3_CHUNKS, ID3_STARTS),
     **dict.fromkeys(RIFF_NAMES, (b"WAVE",)),
 }
 # Each bit of audio that looks like a chunk costs work. After so many the audio is no longer watched.
@@ -65,16 +54,6 @@ _COPY = "Copy its audio with: ffmpeg -i in.wav -map_metadata -1 -c copy out.wav"
 _IGNORE_SIZES = "Convert it with: ffmpeg -ignore_length 1 -i in.wav -c:a pcm_s16le out.wav"
 
 
-class _Kind(Enum):
-    TAKE = auto()
-    PEEK = auto()
-    """Takes bytes, at the end of the input perhaps fewer, which may be given back."""
-    SKIP = auto()
-    AUDIO = auto()
-    WATCHED_AUDIO = auto()
-    """Audio that stops early in front of what may be a chunk."""
-
-
 @dataclass(frozen=True, slots=True)
 class DataChunk:
     """A data chunk whose audio is handed out. It begins with a whole sample frame or ADPCM block."""
@@ -84,21 +63,10 @@ class DataChunk:
     """How many sample frames the header announces; None if its sizes cannot be right."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Want:
-    """What the parser asks of the input next: so many bytes to take, to skip, or to hand out as audio."""
-
-    kind: _Kind
-    size: int
-    what: str
-    """The name of these bytes in an error message."""
-
-
 class WavParser:
     """Finds the format and the audio of a WAV that is fed in pieces of any size.
 
-    It holds at most MAX_METADATA_BYTES and MAX_ID3_BYTES, and one chunk or ID3 frame besides. After an
-    exception nothing more may be fed to it.
+    It holds Metadata, and one chunk or ID3 frame besides. After an exception nothing more may be fed to it.
     """
 
     def __init__(self) -> None:
@@ -112,20 +80,13 @@ class WavParser:
         self._expected_bytes = 0
         self._is_truncated = False
         self._false_chunks = 0
-        self._metadata: list[tuple[bytes, bytes]] = []
-        self._metadata_bytes = 0
-        self._id3_bytes = 0
+        self._metadata = Metadata()
         self._leading_id3 = b""
         self._fact_sample_frames: int | None = None
         self._ds64_audio_bytes = 0
         self._riff_start = 0
         self._riff_end = 0
-        self._start = bytearray()
-        self._held = bytearray()
-        self._given_back = b""
-        self._fed_bytes = 0
-        self._steps = self._parse()
-        self._want = next(self._steps)
+        self._reader = PieceReader(self._parse())
 
     @property
     def format(self) -> Format:
@@ -151,13 +112,11 @@ class WavParser:
 
     @property
     def metadata(self) -> list[tuple[bytes, bytes]]:
-        """Names and bodies of the LIST, bext, CSET and ID3 chunks so far, before and after the audio.
+        """Names and bodies of the chunks that Metadata keeps, so far, before and after the audio.
 
-        A body is unchanged; in a RIFX its numbers are big-endian. Chunks over MAX_METADATA_CHUNK_BYTES, or
-        over MAX_METADATA_BYTES together, are left out. Of ID3 tags over MAX_ID3_BYTES, what does not fit is
-        left out. An ID3 tag in front of the WAV counts as a chunk.
+        An ID3 tag in front of the WAV counts as a chunk.
         """
-        return self._metadata
+        return self._metadata.chunks
 
     def feed(self, data: bytes | memoryview) -> Iterator[memoryview]:
         """Yields the audio in `data`, as views of it, which may end inside a sample.
@@ -165,51 +124,15 @@ class WavParser:
         Raises UnsupportedAudio or BrokenAudio as soon as the reason has arrived.
         """
         try:
-            yield from self._feed(memoryview(data))
+            yield from self._reader.feed(memoryview(data))
         except (BrokenAudio, UnsupportedAudio) as refusal:
             raise self._explain(refusal) from None
 
     def _explain(self, refusal: BrokenAudio | UnsupportedAudio) -> BrokenAudio | UnsupportedAudio:
         """Returns the refusal, or another one if the WAV cannot be read because it was sent as text."""
-        is_text = self._start and not self._data_chunk and sent_as_text.is_in_header(bytes(self._start))
+        start = bytes(self._reader.copy)
+        is_text = start and not self._data_chunk and sent_as_text.is_in_header(start)
         return sent_as_text.make_refusal() if is_text else refusal
-
-    def _feed(self, data: memoryview) -> Iterator[memoryview]:
-        pieces = [data]
-        while pieces:
-            piece, want = pieces.pop(), self._want
-            wanted = piece[: want.size - len(self._held)]
-            if want.kind is _Kind.WATCHED_AUDIO:
-                wanted = wanted[: find_chunk(wanted)]
-            rest = piece[len(wanted) :]
-            if rest:
-                pieces.append(rest)
-            self._fed_bytes += len(wanted)
-            if self._start:
-                self._start += wanted[: _MAX_START_BYTES - len(self._start)]
-            if want.kind in (_Kind.TAKE, _Kind.PEEK):
-                self._held += wanted
-                if len(self._held) == want.size:
-                    pieces += self._send_held()
-            else:
-                if wanted and want.kind is not _Kind.SKIP:
-                    yield wanted
-                left = want.size - len(wanted)
-                is_stopped = want.kind is _Kind.WATCHED_AUDIO and rest
-                self._want = replace(want, size=left) if left and not is_stopped else next(self._steps)
-
-    def _send_held(self) -> list[memoryview]:
-        """Lets the parser go on with the bytes that it has taken. Returns what it gives back of them."""
-        taken = bytes(self._held)
-        self._held.clear()
-        self._want = self._steps.send(taken)
-        given_back, self._given_back = self._given_back, b""
-        return [memoryview(given_back)] if given_back else []
-
-    def _give_back(self, octets: bytes) -> None:
-        """Makes these bytes, which were just taken, the next of the input."""
-        self._given_back = octets
-        self._fed_bytes -= len(octets)
 
     def finish(self) -> Iterator[memoryview]:
         """Says that the input has ended, and yields the last audio, if it could have been a chunk until then.
@@ -217,47 +140,46 @@ class WavParser:
         Raises BrokenAudio or UnsupportedAudio if no audio was found, or if its size has the wrong unit.
         """
         try:
-            yield from self._finish()
+            yield from self._reader.finish()
+            self._check_end()
         except (BrokenAudio, UnsupportedAudio) as refusal:
             raise self._explain(refusal) from None
 
-    def _finish(self) -> Iterator[memoryview]:
-        while self._want.kind is _Kind.PEEK:
-            for given_back in self._send_held():
-                yield from self._feed(given_back)
+    def _check_end(self) -> None:
+        """Raises BrokenAudio or UnsupportedAudio if the input has ended without audio."""
+        held, what = bytes(self._reader.held), self._reader.want.what
         if self._data_chunk:
             self._finish_audio()
-            if self._held.startswith(b"ID3") and self._want.what == "ID3 tag":
+            if held.startswith(b"ID3") and what == "ID3 tag":
                 # Its chunk says more bytes than follow.
-                self._metadata.append((b"id3 ", bytes(self._held)))
+                self.metadata.append((b"id3 ", held))
             return
-        if self._fed_bytes == 0:
+        if self._reader.position == 0:
             raise BrokenAudio("The recording is empty: 0 bytes arrived. Send a WAV.")
-        start = bytes(self._held)
         if self._leading_id3 and not self._riff_end:
             raise other_files.make_refusal(self._leading_id3)
-        if self._fed_bytes < _RIFF_HEADER_BYTES and not any(
-            start[:4] == magic[: len(start)] for magic in RIFF_NAMES
+        if self._reader.position < _RIFF_HEADER_BYTES and not any(
+            held[:4] == name[: len(held)] for name in RIFF_NAMES
         ):
-            raise other_files.make_refusal(start)
-        if self._format is not None and self._want.what == "chunk header" and not self._held:
+            raise other_files.make_refusal(held)
+        if self._format is not None and what == "chunk header" and not held:
             raise BrokenAudio(
-                f"The WAV of {self._fed_bytes} bytes has no data chunk, which would hold the audio. "
+                f"The WAV of {self._reader.position} bytes has no data chunk, which would hold the audio. "
                 f"{_SEND_WHOLE}"
             )
         raise BrokenAudio(
-            f"The WAV ends after {self._fed_bytes} bytes, inside its {self._want.what}, before any audio. "
+            f"The WAV ends after {self._reader.position} bytes, inside its {what}, before any audio. "
             f"{_SEND_WHOLE}"
         )
 
     def _finish_audio(self) -> None:
         """Finds out whether the size of the last audio is wrong, now that the input has ended."""
-        size, arrived_bytes = self._expected_bytes, self._fed_bytes - self._audio_start
+        size, arrived_bytes = self._expected_bytes, self._reader.position - self._audio_start
         if arrived_bytes < size:
-            wav_bytes = self._fed_bytes - self._riff_start
+            wav_bytes = self._reader.position - self._riff_start
             # Where the RIFF size says that nothing is missing, the size of the audio counts its chunk's
             # header, the WAV's header, or all but the first eight bytes of the latter.
-            is_whole = self._riff_end - self._fed_bytes in (0, _CHUNK_HEADER_BYTES)
+            is_whole = self._riff_end - self._reader.position in (0, _CHUNK_HEADER_BYTES)
             counted = (arrived_bytes + _CHUNK_HEADER_BYTES, wav_bytes, wav_bytes - _CHUNK_HEADER_BYTES)
             self._is_truncated |= self._is_missing(arrived_bytes) and not (is_whole and size in counted)
 
@@ -270,30 +192,32 @@ class WavParser:
         """Cuts the reference cycle of the parser and its generator, so that memory does not wait for Python's
         cycle collector, and forgets the metadata.
         """
-        self._steps.close()
-        self._metadata = []
+        self._reader.close()
+        self._metadata = Metadata()
 
-    def _parse(self) -> Generator[_Want, bytes, None]:
-        start = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES, "RIFF header")
+    def _parse(self) -> Generator[Want, bytes, None]:
+        start = yield Want(Kind.TAKE, _RIFF_HEADER_BYTES, "RIFF header")
         riff_header = yield from self._take_riff_header(start)
         if riff_header[:4] in RIFF_NAMES:
-            self._start += riff_header
+            self._reader.copy += riff_header
         if riff_header[:4] not in RIFF_NAMES or riff_header[8:] != b"WAVE":
             raise other_files.make_refusal(riff_header, self._leading_id3)
         self._begin_riff(riff_header)
 
         chunks = 0
-        while chunks < MAX_CHUNKS + (self._fed_bytes // BYTES_PER_FURTHER_CHUNK if self._data_chunk else 0):
-            yield from self._take_chunk((yield _Want(_Kind.TAKE, _CHUNK_HEADER_BYTES, "chunk header")))
+        while chunks < MAX_CHUNKS + (
+            self._reader.position // BYTES_PER_FURTHER_CHUNK if self._data_chunk else 0
+        ):
+            yield from self._take_chunk((yield Want(Kind.TAKE, _CHUNK_HEADER_BYTES, "chunk header")))
             chunks += 1
         if not self._data_chunk:
             raise BrokenAudio(
                 f"The WAV has no data chunk among its first {MAX_CHUNKS} chunks; no more are read. "
                 f"{self._offer_copy()}"
             )
-        yield _Want(_Kind.SKIP, _ENDLESS, "rest")
+        yield Want(Kind.SKIP, _ENDLESS, "rest")
 
-    def _take_riff_header(self, start: bytes) -> Generator[_Want, bytes, bytes]:
+    def _take_riff_header(self, start: bytes) -> Generator[Want, bytes, bytes]:
         """Takes a RIFF header, and what may stand in front of it, of which `start` was taken before.
 
         These are line breaks, byte order marks, ID3 tags, and the padding of an ID3 tag.
@@ -307,10 +231,10 @@ class WavParser:
             rest = start.lstrip(_LEADING_BYTES + b"\0" if is_behind_id3 else _LEADING_BYTES)
             if rest == start or not (is_behind_id3 or rest.startswith((b"ID3", *RIFF_NAMES))):
                 break
-            start = rest + (yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES - len(rest), "RIFF header"))
+            start = rest + (yield Want(Kind.TAKE, _RIFF_HEADER_BYTES - len(rest), "RIFF header"))
         return start
 
-    def _take_leading_id3(self, start: bytes) -> Generator[_Want, bytes, bytes]:
+    def _take_leading_id3(self, start: bytes) -> Generator[Want, bytes, bytes]:
         """Takes an ID3 tag in front of the WAV, and returns the RIFF header behind it."""
         size = id3_sizes.read_tag_bytes(start)
         if not self._data_chunk:
@@ -318,75 +242,37 @@ class WavParser:
             if size > MAX_BYTES_BEFORE_AUDIO:
                 raise other_files.make_refusal(start)
         if size >= len(start):
-            yield from self._take_id3(size, start)
+            yield from self._metadata.take_id3(size, start)
         rest = start[size:]
-        return rest + (yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES - len(rest), "RIFF header"))
-
-    def _take_id3(self, size: int, start: bytes = b"") -> Generator[_Want, bytes, None]:
-        """Takes an ID3 tag of `size` bytes, of which `start` was taken before."""
-        if size <= MAX_ID3_BYTES - self._id3_bytes:
-            missing_bytes = size - len(start)
-            tag = start + ((yield _Want(_Kind.TAKE, missing_bytes, "ID3 tag")) if missing_bytes else b"")
-        else:
-            start = start or (yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES, "ID3 tag"))
-            tag = yield from self._take_large_id3(size - len(start), start)
-        self._metadata.append((b"id3 ", tag))
-        self._id3_bytes += len(tag)
-
-    def _take_large_id3(self, left_bytes: int, start: bytes) -> Generator[_Want, bytes, bytes]:
-        """Takes the texts and pictures of an ID3 tag that fit, and returns a tag of them."""
-        name_bytes, size_bytes, flag_bytes = _ID3_FRAME_BYTES.get(start[3], (0, 0, 0))
-        header_bytes = name_bytes + size_bytes + flag_bytes
-        kept = bytearray()
-        frame_header = start[id3_sizes.HEADER_BYTES :]
-        while header_bytes and left_bytes >= header_bytes:
-            left_bytes -= header_bytes - len(frame_header)
-            frame_header += yield _Want(_Kind.TAKE, header_bytes - len(frame_header), "ID3 tag")
-            name, octets = frame_header[:name_bytes], frame_header[name_bytes : name_bytes + size_bytes]
-            is_synchsafe = start[3] == id3_sizes.SYNCHSAFE_VERSION
-            size = id3_sizes.read_synchsafe(octets) if is_synchsafe else int.from_bytes(octets, "big")
-            if not name.isalnum() or not 0 < size <= left_bytes:
-                break
-            left_bytes -= size
-            fits = self._id3_bytes + len(kept) + header_bytes + size <= MAX_ID3_BYTES - id3_sizes.HEADER_BYTES
-            if fits and name.startswith(_ID3_FRAMES):
-                kept += frame_header
-                kept += yield _Want(_Kind.TAKE, size, "ID3 tag")
-            else:
-                yield from _skip(size, "ID3 tag")
-            frame_header = b""
-        yield from _skip(left_bytes, "ID3 tag")
-        return start[:6] + id3_sizes.make_synchsafe(len(kept)) + kept if kept else b""
+        return rest + (yield Want(Kind.TAKE, _RIFF_HEADER_BYTES - len(rest), "RIFF header"))
 
     def _begin_riff(self, riff_header: bytes) -> None:
         self._byte_order = "big" if riff_header[:4] == b"RIFX" else "little"
         size = self._number(riff_header[4:8])
-        self._riff_start = self._fed_bytes - _RIFF_HEADER_BYTES
+        self._riff_start = self._reader.position - _RIFF_HEADER_BYTES
         is_unknown = size >= _MIN_UNKNOWN_SIZE
         self._riff_end = _ENDLESS if is_unknown else self._riff_start + _CHUNK_HEADER_BYTES + size
         self._fact_sample_frames, self._ds64_audio_bytes = None, 0
         if self._data_chunk:
             self._further_start = self._riff_start
 
-    def _take_chunk(self, header: bytes) -> Generator[_Want, bytes, None]:
+    def _take_chunk(self, header: bytes) -> Generator[Want, bytes, None]:
         name, size = header[:4], self._number(header[4:])
         if name == b"data":
             yield from self._pass_audio(size)
             return
         if name in ID3_STARTS and self._data_chunk:
-            start = header + (
-                yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES - _CHUNK_HEADER_BYTES, "RIFF header")
-            )
-            self._give_back((yield from self._take_riff_header(start)))
+            start = header + (yield Want(Kind.TAKE, _RIFF_HEADER_BYTES - _CHUNK_HEADER_BYTES, "RIFF header"))
+            self._reader.give_back((yield from self._take_riff_header(start)))
             return
         if name in RIFF_NAMES:
             # One WAV stands behind, or inside, another.
-            form = yield _Want(_Kind.TAKE, _RIFF_HEADER_BYTES - _CHUNK_HEADER_BYTES, "RIFF header")
+            form = yield Want(Kind.TAKE, _RIFF_HEADER_BYTES - _CHUNK_HEADER_BYTES, "RIFF header")
             if form == b"WAVE":
                 self._begin_riff(header + form)
                 return
             size = max(0, size - len(form))
-        if not self._data_chunk and name != b"fmt " and self._fed_bytes + size > MAX_BYTES_BEFORE_AUDIO:
+        if not self._data_chunk and name != b"fmt " and self._reader.position + size > MAX_BYTES_BEFORE_AUDIO:
             raise BrokenAudio(
                 f"Chunk {quote(name)} says {size} bytes; "
                 f"at most {MAX_BYTES_BEFORE_AUDIO} may come before the audio. {self._offer_copy()}"
@@ -398,22 +284,22 @@ class WavParser:
         elif name == b"fact" and size >= _FACT_BYTES:
             yield from self._take_fact(size)
         else:
-            yield from self._take_metadata(name, size)
+            yield from self._metadata.take_chunk(name, size)
         yield from self._take_padding(size)
 
-    def _take_padding(self, size: int) -> Generator[_Want, bytes, None]:
+    def _take_padding(self, size: int) -> Generator[Want, bytes, None]:
         """Takes the padding of a chunk, unless the writer forgot it and the next chunk begins there."""
         if size % 2:
-            octet = yield _Want(_Kind.TAKE, 1, "chunk padding")
-            self._give_back(octet if octet.isalnum() else b"")
+            octet = yield Want(Kind.TAKE, 1, "chunk padding")
+            self._reader.give_back(octet if octet.isalnum() else b"")
 
-    def _take_format(self, size: int) -> Generator[_Want, bytes, None]:
+    def _take_format(self, size: int) -> Generator[Want, bytes, None]:
         if not MIN_FMT_BYTES <= size <= MAX_FMT_BYTES:
             raise BrokenAudio(
                 f"The fmt chunk says {size} bytes; {MIN_FMT_BYTES} to {MAX_FMT_BYTES} are allowed. "
                 f"{WRITE_AGAIN}"
             )
-        fmt = yield _Want(_Kind.TAKE, size, "fmt chunk")
+        fmt = yield Want(Kind.TAKE, size, "fmt chunk")
         source = read_format(fmt, is_big_endian=self._byte_order == "big")
         if self._format not in (None, source):
             raise BrokenAudio(
@@ -422,15 +308,15 @@ class WavParser:
             )
         self._format = source
 
-    def _take_further_format(self, size: int) -> Generator[_Want, bytes, None]:
+    def _take_further_format(self, size: int) -> Generator[Want, bytes, None]:
         """Takes a fmt chunk behind audio. It matters only if more audio follows."""
         if self._further_start is None:
-            self._further_start = self._fed_bytes - _CHUNK_HEADER_BYTES
+            self._further_start = self._reader.position - _CHUNK_HEADER_BYTES
         if not MIN_FMT_BYTES <= size <= MAX_FMT_BYTES:
             self._has_other_format = True
-            yield from _skip(size, "fmt chunk")
+            yield from skip(size, "fmt chunk")
             return
-        fmt = yield _Want(_Kind.TAKE, size, "fmt chunk")
+        fmt = yield Want(Kind.TAKE, size, "fmt chunk")
         try:
             source = read_format(fmt, is_big_endian=self._byte_order == "big")
         except (BrokenAudio, UnsupportedAudio):
@@ -438,30 +324,19 @@ class WavParser:
         else:
             self._has_other_format = source != self._format
 
-    def _take_large_sizes(self, size: int) -> Generator[_Want, bytes, None]:
-        sizes = yield _Want(_Kind.TAKE, _DS64_BYTES, "ds64 chunk")
+    def _take_large_sizes(self, size: int) -> Generator[Want, bytes, None]:
+        sizes = yield Want(Kind.TAKE, _DS64_BYTES, "ds64 chunk")
         riff_bytes, self._ds64_audio_bytes = self._number(sizes[:8]), self._number(sizes[8:16])
         riff_body_start = self._riff_start + _CHUNK_HEADER_BYTES
         if _is_large_size(riff_bytes, self._riff_end - riff_body_start):
             self._riff_end = min(riff_body_start + riff_bytes, _ENDLESS)
-        yield from _skip(size - _DS64_BYTES, "ds64 chunk")
+        yield from skip(size - _DS64_BYTES, "ds64 chunk")
 
-    def _take_fact(self, size: int) -> Generator[_Want, bytes, None]:
-        self._fact_sample_frames = self._number((yield _Want(_Kind.TAKE, _FACT_BYTES, "fact chunk")))
-        yield from _skip(size - _FACT_BYTES, "fact chunk")
+    def _take_fact(self, size: int) -> Generator[Want, bytes, None]:
+        self._fact_sample_frames = self._number((yield Want(Kind.TAKE, _FACT_BYTES, "fact chunk")))
+        yield from skip(size - _FACT_BYTES, "fact chunk")
 
-    def _take_metadata(self, name: bytes, size: int) -> Generator[_Want, bytes, None]:
-        if name in _ID3_CHUNKS and size:
-            yield from self._take_id3(size)
-            return
-        is_small = size <= MAX_METADATA_CHUNK_BYTES and self._metadata_bytes + size <= MAX_METADATA_BYTES
-        if name in _METADATA_CHUNKS and size and is_small:
-            self._metadata.append((name, (yield _Want(_Kind.TAKE, size, f"chunk {quote(name)}"))))
-            self._metadata_bytes += size
-        else:
-            yield from _skip(size, f"chunk {quote(name)}")
-
-    def _pass_audio(self, size: int) -> Generator[_Want, bytes, None]:
+    def _pass_audio(self, size: int) -> Generator[Want, bytes, None]:
         """Hands out the audio of a data chunk."""
         if self._format is None:
             raise BrokenAudio(
@@ -473,7 +348,7 @@ class WavParser:
                 f"At byte {self._further_start} the WAV goes on with audio of another format; "
                 f"all its audio must have one format. {_ONE_FORMAT}"
             )
-        start = self._fed_bytes
+        start = self._reader.position
         is_known = 0 < size < _MIN_UNKNOWN_SIZE
         if _is_large_size(self._ds64_audio_bytes, size):
             size, is_known = self._ds64_audio_bytes, True
@@ -491,26 +366,26 @@ class WavParser:
         else:
             yield from self._pass_unannounced_audio(size)
 
-    def _pass_announced_audio(self, end: int) -> Generator[_Want, bytes, None]:
+    def _pass_announced_audio(self, end: int) -> Generator[Want, bytes, None]:
         """Hands out audio up to the byte `end`, or up to a chunk that the size counts, too."""
         if (yield from self._pass_audio_up_to(end)):
             return
         yield from self._take_padding(end - self._audio_start)
-        header = yield _Want(_Kind.PEEK, _CHUNK_HEADER_BYTES, "chunk header")
-        self._give_back(header)
+        header = yield Want(Kind.PEEK, _CHUNK_HEADER_BYTES, "chunk header")
+        self._reader.give_back(header)
         if header and not self._may_be_chunk(header) and self.data_chunk.number == 1:
             yield from self._check_unit(end - self._audio_start)
 
-    def _check_unit(self, size: int) -> Generator[_Want, bytes, None]:
+    def _check_unit(self, size: int) -> Generator[Want, bytes, None]:
         """Raises BrokenAudio if the audio ends where its size says, taken as samples or sample frames."""
         source = self.format
         if size <= _MAX_PLACEHOLDER_BYTES or source.codec in ADPCM_HEAD_BYTES:
             return
         for unit_bytes in sorted({source.sample_bytes, source.channels, source.block_align_bytes} - {1}):
-            yield from _skip(self._audio_start + unit_bytes * size - self._fed_bytes, "garbage")
-            behind = yield _Want(_Kind.PEEK, _CHUNK_HEADER_BYTES, "garbage")
+            yield from skip(self._audio_start + unit_bytes * size - self._reader.position, "garbage")
+            behind = yield Want(Kind.PEEK, _CHUNK_HEADER_BYTES, "garbage")
             name = behind[unit_bytes * size % 2 if behind[:1] == b"\0" else 0 :][:4]
-            self._give_back(behind)
+            self._reader.give_back(behind)
             if not name or name == b"data" or name in KNOWN_CHUNKS:
                 raise BrokenAudio(
                     f"The data chunk says {size} bytes, but has {unit_bytes} times as many; "
@@ -518,18 +393,18 @@ class WavParser:
                     f"{source.offer(_IGNORE_SIZES, WRITE_AGAIN)}"
                 )
 
-    def _pass_unannounced_audio(self, size: int) -> Generator[_Want, bytes, None]:
+    def _pass_unannounced_audio(self, size: int) -> Generator[Want, bytes, None]:
         """Hands out audio whose `size` cannot be right.
 
         It ends in front of a chunk, where the RIFF size says, or with the input.
         """
         if size < _MIN_UNKNOWN_SIZE:
             if size:
-                yield _Want(_Kind.AUDIO, size, "audio")
-            taken = yield _Want(_Kind.PEEK, _CHUNK_HEADER_BYTES + size % 2, "chunk header")
+                yield Want(Kind.AUDIO, size, "audio")
+            taken = yield Want(Kind.PEEK, _CHUNK_HEADER_BYTES + size % 2, "chunk header")
             header = taken.removeprefix(b"\0") if size % 2 else taken
             is_chunk = not header or (len(header) >= _CHUNK_HEADER_BYTES and self._may_be_chunk(header))
-            self._give_back(header if is_chunk else taken)
+            self._reader.give_back(header if is_chunk else taken)
             if is_chunk:
                 return
             self._expected_bytes = 0
@@ -539,48 +414,48 @@ class WavParser:
         """Returns whether the RIFF size was written after the audio."""
         return self._audio_start + _MAX_PLACEHOLDER_BYTES < self._riff_end < _ENDLESS
 
-    def _pass_audio_up_to(self, end: int) -> Generator[_Want, bytes, bool]:
+    def _pass_audio_up_to(self, end: int) -> Generator[Want, bytes, bool]:
         """Hands out audio up to the byte `end`, or up to a chunk before it. Returns whether there was one."""
         last = min(end, self._riff_end) if self._is_riff_end_known() else end
-        unwatched_bytes = last - _WATCHED_BYTES - self._fed_bytes if last < _ENDLESS else 0
+        unwatched_bytes = last - _WATCHED_BYTES - self._reader.position if last < _ENDLESS else 0
         if unwatched_bytes > 0:
-            yield _Want(_Kind.AUDIO, unwatched_bytes, "audio")
-        while self._fed_bytes < end:
+            yield Want(Kind.AUDIO, unwatched_bytes, "audio")
+        while self._reader.position < end:
             is_watched = self._false_chunks < _MAX_FALSE_CHUNKS
-            yield _Want(_Kind.WATCHED_AUDIO if is_watched else _Kind.AUDIO, end - self._fed_bytes, "audio")
-            if self._fed_bytes < end:
+            yield Want(Kind.WATCHED_AUDIO if is_watched else Kind.AUDIO, end - self._reader.position, "audio")
+            if self._reader.position < end:
                 name = yield from self._find_chunk()
                 if name:
-                    if name in (*RIFF_NAMES, *ID3_STARTS) and self._fed_bytes != self._riff_end:
-                        self._is_truncated |= self._is_missing(self._fed_bytes - self._audio_start)
+                    if name in (*RIFF_NAMES, *ID3_STARTS) and self._reader.position != self._riff_end:
+                        self._is_truncated |= self._is_missing(self._reader.position - self._audio_start)
                     self._expected_bytes = 0
                     return True
-                yield _Want(_Kind.AUDIO, 1, "audio")
+                yield Want(Kind.AUDIO, 1, "audio")
         return False
 
-    def _find_chunk(self) -> Generator[_Want, bytes, bytes]:
+    def _find_chunk(self) -> Generator[Want, bytes, bytes]:
         """Returns the name of the chunk that begins here, b"" if it is not certain that it is one.
 
         Music may contain the name of a chunk, but hardly also what such a chunk begins with, or a size that
         ends exactly where another known chunk begins, or the RIFF chunk or the input ends.
         """
-        start = self._fed_bytes
-        taken = yield _Want(_Kind.PEEK, _RIFF_HEADER_BYTES, "audio")
+        start = self._reader.position
+        taken = yield Want(Kind.PEEK, _RIFF_HEADER_BYTES, "audio")
         name, size = taken[:4], self._number(taken[4:_CHUNK_HEADER_BYTES])
         if name not in KNOWN_CHUNKS:
-            self._give_back(taken)
+            self._reader.give_back(taken)
             return b""
         is_certain = taken[_CHUNK_HEADER_BYTES:] in _CERTAIN_CHUNKS.get(name, ()) or _is_id3(taken)
         if not is_certain and len(taken) >= _CHUNK_HEADER_BYTES and size <= MAX_METADATA_CHUNK_BYTES:
             # The padding may be missing.
             ends = (_CHUNK_HEADER_BYTES + size, _CHUNK_HEADER_BYTES + size + size % 2)
             if _RIFF_HEADER_BYTES == len(taken) < ends[1] + len(name):
-                taken += yield _Want(_Kind.PEEK, ends[1] + len(name) - len(taken), "audio")
+                taken += yield Want(Kind.PEEK, ends[1] + len(name) - len(taken), "audio")
             is_certain = any(
                 end in (len(taken), self._riff_end - start) or taken[end : end + len(name)] in KNOWN_CHUNKS
                 for end in ends
             )
-        self._give_back(taken)
+        self._reader.give_back(taken)
         self._false_chunks += not is_certain
         return name if is_certain else b""
 
@@ -597,11 +472,6 @@ class WavParser:
 
     def _number(self, octets: bytes) -> int:
         return int.from_bytes(octets, self._byte_order)
-
-
-def _skip(size: int, what: str) -> Generator[_Want, bytes, None]:
-    if size:
-        yield _Want(_Kind.SKIP, size, what)
 
 
 def _is_id3(start: bytes) -> bool:
