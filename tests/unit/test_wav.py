@@ -302,6 +302,9 @@ def test_the_riff_size_of_an_rf64_tells_where_its_chunks_end() -> None:
     [
         *(b"LIST\x1a\0\0\0INFOINAM"[:size] for size in range(1, 12)),
         *(b"cue \x1c\0\0\0\1\0\0\0LIST"[:size] for size in (5, 8, 12, 16)),
+        *(b"ID3\3\0\0\0\0\0\x0fTIT2"[:size] for size in range(3, 12)),
+        b"ID3\3\0\0\0\0\0\x8fTIT2",
+        b"ID3\3" * 300,
         b"RIFF\0\0\0\0AVI ",
         b"RIFF\xff\xff\xff\xffWAV",
         b"LIST" * 300,

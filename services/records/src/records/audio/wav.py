@@ -25,6 +25,7 @@ MAX_CHUNKS = 4096
 # Behind the first audio, so many bytes allow one chunk more. Some writers put a data chunk every few seconds.
 BYTES_PER_FURTHER_CHUNK = 256
 MAX_BYTES_BEFORE_AUDIO = 64 * 1024 * 1024
+
 _RIFF_HEADER_BYTES = 12
 _CHUNK_HEADER_BYTES = 8
 _DS64_BYTES = 24
@@ -446,7 +447,8 @@ class WavParser:
             self._reader.give_back(taken)
             return b""
         is_certain = taken[_CHUNK_HEADER_BYTES:] in _CERTAIN_CHUNKS.get(name, ()) or _is_id3(taken)
-        if not is_certain and len(taken) >= _CHUNK_HEADER_BYTES and size <= MAX_METADATA_CHUNK_BYTES:
+        has_size = len(taken) >= _CHUNK_HEADER_BYTES and name not in ID3_STARTS
+        if not is_certain and has_size and size <= MAX_METADATA_CHUNK_BYTES:
             # The padding may be missing.
             ends = (_CHUNK_HEADER_BYTES + size, _CHUNK_HEADER_BYTES + size + size % 2)
             if _RIFF_HEADER_BYTES == len(taken) < ends[1] + len(name):
@@ -476,8 +478,8 @@ class WavParser:
 
 def _is_id3(start: bytes) -> bool:
     """Returns whether an ID3 tag and the name of its first ID3 frame begin with these twelve bytes."""
-    name = start[id3_sizes.HEADER_BYTES :]
-    return start[:4] in ID3_STARTS and start[4] == 0 and max(start[6:10]) < 0x80 and name.isupper()  # noqa: PLR2004
+    has_sizes = len(start) == _RIFF_HEADER_BYTES and start[4] == 0 and max(start[6:10]) < 0x80  # noqa: PLR2004
+    return start[:4] in ID3_STARTS and has_sizes and start[id3_sizes.HEADER_BYTES :].isupper()
 
 
 def _is_large_size(ds64_size: int, size: int) -> bool:
