@@ -73,6 +73,7 @@ _CHUNKS_IN_AUDIO = (
     *[b""] * 26,
     *(b"LIST\x0c\0\0\0INFO", b"LIST\x0c\0\0\0", b"id3 \x10\0\0\0ID3\3", b"cue \4\0\0\0\0\0\0\0LIST", b"LI"),
     *(b"RIFF\xff\xff\xff\xffWAVEfmt ", b"bext\4\0\0\0\0\0\0\0bext"),
+    b"ID3\3\0\0\0\0\0\x0fTIT2",
 )
 _CUTS = (*[0] * 13, 1, 3, 8)
 _TITLE_BYTES = (*[0] * 14, 8, 64)
