@@ -64,8 +64,9 @@ class Metadata:
             left_bytes -= header_bytes - len(frame_header)
             frame_header += yield Want(Kind.TAKE, header_bytes - len(frame_header), "ID3 tag")
             name, octets = frame_header[:name_bytes], frame_header[name_bytes : name_bytes + size_bytes]
-            is_synchsafe = start[3] == id3_sizes.SYNCHSAFE_VERSION
-            size = id3_sizes.read_synchsafe(octets) if is_synchsafe else int.from_bytes(octets, "big")
+            size = id3_sizes.read_size(
+                octets, id3_sizes.SYNCHSAFE_BITS if start[3] == id3_sizes.SYNCHSAFE_VERSION else 8
+            )
             if not name.isalnum() or not 0 < size <= left_bytes:
                 break
             left_bytes -= size

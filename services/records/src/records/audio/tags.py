@@ -35,7 +35,6 @@ _MAX_ID3_TEXT_BYTES = 16 * 1024
 _ID3_UNSYNCHRONISED, _ID3_EXTENDED = 0x80, 0x40
 # The versions that are read, and how many bytes the name and the header of an ID3 frame have in each.
 _ID3_LAYOUTS = {2: (3, 6), 3: (4, 10), 4: (4, 10)}
-_SYNCHSAFE_BITS = 7
 _ID3_FRAMES = ("TIT2", "TPE1", "TALB", "TCON", "COMM", "TDRC", "TCOP", "TRCK", "TENC")
 _FRONT_COVER = id3.PictureType.COVER_FRONT
 _MEDIA_TYPES = {"JPG": "image/jpeg", "PNG": "image/png"}
@@ -174,10 +173,12 @@ def _thin_out(body: bytes) -> bytes:
         flags ^= _ID3_UNSYNCHRONISED
     if flags & _ID3_EXTENDED:
         # Only the older version does not count the size itself.
-        content = content[_id3_size(content[:4], 7) if is_synchsafe else 4 + _id3_size(content[:4], 8) :]
+        content = content[
+            id3_sizes.read_size(content[:4]) if is_synchsafe else 4 + id3_sizes.read_size(content[:4], 8) :
+        ]
     readings = [
         list(islice(_split_id3(memoryview(content), body[3], bits), _MAX_ENTRIES))
-        for bits in ((_SYNCHSAFE_BITS, 8) if is_synchsafe else (8, _SYNCHSAFE_BITS))
+        for bits in ((id3_sizes.SYNCHSAFE_BITS, 8) if is_synchsafe else (8, id3_sizes.SYNCHSAFE_BITS))
     ]
     # Some programs write the sizes of the other version. Behind a wrong size no ID3 frame is found.
     longest = max(readings, key=lambda reading: reading[-1][0] if reading else 0)
@@ -194,7 +195,7 @@ def _split_id3(content: memoryview, version: int, bits: int) -> Iterator[tuple[i
     position = 0
     while position + header_bytes < len(content):
         name = bytes(content[position : position + name_bytes])
-        size = _id3_size(bytes(content[position + name_bytes : position + 2 * name_bytes]), bits)
+        size = id3_sizes.read_size(bytes(content[position + name_bytes : position + 2 * name_bytes]), bits)
         end = position + header_bytes + size
         # Some programs write the shorter names of version 2.2 into version 2.3.
         if not name.rstrip(b"\0 ").isalnum() or end > len(content):
@@ -202,15 +203,11 @@ def _split_id3(content: memoryview, version: int, bits: int) -> Iterator[tuple[i
         frame: memoryview | bytes = content[position:end]
         if size > _MAX_ID3_TEXT_BYTES + (MAX_PICTURE_BYTES if b"PIC" in name else 0):
             frame = b""
-        elif bits == _SYNCHSAFE_BITS and version != id3_sizes.SYNCHSAFE_VERSION:
+        elif bits == id3_sizes.SYNCHSAFE_BITS and version != id3_sizes.SYNCHSAFE_VERSION:
             # mutagen knows the wrong sizes of version 2.4 only.
             frame = name + size.to_bytes(name_bytes, "big") + bytes(frame[2 * name_bytes :])
         yield end, frame
         position = end
-
-
-def _id3_size(octets: bytes, bits: int) -> int:
-    return sum(octet << bits * place for place, octet in enumerate(reversed(octets)))
 
 
 def _read_id3(tag: id3.ID3) -> Iterator[tuple[str, str | bytes]]:
