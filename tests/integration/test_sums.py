@@ -58,6 +58,41 @@ async def test_uploads_deletions_retention_and_the_sweeper_change_the_sums(
     assert await count_records(service, user_id) == 0
 
 
+@pytest.mark.parametrize(
+    ("change", "bytes_left"),
+    [
+        pytest.param("original_size_bytes = NULL, original_sha256 = NULL", 2, id="the original alone"),
+        pytest.param("state = 'deleting'", 0, id="the record"),
+    ],
+)
+async def test_an_original_counts_until_the_record_lets_it_go_and_leaves_its_own_tombstone(
+    isolated_service: RecordsService, change: str, bytes_left: int
+) -> None:
+    service = isolated_service
+    user_id, _ = await service.make_user()
+    await service.query(MAKE_RECORDS, ids=[user_id], count=2)
+    assert await count_bytes(service, user_id) == 3
+    (record,) = await service.query(
+        "UPDATE records SET object_key = user_id || '/' || id || '.mp3', keep_original = true,"
+        " original_size_bytes = 100, original_sha256 = 'x' WHERE user_id = :id AND size_bytes = 1"
+        " RETURNING id",
+        id=user_id,
+    )
+    assert await count_bytes(service, user_id) == 103
+    await service.query(f"UPDATE records SET {change} WHERE id = :id", id=record.id)  # noqa: S608
+    assert await count_bytes(service, user_id) == 2 + bytes_left // 2
+    tombstones = {row.object_key for row in await service.rows(user_id) if row.state == "deleting"}
+    key = f"{user_id}/{record.id}"
+    assert tombstones - {f"{key}.mp3"} == {f"{key}.wav"}
+    await service.query("DELETE FROM records WHERE user_id = :id", id=user_id)
+
+
+async def count_bytes(service: RecordsService, user_id: UUID) -> int:
+    await count_records(service, user_id)
+    (row,) = await service.query("SELECT total_bytes FROM users WHERE id = :id", id=user_id)
+    return int(row.total_bytes)
+
+
 async def test_the_sum_of_all_bytes_does_not_read_users_who_have_stored_nothing(
     isolated_service: RecordsService,
 ) -> None:

@@ -31,8 +31,9 @@ class User(Base):
     quota_records: Mapped[int | None] = mapped_column(BigInteger)
     quota_bytes: Mapped[int | None] = mapped_column(BigInteger)
     quota_seconds: Mapped[int | None] = mapped_column(BigInteger)
-    # The sums of the user's records that are `ready`; triggers on records keep them (migration 0011). After
-    # the deletion of the user they fall, until the sweeper has turned the last record into a tombstone.
+    # The sums of the user's records that are `ready`, with the bytes of kept originals; triggers on records
+    # keep them (migrations 0011 and 0014). After the deletion of the user they fall, until the sweeper has
+    # turned the last record into a tombstone.
     record_count: Mapped[int] = mapped_column(BigInteger, server_default="0")
     total_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
     total_seconds: Mapped[Decimal] = mapped_column(server_default="0")
@@ -50,7 +51,12 @@ class User(Base):
 
 
 class Record(Base):
-    """A record. Its row exists before the first byte of the MP3 is stored, and until the last is deleted."""
+    """A record, or a tombstone. Its row exists before the first byte of its object is stored, and until the
+    last is deleted.
+
+    A record that keeps its original has a second object, `<user id>/<record id>.wav`. When the record, or the
+    upload, lets the original go, a trigger inserts a tombstone of its own for it (migration 0014).
+    """
 
     __tablename__ = "records"
 
@@ -94,6 +100,12 @@ class Record(Base):
     # The bitrate that the upload asked for, or the default; the MP3 may have a lower one. An upload that
     # repeats the idempotency key must ask for the same.
     requested_bitrate_kbps: Mapped[int | None]
+    # Whether the upload asked to keep its original, or the default did; true before the original is stored.
+    # Like the bitrate it is compared, so it stays when the original is deleted.
+    keep_original: Mapped[bool | None]
+    # The kept original; both null without one.
+    original_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    original_sha256: Mapped[bytes | None]
     # The version before still writes this column, which nobody reads. The next version drops it.
     idempotency_options: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
@@ -106,6 +118,9 @@ class Record(Base):
             "state <> 'ready' OR num_nulls(size_bytes, sha256, duration_seconds, sample_rate, channels,"
             " bitrate_kbps, published_at) = 0",
             name="records_ready_is_complete",
+        ),
+        CheckConstraint(
+            "num_nulls(original_size_bytes, original_sha256) <> 1", name="records_original_is_complete"
         ),
         Index("records_of_a_user", "user_id", text("created_at DESC"), text("id DESC")),
         # For the version before this one, and for the sweeper, which deletes the records of deleted users.

@@ -237,7 +237,8 @@ FETCH_ROWS = 1000
 # The sums of a user that triggers keep, where the user's records sum up to something else.
 FIND_WRONG_SUMS = text(
     "SELECT users.id, record_count, total_bytes, total_seconds, sums.* FROM users CROSS JOIN LATERAL ("
-    " SELECT count(*) AS records, coalesce(sum(size_bytes), 0) AS bytes,"
+    " SELECT count(*) AS records,"
+    " coalesce(sum(size_bytes + coalesce(original_size_bytes, 0)), 0) AS bytes,"
     " coalesce(sum(CAST(CAST(duration_seconds AS text) AS numeric)), 0) AS seconds"
     " FROM records WHERE user_id = users.id AND state = 'ready'"
     ") AS sums WHERE (record_count, total_bytes, total_seconds) IS DISTINCT FROM (records, bytes, seconds)"
