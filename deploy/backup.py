@@ -8,6 +8,7 @@ The folder, or the prefix, has with the time at which the backup began:
     database-TIME.dump      pg_dump's custom format
     objects-TIME.sha256     a line for each object, as `sha256sum --check` reads them
     objects/USER/RECORD.mp3
+    objects/USER/RECORD.wav what a record keeps of its upload
 """
 
 import argparse
@@ -39,7 +40,7 @@ from common.settings import SettingsError, load
 from deploy.postgres_binaries import binary
 from deploy.setup import SetupSettings, set_up
 from records.settings import S3Endpoint, StoreSettings
-from records.sql import BACKUP_LOCK
+from records.sql import BACKUP_LOCK, READ_FOR_BACKUP
 from records.storage import READ_BYTES, ObjectStore, ObjectWriter, means_lost, open_store
 
 log = structlog.get_logger()
@@ -69,11 +70,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     object_count: int
     object_bytes: int
     missing: list[str]
-    """The object keys of records whose object was lost or damaged when the backup was made."""
+    """The object keys of records whose object, or original, was lost or damaged when the backup was made."""
 
 
 class StoredRecord(NamedTuple):
-    """A record whose object belongs to the backup."""
+    """An object of a record, which belongs to the backup."""
 
     object_key: str
     size_bytes: int
@@ -108,7 +109,7 @@ class Folder:
         """Takes an object. If it has another SHA-256 than its record, keeps nothing and returns False."""
         path = self.work / "objects" / record.object_key
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
+        unfinished = path.with_name(f"{path.name}.unfinished")
         digest = hashlib.sha256()
         try:
             with unfinished.open("wb") as file:
@@ -305,8 +306,8 @@ async def _dump(settings: SetupSettings, connection: asyncpg.Connection, dump: P
     async with connection.transaction(isolation="repeatable_read"):
         revision = str(await connection.fetchval("SELECT version_num FROM alembic_version"))
         await connection.execute(
-            "DECLARE backup NO SCROLL CURSOR WITH HOLD FOR SELECT object_key, size_bytes, sha256 FROM records"
-            " WHERE state = 'ready' ORDER BY object_key COLLATE \"C\""
+            f"DECLARE backup NO SCROLL CURSOR WITH HOLD FOR {READ_FOR_BACKUP.sql}",
+            *READ_FOR_BACKUP.arguments({}),
         )
         snapshot = await connection.fetchval("SELECT pg_export_snapshot()")
         options = ["--format=custom", "--no-owner", f"--snapshot={snapshot}", f"--file={dump}"]

@@ -91,8 +91,8 @@ class Client:
     ) -> dict[str, Any]:
         """Uploads a WAV as a form and returns the record with its `url`. Raises Refused.
 
-        With a `key` (Idempotency-Key) the upload may be sent again. `options` are `title` and `bitrate_kbps`;
-        an option that is None is left out.
+        With a `key` (Idempotency-Key) the upload may be sent again. `options` are `title`, `bitrate_kbps` and
+        `keep_original`; an option that is None is left out.
         """
         # As bytes, so that Waxwing and not the client library judges the key.
         headers = {b"Idempotency-Key": os.fsencode(key)} if key is not None else None
@@ -102,11 +102,18 @@ class Client:
         return _read_document(self.http.post("/records", data=fields, files=files, headers=headers))
 
     def upload_stream(
-        self, pieces: Iterable[bytes], token: str, bitrate_kbps: int | None = None
+        self,
+        pieces: Iterable[bytes],
+        token: str,
+        bitrate_kbps: int | None = None,
+        *,
+        keep_original: bool = False,
     ) -> dict[str, Any]:
         """Uploads a WAV of unknown length piece by piece, and returns the record. Raises Refused."""
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "audio/wav"}
-        query = {"bitrate_kbps": bitrate_kbps} if bitrate_kbps else None
+        query: dict[str, str | int] = {"bitrate_kbps": bitrate_kbps} if bitrate_kbps else {}
+        if keep_original:
+            query["keep_original"] = "true"
         return _read_document(self.http.post("/records", content=pieces, headers=headers, params=query))
 
     def download(self, url: str) -> bytes:
@@ -221,6 +228,12 @@ def main(arguments: list[str]) -> None:
     upload.add_argument("--title", help="a name for the record")
     upload.add_argument("--bitrate", type=int, metavar="KBPS", help="of the MP3, 32 to 320 (default: 128)")
     upload.add_argument(
+        "--keep-original",
+        action="store_const",
+        const="true",
+        help="also store the WAV as it is, about eleven times as large as its MP3",
+    )
+    upload.add_argument(
         "--key",
         default=str(uuid4()),
         help="sent again with this key within a day, the upload makes only one record",
@@ -254,6 +267,7 @@ def _run(client: Client, options: argparse.Namespace) -> None:
                     options.key,
                     title=options.title,
                     bitrate_kbps=options.bitrate,
+                    keep_original=options.keep_original,
                 )
             print(record["url"])
 

@@ -26,6 +26,8 @@ PREFACE = """\
 """
 # The variables for the required parameters of the operations.
 VARIABLES = {"record_id": "record", "id": "record", "user": "user"}
+# So that the record has an original, for the requests of it.
+QUERIES = {("POST", "/records"): "keep_original=true"}
 # This request comes last, because it needs the renewed token.
 LAST = ("DELETE", "/users/me")
 
@@ -61,6 +63,8 @@ def make_requests(documents: dict[str, dict[str, Any]]) -> str:
             one[1].endswith("/token"),
             one[0] == "DELETE",
             one[0] != "POST",
+            # An original before its record.
+            -len(one[1]) if one[0] == "DELETE" else 0,
         )
     )
     return PREFACE + "".join(_write_request(*operation) for operation in operations)
@@ -70,6 +74,7 @@ def _write_request(method: str, path: str, operation: dict[str, Any]) -> str:
     needed = [one for one in operation.get("parameters", []) if one.get("required")]
     variables = {one["name"]: "{{" + VARIABLES[one["name"]] + "}}" for one in needed}
     query = "&".join(f"{one['name']}={variables[one['name']]}" for one in needed if one["in"] == "query")
+    query = QUERIES.get((method, path), query)
     url = "{{gateway}}" + path.format(**variables) + (query and f"?{query}")
     lines = ["", f"### {operation['summary']}", f"{method} {url}"]
     if operation["security"]:

@@ -32,6 +32,9 @@ HEAD   /records/{record}                       200    404    401      401      4
 DELETE /records/{record}                       204    404    401      401      401     401        401
 GET    /records/{record}/waveform              200    404    401      401      401     401        401
 HEAD   /records/{record}/waveform              200    404    401      401      401     401        401
+GET    /records/{record}/original              200    404    401      401      401     401        401
+HEAD   /records/{record}/original              200    404    401      401      401     401        401
+DELETE /records/{record}/original              204    404    401      401      401     401        401
 GET    /records/{record}/waveform?user={user}  400    400    400      400      400     200        400
 HEAD   /records/{record}/waveform?user={user}  400    400    400      400      400     200        400
 GET    /record?id={record}&user={user}         200    200    200      200      404     200        200
@@ -48,7 +51,7 @@ STATUSES = {
 
 
 class TwoUsers(NamedTuple):
-    """An owner with a record, and another user."""
+    """An owner with a record that has its original, and another user."""
 
     owner: User
     record: dict[str, Any]

@@ -39,23 +39,30 @@ class DownloadRequest(NamedTuple):
         is_odd = self.status == 206 and re.search(r"[\t,]|[0-9]{19}|HUGE", lines)
         return bool(is_odd) or not {"If-Match", "If-Unmodified-Since"}.isdisjoint(self.headers)
 
-    def send(self, base_url: str, record: dict[str, Any]) -> httpx.Response:
-        """Sends the request, with the words in capitals replaced by their values for this record."""
+    def send(self, base_url: str, record: dict[str, Any], token: str = "") -> httpx.Response:
+        """Sends the request, with the words in capitals replaced by their values for this record.
+
+        With a `token` the request is for the record's original.
+        """
+        path, stored, credentials = link_path(record), record, []
+        if token:
+            path, stored = f"/records/{record['id']}/original", record["original"]
+            credentials = [f"Authorization: Bearer {token}"]
         created = datetime.fromisoformat(record["created_at"])
         meanings = {
-            "ETAG": f'"{record["sha256"]}"',
-            "BARE": record["sha256"],
+            "ETAG": f'"{stored["sha256"]}"',
+            "BARE": stored["sha256"],
             "DATE": format_datetime(created.astimezone(UTC), usegmt=True),
             "LIKE": format_datetime(created.astimezone(UTC), usegmt=True).lower(),
-            "SIZE": str(record["size_bytes"]),
-            "LAST": str(record["size_bytes"] - 1),
+            "SIZE": str(stored["size_bytes"]),
+            "LAST": str(stored["size_bytes"] - 1),
             "HUGE": "9" * 3000,
         }
         lines = [f"{name}: {value}" for name, value in self.headers.items()]
         for word, meaning in meanings.items():
             lines = [line.replace(word, meaning) for line in lines]
         with open_raw_connection(base_url) as connection:
-            connection.send(make_request_head(self.method, link_path(record), base_url, *lines))
+            connection.send(make_request_head(self.method, path, base_url, *lines, *credentials))
             return connection.read_response(self.method)
 
 

@@ -129,7 +129,7 @@ def request_users(client: httpx.Client, user: dict[str, Any]) -> Iterator[tuple[
 def request_records(client: httpx.Client, user: dict[str, Any]) -> Iterator[tuple[str, httpx.Response]]:
     """Yields responses, each with its path in the document; the last request deletes the record."""
     mine = bearer(user)
-    made = client.post("/records", content=TINY_WAV, headers=WAV_TYPE | mine)
+    made = client.post("/records?keep_original=true", content=TINY_WAV, headers=WAV_TYPE | mine)
     yield "/records", made
     link, path = made.json()["url"], f"/records/{made.json()['id']}"
     for body in (b"RIFF", b"This is no WAV. " * 9):
@@ -154,8 +154,28 @@ def request_records(client: httpx.Client, user: dict[str, Any]) -> Iterator[tupl
             waveform = client.request(method, f"{other}/waveform?points=0", headers=mine)
             yield "/records/{record_id}/waveform", waveform
         yield "/records/{record_id}/waveform", client.request(method, f"{path}/waveform")
+    yield from request_original(client, user, path)
     for _ in range(2):
         yield "/records/{record_id}", client.delete(path, headers=mine)
+
+
+def request_original(
+    client: httpx.Client, user: dict[str, Any], record: str
+) -> Iterator[tuple[str, httpx.Response]]:
+    """Does the same for the original of a record, and deletes it."""
+    path, mine = "/records/{record_id}/original", bearer(user)
+    for method in ("GET", "HEAD"):
+        for headers in (
+            *({}, {"If-None-Match": "*"}, {"If-Match": '"1"'}, UNKNOWN_HOST),
+            *({"Range": "bytes=0-9"}, {"Range": "bytes=999999-"}),
+        ):
+            yield path, client.request(method, f"{record}/original", headers=mine | headers)
+        yield path, client.request(method, f"{record}/original")
+        for other in (f"{record}/original?x=1", f"/records/{user['id']}/original", "/records/1/original"):
+            yield path, client.request(method, other, headers=mine)
+    for headers in ({}, mine, mine):
+        yield path, client.delete(f"{record}/original", headers=headers)
+    yield path, client.get(f"{record}/original", headers=mine)
 
 
 @pytest.mark.parametrize(("service", "requests"), [("users", request_users), ("records", request_records)])

@@ -33,6 +33,8 @@ from tests.upload_requests import FORM_TYPE, FormPart, audio, bearer, make_form,
         pytest.param({"bitrate_kbps": "64"}, {}, id="no bitrate"),
         pytest.param({}, {"bitrate_kbps": "64"}, id="a bitrate"),
         pytest.param({"title": "64"}, {"bitrate_kbps": "64"}, id="a bitrate for a title"),
+        pytest.param({"keep_original": "true"}, {"keep_original": "false"}, id="not the original"),
+        pytest.param({}, {"keep_original": "true"}, id="the original"),
     ],
 )
 def test_a_used_key_with_other_options_is_refused_and_its_record_stays(
@@ -45,7 +47,11 @@ def test_a_used_key_with_other_options_is_refused_and_its_record_stays(
 ) -> None:
     key = make_key()
     record = assert_made(first(client, user, key, **was))
-    shown = {"title": was.get("title"), "bitrate_kbps": int(was.get("bitrate_kbps", "128"))}
+    shown = {
+        "title": was.get("title"),
+        "bitrate_kbps": int(was.get("bitrate_kbps", "128")),
+        "keep_original": was.get("keep_original") == "true",
+    }
     used_with = json.dumps(shown, separators=(",", ":"))
     assert_reused(again(client, user, key, **now), repr(key), used_with)
     assert_replayed(again(client, user, key, **was), record)
@@ -60,10 +66,12 @@ def test_a_used_key_with_other_options_is_refused_and_its_record_stays(
         pytest.param({"bitrate_kbps": "128"}, {}, id="the default bitrate, and none"),
         pytest.param({}, {"bitrate_kbps": "128"}, id="no bitrate, and the default"),
         pytest.param({"title": "a"}, {}, id="no title"),
+        pytest.param({"keep_original": "true"}, {"keep_original": "1"}, id="the original, in other words"),
+        pytest.param({"keep_original": "0"}, {}, id="no original, and the default"),
         pytest.param({"title": "a", "bitrate_kbps": "64"}, {"bitrate_kbps": "64"}, id="only the bitrate"),
     ],
 )
-def test_an_omitted_title_is_not_compared_and_an_omitted_bitrate_is_128(
+def test_an_omitted_title_is_not_compared_and_an_omitted_bitrate_or_wish_is_the_default(
     client: Client, user: dict[str, Any], first: Post, again: Post, was: dict[str, str], now: dict[str, str]
 ) -> None:
     key = make_key()

@@ -58,7 +58,7 @@ def send_name(client: Client, _: User, value: bytes) -> httpx.Response:
 def send_field(which: str) -> Send:
     def send(client: Client, user: User, value: bytes) -> httpx.Response:
         given = FormPart(which, value)
-        if which in ("title", "bitrate_kbps"):
+        if which in ("title", "bitrate_kbps", "keep_original"):
             body = make_form(given, audio())
             return client.http.post("/records", content=body, headers={**FORM_TYPE, **bearer(user)})
         other = token(user) if which == "user_id" else user_id(user)
@@ -101,6 +101,8 @@ INPUTS: dict[str, tuple[Send, str, str, str]] = {
     "?title": (send_parameter("title"), "invalid-request", "invalid-request", ""),
     "bitrate_kbps": (send_field("bitrate_kbps"), "invalid-form", "invalid-form", "invalid-form"),
     "?bitrate_kbps": (send_parameter("bitrate_kbps"), "invalid-form", "invalid-request", "invalid-form"),
+    "keep_original": (send_field("keep_original"), "invalid-form", "invalid-form", "invalid-form"),
+    "?keep_original": (send_parameter("keep_original"), "invalid-form", "invalid-request", "invalid-form"),
     "user_id": (send_field("user_id"), "invalid-credentials", "invalid-form", "invalid-credentials"),
     "token": (send_field("token"), "invalid-credentials", "invalid-form", "invalid-credentials"),
     "user of Basic": (send_basic_user, "invalid-credentials", "invalid-credentials", "invalid-credentials"),
@@ -125,8 +127,8 @@ def test_invalid_input_gets_the_problem_in_the_table(client: Client, user: User,
     send, *problems = INPUTS[target]
     for values, problem in zip((CONTROLS, NOT_UTF8, NO_VALUE), problems, strict=True):
         for value in values if problem else ():
-            # An empty bitrate is none.
-            if target.endswith("bitrate_kbps") and not value:
+            # An empty bitrate is none, and so is an empty wish.
+            if target.endswith(("bitrate_kbps", "keep_original")) and not value:
                 continue
             status = 401 if problem == "invalid-credentials" else 400
             assert len(assert_problem(send(client, user, value), status, problem)["detail"]) < 500, value

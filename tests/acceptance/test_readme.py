@@ -18,6 +18,7 @@ import pytest
 
 from deploy.client import Client
 from tests.response_checks import assert_problem
+from tests.upload_requests import bearer
 from tests.wavs import Wav, music
 
 Run = Callable[[str, dict[str, str]], httpx.Response]
@@ -110,7 +111,9 @@ def shape_of(value: Any) -> Any:
 
 
 def test_the_curl_lines_do_what_the_readme_shows(client: Client, run_curl: Run) -> None:
-    create, upload, listen, draw, send_again, show_all, show, remove, who_am_i, renew, leave = CURL_LINES
+    create, upload, listen, draw, keep, send_again, show_all, show, remove, who_am_i, renew, leave = (
+        CURL_LINES
+    )
     assert [*SHOWN_RESPONSES] == [create, upload, draw, show_all, who_am_i, renew]
     user = run_curl(create, {}).json()
     variables = {"ID": user["id"], "TOKEN": user["token"], "KEY": str(uuid4())}
@@ -122,6 +125,11 @@ def test_the_curl_lines_do_what_the_readme_shows(client: Client, run_curl: Run) 
     assert len(mp3.content) == record["size_bytes"]
     waveform = run_curl(draw, variables).json()
     assert waveform["length"] <= SHOWN_RESPONSES[draw]["length"]
+
+    kept = run_curl(keep, variables).json()
+    original = client.http.get(kept["original"]["url"], headers=bearer(user)).content
+    assert original == WAV
+    assert run_curl(remove, {**variables, "RECORD": kept["id"]}).status_code == 204
 
     first, again = (run_curl(send_again, variables) for _ in range(2))
     assert "Idempotency-Replayed" not in first.headers

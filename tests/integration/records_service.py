@@ -25,7 +25,7 @@ from deploy.local.stack import Stack
 from deploy.setup import SetupSettings, set_up
 from records.row_reader import RowReader
 from records.settings import Settings
-from records.storage import FIRST_PAUSE_SECONDS, ObjectStore, make_client, make_session
+from records.storage import FIRST_PAUSE_SECONDS, ObjectStore, make_client, make_original_key, make_session
 from records.sweeper import sweep
 from records.uploads import Uploads
 from tests.integration.watched_calls import CallWatcher, watch_engine, watch_session
@@ -67,7 +67,7 @@ class RecordsService:
         client = make_client(self.settings.store, watch_session(self.session, watcher))
         return watch_engine(self.engine, watcher), ObjectStore(client, self.settings.store.s3_bucket)
 
-    def uploads(self, watcher: CallWatcher | None = None, **settings: float) -> Uploads:
+    def uploads(self, watcher: CallWatcher | None = None, **settings: float | str) -> Uploads:
         """Returns the uploads of a new service. `settings` replace single settings of this service.
 
         A call to the store that fails in passing is repeated once.
@@ -145,9 +145,9 @@ class RecordsService:
         found = await client._list_multipart_uploads(self.settings.store.s3_bucket, prefix=key)
         return [str(each.upload_id) for each in found.uploads]
 
-    async def read_sha256(self, key: str, size_bytes: int) -> str:
-        """Reads an object of this size and returns its SHA-256 in hexadecimal."""
-        return hashlib.sha256(await self.read_object(key, size_bytes)).hexdigest()
+    async def read_sha256(self, key: str) -> str:
+        """Reads an object and returns its SHA-256 in hexadecimal."""
+        return hashlib.sha256(await self.read_object(key)).hexdigest()
 
     async def read_object(self, key: str, size_bytes: int = 0) -> bytes:
         """Reads the first `size_bytes` of an object, or all of it."""
@@ -161,11 +161,15 @@ class RecordsService:
             assert await self.multipart_uploads(key) == [], key
 
     async def assert_record_is_complete(self, user_id: UUID, watcher: CallWatcher) -> None:
-        """Checks: one ready row, one object with the digest of the row, no open multipart upload."""
+        """Checks: one ready row, its objects with their digests, no open multipart upload."""
         (row,) = await self.rows(user_id)
         assert row.state == "ready"
-        assert await self.objects(user_id) == [row.object_key]
-        assert await self.read_sha256(row.object_key, row.size_bytes) == row.sha256.hex()
+        digests = {row.object_key: row.sha256.hex()}
+        if row.keep_original:
+            digests[make_original_key(row.object_key)] = row.original_sha256.hex()
+        assert await self.objects(user_id) == sorted(digests)
+        for key, sha256 in digests.items():
+            assert await self.read_sha256(key) == sha256
         for key in watcher.object_keys():
             assert await self.multipart_uploads(key) == [], key
 

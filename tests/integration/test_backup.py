@@ -28,7 +28,7 @@ from records import sql
 from records.doctor import Doctor
 from records.storage import ObjectStore, make_client
 from records.uploads import Published
-from tests.integration.recordings import LARGE, SMALL, wav_pieces
+from tests.integration.recordings import KEPT, LARGE, SMALL, wav_pieces
 from tests.integration.records_service import RecordsService, open_isolated_service
 from tests.integration.waiting import wait_until
 from tests.stacks import temporary_stack
@@ -66,29 +66,30 @@ def dumps(folder: Path) -> list[str]:
     return [path.name for path in folder.glob("database-*")]
 
 
-async def test_a_record_that_is_deleted_during_a_backup_is_in_it_with_its_mp3(
+async def test_a_record_that_is_deleted_during_a_backup_is_in_it_with_its_mp3_and_its_original(
     source: RecordsService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user_id, credentials = await source.make_user()
-    record_id = await upload(source, credentials)
+    record_id = await upload(source, credentials, KEPT)
     copy = backup._copy
 
     async def delete_and_copy(store: ObjectStore, place: Place, record: backup.StoredRecord) -> str:
-        if str(record_id) in record.object_key:
+        if f"{record_id}.mp3" in record.object_key:
             await sql.delete_record(source.engine, record_id, user_id)
             await source.settle(user_id)
-            assert [row.state for row in await source.rows(user_id)] == ["deleting"]
+            assert [row.state for row in await source.rows(user_id)] == ["deleting"] * 2
         return await copy(store, place, record)
 
     monkeypatch.setattr(backup, "_copy", delete_and_copy)
     manifest = await back_up(source.setup, Folder(tmp_path))
     assert manifest.missing == []
-    assert f"{user_id}/{record_id}.mp3" in copies(tmp_path)
+    objects = {f"{user_id}/{record_id}.mp3", f"{user_id}/{record_id}.wav"}
+    assert objects <= copies(tmp_path)
     await source.settle(user_id)
     assert await source.rows(user_id) == []
     # The next backup has neither.
     await back_up(source.setup, Folder(tmp_path), prune=True)
-    assert f"{user_id}/{record_id}.mp3" not in copies(tmp_path)
+    assert not objects & copies(tmp_path)
 
 
 async def test_a_backup_is_on_the_disk_before_its_manifest_counts(
@@ -143,7 +144,7 @@ async def test_a_restored_deployment_has_the_same_rows_and_objects(
     source: RecordsService, target: RecordsService, tmp_path: Path
 ) -> None:
     user_id, credentials = await source.make_user()
-    for kind in (SMALL, LARGE):
+    for kind in (SMALL, LARGE, KEPT):
         await upload(source, credentials, kind)
     manifest = await back_up(source.setup, Folder(tmp_path))
     check = await asyncio.create_subprocess_exec(

@@ -58,17 +58,19 @@ def test_the_client_finds_the_stack_of_waxwing_folder_from_any_folder(stack: Sta
     assert made.stdout.startswith("id ")
 
 
-async def test_upload_takes_a_file_in_the_caller_s_folder_a_title_and_a_bitrate(
+async def test_upload_takes_a_file_in_the_caller_s_folder_a_title_a_bitrate_and_the_original(
     stack: Stack, stack_service: RecordsService, tmp_path: Path
 ) -> None:
     with Client(stack.base_url) as client:
         user = client.create_user("Ada")
     (tmp_path / "tune.wav").write_bytes(make_tune(1))
     arguments = ["upload", "tune.wav", user["id"], user["token"], "--title", "A tune", "--bitrate", "192"]
+    arguments.append("--keep-original")
     done = just(tmp_path, *arguments, BASE_URL=stack.base_url)
     assert done.returncode == 0, done.stderr
     (row,) = await stack_service.rows(UUID(user["id"]))
     assert (row.title, row.bitrate_kbps) == ("A tune", 192)
+    assert row.original_size_bytes == len(make_tune(1))
 
 
 BUSY = (

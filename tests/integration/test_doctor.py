@@ -27,11 +27,11 @@ from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
 from records import commands, sql
 from records.doctor import Doctor, DoctorError
-from records.form import AudioBegins, FormItem
-from records.storage import NEVER, FoundObject
+from records.form import KEEP_ORIGINAL, AudioBegins, FormField, FormItem
+from records.storage import NEVER, FoundObject, make_original_key
 from records.sweeper import longest_late_put
 from tests.integration.paused_calls import PausedUpload, before_publish
-from tests.integration.recordings import SMALL
+from tests.integration.recordings import KEPT
 from tests.integration.records_service import RecordsService, open_isolated_service
 from tests.integration.watched_calls import Call, CallWatcher
 from tests.response_checks import assert_json, assert_problem
@@ -62,8 +62,10 @@ async def service(own_service: RecordsService) -> AsyncIterator[RecordsService]:
         await own_service.store.abort_multipart_upload(upload)
 
 
-async def upload(service: RecordsService, credentials: Credentials) -> UUID:
+async def upload(service: RecordsService, credentials: Credentials, *, keeps_original: bool = False) -> UUID:
     async def body() -> AsyncIterator[FormItem]:
+        if keeps_original:
+            yield FormField(KEEP_ORIGINAL, "true")
         yield AudioBegins()
         yield TINY_WAV
 
@@ -159,6 +161,42 @@ async def test_every_finding_is_reported_and_what_is_safe_is_repaired(service: R
     assert {row.object_key for row in rows} == {lost, short}
     # A damaged object is never removed.
     assert await service.read_object(short) == b"short"
+
+
+async def test_originals_are_compared_and_only_one_that_is_gone_is_forgotten(
+    service: RecordsService,
+) -> None:
+    user_id, credentials = await service.make_user()
+    records = [await upload(service, credentials, keeps_original=True) for _ in range(5)]
+    lost, short, wrong, deleted, _ = (f"{user_id}/{record_id}.wav" for record_id in records)
+    await service.store.remove(lost)
+    await service.store.put(short, b"short")
+    await service.store.put(wrong, bytes(len(TINY_WAV)))
+    await sql.delete_original(service.engine, records[3], user_id)
+    running, orphan = (make_original_key(make_key()) for _ in range(2))
+    await reserve(service, running.replace(".wav", ".mp3"), "1 minute")
+    await service.query("UPDATE records SET keep_original = true WHERE state = 'uploading'")
+    for key in (running, orphan):
+        await service.store.put(key, b"original")
+        await service.store.begin(key)
+    expected = {
+        ("lost-original", lost),
+        ("damaged-original", short),
+        ("orphan", orphan),
+        ("open-multipart-upload", orphan),
+    }
+    assert await find(service) == expected
+    assert await find(service, is_deep=True) == expected | {("damaged-original", wrong)}
+    left = {("damaged-original", short), ("damaged-original", wrong)}
+    assert await repair(service) == left
+    assert await find(service, is_deep=True) == left
+    rows = await service.query("SELECT id FROM records WHERE state = 'ready' AND original_sha256 IS NULL")
+    assert {row.id for row in rows} == {records[0], records[3]}
+    assert not await service.query("SELECT id FROM records WHERE lost_at IS NOT NULL")
+    await service.query("UPDATE records SET deleted_at = deleted_at - interval '2 hours'")
+    assert await find(service) == {("damaged-original", short)} | {
+        ("overdue-tombstone", key) for key in (lost, deleted)
+    }
 
 
 async def test_a_repair_looks_once_more(service: RecordsService) -> None:
@@ -286,7 +324,7 @@ async def act_at_each_call(
 async def test_a_deletion_at_any_moment_is_no_finding(service: RecordsService, is_deep: bool) -> None:
     async def prepare() -> Callable[[], Awaitable[object]]:
         user_id, credentials = await service.make_user()
-        record_id = await upload(service, credentials)
+        record_id = await upload(service, credentials, keeps_original=True)
 
         async def delete() -> None:
             await sql.delete_record(service.engine, record_id, user_id)
@@ -298,6 +336,21 @@ async def test_a_deletion_at_any_moment_is_no_finding(service: RecordsService, i
     await act_at_each_call(service, is_deep, prepare)
 
 
+async def test_the_deletion_of_an_original_at_any_moment_is_no_finding(service: RecordsService) -> None:
+    async def prepare() -> Callable[[], Awaitable[object]]:
+        user_id, credentials = await service.make_user()
+        record_id = await upload(service, credentials, keeps_original=True)
+
+        async def delete() -> None:
+            await sql.delete_original(service.engine, record_id, user_id)
+            await service.settle(user_id)
+            assert await service.objects(user_id) == [f"{user_id}/{record_id}.mp3"]
+
+        return delete
+
+    await act_at_each_call(service, True, prepare)
+
+
 @DEEP_OR_NOT
 async def test_an_upload_that_is_published_at_any_moment_is_no_finding(
     service: RecordsService, is_deep: bool
@@ -306,7 +359,7 @@ async def test_an_upload_that_is_published_at_any_moment_is_no_finding(
         await service.query("DELETE FROM records")
         async for found in service.store.list_objects():
             await service.store.remove(found.key)
-        paused = PausedUpload(service, SMALL, before_publish)
+        paused = PausedUpload(service, KEPT, before_publish)
         await paused.start()
         return paused.resume
 
@@ -317,8 +370,8 @@ async def test_beside_uploads_deletions_and_a_sweeper_nothing_is_found(service: 
     async def live() -> None:
         user_id, credentials = await service.make_user()
         for _ in range(3):
-            await upload(service, credentials)
-            record_id = await upload(service, credentials)
+            await upload(service, credentials, keeps_original=True)
+            record_id = await upload(service, credentials, keeps_original=True)
             await sql.delete_record(service.engine, record_id, user_id)
             for _ in range(2):
                 await service.sweep()
@@ -438,13 +491,15 @@ async def test_the_command_reports_and_repairs_only_if_it_may(
 ) -> None:
     status, out, err = await run()
     assert (status, err) == (0, "")
-    assert out.startswith("clean: 0 records (0 marked as lost), ")
+    assert out.startswith("clean: 0 records (0 marked as lost, 0 with their original), ")
     (key,) = await lose(service)
     status, out, err = await run("--deep", "--rate", "1000000")
     head, finding, summary = out.splitlines()
     assert (status, err, head.split()) == (1, "", ["FINDING", "OBJECT", "KEY", "DETAIL"])
     assert finding.split()[:2] == ["lost-object", key]
-    assert summary.startswith("1 findings (1 lost-object), 0 repaired: 1 records (0 marked as lost), ")
+    assert summary.startswith(
+        "1 findings (1 lost-object), 0 repaired: 1 records (0 marked as lost, 0 with their original), "
+    )
     status, out, err = await run("--repair")
     assert (status, out, err) == (2, "", "waxwing: without a terminal --repair needs --yes\n")
     for answer, repaired in (("\n", 0), ("n\n", 0), ("y\n", 1)):
@@ -454,7 +509,7 @@ async def test_the_command_reports_and_repairs_only_if_it_may(
         assert f", {repaired} repaired: " in out
     status, out, _ = await run("--repair", "--yes")
     assert status == 0
-    assert out.startswith("clean: 1 records (1 marked as lost), ")
+    assert out.startswith("clean: 1 records (1 marked as lost, 0 with their original), ")
 
 
 async def test_the_command_prints_no_control_characters_of_a_key(service: RecordsService, run: Run) -> None:

@@ -19,7 +19,7 @@ import pytest
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
-from records.routes.links import hash_id
+from records.routes.downloads import hash_id
 from tests.download_requests import DOWNLOAD_REQUESTS, REQUESTS_BY_STATUS, DownloadRequest, link_path
 from tests.integration.frozen_processes import frozen_process
 from tests.integration.instances import is_ready
@@ -219,6 +219,38 @@ def find_lost_object(log: NewLogLines, response: httpx.Response) -> dict[str, An
     )
 
 
+def test_an_original_is_sent_as_an_mp3_is_and_the_gateway_does_not_keep_it(
+    stack: Stack, client: Client, direct: httpx.Client, token: str
+) -> None:
+    wav = make_wav(SMALL)
+    record = client.upload_stream([wav], token, keep_original=True)
+    for download in DOWNLOAD_REQUESTS:
+        through = download.send(str(client.http.base_url), record, token)
+        alone = download.send(str(direct.base_url), record, token)
+        assert through.status_code == alone.status_code == download.status, download
+        assert comparable_headers(through) == comparable_headers(alone), download
+        if download.status in (200, 206):
+            assert through.content == alone.content, download
+    cache = stack.supervisor.log("gateway").parents[1] / "gateway" / "cache"
+    assert not [path for path in cache.rglob("*") if path.is_file() and wav in path.read_bytes()]
+
+
+async def test_an_original_that_is_lost_is_503_and_logged_and_its_mp3_plays(
+    stack: Stack, client: Client, direct: httpx.Client, token: str
+) -> None:
+    record = client.upload_stream([make_wav(SMALL)], token, keep_original=True)
+    async with open_stack_service(stack) as stack_service:
+        await stack_service.store.remove(f"{record['user_id']}/{record['id']}.wav")
+    log = NewLogLines(stack, "records")
+    download = DownloadRequest(503, "GET", {})
+    through = download.send(str(client.http.base_url), record, token)
+    alone = download.send(str(direct.base_url), record, token)
+    for response in (through, alone):
+        assert_problem(response, 503, "unavailable", "does not have this recording")
+    wait_until(partial(find_lost_object, log, through))
+    assert client.http.get(link_path(record)).status_code == 200
+
+
 async def test_a_lost_object_gets_another_detail_than_a_store_that_is_away(
     stack: Stack, client: Client, service: Service, direct: httpx.Client, token: str
 ) -> None:
@@ -230,7 +262,7 @@ async def test_a_lost_object_gets_another_detail_than_a_store_that_is_away(
         through = download.send(str(client.http.base_url), record)
         alone = download.send(str(direct.base_url), record)
         for response in (through, alone):
-            assert_problem(response, 503, "unavailable", "does not have this MP3")
+            assert_problem(response, 503, "unavailable", "does not have this recording")
         assert through.json()["detail"] == alone.json()["detail"]
         assert comparable_headers(through) == comparable_headers(alone)
         request_id = through.headers["X-Request-ID"]

@@ -21,27 +21,28 @@ from tests.integration.paused_calls import (
     first_call_to_minio,
     sweeper_lists_multipart_uploads,
 )
-from tests.integration.recordings import LARGE, SMALL, wav_pieces
+from tests.integration.recordings import KEPT, LARGE, SMALL, wav_pieces
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until_async
 from tests.integration.watched_calls import Call, CallWatcher
 
-BOTH_KINDS = pytest.mark.parametrize("kind", [SMALL, LARGE])
+EACH_KIND = pytest.mark.parametrize("kind", [SMALL, LARGE, KEPT])
 
 
-@BOTH_KINDS
+@EACH_KIND
 async def test_an_upload_whose_object_is_swept_before_publishing_is_refused_and_leaves_nothing(
     isolated_service: RecordsService, kind: str
 ) -> None:
     upload = PausedUpload(isolated_service, kind, before_publish)
     await upload.start()
-    assert len(await isolated_service.objects(upload.user_id)) == 1
+    objects = len(await isolated_service.objects(upload.user_id))
+    assert objects == (2 if kind == KEPT else 1)
     await isolated_service.expire(upload.user_id)
     await isolated_service.sweep()
     assert await isolated_service.objects(upload.user_id) == []
     await upload.assert_interrupted()
-    (tombstone,) = await isolated_service.rows(upload.user_id)
-    assert tombstone.state == "deleting"
+    tombstones = await isolated_service.rows(upload.user_id)
+    assert [tombstone.state for tombstone in tombstones] == ["deleting"] * objects
     assert await isolated_service.objects(upload.user_id) == []
     await isolated_service.sweep()
     await isolated_service.age(upload.user_id)
@@ -49,7 +50,7 @@ async def test_an_upload_whose_object_is_swept_before_publishing_is_refused_and_
     await isolated_service.assert_nothing_is_left(upload.user_id, upload.watcher)
 
 
-@BOTH_KINDS
+@EACH_KIND
 async def test_an_upload_cannot_publish_after_the_sweeper_has_given_it_up(
     isolated_service: RecordsService, kind: str
 ) -> None:
@@ -66,7 +67,7 @@ async def test_an_upload_cannot_publish_after_the_sweeper_has_given_it_up(
     await isolated_service.assert_nothing_is_left(upload.user_id, upload.watcher)
 
 
-@BOTH_KINDS
+@EACH_KIND
 async def test_a_record_that_is_published_before_the_sweep_is_kept(
     isolated_service: RecordsService, kind: str
 ) -> None:
@@ -90,6 +91,9 @@ async def test_a_record_that_is_published_before_the_sweep_is_kept(
         (LARGE, first_call_to_minio),
         (LARGE, before_second_upload_part),
         (LARGE, before_completion),
+        (KEPT, first_call_to_minio),
+        (KEPT, before_second_upload_part),
+        (KEPT, before_completion),
     ],
 )
 @pytest.mark.parametrize(
@@ -106,7 +110,8 @@ async def test_an_upload_that_resumes_after_the_sweep_leaves_nothing(
     for _ in range(sweeps):
         await isolated_service.sweep()
         await isolated_service.age(upload.user_id)
-    assert len(await isolated_service.rows(upload.user_id)) == (1 if sweeps == 1 else 0)
+    tombstones = 2 if kind == KEPT else 1
+    assert len(await isolated_service.rows(upload.user_id)) == (tombstones if sweeps == 1 else 0)
     # If the sweeper has aborted the multipart upload, MinIO refuses the rest.
     with pytest.raises(Unavailable):
         await upload.resume()
@@ -115,7 +120,7 @@ async def test_an_upload_that_resumes_after_the_sweep_leaves_nothing(
     await isolated_service.assert_nothing_is_left(upload.user_id, upload.watcher)
 
 
-@BOTH_KINDS
+@EACH_KIND
 async def test_an_upload_survives_an_outage_of_postgres_that_is_a_little_longer_than_its_lease(
     isolated_service: RecordsService, kind: str
 ) -> None:

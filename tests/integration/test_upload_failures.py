@@ -22,7 +22,7 @@ from records.form import FormItem
 from records.uploads import Published, Replayed
 from tests.integration.failing_calls import NO_FAILURE, Failure, Trial
 from tests.integration.paused_calls import Pause, first_call_to_minio, sweeper_lists_multipart_uploads
-from tests.integration.recordings import LARGE, SMALL, wav_pieces
+from tests.integration.recordings import KEPT, LARGE, SMALL, wav_pieces
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import MAX_WAIT_SECONDS
 from tests.integration.watched_calls import Call, CallWatcher
@@ -41,7 +41,7 @@ async def vanishing(kind: str, watcher: CallWatcher) -> AsyncIterator[FormItem]:
         yield piece
     await asyncio.sleep(0)
     # The service sends an upload part in a task of its own, which needs some steps until its call.
-    while kind == LARGE and not watcher.has_made("partNumber="):  # noqa: ASYNC110 (no event tells it)
+    while kind != SMALL and not watcher.has_made("partNumber="):  # noqa: ASYNC110 (no event tells it)
         await asyncio.sleep(0)
     while watcher.under_way:  # noqa: ASYNC110 (no event tells that a call has ended)
         await asyncio.sleep(0)
@@ -86,8 +86,13 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("vanishes", [False, True], ids=["", "and its client vanishes"])
-@pytest.mark.parametrize("kind", [SMALL, LARGE])
+@pytest.mark.parametrize(
+    ("kind", "vanishes"),
+    [
+        *(pytest.param(kind, False, id=kind) for kind in (SMALL, LARGE, KEPT)),
+        *(pytest.param(kind, True, id=f"{kind}, and its client vanishes") for kind in (SMALL, LARGE)),
+    ],
+)
 async def test_an_upload_that_goes_wrong_at_any_call_makes_a_complete_record_or_leaves_nothing(
     isolated_service: RecordsService, count_calls: CountCalls, kind: str, vanishes: bool, failure: Failure
 ) -> None:
@@ -101,7 +106,7 @@ async def test_an_upload_that_goes_wrong_at_any_call_makes_a_complete_record_or_
 
 
 @pytest.mark.parametrize("is_done", [False, True], ids=["before its effect", "after its effect"])
-@pytest.mark.parametrize("kind", [SMALL, LARGE])
+@pytest.mark.parametrize("kind", [SMALL, LARGE, KEPT])
 async def test_an_upload_whose_service_is_killed_at_any_call_makes_a_complete_record_or_leaves_nothing(
     isolated_service: RecordsService, count_calls: CountCalls, kind: str, is_done: bool
 ) -> None:
@@ -157,7 +162,7 @@ async def check(
 
 
 @pytest.mark.parametrize("is_done", [False, True], ids=["before its effect", "after its effect"])
-@pytest.mark.parametrize("kind", [SMALL, LARGE])
+@pytest.mark.parametrize("kind", [SMALL, LARGE, KEPT])
 async def test_an_upload_succeeds_if_each_call_to_the_store_breaks_once(
     isolated_service: RecordsService, kind: str, is_done: bool
 ) -> None:
@@ -177,7 +182,7 @@ async def test_an_upload_succeeds_if_each_call_to_the_store_breaks_once(
     await isolated_service.assert_record_is_complete(user_id, watcher)
 
 
-@pytest.mark.parametrize("kind", [SMALL, LARGE])
+@pytest.mark.parametrize("kind", [SMALL, LARGE, KEPT])
 async def test_an_upload_whose_client_vanishes_leaves_no_object_at_once(
     isolated_service: RecordsService, kind: str
 ) -> None:
@@ -186,9 +191,9 @@ async def test_an_upload_whose_client_vanishes_leaves_no_object_at_once(
     assert isinstance(outcome, ClientVanishedError)
     assert await isolated_service.objects(user_id) == []
     rows = await isolated_service.rows(user_id)
-    # MinIO has received no request for the small object, so none can arrive late. The large one leaves a
+    # MinIO has received no request for the small object, so none can arrive late. Each other one leaves a
     # tombstone.
-    assert [row.state for row in rows] == ([] if kind == SMALL else ["deleting"])
+    assert [row.state for row in rows] == ["deleting"] * {SMALL: 0, LARGE: 1, KEPT: 2}[kind]
     for row in rows:
         assert await isolated_service.multipart_uploads(row.object_key) == []
 
@@ -253,7 +258,7 @@ async def test_an_upload_that_is_cancelled_again_and_again_cleans_up_without_the
     assert await isolated_service.multipart_uploads(row.object_key) == []
 
 
-@pytest.mark.parametrize("kind", [SMALL, LARGE])
+@pytest.mark.parametrize("kind", [SMALL, LARGE, KEPT])
 async def test_an_upload_to_a_full_object_store_is_refused_with_the_reason_and_leaves_nothing(
     isolated_service: RecordsService, kind: str
 ) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import CheckConstraint
 
 from common.tables import Record
 from records.audio import Properties, Waveform
-from records.documents import COLUMNS, RecordDocument
+from records.documents import COLUMNS, OWN_COLUMNS, OriginalDocument, RecordDocument
 from records.sql import FinishedUpload
 from records.storage import StoredObject
 
@@ -46,9 +46,19 @@ def test_reservation_and_publishing_write_every_field_of_the_document() -> None:
 def test_a_document_shows_what_publishing_wrote() -> None:
     row = {"id": "i", "user_id": "u", "created_at": "now", **PUBLISHED.columns, **LATER}
     document = RecordDocument.from_row(row)
-    shown = {name: getattr(document, name) for name in COLUMNS}
-    assert shown == {name: row[name] for name in COLUMNS} | {"sha256": "01" * 32}
+    shown = {name: getattr(document, name) for name in OWN_COLUMNS}
+    assert shown == {name: row[name] for name in OWN_COLUMNS} | {"sha256": "01" * 32}
     assert document.url == "/record?id=i&user=u"
+    assert document.original is None
+
+
+def test_a_document_shows_the_original_and_both_urls_have_the_origin() -> None:
+    finished = PUBLISHED._replace(original=StoredObject(2, b"\2" * 32))
+    row = {"id": "i", "user_id": "u", "created_at": "now", **finished.columns, **LATER}
+    document = RecordDocument.from_row(row).with_origin("https://example.org")
+    assert document.original == OriginalDocument(2, "02" * 32, "https://example.org/records/i/original")
+    assert document.url == "https://example.org/record?id=i&user=u"
+    assert finished.stored_bytes == 3
 
 
 def test_a_ready_row_has_every_value_that_the_document_requires() -> None:
@@ -56,5 +66,5 @@ def test_a_ready_row_has_every_value_that_the_document_requires() -> None:
     (check,) = (str(one.sqltext) for one in checks if one.name == "records_ready_is_complete")
     (required,) = re.findall(r"num_nulls\((.*?)\)", check)
     nullable = {column.name for column in Record.__table__.columns if column.nullable}
-    never_null = {name for name in COLUMNS if not may_be_null(RecordDocument.__annotations__[name])}
+    never_null = {name for name in OWN_COLUMNS if not may_be_null(RecordDocument.__annotations__[name])}
     assert never_null & nullable == set(required.split(", ")) - {"published_at"}

@@ -83,6 +83,7 @@ async def test_long_audio_comes_in_blocks_and_not_whole() -> None:
         (make_form(("user_id", b"u"), ("user_id", b"u")), "'user_id' twice"),
         (make_form(("name", b"u")), "'name' is unknown"),
         (make_form(("audio", b"RIFF"), ("bitrate_kbps", b"64")), "'bitrate_kbps' comes too late"),
+        (make_form(("audio", b"RIFF"), ("keep_original", b"1")), r"stored while it .*\?keep_original=true"),
         (make_form(("", b"u")), "'' is unknown"),
         (make_form(("user_id", b"u"), ("token", b"t")), "no form part 'audio'"),
         (make_form(("title", b"x" * (MAX_FIELD_BYTES + 1))), "longer than 4096 bytes"),

@@ -8,6 +8,7 @@ import pytest
 from common.settings import SettingsError
 from records.memory import BASE_BYTES, MIB, fit_to_memory, needed_bytes, read_memory_limit
 from records.settings import Settings, StoreSettings
+from records.storage import UPLOAD_PART_BYTES
 
 STORE = StoreSettings(s3_endpoint="http://localhost", s3_access_key="", s3_secret_key="")
 SETTINGS = Settings(database_url="", store=STORE, encoder_threads=2)
@@ -15,12 +16,18 @@ SETTINGS = Settings(database_url="", store=STORE, encoder_threads=2)
 
 def test_the_default_slots_fit_into_the_memory_that_compose_gives() -> None:
     compose = (Path(__file__).parents[2] / "docker-compose.yml").read_text()
-    assert "mem_limit: ${RECORDS_MEMORY:-1200m}" in compose
+    assert "mem_limit: ${RECORDS_MEMORY:-1600m}" in compose
     # On machines with many cores more audio waits for the encoders.
     for cores in (1, 2, 16):
         settings = msgspec.structs.replace(SETTINGS, encoder_threads=cores)
-        assert needed_bytes(settings) <= 1200 * MIB
-        assert fit_to_memory(settings, 1200 * MIB) == settings
+        assert needed_bytes(settings) <= 1600 * MIB
+        assert fit_to_memory(settings, 1600 * MIB) == settings
+
+
+def test_where_no_upload_can_keep_its_original_each_needs_two_upload_parts_less() -> None:
+    never = msgspec.structs.replace(SETTINGS, keep_originals="never")
+    assert needed_bytes(SETTINGS) - needed_bytes(never) >= SETTINGS.max_uploads * 2 * UPLOAD_PART_BYTES
+    assert fit_to_memory(never, 512 * MIB).max_uploads > fit_to_memory(SETTINGS, 512 * MIB).max_uploads
 
 
 def test_without_a_limit_nothing_changes() -> None:

@@ -102,11 +102,11 @@ def test_link_and_digest_have_their_formats() -> None:
     assert not re.search(record["sha256"]["pattern"], "0F" * 32)
 
 
-def test_the_document_says_that_the_wav_is_not_kept_and_how_large_it_may_be() -> None:
+def test_the_document_says_when_the_wav_is_kept_and_how_large_it_may_be() -> None:
     defaults = {field.name: field.default for field in msgspec.structs.fields(Settings)}
     document = DOCUMENTS["records"]
     for text in (document["info"]["description"], document["paths"]["/records"]["post"]["description"]):
-        assert "**The original WAV is not kept.**" in text
+        assert "**The original WAV is kept only if you ask for it**" in text
         assert f"{defaults['max_upload_bytes'] // 2**30} GiB" in text
         assert f"{defaults['max_duration_seconds'] // 3600} hours" in text
 

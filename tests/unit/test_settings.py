@@ -61,6 +61,7 @@ def test_an_empty_setting_counts_as_missing(name: str) -> None:
         ("ENCODER_THREADS", "many"),
         ("QUOTA_BYTES", "0"),
         ("RETENTION_DAYS", "0"),
+        ("KEEP_ORIGINALS", "always"),
         ("SHUTDOWN_SECONDS", "20"),
         # JSON and PostgreSQL have no such number, and no timer has such a time.
         ("QUOTA_BYTES", "9" * 30),

@@ -25,7 +25,7 @@ def choose_limit(own: int | None, setting: int | None) -> int | None:
 
 
 def choose_limits(user: Row[Any], settings: ServiceSettings) -> tuple[int | None, int | None, int | None]:
-    """Returns how many records, bytes of MP3 and seconds of audio a user may store. `user` has QUOTAS."""
+    """Returns how many records, bytes and seconds of audio a user may store. `user` has QUOTAS."""
     return (
         choose_limit(user.quota_records, settings.quota_records),
         choose_limit(user.quota_bytes, settings.quota_bytes),

@@ -87,7 +87,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     doctor.add_argument(
         "--repair",
         action="store_true",
-        help="remove objects and multipart uploads without a row, and mark records whose object is lost",
+        help="remove objects and multipart uploads without a row, mark records whose object is lost, and"
+        " forget lost originals",
     )
     doctor.add_argument("--yes", action="store_true", help="repair without asking")
     doctor.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -153,7 +154,12 @@ def _may_repair(options: argparse.Namespace, findings: Counter[str], seen: Count
         plan[repair] += min(findings[kind], MAX_REPAIRS)
     most_objects = max(MANY_FINDINGS, seen["objects"] // 2)
     most_records = max(MANY_FINDINGS, seen["ready"] // 2)
-    is_most = findings["orphan"] > most_objects or findings["lost-object"] > most_records
+    most_originals = max(MANY_FINDINGS, seen["originals"] // 2)
+    is_most = (
+        findings["orphan"] > most_objects
+        or findings["lost-object"] > most_records
+        or findings["lost-original"] > most_originals
+    )
     what = ", ".join(f"{count:,} {repair}" for repair, count in plan.items() if count)
     if options.yes:
         if is_most:
@@ -177,7 +183,8 @@ def _show(finding: Finding, *, as_json: bool) -> None:
 
 def _summarise(seen: Counter[str], findings: Counter[str], repaired: Counter[str], seconds: float) -> str:
     looked_at = (
-        f"{seen['ready']:,} records ({seen['marked_as_lost']:,} marked as lost), {seen['uploading']:,}"
+        f"{seen['ready']:,} records ({seen['marked_as_lost']:,} marked as lost, {seen['originals']:,} with"
+        f" their original), {seen['uploading']:,}"
         f" uploads under way, {seen['deleting']:,} tombstones; {seen['objects']:,} objects of"
         f" {seen['bytes']:,} bytes ({seen['read_bytes']:,} read), {seen['multipart_uploads']:,} open"
         f" multipart uploads; {seconds:.1f} s"

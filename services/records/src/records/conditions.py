@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from werkzeug.http import http_date, parse_date
 
-from records.documents import RecordDocument
+from records.documents import OriginalDocument, RecordDocument
 from records.problems import PreconditionFailed
 
 # One entity tag of a list, with its quotes (RFC 9110 section 8.8.3).
@@ -21,7 +21,7 @@ CACHED_DATES = 1024
 
 
 class Representation(NamedTuple):
-    """An MP3 or a waveform as HTTP sees it."""
+    """An MP3, an original or a waveform as HTTP sees it."""
 
     etag: str
     """The strong entity tag without its quotes."""
@@ -32,8 +32,16 @@ class Representation(NamedTuple):
     @classmethod
     def of_mp3(cls, record: RecordDocument) -> "Representation":
         """The MP3 of a record. Its object never changes, so its creation is its last modification."""
-        created_at = record.created_at.astimezone(UTC).replace(microsecond=0)
-        return cls(record.sha256, created_at, record.size_bytes)
+        return cls(record.sha256, _read_creation(record), record.size_bytes)
+
+    @classmethod
+    def of_original(cls, record: RecordDocument, original: OriginalDocument) -> "Representation":
+        """The original of a record, which never changes either."""
+        return cls(original.sha256, _read_creation(record), original.size_bytes)
+
+
+def _read_creation(record: RecordDocument) -> datetime:
+    return record.created_at.astimezone(UTC).replace(microsecond=0)
 
 
 def join_header_lines(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

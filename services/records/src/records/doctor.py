@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
@@ -30,8 +30,10 @@ from records.storage import (
 
 Kind = Literal[
     "lost-object",
+    "lost-original",
     "wrong-size",
     "wrong-sha256",
+    "damaged-original",
     "unreadable",
     "wrong-info-frame",
     "found-again",
@@ -45,20 +47,30 @@ Kind = Literal[
 # What `repair` does about a finding; the operator has to look after the others.
 REPAIRS: dict[Kind, str] = {
     "lost-object": "to mark as lost",
+    "lost-original": "to forget",
     "wrong-size": "to mark as lost",
     "wrong-sha256": "to mark as lost",
     "found-again": "to unmark",
     "orphan": "to remove",
     "open-multipart-upload": "to abort",
 }
-# What the doctor counts: rows by their states, records that are marked as lost, and what the store has.
+# The changes of a row among these repairs.
+CHANGES: dict[Kind, Callable[[AsyncEngine, UUID], Awaitable[bool]]] = {
+    "lost-object": sql.mark_lost,
+    "wrong-size": sql.mark_lost,
+    "wrong-sha256": sql.mark_lost,
+    "lost-original": sql.forget_original,
+    "found-again": sql.mark_found,
+}
+# What the doctor counts: rows by their states, records that are marked as lost, kept originals, and what the
+# store has.
 SEEN = (
-    *("ready", "uploading", "deleting", "marked_as_lost"),
+    *("ready", "uploading", "deleting", "marked_as_lost", "originals"),
     *("objects", "bytes", "read_bytes", "multipart_uploads"),
 )
 # The object keys that uploads use.
 UUID_PATTERN = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-OWN_KEY = re.compile(f"{UUID_PATTERN}/{UUID_PATTERN}[.]mp3")
+OWN_KEY = re.compile(f"{UUID_PATTERN}/{UUID_PATTERN}[.](mp3|wav)")
 # A lease or a tombstone is overdue so long after the sweeper should have dealt with it.
 SWEEPER_DELAY = timedelta(hours=1)
 # Of the users whose sums are wrong, this many are findings: if there are more, one repair mends all.
@@ -153,10 +165,8 @@ class Doctor:
             case Finding("open-multipart-upload", upload=FoundMultipartUpload() as upload):
                 await self._store.abort_multipart_upload(upload)
                 return True
-            case Finding("found-again", record_id=UUID() as record_id):
-                return await sql.mark_found(self._engine, record_id)
-            case Finding("lost-object" | "wrong-size" | "wrong-sha256", record_id=UUID() as record_id):
-                return await sql.mark_lost(self._engine, record_id)
+            case Finding(record_id=UUID() as record_id) if change := CHANGES.get(again.kind):
+                return await change(self._engine, record_id)
         return False
 
     async def _pair_rows_with_objects(
@@ -177,7 +187,9 @@ class Doctor:
                     found = await _next_in_order(objects, object_of_key)
 
     def _count(self, row: sql.DoctorRow | None, found: FoundObject | None) -> None:
-        if row:
+        if row and row.is_original:
+            self.seen["originals"] += row.state == "ready"
+        elif row:
             self.seen[row.state] += 1
             self.seen["marked_as_lost"] += row.is_lost
         if found:
@@ -216,9 +228,11 @@ class Doctor:
             is_right = found and found.size_bytes == row.size_bytes and not await self._check_content(row)
             return Judgement("found-again", "the object is right") if is_right else None
         if not found:
-            return Judgement("lost-object", f"its row has {row.size_bytes:,} bytes")
+            kind: Kind = "lost-original" if row.is_original else "lost-object"
+            return Judgement(kind, f"its row has {row.size_bytes:,} bytes")
         if found.size_bytes != row.size_bytes:
-            return Judgement("wrong-size", f"{_describe(found)}, its row {row.size_bytes:,}")
+            kind = "damaged-original" if row.is_original else "wrong-size"
+            return Judgement(kind, f"{_describe(found)}, its row {row.size_bytes:,}")
         return await self._check_content(row) if self._is_deep else None
 
     def _judge_without_row(self, found: FoundObject) -> Judgement | None:
@@ -265,8 +279,9 @@ class Doctor:
             why = error.detail if isinstance(error, Unavailable) else type(error).__name__
             return Judgement("unreadable", f"reading its object fails: {why}")
         if digest.digest() != row.sha256:
-            return Judgement("wrong-sha256", f"its SHA-256 is {digest.hexdigest()}")
-        wrong = _check_info_frame(row, bytes(start))
+            kind: Kind = "damaged-original" if row.is_original else "wrong-sha256"
+            return Judgement(kind, f"its SHA-256 is {digest.hexdigest()}")
+        wrong = None if row.is_original else _check_info_frame(row, bytes(start))
         return Judgement("wrong-info-frame", wrong) if wrong else None
 
     async def _pace(self, size_bytes: int) -> None:

@@ -17,6 +17,21 @@ _LEVEL = (
 )
 
 
+class OriginalDocument(msgspec.Struct, frozen=True):
+    """The WAV of a record, byte for byte as the upload sent it."""
+
+    size_bytes: Annotated[int, msgspec.Meta(description="Size of the WAV in bytes.")]
+    sha256: Annotated[
+        str,
+        msgspec.Meta(
+            pattern="^[0-9a-f]{64}$", description="SHA-256 of the WAV in hexadecimal; also its ETag."
+        ),
+    ]
+    url: Annotated[
+        str, msgspec.Meta(description="Where the user gets the WAV, with credentials. It is no link.")
+    ]
+
+
 class RecordDocument(msgspec.Struct, frozen=True):
     """A published record."""
 
@@ -65,6 +80,10 @@ class RecordDocument(msgspec.Struct, frozen=True):
             pattern="^[0-9a-f]{64}$", description="SHA-256 of the MP3 in hexadecimal; also its ETag."
         ),
     ]
+    original: Annotated[
+        OriginalDocument | None,
+        msgspec.Meta(description="The WAV, if the upload kept it (`keep_original`); otherwise null."),
+    ]
     created_at: Annotated[
         datetime,
         msgspec.Meta(
@@ -83,16 +102,23 @@ class RecordDocument(msgspec.Struct, frozen=True):
     @classmethod
     def from_row(cls, row: Any) -> Self:
         """Reads a row of the table `records`, which gives its values by name. `url` has no origin yet."""
-        values = {name: row[name] for name in COLUMNS}
+        values = {name: row[name] for name in OWN_COLUMNS}
         values["sha256"] = values["sha256"].hex()
-        return cls(url=f"/record?id={row['id']}&user={row['user_id']}", **values)
+        original = None
+        if sha256 := row["original_sha256"]:
+            original = OriginalDocument(
+                row["original_size_bytes"], sha256.hex(), f"/records/{row['id']}/original"
+            )
+        return cls(url=f"/record?id={row['id']}&user={row['user_id']}", original=original, **values)
 
     def with_origin(self, origin: str) -> Self:
-        """Returns the record with its link at `origin`, such as https://example.org."""
-        return msgspec.structs.replace(self, url=origin + self.url)
+        """Returns the record with its URLs at `origin`, such as https://example.org."""
+        original = self.original and msgspec.structs.replace(self.original, url=origin + self.original.url)
+        return msgspec.structs.replace(self, url=origin + self.url, original=original)
 
 
-COLUMNS = tuple(name for name in RecordDocument.__struct_fields__ if name != "url")
+OWN_COLUMNS = tuple(name for name in RecordDocument.__struct_fields__ if name not in ("url", "original"))
+COLUMNS = (*OWN_COLUMNS, "original_size_bytes", "original_sha256")
 """The columns that a RecordDocument is read from."""
 
 

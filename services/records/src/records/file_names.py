@@ -14,7 +14,7 @@ CACHED_NAMES = 1024
 
 # Cached, because players ask for the same record again and again.
 @lru_cache(CACHED_NAMES)
-def make_content_disposition(title: str | None, *, is_attachment: bool) -> str:
+def make_content_disposition(title: str | None, suffix: str = ".mp3", *, is_attachment: bool) -> str:
     """Returns a Content-Disposition (RFC 6266) with a file name that every operating system accepts.
 
     The ASCII name is for clients that do not read the extended one (RFC 8187).
@@ -22,9 +22,9 @@ def make_content_disposition(title: str | None, *, is_attachment: bool) -> str:
     stem = _make_stem(title or "")
     # Transliteration can make characters that a file name must not have.
     ascii_stem = _make_stem(anyascii(stem))
-    names = {"filename": f"{ascii_stem}.mp3"}
+    names = {"filename": f"{ascii_stem}{suffix}"}
     if ascii_stem != stem or "%" in stem:
-        names["filename*"] = "UTF-8''" + quote(f"{stem}.mp3", safe="")
+        names["filename*"] = "UTF-8''" + quote(f"{stem}{suffix}", safe="")
     return dump_options_header("attachment" if is_attachment else "inline", names)
 
 

@@ -19,7 +19,10 @@ WAV_TYPES = {"audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"}
 CREDENTIAL_FIELDS = ("user_id", "token")
 # Options of an upload: query parameters, or fields of the form.
 BITRATE = "bitrate_kbps"
-OPTIONS = ("title", BITRATE)
+KEEP_ORIGINAL = "keep_original"
+OPTIONS = ("title", BITRATE, KEEP_ORIGINAL)
+# Why an option must stand in front of the audio, and an example of it in the query.
+EARLY_OPTIONS = {BITRATE: ("encoded", "192"), KEEP_ORIGINAL: ("stored", "true")}
 FIELDS = (*CREDENTIAL_FIELDS, *OPTIONS)
 AUDIO = "audio"
 MAX_FIELD_BYTES = 4 * 1024
@@ -214,10 +217,12 @@ class _Form:
                     f"The query and the form have different values of {self._name!r}. Send one."
                 )
             return None
-        if value and self._name == BITRATE and AUDIO in self.seen:
+        if value and self._name in EARLY_OPTIONS and AUDIO in self.seen:
+            done, example = EARLY_OPTIONS[self._name]
             raise InvalidForm(
-                f"The field {BITRATE!r} comes too late, because the audio is encoded while it arrives."
-                f" Put {BITRATE!r} in front of 'audio', or into the query: POST /records?{BITRATE}=192."
+                f"The field {self._name!r} comes too late, because the audio is {done} while it arrives."
+                f" Put {self._name!r} in front of 'audio', or into the query:"
+                f" POST /records?{self._name}={example}."
             )
         return FormField(self._name, value)
 

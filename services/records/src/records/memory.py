@@ -16,6 +16,8 @@ BASE_BYTES = 160 * MIB
 # encoders, for what is read, and for copies (measured by `./just bench --overload`); and the tags of its
 # WAV. When the head is stored, the encoders and the tags are gone; then the head is in memory twice.
 UPLOAD_BYTES = 20 * MIB + MAX_METADATA_BYTES + MAX_ID3_BYTES
+# What an upload that keeps its original needs more: two upload parts of it, and copies.
+ORIGINAL_BYTES = 12 * MIB
 # A buffer that grows is a quarter larger than its content, at most.
 BUFFER_GROWTH = 1.25
 
@@ -24,7 +26,12 @@ def needed_bytes(settings: Settings) -> int:
     """Returns how much memory an instance needs at most, if each of its slots has a long upload."""
     held_bytes = settings.max_held_bytes * BUFFER_GROWTH
     waiting_bytes = settings.encoder_threads * WAITING_BYTES_PER_THREAD
-    return int(BASE_BYTES + settings.max_uploads * UPLOAD_BYTES + held_bytes + waiting_bytes)
+    return int(BASE_BYTES + settings.max_uploads * upload_bytes(settings) + held_bytes + waiting_bytes)
+
+
+def upload_bytes(settings: Settings) -> int:
+    """Returns how much memory an upload needs at most. Any upload may keep its original, unless none can."""
+    return UPLOAD_BYTES + (0 if settings.keep_originals == "never" else ORIGINAL_BYTES)
 
 
 def fit_to_memory(settings: Settings, limit_bytes: int | None) -> Settings:
@@ -35,11 +42,12 @@ def fit_to_memory(settings: Settings, limit_bytes: int | None) -> Settings:
     if limit_bytes is None or needed_bytes(settings) <= limit_bytes:
         return settings
     without_uploads = needed_bytes(msgspec.structs.replace(settings, max_uploads=0))
-    max_uploads = (limit_bytes - without_uploads) // UPLOAD_BYTES
+    max_uploads = (limit_bytes - without_uploads) // upload_bytes(settings)
     if max_uploads < 1:
+        needed = (without_uploads + upload_bytes(settings)) // MIB
         raise SettingsError(
             f"the container may use {limit_bytes // MIB} MiB of memory, but even one upload needs"
-            f" {(without_uploads + UPLOAD_BYTES) // MIB} MiB: raise the limit, or lower MAX_HELD_BYTES"
+            f" {needed} MiB: raise the limit, or lower MAX_HELD_BYTES"
         )
     return msgspec.structs.replace(settings, max_uploads=max_uploads)
 

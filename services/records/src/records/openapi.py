@@ -23,7 +23,9 @@ from records.problems import (
     InvalidForm,
     LargerThanQuota,
     LostRecord,
+    NoOriginal,
     NoWaveform,
+    OriginalsNotKept,
     OutOfProportion,
     PreconditionFailed,
     QuotaReached,
@@ -54,6 +56,7 @@ RECORD: Json = {
     "clipped": False,
     "size_bytes": 160496,
     "sha256": "8d8fa5a7f597a18272138238e40258940b0a8df63e469a9713b7ee98de420e79",
+    "original": None,
     "created_at": "2026-11-21T15:48:13.320934Z",
     "lost_at": None,
 }
@@ -82,12 +85,12 @@ HEADERS = {
     "Idempotency-Replayed": describe_header(
         "`true` if the response is the record of an earlier upload with this key; otherwise absent."
     ),
-    "ETag": describe_header("A strong ETag. For the MP3 it is the SHA-256."),
+    "ETag": describe_header("A strong ETag. For the MP3 and the original it is the SHA-256."),
     "Last-Modified": describe_header("When the record was made."),
     "Cache-Control": describe_header("`private, no-cache`: caches may keep it, but must revalidate it."),
     "Accept-Ranges": describe_header("`bytes` if ranges are supported, otherwise `none`."),
     "Content-Range": describe_header("Which bytes of how many the response holds."),
-    "Content-Disposition": describe_header("Whether to play or to save the MP3, and its file name."),
+    "Content-Disposition": describe_header("Whether to play or to save the bytes, and their file name."),
 }
 # Scripts of other sites may read this header too.
 EXPOSED_RESPONSE_HEADERS = ("Idempotency-Replayed",)
@@ -113,6 +116,14 @@ BITRATE: Json = {
     "description": "Bitrate of the MP3; 128 by default. A deployment can have another default or range."
     " As a form field, it comes before `audio`.",
 }
+KEEP_ORIGINAL: Json = {
+    "type": "string",
+    "enum": ["true", "false", "1", "0"],
+    "description": "Whether to keep the WAV as it arrives, beside its MP3, for `GET /records/{id}/original`."
+    " It is about eleven times as large, and counts in the quota. `false` by default; a deployment can keep"
+    " all that do not say `false`, or none (403). As a form field, it comes before `audio`, and so do the"
+    " credentials.",
+}
 # The bitrate has a name, so that a generated client has one type for it and not one for each use.
 REFERENCE_TO_BITRATE = {"$ref": "#/components/schemas/BitrateKbps"}
 COMPONENTS = {"headers": HEADERS, "schemas": {"BitrateKbps": BITRATE}}
@@ -135,21 +146,23 @@ UPLOAD: Json = {
                 },
                 "title": TITLE,
                 "bitrate_kbps": REFERENCE_TO_BITRATE,
-                "audio": {**BINARY, "description": "The WAV, which is not kept."},
+                "keep_original": KEEP_ORIGINAL,
+                "audio": {**BINARY, "description": "The WAV."},
             },
         },
     },
     "audio/wav": {
         "schema": {
             **BINARY,
-            "description": "The WAV, which is not kept. Needs an Authorization header.",
+            "description": "The WAV. Needs an Authorization header.",
         }
     },
 }
 
 IN_QUERY = "The same as the form field. If an upload has both, their values must be the same."
 ACCEPTED = """\
-**The original WAV is not kept.** Only the MP3 is stored: keep your recordings.
+**The original WAV is kept only if you ask for it** (`keep_original=true`). Otherwise only the MP3 is stored:
+keep your recordings.
 
 Supported WAVs: RIFF, RIFX, RF64 and BW64; integer PCM of 1 to 64 bits, IEEE float of 32 and 64 bits, A-law,
 µ-law, IMA ADPCM and Microsoft ADPCM; 1 to 32 channels (more than two are mixed down); 1 Hz to 768 kHz. For
@@ -158,7 +171,10 @@ another codec, the problem names the codec. A body may have up to 4 GiB, and a r
 """
 ABOUT = f"{ACCEPTED}\n"
 # Litestar takes descriptions and patterns from the fields' msgspec.Meta, but no formats.
-FIELDS: dict[str, dict[str, Json]] = {"RecordDocument": {"url": {"format": "uri"}}}
+FIELDS: dict[str, dict[str, Json]] = {
+    "RecordDocument": {"url": {"format": "uri"}},
+    "OriginalDocument": {"url": {"format": "uri"}},
+}
 
 POST_RECORD = describe_operation(
     "Upload a WAV",
@@ -167,13 +183,14 @@ POST_RECORD = describe_operation(
     parameters=[
         {**query_parameter("title", IN_QUERY), "schema": TITLE},
         {**query_parameter("bitrate_kbps", IN_QUERY), "schema": REFERENCE_TO_BITRATE},
+        {**query_parameter("keep_original", IN_QUERY), "schema": KEEP_ORIGINAL},
         header_parameter(
             "Idempotency-Key",
             "1 to 255 visible ASCII characters, such as a UUID. If an upload with this key has made a record"
             " in the last 24 hours, the response is that record (`Idempotency-Replayed: true`), and the audio"
-            " is not read. If `bitrate_kbps` (or its default) differs from that upload, or a `title` before"
-            " the audio differs from the record's, the response is 422. The audio, and a title after it, are"
-            " not compared.",
+            " is not read. If `bitrate_kbps` or `keep_original` (or its default) differs from that upload, or"
+            " a `title` before the audio differs from the record's, the response is 422. The audio, and a"
+            " title after it, are not compared.",
             pattern=f"^{IDEMPOTENCY_KEY}$",
         ),
     ],
@@ -187,6 +204,7 @@ POST_RECORD = describe_operation(
         *(InvalidForm, CredentialsTooLate, TooLarge, RecordingTooLong, UnsupportedMediaType),
         *(UnsupportedAudio, BrokenAudio, OutOfProportion, IdempotencyKeyInUse, IdempotencyKeyReused),
         *(TooManyUploads, Busy, UploadInterrupted, UserBlocked, QuotaReached, LargerThanQuota),
+        OriginalsNotKept,
     ],
 )
 GET_RECORDS = describe_operation(
@@ -221,9 +239,35 @@ GET_RECORD = describe_operation(
 REMOVE_RECORD = describe_operation(
     "Delete a record",
     security=NEEDS_CREDENTIALS,
-    responses={204: describe_response("The record and its MP3 are gone.")},
+    responses={204: describe_response("The record, its MP3 and its original are gone.")},
     problems=[UserBlocked, UnknownRecord, UnknownRoute],
 )
+RANGES = [
+    header_parameter(
+        "Range",
+        "One range of bytes, such as `bytes=0-99`. For several, the response has all bytes.",
+    ),
+    header_parameter(
+        "If-Range", "An ETag or a date. If it is not the current one, the response has all bytes."
+    ),
+    *CONDITIONS,
+]
+
+
+def describe_bytes(what: str, media_type: str) -> dict[int, Json]:
+    """Returns the responses that send a file, whole or a range of it."""
+    content = {media_type: {"schema": BINARY}}
+    return {
+        200: describe_response(f"The {what}.", *VALIDATORS, "Content-Disposition", content=content),
+        206: describe_response(
+            f"The range of the {what}.",
+            *(*VALIDATORS, "Content-Range", "Content-Disposition"),
+            content=content,
+        ),
+        304: NOT_MODIFIED,
+    }
+
+
 GET_RECORD_AUDIO = describe_operation(
     "Listen to a record",
     parameters=[
@@ -235,29 +279,26 @@ GET_RECORD_AUDIO = describe_operation(
             type="string",
             enum=["0", "1", "false", "true"],
         ),
-        header_parameter(
-            "Range",
-            "One range of bytes, such as `bytes=0-99`. For several, the response is the whole MP3.",
-        ),
-        header_parameter(
-            "If-Range", "An ETag or a date. If it is not the current one, the response is the whole MP3."
-        ),
-        *CONDITIONS,
+        *RANGES,
     ],
-    responses={
-        200: describe_response(
-            "The MP3.", *VALIDATORS, "Content-Disposition", content={"audio/mpeg": {"schema": BINARY}}
-        ),
-        206: describe_response(
-            "The range of the MP3.",
-            *(*VALIDATORS, "Content-Range", "Content-Disposition"),
-            content={"audio/mpeg": {"schema": BINARY}},
-        ),
-        304: NOT_MODIFIED,
-    },
+    responses=describe_bytes("MP3", "audio/mpeg"),
     problems=[UnknownRecord, LostRecord, PreconditionFailed, RangeNotSatisfiable],
     # HEAD ignores the header Range (RFC 9110 section 14.2).
     never_for_head=[206, 416],
+)
+GET_RECORD_ORIGINAL = describe_operation(
+    "Get the original of a record",
+    security=NEEDS_CREDENTIALS,
+    parameters=RANGES,
+    responses=describe_bytes("WAV", "audio/wav"),
+    problems=[UnknownRecord, UnknownRoute, NoOriginal, PreconditionFailed, RangeNotSatisfiable],
+    never_for_head=[206, 416],
+)
+REMOVE_RECORD_ORIGINAL = describe_operation(
+    "Delete the original of a record",
+    security=NEEDS_CREDENTIALS,
+    responses={204: describe_response("The original is gone, and the record stays.")},
+    problems=[UserBlocked, UnknownRecord, UnknownRoute, NoOriginal],
 )
 GET_RECORD_WAVEFORM = describe_operation(
     "Draw a record",

@@ -30,6 +30,19 @@ class NoWaveform(Problem):
     title = "The record has no waveform"
 
 
+class NoOriginal(Problem):
+    """The upload did not ask to keep its original, or the original was deleted."""
+
+    status_code = 404
+    title = "The record has no original"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This record has no original: its upload did not ask to keep it, or it was deleted. To keep the"
+            " WAV of another upload, send keep_original=true."
+        )
+
+
 class LostRecord(Problem):
     """The object store has lost or damaged the MP3, and the operator knows it."""
 
@@ -72,11 +85,24 @@ class PreconditionFailed(Problem):
 
 
 class RangeNotSatisfiable(Problem):
-    """The range begins behind the end of the MP3 (RFC 9110 section 14.4)."""
+    """The range begins behind the end of the MP3 or of the original (RFC 9110 section 14.4)."""
 
     status_code = 416
-    title = "The range lies outside the MP3"
+    title = "The range lies outside the recording"
     header_names = ("Content-Range",)
+
+
+class OriginalsNotKept(Problem):
+    """The upload asks to keep its original, and this deployment keeps none (KEEP_ORIGINALS=never)."""
+
+    status_code = 403
+    title = "This deployment keeps no originals"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The operator of this deployment keeps no originals (KEEP_ORIGINALS=never). Send the upload"
+            " without keep_original, or with keep_original=false, and keep the WAV yourself."
+        )
 
 
 class QuotaReached(Problem):

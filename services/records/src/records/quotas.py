@@ -22,7 +22,8 @@ class Room(NamedTuple):
     """What all users together have stored; 0 if there is no such limit."""
 
     def check(self, size_bytes: int, seconds: float) -> None:
-        """Checks whether an upload with so much MP3 and so much audio still fits.
+        """Checks whether an upload with so many bytes, of its MP3 and its original, and so much audio still
+        fits.
 
         Zeros check whether there is any room at all.
 
@@ -33,12 +34,12 @@ class Room(NamedTuple):
                 f"The quota of this user is {self.max_records} records, and {self.record_count} are stored."
                 f" {WAY_OUT}"
             )
-        _check_limit("bytes of MP3", self.max_bytes, self.total_bytes, size_bytes)
+        _check_limit("bytes", self.max_bytes, self.total_bytes, size_bytes)
         _check_limit("seconds of audio", self.max_seconds, self.total_seconds, seconds)
         limit, stored = self.max_total_bytes, self.stored_bytes
         if limit is not None and (stored >= limit or stored + size_bytes > limit):
             raise QuotaReached(
-                f"This deployment stores at most {limit} bytes of MP3 for all users, and has stored {stored}."
+                f"This deployment stores at most {limit} bytes for all users, and has stored {stored}."
                 " Ask its operator to make room."
             )
 

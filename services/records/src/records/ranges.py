@@ -45,27 +45,28 @@ class DownloadMode(StrEnum):
     """nginx fetches the range, or the whole MP3, past its cache."""
 
 
-def select_range(headers: Mapping[str, str], mp3: Representation) -> ByteRange | None:
-    """Returns the range that a GET asks for (206), or None for the whole MP3 (200).
+def select_range(headers: Mapping[str, str], wanted: Representation) -> ByteRange | None:
+    """Returns the range that a GET asks for (206), or None for the whole MP3 or original (200).
 
     Ignores a malformed range, another unit, and several ranges (RFC 9110 section 14.2).
     Raises RangeNotSatisfiable (416).
     """
     found = SINGLE_RANGE.fullmatch(headers.get("range", ""))
-    if not found or not if_range_holds(headers, mp3):
+    if not found or not if_range_holds(headers, wanted):
         return None
     if found["suffix"]:
-        length = min(int(found["suffix"]), mp3.size_bytes)
-        first = mp3.size_bytes - length
+        length = min(int(found["suffix"]), wanted.size_bytes)
+        first = wanted.size_bytes - length
     else:
-        first, last = int(found["first"]), int(found["last"] or mp3.size_bytes - 1)
+        first, last = int(found["first"]), int(found["last"] or wanted.size_bytes - 1)
         if found["last"] and last < first:
             return None
-        length = min(last + 1, mp3.size_bytes) - first
+        length = min(last + 1, wanted.size_bytes) - first
     if length <= 0:
         raise RangeNotSatisfiable(
-            f"The range {headers['range'][:100]!r} lies outside the MP3, which has {mp3.size_bytes} bytes.",
-            headers={"Content-Range": f"bytes */{mp3.size_bytes}"},
+            f"The range {headers['range'][:100]!r} lies outside the recording, which has"
+            f" {wanted.size_bytes} bytes.",
+            headers={"Content-Range": f"bytes */{wanted.size_bytes}"},
         )
     return ByteRange(first, length)
 

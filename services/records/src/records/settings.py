@@ -39,6 +39,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     default_bitrate_kbps: BitrateKbps = 128
     min_bitrate_kbps: BitrateKbps = 32
     max_bitrate_kbps: BitrateKbps = 320
+    # Whether an upload that does not say it keeps its original. never: none can, and a wish is 403.
+    keep_originals: Literal["false", "true", "never"] = "false"
     # Uploads at once; fewer if the container's memory limit does not allow as many (records.memory).
     max_uploads: PositiveInt = 32
     # Uploads that wait for one of these to end, and for how long. The gateway would give up after 60 s.

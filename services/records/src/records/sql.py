@@ -24,6 +24,7 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
+    or_,
     select,
     text,
     true,
@@ -123,6 +124,7 @@ FIND_EARLIER_UPLOAD = restrict_to_credentials(
         *DOCUMENT_COLUMNS,
         Record.state,
         Record.requested_bitrate_kbps,
+        Record.keep_original,
     )
     .select_from(User)
     .outerjoin(
@@ -137,6 +139,9 @@ FIND_EARLIER_UPLOAD = restrict_to_credentials(
 RENEW_LEASE = (
     update(Record).where(*IS_UPLOADING, USER_MAY_PUBLISH).values(lease_until=LEASE_UNTIL).returning(Record.id)
 )
+# Before the original touches the store. From then on, whoever gives the upload up leaves a tombstone for the
+# original, too.
+KEEP_ORIGINAL = update(Record).where(*IS_UPLOADING).values(keep_original=True).returning(Record.id)
 # `publish` passes the other columns as further parameters with the columns' names.
 PUBLISH = (
     update(Record)
@@ -173,6 +178,14 @@ FIND_OWN_RECORD = DriverStatement(select(*DOCUMENT_COLUMNS).where(*IS_PUBLISHED)
 FIND_WAVEFORM = DriverStatement(
     select(*DOCUMENT_COLUMNS, Record.waveform, Record.waveform_samples_per_pixel).where(*IS_PUBLIC)
 )
+# Without the facts there is no original any more. The trigger leaves a tombstone for its object.
+FORGET_ORIGINAL = (
+    update(Record)
+    .where(Record.id == RECORD_ID, Record.state == "ready", Record.original_sha256.is_not(None))
+    .values(original_size_bytes=None, original_sha256=None)
+    .returning(Record.id)
+)
+DELETE_ORIGINAL = FORGET_ORIGINAL.where(Record.user_id == OWNER_ID)
 DELETE_RECORD = update(Record).where(*IS_PUBLISHED).values(state="deleting").returning(Record.id)
 
 
@@ -191,6 +204,8 @@ class EarlierUpload(NamedTuple):
     record: RecordDocument
     requested_bitrate_kbps: int | None
     """None if the upload did not state a bitrate and its version did not note the default."""
+    keep_original: bool | None
+    """None if its version could not keep originals."""
 
 
 class FinishedUpload(NamedTuple):
@@ -202,6 +217,12 @@ class FinishedUpload(NamedTuple):
     waveform: Waveform
     requested_bitrate_kbps: int
     idempotency_key: str | None
+    original: StoredObject | None = None
+
+    @property
+    def stored_bytes(self) -> int:
+        """The bytes of the MP3 and of the original."""
+        return self.stored_object.size_bytes + (self.original.size_bytes if self.original else 0)
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -213,26 +234,63 @@ class FinishedUpload(NamedTuple):
             "waveform": self.waveform.peaks,
             "waveform_samples_per_pixel": self.waveform.samples_per_pixel,
             "requested_bitrate_kbps": self.requested_bitrate_kbps,
+            "keep_original": self.original is not None,
+            "original_size_bytes": self.original and self.original.size_bytes,
+            "original_sha256": self.original and self.original.sha256,
         }
 
 
-# The doctor reads all rows in the order in which the store lists objects: by the bytes of the keys.
-# `min_age` and `overdue` are intervals.
-IS_SETTLED = Record.published_at < func.now() - bindparam("min_age", type_=Interval())
-# By the age of a tombstone, or the lease of an upload.
-IS_OVERDUE = func.coalesce(Record.deleted_at, Record.gone_since, Record.lease_until) < func.now() - bindparam(
-    "overdue", type_=Interval()
+# The objects that may be in the store, which are those of the rows and the originals. Migration 0014 has the
+# same condition: an original that no longer meets it has a tombstone of its own.
+MAY_HAVE_ORIGINAL = or_(
+    and_(Record.state == "uploading", Record.keep_original.is_(true())),
+    and_(Record.state == "ready", Record.original_sha256.is_not(None)),
 )
+OF_THE_ROW = (
+    *(Record.id, Record.state, Record.object_key.label("row_key")),
+    *(Record.duration_seconds, Record.sample_rate, Record.channels, Record.lost_at),
+    *(Record.published_at, Record.deleted_at, Record.gone_since, Record.lease_until),
+)
+OBJECTS = union_all(
+    select(*OF_THE_ROW, Record.object_key, Record.size_bytes, Record.sha256, false().label("is_original")),
+    select(
+        *OF_THE_ROW,
+        # Of the same type as the other keys, so that PostgreSQL finds a row by its index.
+        cast(func.concat(func.left(Record.object_key, -len(".mp3")), ".wav"), String).label("object_key"),
+        *(Record.original_size_bytes, Record.original_sha256, true()),
+    ).where(MAY_HAVE_ORIGINAL),
+).subquery("objects")
+# A backup and the doctor read the objects in the order in which the store lists them: by the bytes of the
+# keys.
+BY_KEY = collate(OBJECTS.c.object_key, "C")
+READ_FOR_BACKUP = DriverStatement(
+    select(OBJECTS.c.object_key, OBJECTS.c.size_bytes, OBJECTS.c.sha256)
+    .where(OBJECTS.c.state == "ready")
+    .order_by(BY_KEY)
+)
+# `min_age` and `overdue` are intervals.
+IS_SETTLED = OBJECTS.c.published_at < func.now() - bindparam("min_age", type_=Interval())
+# By the age of a tombstone, or the lease of an upload.
+IS_OVERDUE = func.coalesce(
+    OBJECTS.c.deleted_at, OBJECTS.c.gone_since, OBJECTS.c.lease_until
+) < func.now() - bindparam("overdue", type_=Interval())
 SELECT_FOR_DOCTOR = select(
-    *(Record.id, Record.object_key, Record.state, Record.size_bytes, Record.sha256),
-    *(Record.duration_seconds, Record.sample_rate, Record.channels),
-    Record.lost_at.is_not(None).label("is_lost"),
+    *(OBJECTS.c.id, OBJECTS.c.object_key, OBJECTS.c.state, OBJECTS.c.size_bytes, OBJECTS.c.sha256),
+    *(OBJECTS.c.duration_seconds, OBJECTS.c.sample_rate, OBJECTS.c.channels, OBJECTS.c.is_original),
+    and_(~OBJECTS.c.is_original, OBJECTS.c.lost_at.is_not(None)).label("is_lost"),
     # Where a time is null, the comparison is null, which counts as false.
     func.coalesce(IS_SETTLED, false()).label("is_settled"),
-    and_(Record.state != "ready", func.coalesce(IS_OVERDUE, false())).label("is_overdue"),
+    # An upload with an original is overdue once.
+    and_(~OBJECTS.c.is_original, OBJECTS.c.state != "ready", func.coalesce(IS_OVERDUE, false())).label(
+        "is_overdue"
+    ),
 )
-READ_FOR_DOCTOR = DriverStatement(SELECT_FOR_DOCTOR.order_by(collate(Record.object_key, "C")))
-FIND_FOR_DOCTOR = SELECT_FOR_DOCTOR.where(Record.object_key == bindparam("key", type_=String()))
+READ_FOR_DOCTOR = DriverStatement(SELECT_FOR_DOCTOR.order_by(BY_KEY))
+KEY = bindparam("key", type_=String())
+FIND_FOR_DOCTOR = SELECT_FOR_DOCTOR.where(
+    OBJECTS.c.object_key == KEY,
+    OBJECTS.c.row_key.in_([KEY, bindparam("mp3_key", type_=String())]),
+)
 FETCH_ROWS = 1000
 # The sums of a user that triggers keep, where the user's records sum up to something else.
 FIND_WRONG_SUMS = text(
@@ -262,18 +320,18 @@ MARK_FOUND = (
 
 
 class Tombstone(NamedTuple):
-    """A row whose object is to be removed."""
+    """A row whose object, an MP3 or an original, is to be removed."""
 
     record_id: UUID
     object_key: str
     may_have_multipart_uploads: bool
-    """False for a record whose MP3 was one PUT. The size of a failed upload is unknown."""
+    """False for a record whose MP3 was one PUT. The size of a failed upload, or an original, is unknown."""
     is_last_look: bool
     """Whether a sweeper has looked at it before, so long ago that nothing can arrive late any more."""
 
 
 class DoctorRow(NamedTuple):
-    """What the doctor compares with the object of a row."""
+    """What the doctor compares with an object of a row."""
 
     id: UUID
     object_key: str
@@ -283,6 +341,8 @@ class DoctorRow(NamedTuple):
     duration_seconds: float | None
     sample_rate: int | None
     channels: int | None
+    is_original: bool
+    """Whether the object is the original, and not the MP3 or what a tombstone stands for."""
     is_lost: bool
     """Whether the record is marked as lost."""
     is_settled: bool
@@ -335,7 +395,8 @@ async def reserve(
             if not await execute(engine, GIVE_UP_WITHOUT_LEASE, {"record_id": row.id}):
                 raise IdempotencyKeyInUse(idempotency_key)
         elif row.state:
-            return EarlierUpload(RecordDocument.from_row(row._mapping), row.requested_bitrate_kbps)
+            record = RecordDocument.from_row(row._mapping)
+            return EarlierUpload(record, row.requested_bitrate_kbps, row.keep_original)
         # The upload that had the key has failed by now, so the key is free again; or the user was unblocked.
 
 
@@ -343,6 +404,11 @@ async def renew_lease(engine: AsyncEngine, record_id: UUID, lease_seconds: int) 
     """Renews the lease. Returns False if the upload has been given up, or its user is deleted or blocked."""
     values = {"record_id": record_id, "lease": timedelta(seconds=lease_seconds)}
     return bool(await execute(engine, RENEW_LEASE, values))
+
+
+async def keep_original(engine: AsyncEngine, record_id: UUID) -> bool:
+    """Notes that the upload will store its original. Returns False if the upload has been given up."""
+    return bool(await execute(engine, KEEP_ORIGINAL, {"record_id": record_id}))
 
 
 async def find_room(engine: AsyncEngine, reservation: Reservation, settings: Settings) -> Room | None:
@@ -382,7 +448,7 @@ async def publish(
             quota_of = "all" if settings.max_total_bytes is not None else str(reservation.user_id)
             await connection.execute(LOCK_QUOTA, {"quota_of": quota_of})
             room = await _read_room(connection, reservation.user_id, settings)
-            room.check(finished.stored_object.size_bytes, finished.properties.duration_seconds)
+            room.check(finished.stored_bytes, finished.properties.duration_seconds)
             rows = (await connection.execute(PUBLISH, parameters)).all()
     if rows:
         return RecordDocument.from_row(rows[0]._mapping)
@@ -456,6 +522,11 @@ async def delete_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> 
     """
     if not await execute(engine, DELETE_RECORD, {"record_id": record_id, "owner_id": user_id}):
         raise _unknown_record()
+
+
+async def delete_original(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> bool:
+    """Lets the original of a user's record go; the sweeper removes its object. Returns False without one."""
+    return bool(await execute(engine, DELETE_ORIGINAL, {"record_id": record_id, "owner_id": user_id}))
 
 
 async def forget_old_idempotency_keys(engine: AsyncEngine, limit: int) -> int:
@@ -565,7 +636,7 @@ async def sum_stored_bytes(engine: AsyncEngine) -> int:
 async def read_rows_for_doctor(
     engine: AsyncEngine, min_age: timedelta, overdue: timedelta
 ) -> AsyncGenerator[DoctorRow, None]:
-    """Yields all rows as one statement sees them, by the bytes of their object keys. Holds 1,000 of them.
+    """Yields all objects of the rows as one statement sees them, by the bytes of their keys. Holds 1,000.
 
     The cursor is WITH HOLD: PostgreSQL sorts the rows into a temporary file of its own, and its snapshot ends
     before the first row arrives. So the vacuum is not held up, however long the caller takes.
@@ -587,8 +658,9 @@ async def read_rows_for_doctor(
 async def find_row_for_doctor(
     engine: AsyncEngine, object_key: str, min_age: timedelta, overdue: timedelta
 ) -> DoctorRow | None:
-    """Returns the row with this object key as it is now."""
-    parameters = {"key": object_key, "min_age": min_age, "overdue": overdue}
+    """Returns the row of this object as it is now."""
+    mp3_key = object_key.removesuffix(".wav") + ".mp3"
+    parameters = {"key": object_key, "mp3_key": mp3_key, "min_age": min_age, "overdue": overdue}
     rows = await execute(engine, FIND_FOR_DOCTOR, parameters)
     return DoctorRow._make(rows[0]) if rows else None
 
@@ -605,6 +677,11 @@ async def find_wrong_sums(engine: AsyncEngine, limit: int) -> Sequence[Row[Any]]
 async def mark_lost(engine: AsyncEngine, record_id: UUID) -> bool:
     """Notes that the object of a record is lost. Returns False if the record is deleted, or noted already."""
     return bool(await execute(engine, MARK_LOST, {"record_id": record_id}))
+
+
+async def forget_original(engine: AsyncEngine, record_id: UUID) -> bool:
+    """Lets the original of a record go. Returns False if the record is deleted, or has none."""
+    return bool(await execute(engine, FORGET_ORIGINAL, {"record_id": record_id}))
 
 
 async def mark_found(engine: AsyncEngine, record_id: UUID) -> bool:

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 # The smallest upload part that S3 allows, except for the last one.
 UPLOAD_PART_BYTES = 5 * 1024**2
-# An object with fewer bytes was one PUT (see ObjectWriter).
+# An MP3 with fewer bytes was one PUT (see ObjectWriter).
 MULTIPART_BYTES = 2 * UPLOAD_PART_BYTES
 # Long enough for one upload part over a slow line. After that the store counts as away.
 REQUEST_TIMEOUT_SECONDS = 60
@@ -55,7 +55,7 @@ READ_BYTES = 256 * 1024
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 # Keep identical to the text in waxwing.conf.template.
 STORE_AWAY = "The object store does not answer"
-LOST_OBJECT = "The object store does not have this MP3, so tell the operator"
+LOST_OBJECT = "The object store does not have this recording, so tell the operator"
 STORE_ERRORS = (aiohttp.ClientError, MinioException, OSError)
 BROKEN_CONNECTION = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)
 # A store, or a proxy in front of it, sends these while it starts, is overloaded or lacks some of its nodes.
@@ -117,6 +117,15 @@ def _is_passing(error: BaseException | None) -> bool:
     return isinstance(error, BROKEN_CONNECTION)
 
 
+def make_original_key(mp3_key: str) -> str:
+    """Returns the object key of the original of a record. OBJECTS in records.sql has the same in SQL."""
+    return f"{mp3_key.removesuffix('.mp3')}.wav"
+
+
+def _headers(key: str) -> dict[str, str | list[str] | tuple[str]]:
+    return {"Content-Type": "audio/wav" if key.endswith(".wav") else "audio/mpeg"}
+
+
 def _bounded(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     """Gives a call to the store a time limit, and translates its errors.
 
@@ -154,14 +163,12 @@ class ObjectStore:
     @_bounded
     async def put(self, key: str, data: bytes) -> None:
         """Stores an object with one PUT."""
-        await self._client._put_object(self._bucket, key, BytesIO(data), {"Content-Type": "audio/mpeg"})
+        await self._client._put_object(self._bucket, key, BytesIO(data), _headers(key))
 
     @_bounded
     async def begin(self, key: str) -> str:
         """Begins a multipart upload and returns its upload id."""
-        return str(
-            await self._client._create_multipart_upload(self._bucket, key, {"Content-Type": "audio/mpeg"})
-        )
+        return str(await self._client._create_multipart_upload(self._bucket, key, _headers(key)))
 
     @_bounded
     async def put_upload_part(self, key: str, upload_id: str, number: int, data: bytes) -> Part:
@@ -322,12 +329,13 @@ async def _read(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]
 
 
 class ObjectWriter:
-    """Writes one object whose first bytes, its head, become known last.
+    """Writes one object while its bytes become known.
 
-    The first upload part of 5 MiB is kept in memory until the end. An object of less than two upload parts is
-    one PUT. Of a larger object, the later upload parts are sent while it grows. Memory holds at most three
-    upload parts: the first one, one that fills, and one that is being sent. Before `open`, memory holds
-    everything and the store is not touched.
+    A head, if the object has one, becomes known last. For it the first upload part of 5 MiB is kept in memory
+    until the end. The later upload parts are sent while the object grows; an object that ends before the
+    first of them is one PUT. Memory holds at most three upload parts: the first one, one that fills, and one
+    that is being sent; without a head it holds two. Before `open`, memory holds everything and the store is
+    not touched.
 
     If a call fails and may succeed soon, the writer repeats it for `retry_seconds` after its first failure.
     All bytes of a call are in memory, and each repetition sends them from the start. Other calls to the store
@@ -335,11 +343,13 @@ class ObjectWriter:
     soon.
     """
 
-    def __init__(self, store: ObjectStore, retry_seconds: float) -> None:
+    def __init__(self, store: ObjectStore, retry_seconds: float, *, has_head: bool = True) -> None:
+        self._first_bytes = UPLOAD_PART_BYTES if has_head else 0
+        self._digest = None if has_head else hashlib.sha256()
         self._store = store
         self._retry_seconds = retry_seconds
         self._is_lost: Callable[[], bool] = lambda: False
-        self._key = ""
+        self.key = ""
         # The first upload part, and the bytes behind the upload parts that were sent.
         self._buffer = bytearray()
         self._checksum = 0
@@ -356,23 +366,27 @@ class ObjectWriter:
 
     def open(self, key: str, is_lost: Callable[[], bool]) -> None:
         """Sets the object key. From now on the store may be touched. No call is repeated once `is_lost`."""
-        self._key = key
+        self.key = key
         self._is_lost = is_lost
 
     async def write(self, data: bytes) -> None:
         """Takes the next bytes behind the head. Waits if the store is slower than the client."""
         self._buffer += data
-        self._checksum = crc64.xz(data, self._checksum)
+        if self._digest:
+            self._digest.update(data)
+        else:
+            self._checksum = crc64.xz(data, self._checksum)
         self.written_bytes += len(data)
-        while self._key and len(self._buffer) >= MULTIPART_BYTES:
+        while self.key and len(self._buffer) >= self._first_bytes + UPLOAD_PART_BYTES:
             if self._sending:
                 await self._sending[-1]
-            await self._send_upload_part(self._take(UPLOAD_PART_BYTES, 2 * UPLOAD_PART_BYTES))
+            await self._send_upload_part(self._take(self._first_bytes, self._first_bytes + UPLOAD_PART_BYTES))
 
-    async def finish(self, head: bytes) -> StoredObject:
+    async def finish(self, head: bytes = b"") -> StoredObject:
         """Stores the rest, puts `head` in front of everything, and completes the object.
 
-        Raises Unavailable if a multipart object does not read back as it was written.
+        Raises Unavailable if a multipart object with a head does not read back as it was written. Without a
+        head its SHA-256 is known, and each request has a digest of its bytes, which the store compares.
         """
         await self.write(b"")
         if not self._upload_id:
@@ -380,14 +394,17 @@ class ObjectWriter:
             self._buffer[:0] = head
             data = self._take(0, len(self._buffer))
             self.has_touched_store = True
-            await self._persist(partial(self._store.put, self._key, data))
+            await self._persist(partial(self._store.put, self.key, data))
             return StoredObject(len(data), hashlib.sha256(data).digest())
-        if len(self._buffer) > UPLOAD_PART_BYTES:
-            await self._send_upload_part(self._take(UPLOAD_PART_BYTES, len(self._buffer)))
-        await self._send_upload_part(head + self._take(0, UPLOAD_PART_BYTES), is_first=True)
+        if len(self._buffer) > self._first_bytes:
+            await self._send_upload_part(self._take(self._first_bytes, len(self._buffer)))
+        if self._first_bytes:
+            await self._send_upload_part(head + self._take(0, self._first_bytes), is_first=True)
         # Not in a loop: its frame would hold the failed task, and the task's exception would hold the frame.
         parts = sorted(await asyncio.gather(*self._sending), key=lambda part: part.part_number)
-        await self._persist(partial(self._store.complete, self._key, self._upload_id, parts))
+        await self._persist(partial(self._store.complete, self.key, self._upload_id, parts))
+        if self._digest:
+            return StoredObject(self.written_bytes, self._digest.digest())
         sha256 = await self._persist(partial(self._read_back, head))
         return StoredObject(len(head) + self.written_bytes, sha256)
 
@@ -415,17 +432,17 @@ class ObjectWriter:
     async def _send_upload_part(self, part: bytes, *, is_first: bool = False) -> None:
         if not self._upload_id:
             self._upload_id = await self._persist(self._begin)
-        # The first upload part is sent last, so the others are numbered from 2.
-        number = 1 if is_first else len(self._sending) + 2
-        send = partial(self._store.put_upload_part, self._key, self._upload_id, number, part)
+        # The part with the head is sent last, so then the others are numbered from 2.
+        number = 1 if is_first else len(self._sending) + 1 + bool(self._first_bytes)
+        send = partial(self._store.put_upload_part, self.key, self._upload_id, number, part)
         self._sending.append(asyncio.create_task(self._persist(send)))
 
     async def _begin(self) -> str:
         if self.has_touched_store:
             # This is a repetition. The multipart upload of a lost response would stay open for ever.
-            await self._store.remove(self._key)
+            await self._store.remove(self.key)
         self.has_touched_store = True
-        return await self._store.begin(self._key)
+        return await self._store.begin(self.key)
 
     async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Repeats a call until it succeeds, or fails for good, or there is no more time for it."""
@@ -458,7 +475,7 @@ class ObjectWriter:
         digest = hashlib.sha256()
         start, checksum = b"", 0
         try:
-            async for piece in await self._store.open(self._key):
+            async for piece in await self._store.open(self.key):
                 digest.update(piece)
                 missing = len(head) - len(start)
                 start += piece[:missing]

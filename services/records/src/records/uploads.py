@@ -1,13 +1,15 @@
 """Takes uploads in an order that loses no acknowledged record and leaves nothing of a failed upload.
 
-1. One statement checks the credentials and inserts the row, `uploading`, under a lease.
-2. The MP3 goes to its final object key, which is never used again.
+1. One statement checks the credentials and inserts the row, `uploading`, under a lease. If the upload keeps
+   its original, another statement notes that before the audio begins.
+2. The MP3 goes to its final object key, which is never used again; the original to its own, at the same time.
 3. One statement makes the row `ready` if it is still `uploading`. Only then does the client get its response.
 
 If the user has used the Idempotency-Key before, the upload inserts no row and has no effects at all.
 
 To give an upload up, the service first commits the state `deleting`, so that step 3 can no longer succeed.
-After that it touches the object. This module gives up failed uploads; records.sweeper gives up uploads whose
+The same transaction leaves a tombstone for the original. After
+that it touches the objects. This module gives up failed uploads; records.sweeper gives up uploads whose
 lease has run out.
 """
 
@@ -28,13 +30,23 @@ from records import audio as audio_package
 from records import metrics, sql
 from records.admission import Admission, HeldMp3
 from records.documents import RecordDocument
-from records.form import BITRATE, CREDENTIAL_FIELDS, MAX_TITLE_LENGTH, AudioBegins, FormField, FormItem
+from records.form import (
+    BITRATE,
+    CREDENTIAL_FIELDS,
+    KEEP_ORIGINAL,
+    MAX_TITLE_LENGTH,
+    AudioBegins,
+    FormField,
+    FormItem,
+)
 from records.heap import HeapTrimmer
 from records.metrics import UploadReport, name_outcome
 from records.problems import (
     BrokenAudio,
+    CredentialsTooLate,
     IdempotencyKeyReused,
     InvalidForm,
+    OriginalsNotKept,
     OutOfProportion,
     RecordingTooLong,
     UnsupportedAudio,
@@ -42,7 +54,7 @@ from records.problems import (
 )
 from records.quotas import Room
 from records.settings import BitrateKbps, Settings
-from records.storage import ObjectStore, ObjectWriter
+from records.storage import ObjectStore, ObjectWriter, make_original_key
 
 log = structlog.get_logger()
 
@@ -54,6 +66,8 @@ PROBLEMS_OF_AUDIO: dict[type[Exception], type[Problem]] = {
     audio_package.TooLong: RecordingTooLong,
 }
 AUDIO_ERRORS = tuple(PROBLEMS_OF_AUDIO)
+# The values of `keep_original`.
+WISHES = {"true": True, "1": True, "false": False, "0": False}
 RENEWALS_PER_LEASE = 6
 # The response to a failed upload waits this long for the clean-up, which then goes on by itself.
 CLEAN_UP_WAIT_SECONDS = 5
@@ -194,8 +208,11 @@ class Upload:
         self._title_precedes_audio = False
         self._audio_has_begun = False
         self._bitrate_kbps: int = shared.settings.default_bitrate_kbps
+        self._keep_original = shared.settings.keep_originals == "true"
         self._converter = self._make_converter()
-        self._writer = ObjectWriter(shared.store, shared.settings.store_retry_seconds)
+        retry_seconds = shared.settings.store_retry_seconds
+        self._writer = ObjectWriter(shared.store, retry_seconds)
+        self._original = ObjectWriter(shared.store, retry_seconds, has_head=False)
         self._room: Room | None = None
         self.report = UploadReport()
 
@@ -241,25 +258,33 @@ class Upload:
         return await self._publish()
 
     def close(self) -> None:
-        """Frees the memory of the audio and of the MP3, and the encoders."""
+        """Frees the memory of the audio and of the objects, and the encoders."""
         self._converter.close()
-        self._writer.drop()
+        for writer in self._writers:
+            writer.drop()
 
     async def clean_up(self) -> None:
         """Removes everything of a failed upload. What cannot be removed now is left to the sweeper."""
-        await self._writer.close()
+        for writer in self._writers:
+            await writer.close()
         if not isinstance(self._state, Reserved):
             return
-        record_id, object_key = self._state.reservation.record_id, self._state.reservation.object_key
+        record_id = self._state.reservation.record_id
+        touched = [writer.key for writer in self._writers if writer.has_touched_store]
         try:
-            if not self._writer.has_touched_store:
+            if not touched:
                 await sql.forget(self._shared.engine, record_id)
             elif await sql.give_up(self._shared.engine, record_id):
-                await self._shared.store.remove(object_key)
+                for key in touched:
+                    await self._shared.store.remove(key)
         except Problem as problem:
             log.warning("clean-up left to the sweeper", detail=problem.detail)
         except Exception:
             log.exception("clean-up left to the sweeper")
+
+    @property
+    def _writers(self) -> tuple[ObjectWriter, ObjectWriter]:
+        return self._writer, self._original
 
     async def _take_field(self, field: FormField) -> None:
         if field.name == "title":
@@ -272,6 +297,9 @@ class Upload:
             self._bitrate_kbps = parse_bitrate(field.value, self._shared.settings)
             self._converter.close()
             self._converter = self._make_converter()
+        elif field.name == KEEP_ORIGINAL:
+            if field.value:
+                self._keep_original = parse_wish(field.value, self._shared.settings)
         elif isinstance(self._state, Reserved | Replayable):
             raise InvalidForm("The upload has credentials twice. Send them in the header or as form fields.")
         else:
@@ -307,6 +335,12 @@ class Upload:
         """Unidentified → Late."""
         self._audio_has_begun = True
         if isinstance(self._state, Unidentified):
+            if self._keep_original:
+                raise CredentialsTooLate(
+                    "The original can be kept only if the credentials come before the audio. Put the fields"
+                    " user_id and token in front of 'audio', or send them in a header; or send"
+                    f" {KEEP_ORIGINAL}=false in front of 'audio'."
+                )
             self.report.begin("waited")
             held_mp3 = await self._shared.admission.admit_late(self._resources, self._address)
             self._state = Late(held_mp3)
@@ -314,7 +348,13 @@ class Upload:
             self._timeout.reschedule(now + self._shared.settings.late_credentials_seconds)
             self._converter.user = self._address
         elif isinstance(self._state, Reserved):
-            self._converter.user = self._state.reservation.user_id
+            reservation = self._state.reservation
+            self._converter.user = reservation.user_id
+            if self._keep_original:
+                if not await sql.keep_original(self._shared.engine, reservation.record_id):
+                    raise _interrupted()
+                key = make_original_key(reservation.object_key)
+                self._original.open(key, self._state.lease_keeper.done)
 
     def _end_at_once(self, _: asyncio.Task[None]) -> None:
         """Ends an upload whose lease is lost, even while it waits for its client."""
@@ -324,13 +364,18 @@ class Upload:
 
     async def _convert(self, audio: bytes) -> None:
         self.report.received_bytes += len(audio)
+        if self._keep_original:
+            self.report.begin("stored")
+            await self._original.write(audio)
+            self.report.begin("encoded")
         await self._write(self._converter.feed(audio))
         self._check_room()
 
     def _check_room(self) -> None:
         """Raises a Problem as soon as the upload does not fit into a quota."""
         if self._room:
-            self._room.check(self._writer.written_bytes, self._converter.seconds)
+            written_bytes = sum(writer.written_bytes for writer in self._writers)
+            self._room.check(written_bytes, self._converter.seconds)
 
     async def _write(self, mp3: AsyncIterator[bytes]) -> None:
         try:
@@ -360,6 +405,7 @@ class Upload:
         self._converter.close()
         self.report.begin("stored")
         stored = await self._writer.finish(head)
+        original = await self._original.finish() if self._keep_original else None
         self.report.begin("published")
         self._report_content(stored.size_bytes)
         finished = sql.FinishedUpload(
@@ -369,6 +415,7 @@ class Upload:
             self._converter.waveform,
             self._bitrate_kbps,
             self._idempotency_key,
+            original,
         )
         reservation, settings = self._state.reservation, self._shared.settings
         record = await sql.publish(self._shared.engine, reservation, finished, settings)
@@ -388,9 +435,14 @@ class Upload:
         """
         record = earlier.record
         bitrate_kbps = earlier.requested_bitrate_kbps or self._shared.settings.default_bitrate_kbps
+        keep_original = earlier.keep_original
+        if keep_original is None:
+            keep_original = self._shared.settings.keep_originals == "true"
         has_other_title = self._title_precedes_audio and self._title != record.title
-        if has_other_title or self._bitrate_kbps != bitrate_kbps:
-            options = msgspec.json.encode({"title": record.title, BITRATE: bitrate_kbps}).decode()
+        asked = (self._bitrate_kbps, self._keep_original)
+        if has_other_title or asked != (bitrate_kbps, keep_original):
+            of_earlier = {"title": record.title, BITRATE: bitrate_kbps, KEEP_ORIGINAL: keep_original}
+            options = msgspec.json.encode(of_earlier).decode()
             raise IdempotencyKeyReused(
                 f"The Idempotency-Key {self._idempotency_key!r} was used with the options {options}."
                 " Send the same options, or use another key."
@@ -427,6 +479,19 @@ def parse_bitrate(text: str, settings: Settings) -> int:
     if text not in allowed:
         raise InvalidForm(f"The bitrate_kbps {text[:100]!r} is not offered. Allowed: {', '.join(allowed)}.")
     return allowed[text]
+
+
+def parse_wish(text: str, settings: Settings) -> bool:
+    """Returns whether to keep the original.
+
+    Raises InvalidForm for another value, and OriginalsNotKept if this deployment keeps none.
+    """
+    wish = WISHES.get(text.lower())
+    if wish is None:
+        raise InvalidForm(f"The {KEEP_ORIGINAL} is {text[:100]!r}. Allowed: {', '.join(WISHES)}.")
+    if wish and settings.keep_originals == "never":
+        raise OriginalsNotKept
+    return wish
 
 
 def _interrupted() -> UploadInterrupted:

@@ -82,7 +82,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         )
     quota = commands.add_parser("quota", help="give a user quotas of its own")
     quota.add_argument("user", type=_parse_user_id, metavar="USER", help="the id")
-    for name, what in {"records": "records", "bytes": "bytes of MP3", "seconds": "seconds of audio"}.items():
+    for name, what in {
+        "records": "records",
+        "bytes": "bytes of MP3s and originals",
+        "seconds": "seconds of audio",
+    }.items():
         about = f"how many {what}: a number, `default` (as in the settings) or `unlimited`"
         quota.add_argument(f"--{name}", type=_parse_limit, default=argparse.SUPPRESS, metavar="N", help=about)
     options = parser.parse_args(arguments)
