@@ -67,11 +67,13 @@ class Uploader:
         self._host = urlsplit(base_url).netloc
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "audio/wav"}
 
-    def upload(self, wav: Path, bytes_per_second: int = 0) -> tuple[dict[str, Any], float, float]:
+    def upload(
+        self, wav: Path, bytes_per_second: int = 0, *, keep_original: bool = False
+    ) -> tuple[dict[str, Any], float, float]:
         """Returns the record, and the seconds until the response from the request and from the last byte."""
         connection = HTTPConnection(self._host, timeout=600)
         started = time.perf_counter()
-        connection.putrequest("POST", "/records")
+        connection.putrequest("POST", f"/records?keep_original={str(keep_original).lower()}")
         for name, value in {**self._headers, "Content-Length": str(wav.stat().st_size)}.items():
             connection.putheader(name, value)
         connection.endheaders()
@@ -254,6 +256,32 @@ def measure_upload(stack: Stack, uploader: Uploader, seconds: int, turns: int, f
         )
     wav.unlink()
     return rows
+
+
+def measure_original(stack: Stack, uploader: Uploader, seconds: int, turns: int, folder: Path) -> list[Row]:
+    """Uploads one recording in turn with and without keeping its original."""
+    wav = make_wav(seconds, folder)
+    records = Process(stack.pid("records"))
+    took: dict[bool, list[float]] = {False: [], True: []}
+    peaks_mib: dict[bool, float] = {}
+    for keep_original, seconds_each in took.items():
+        records.idle_mib()
+        records.forget_peak()
+        for _ in range(turns):
+            seconds_each.append(uploader.upload(wav, keep_original=keep_original)[1])
+        peaks_mib[keep_original] = records.memory_mib("VmHWM")
+    _, _, last_byte = uploader.upload(wav, SLOW_BYTES_PER_SECOND, keep_original=True)
+    wav.unlink()
+    name = f"{name_of(seconds)} with its original"
+    return [
+        Turns().ratio(f"{name} / without", took[True], took[False]),
+        (f"{name}: last byte → 201 at 10 MB/s", f"{last_byte:.3f} s", "one upload"),
+        (
+            f"{name}: memory of records over without",
+            f"{peaks_mib[True] - peaks_mib[False]:.0f} MiB",
+            f"{peaks_mib[True]:.0f} MiB, {peaks_mib[False]:.0f} MiB",
+        ),
+    ]
 
 
 def measure_crowd(stack: Stack, uploader: Uploader, count: int, turns: int, folder: Path) -> list[Row]:

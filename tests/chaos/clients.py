@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import random
 import re
@@ -31,6 +32,8 @@ LARGE = Wav(bits=16, channels=1, rate=32000).build(silence(265.0, rate=32000, ch
 LARGE_BITRATE_KBPS = 320
 # Without samples, cut inside `fmt `, and no WAV at all.
 BROKEN = (Wav().build(silence(0)), SMALL[:24], b"ID3" + SMALL[3:])
+# The share of uploads that keep their original. That of LARGE is a multipart upload of four upload parts.
+KEPT_ORIGINALS = 0.3
 PIECE_BYTES = 256 * 1024
 JSON_TYPE = {"Content-Type": "application/json"}
 UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
@@ -47,6 +50,8 @@ WEIGHTS: dict[str, int] = {
     "abort_upload": 6,
     "upload_broken": 4,
     "listen": 20,
+    "get_original": 8,
+    "delete_original": 4,
     "look_at_list": 7,
     "delete_record": 18,
     "renew_token": 4,
@@ -164,7 +169,7 @@ class Client:
         await self._upload(user, LARGE)
 
     async def _upload(self, user: User, wav: bytes) -> None:
-        upload = self._begin_upload(user)
+        upload = self._begin_upload(user, wav)
         for _ in range(TRIES):
             if await self._send_upload(user, upload, wav) or not upload.key or not user.is_clear:
                 return
@@ -172,7 +177,7 @@ class Client:
 
     async def _race(self, user: User) -> None:
         """Sends one upload twice at once, with one key."""
-        upload = self._begin_upload(user, has_key=True)
+        upload = self._begin_upload(user, SMALL, has_key=True)
         await asyncio.gather(*(self._send_upload(user, upload, SMALL) for _ in range(2)))
 
     async def _abort_upload(self, user: User) -> None:
@@ -185,7 +190,7 @@ class Client:
 
     async def _send_vainly(self, user: User, wav: bytes, sent_bytes: int | None, statuses: set[int]) -> None:
         """Sends an upload that must not make a record, or only its first bytes."""
-        upload = self._begin_upload(user)
+        upload = self._begin_upload(user, wav)
         headers, data, query = self._make_request(user, upload, wav)
         if sent_bytes is not None:
             data = _break_off(data, sent_bytes)
@@ -195,12 +200,14 @@ class Client:
         else:
             self._expect(response, statuses, "an upload that was broken off, or of a broken WAV,")
 
-    def _begin_upload(self, user: User, *, has_key: bool | None = None) -> Upload:
+    def _begin_upload(self, user: User, wav: bytes, *, has_key: bool | None = None) -> Upload:
         if has_key is None:
             has_key = self._random.random() < 0.6
         # Of the client's own random numbers, so that a seed repeats its requests.
         number = f"{self._random.getrandbits(64):016x}"
         upload = Upload(f"upload {number}", f"key-{number}" if has_key else None)
+        if self._random.random() < KEPT_ORIGINALS:
+            upload.original_sha256 = hashlib.sha256(wav).hexdigest()
         user.uploads[upload.title] = upload
         return upload
 
@@ -226,10 +233,14 @@ class Client:
         options = {"title": upload.title}
         if wav is LARGE:
             options["bitrate_kbps"] = str(LARGE_BITRATE_KBPS)
+        if upload.original_sha256:
+            options["keep_original"] = "true"
         fields = [FormPart(name, value) for name, value in options.items()]
         query = "?" + "&".join(f"{name}={value.replace(' ', '%20')}" for name, value in options.items())
         credentials = {"id": user.id, "token": user.token}
-        way = self._random.choice(("first", "last", "header", "bearer", "basic"))
+        # An original is not kept if the audio comes before the credentials.
+        last = () if upload.original_sha256 else ("last",)
+        way = self._random.choice(("first", *last, "header", "bearer", "basic"))
         headers: dict[str, str] = {"Idempotency-Key": upload.key} if upload.key else {}
         in_form = [user_id(credentials), token(credentials)]
         match way:
@@ -273,6 +284,11 @@ class Client:
         if judge_download(self._ledger, user, fact, response, wanted) and not wanted and not fact.ranges:
             fact.learn_ranges(response.body)
 
+    async def _get_original(self, user: User) -> None:
+        facts = [fact for fact in user.records.values() if fact.original_sha256]
+        if facts:
+            await fetch_original(self._http, self._ledger, user, self._random.choice(facts))
+
     async def _look_at_list(self, user: User) -> None:
         documents = await fetch_list(self._http, user)
         if isinstance(documents, Response):
@@ -304,6 +320,24 @@ class Client:
             self._note_401(user, "a deletion")
         else:
             self._expect(response, {0, 503}, "a deletion")
+            await self._pause()
+
+    async def _delete_original(self, user: User) -> None:
+        facts = [fact for fact in user.living if fact.original_sha256 and fact.is_original_deleted != "yes"]
+        if not facts:
+            return
+        fact = self._random.choice(facts)
+        fact.is_original_deleted = "maybe"
+        path = f"/records/{fact.id}/original"
+        response = await self._http.send("DELETE", path, bearer({"token": user.token}))
+        # As for a record.
+        if response.status in (204, 404):
+            fact.is_original_deleted = "yes"
+            await fetch_original(self._http, self._ledger, user, fact)
+        elif response.status == 401:
+            self._note_401(user, "the deletion of an original")
+        else:
+            self._expect(response, {0, 503}, "the deletion of an original")
             await self._pause()
 
     async def _renew_token(self, user: User) -> None:
@@ -361,6 +395,22 @@ def judge_download(
     if wrong:
         ledger.violate(f"{what} plays wrong: {wrong}")
     return not wrong
+
+
+async def fetch_original(http: Http, ledger: Ledger, user: User, fact: Fact) -> None:
+    """Gets an original and compares it with the ledger."""
+    path = f"/records/{fact.id}/original"
+    response = await http.send("GET", path, bearer({"token": user.token}))
+    fates = (fact.is_original_deleted, fact.is_deleted, user.is_deleted)
+    what = f"the original of record {fact.id} of user {user.id}"
+    if response.status == 404 and fates == ("no", "no", "no"):
+        ledger.violate(f"lost: {what} is 404")
+    elif response.status == 200 and "yes" in fates:
+        ledger.violate(f"ghost: {what} is still sent")
+    elif response.status == 200 and hashlib.sha256(response.body).hexdigest() != fact.original_sha256:
+        ledger.violate(f"{what} has {len(response.body)} other bytes")
+    elif response.status not in {0, 200, 404, 503} and user.is_clear:
+        ledger.violate(f"{what} is {response.status}: {response.body[:300]!r}")
 
 
 async def fetch_list(http: Http, user: User) -> list[dict[str, Any]] | Response:

@@ -21,7 +21,7 @@ from deploy.local.stack import Stack
 from records.doctor import Doctor
 from records.settings import Settings
 from records.storage import open_store
-from tests.chaos.clients import Http, fetch_list, judge_download
+from tests.chaos.clients import Http, fetch_list, fetch_original, judge_download
 from tests.chaos.hand import run_sql
 from tests.chaos.ledger import Ledger, User
 from tests.chaos.wires import WiredStack
@@ -127,6 +127,8 @@ async def _check_user(http: Http, ledger: Ledger, user: User) -> None:
         if played.status not in (200, 404):
             ledger.violate(f"record {fact.id} gets {played.status}: {played.body[:300]!r}")
         judge_download(ledger, user, fact, played, None)
+        if fact.original_sha256:
+            await fetch_original(http, ledger, user, fact)
 
 
 async def _find_profile(http: Http, ledger: Ledger, user: User) -> dict[str, int] | None:
@@ -150,7 +152,8 @@ async def _check_list(http: Http, ledger: Ledger, user: User, profile: dict[str,
         ledger.violate(f"the list of user {user.id} gets {documents.status}")
         return
     ledger.check_listed(user, documents)
-    sums = (len(documents), sum(document["size_bytes"] for document in documents))
+    originals = [document["original"] for document in documents if document["original"]]
+    sums = (len(documents), sum(each["size_bytes"] for each in (*documents, *originals)))
     if (profile["record_count"], profile["total_bytes"]) != sums:
         ledger.violate(f"user {user.id} has {sums}, and its profile says {profile}")
 
@@ -168,7 +171,7 @@ async def _ask_doctor(stack: Stack, ledger: Ledger) -> None:
     finally:
         await engine.dispose()
     ledger.acknowledged["seen by the doctor"] = doctor.seen["ready"]
-    if doctor.seen["ready"] != doctor.seen["objects"]:
+    if doctor.seen["ready"] + doctor.seen["originals"] != doctor.seen["objects"]:
         ledger.violate(f"the doctor saw {doctor.seen}")
 
 

@@ -22,9 +22,23 @@ class Fact:
     title: str
     size_bytes: int
     sha256: str
+    original_sha256: str | None = None
+    is_original_deleted: Fate = "no"
     is_deleted: Fate = "no"
     ranges: dict[tuple[int, int], str] = field(default_factory=dict)
     """The SHA-256 of some ranges, as first downloaded."""
+
+    def check_original(self, document: dict[str, Any]) -> str | None:
+        """Returns what is wrong with the original that the service shows for the record."""
+        shown = document["original"] and document["original"]["sha256"]
+        if not shown and self.is_original_deleted == "maybe":
+            self.is_original_deleted = "yes"
+        expected: dict[Fate, set[str | None]] = {
+            "no": {self.original_sha256},
+            "maybe": {self.original_sha256, None},
+            "yes": {None},
+        }
+        return None if shown in expected[self.is_original_deleted] else f"its original is {shown}"
 
     def check_mp3(self, status: int, etag: str, body: bytes, wanted: tuple[int, int] | None) -> str | None:
         """Returns what is wrong with a download: 200, or 206 of the wanted first and last byte."""
@@ -52,6 +66,8 @@ class Upload:
 
     title: str
     key: str | None = None
+    original_sha256: str | None = None
+    """Of the WAV, if the upload keeps it."""
     may_have_record: bool = False
     """Whether a response is missing, so that there may be a record that no client knows."""
     record: Fact | None = None
@@ -109,6 +125,8 @@ class Ledger:
         if known:
             if (known.sha256, known.size_bytes) != (document["sha256"], document["size_bytes"]):
                 self.violate(f"record {known.id} has changed: {document}")
+            if wrong := known.check_original(document):
+                self.violate(f"record {known.id}: {wrong}")
             return known
         title = document["title"]
         fact = Fact(document["id"], document["url"], title, document["size_bytes"], document["sha256"])
@@ -121,6 +139,9 @@ class Ledger:
             self.violate(f"upload {title} was refused, but has the record {fact.id}")
         else:
             upload.record = fact
+            fact.original_sha256 = upload.original_sha256
+            if wrong := fact.check_original(document):
+                self.violate(f"record {fact.id}, which is new: {wrong}")
         user.records[fact.id] = fact
         return fact
 

@@ -28,6 +28,7 @@ SQL_STEPS = {
     "sweep": rb"SKIP LOCKED|^DELETE FROM records WHERE records\.id = ANY",
     "publish": rb"^UPDATE records SET state=.*published_at=now\(\)",
     "renew lease": rb"^UPDATE records SET lease_until",
+    "keep original": rb"^UPDATE records SET keep_original",
     "take key": rb"^UPDATE records .*lease_until < now\(\)",
     "delete": rb"^UPDATE records .*records\.user_id = ",
     "give up": rb"^UPDATE records SET state=|^DELETE FROM records",
@@ -47,8 +48,21 @@ S3_STEPS = {
     "read back": rb"^GET /[^ ?]+/[^ ?]+/",
 }
 STEPS = (
-    *("credentials", "reserve", "encode", "renew lease", "begin multipart", "upload part", "put", "complete"),
-    *("read back", "publish", "respond", "replay", "take key", "give up", "delete", "sweep"),
+    *("credentials", "reserve", "keep original", "encode", "renew lease"),
+    *(
+        "begin multipart",
+        "upload part",
+        "put",
+        "complete",
+        "read back",
+        "publish",
+        "respond",
+        "replay",
+        "take key",
+        "give up",
+        "delete",
+        "sweep",
+    ),
     *("check link", "play", "list", "sign up", "new token", "delete account"),
 )
 
