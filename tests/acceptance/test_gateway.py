@@ -302,6 +302,8 @@ def record(base_url: str) -> dict[str, Any]:
         "/%5fblob/range/{sha256}/{modified}/0-1/records/{key}",
         "/records/{key}",
         "/records/{key}/waveform",
+        "/records/{key}/original",
+        "/_lost/{id}",
         "/{key}",
     ],
 )

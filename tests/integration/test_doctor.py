@@ -173,17 +173,18 @@ async def test_originals_are_compared_and_only_one_that_is_gone_is_forgotten(
     await service.store.put(short, b"short")
     await service.store.put(wrong, bytes(len(TINY_WAV)))
     await sql.delete_original(service.engine, records[3], user_id)
-    running, orphan = (make_original_key(make_key()) for _ in range(2))
+    running, orphan, upload_alone = (make_original_key(make_key()) for _ in range(3))
     await reserve(service, running.replace(".wav", ".mp3"), "1 minute")
     await service.query("UPDATE records SET keep_original = true WHERE state = 'uploading'")
     for key in (running, orphan):
         await service.store.put(key, b"original")
+    for key in (running, upload_alone):
         await service.store.begin(key)
     expected = {
         ("lost-original", lost),
         ("damaged-original", short),
         ("orphan", orphan),
-        ("open-multipart-upload", orphan),
+        ("open-multipart-upload", upload_alone),
     }
     assert await find(service) == expected
     assert await find(service, is_deep=True) == expected | {("damaged-original", wrong)}

@@ -157,6 +157,7 @@ def test_the_gateway_logs_the_path_of_a_route_and_a_wildcard_for_all_others(
     paths = {
         f"/records/{uuid4()}?x=1": "/records/*",
         f"/records/{uuid4()}/waveform?user=x": "/records/*/waveform",
+        f"/records/{uuid4()}/original?x": "/records/*/original",
         f"/records/{uuid4().hex.upper()}": "/records/*",
         "/users/me/token?x": "/users/me/token",
         "/docs/index.css": "/docs/*",
@@ -271,6 +272,8 @@ TRACED = {
     "GET /records?limit=0": "records",
     "GET /records/{record}": "records",
     "GET /records/{record}/waveform": "records",
+    "GET /records/{record}/original": "records",
+    "DELETE /records/{record}/original": "records",
     "POST /records": "records",
     "POST /records?bitrate_kbps=1": "records",
     "DELETE /records/{record}": "records",
@@ -283,7 +286,7 @@ def test_the_line_of_a_request_names_the_user_whose_credentials_are_right(
     stack: Stack, client: Client, route: str
 ) -> None:
     user = client.create_user("Traced")
-    record = client.upload_stream(iter([make_wav(SMALL)]), user["token"])
+    record = client.upload_stream(iter([make_wav(SMALL)]), user["token"], keep_original=True)
     log = NewLogLines(stack, TRACED[route])
     method, path = route.format(record=record["id"]).split()
     content = make_wav(SMALL) if route.startswith("POST /records") else None

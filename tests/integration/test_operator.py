@@ -113,6 +113,7 @@ def writes(client: Client, user: User, record: dict[str, Any]) -> list[Any]:
     return [
         client.http.post("/records", content=TINY_WAV, headers={**headers, **WAV_TYPE}),
         client.http.post("/records", content=TINY_WAV, headers={**headers, **WAV_TYPE, **key}),
+        client.http.delete(f"/records/{record['id']}/original", headers=headers),
         client.http.delete(f"/records/{record['id']}", headers=headers),
         client.http.post("/users/me/token", headers=headers),
         client.http.delete("/users/me", headers=headers),
@@ -120,7 +121,7 @@ def writes(client: Client, user: User, record: dict[str, Any]) -> list[Any]:
 
 
 def listeners(client: Client, user: User, record: dict[str, Any]) -> list[Any]:
-    """Sends every request for the MP3 and for its waveform."""
+    """Sends every request for the MP3, for its waveform and for the original."""
     waveform = f"/records/{record['id']}/waveform"
     return [
         client.http.get(record["url"]),
@@ -129,13 +130,14 @@ def listeners(client: Client, user: User, record: dict[str, Any]) -> list[Any]:
         client.http.get(record["url"], headers={"If-None-Match": f'"{record["sha256"]}"'}),
         client.http.get(f"{waveform}?user={user['id']}"),
         client.http.get(waveform, headers=bearer(user)),
+        client.http.get(f"/records/{record['id']}/original", headers=bearer(user)),
     ]
 
 
 def test_a_blocked_user_can_only_look_and_its_links_stop_until_it_is_unblocked(
     client: Client, user: User, run: Run, audits: Callable[[str], list[str]]
 ) -> None:
-    record = client.upload_stream([TINY_WAV], user["token"])
+    record = client.upload_stream([TINY_WAV], user["token"], keep_original=True)
     other = client.create_user("Other")
     others = client.upload_stream([TINY_WAV], other["token"])
     # The gateway's cache has both MP3s.
@@ -164,8 +166,9 @@ def test_a_blocked_user_can_only_look_and_its_links_stop_until_it_is_unblocked(
         304,
         200,
         200,
+        200,
     ]
-    assert all(response.is_success for response in writes(client, user, record)[:3])
+    assert all(response.is_success for response in writes(client, user, record)[:4])
     assert audits(user["id"]) == ["block", "block", "unblock"]
 
 
