@@ -347,6 +347,10 @@ async def test_the_deletion_of_an_original_at_any_moment_is_no_finding(service: 
             await service.settle(user_id)
             assert await service.objects(user_id) == [f"{user_id}/{record_id}.mp3"]
 
+        await service.query("DELETE FROM records WHERE user_id <> :id", id=user_id)
+        async for found in service.store.list_objects():
+            if not found.key.startswith(str(user_id)):
+                await service.store.remove(found.key)
         return delete
 
     await act_at_each_call(service, True, prepare)
