@@ -54,23 +54,36 @@ def make_user_with_record(client: Client) -> Own:
     return {**own, "token": user["token"]}
 
 
+def follow_rules(case: Case[Any], fields: dict[str, Any]) -> None:
+    """Makes a valid case follow what OpenAPI cannot express: that two parameters exclude each other, that the
+    audio comes last and is a WAV, or that an original needs both credentials.
+    """
+    if case.media_type == "multipart/form-data":
+        if "keep_original" in fields:
+            fields["keep_original"] = "false"
+        case.query = {}
+        del fields["audio"]
+        fields["audio"] = TINY_WAV
+    if "points" in case.query:
+        case.query.pop("samples_per_pixel", None)
+
+
 def use_existing_ids(case: Case[Any], own: Own) -> dict[str, str]:
     """Replaces valid ids in a request by existing ones, and returns the header with the credentials."""
-    fields: dict[str, Any] = case.body if isinstance(case.body, dict) else {}
-    # This must come first: after a change schemathesis validates the case again, and its schema knows no WAV.
-    if case.meta and case.meta.generation.mode.is_positive:
-        # OpenAPI cannot express that two parameters exclude each other, or that the audio comes last and is
-        # a WAV.
-        if case.media_type == "multipart/form-data":
-            case.query.clear()
-            del fields["audio"]
-            fields["audio"] = TINY_WAV
-        if "points" in case.query:
-            case.query.pop("samples_per_pixel", None)
+    # A copy, because several cases share one body.
+    fields: dict[str, Any] = dict(case.body) if isinstance(case.body, dict) else {}
+    is_valid = case.meta and case.meta.generation.mode.is_positive
+    if is_valid:
+        follow_rules(case, fields)
+    if fields:
+        case.body = fields
     for given in (case.path_parameters, case.query, fields):
         for name in own.keys() & given.keys():
             if isinstance(given[name], str) and (name == "token" or UUID.fullmatch(given[name])):
                 given[name] = own[name]
+    if is_valid:
+        # Otherwise schemathesis would validate the changed case again, and its schema knows no WAV.
+        case._record_starting_state()
     if "user" in case.query or {"user_id", "token"} & fields.keys():
         return {}
     return {"Authorization": f"Bearer {own['token']}"}
