@@ -221,14 +221,16 @@ async def test_waiting_audio_of_one_user_leaves_room_for_the_audio_of_another(
         for _ in range(pieces):
             await encoder.write(bytes(PIECE_BYTES))
 
+    await write(single, 1)
     writing = asyncio.create_task(write(many, 20))
     for _ in range(100):
         await asyncio.sleep(0)
     assert not writing.done()
-    # More than each recording may always hold.
+    # More than each recording may always hold: half of the budget.
     async with asyncio.timeout(MAX_WAIT_SECONDS):
-        await write(single, 3)
-    assert threads.waiting_bytes <= threads.budget_bytes
+        await write(single, 7)
+    # One piece more, because a recording adds a piece before it waits.
+    assert threads.waiting_bytes <= threads.budget_bytes + PIECE_BYTES
     may_end.set()
     await asyncio.gather(writing, *occupied)
     for encoder in (many, single):

@@ -29,12 +29,11 @@ from .segments import Job, Segment, State
 _MAX_JOB_SECONDS = 2.0
 _MIN_JOB_SECONDS = 0.1
 _SWITCH_SECONDS = 0.0005
-# All recordings together may hold this much PCM per thread. Each of them may always hold WAITING_BYTES_ALONE,
-# which is room for several of the shortest jobs: with less it could wait for ever.
+# All recordings together may hold this much PCM per thread, and their users share it. Each recording may
+# always hold WAITING_BYTES_ALONE, which is room for several of the shortest jobs: with less it could wait for
+# ever.
 WAITING_BYTES_PER_THREAD = 5 * 1024**2
 WAITING_BYTES_ALONE = 256 * 1024
-# A user's recordings may hold at most so many times what they leave of it to other users.
-_WAITING_RATIO = 3
 
 
 class EncoderThreads:
@@ -63,9 +62,10 @@ class EncoderThreads:
             del self._waiting_bytes_of[user]
 
     def has_too_much_waiting(self, user: Hashable) -> bool:
-        """Whether so much PCM of a user waits that the user's recordings must wait before they add more."""
-        left_bytes = self.budget_bytes - self.waiting_bytes
-        return self._waiting_bytes_of[user] > _WAITING_RATIO * left_bytes
+        """Whether more PCM of a user waits than its share, so that its recordings must wait before they add
+        more. All users whose PCM waits have equal shares.
+        """
+        return self._waiting_bytes_of[user] * len(self._waiting_bytes_of) > self.budget_bytes
 
     def share_of(self, encoder: "ParallelEncoder") -> int:
         """Returns how many threads a recording may use now: all that other recordings leave, or its share of
