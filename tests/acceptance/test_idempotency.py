@@ -141,7 +141,7 @@ def test_a_used_key_of_a_bare_wav_gets_its_response_before_the_body_is_sent(
     if is_same:
         assert_replayed(response, record)
     else:
-        assert_reused(response, '{"title":"x","bitrate_kbps":128}')
+        assert_reused(response, '{"title":"x","bitrate_kbps":128,"keep_original":false}')
 
 
 def test_a_replayed_upload_never_breaks_the_next_request_of_its_client(

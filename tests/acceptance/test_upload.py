@@ -38,6 +38,7 @@ def test_a_form_gets_the_record_with_its_link(client: Client, user: dict[str, An
         "clipped": False,
         "size_bytes": len(mp3),
         "sha256": hashlib.sha256(mp3).hexdigest(),
+        "original": None,
         "created_at": record["created_at"],
         "lost_at": None,
     }

@@ -288,7 +288,7 @@ def busy(stack: Stack) -> Iterator[None]:
 def kill_a_backup_in_the_middle(stack: Stack, folder: Path, last_key: str) -> None:
     """Kills a backup that has copied some objects, while it writes the one with the last key."""
     # Whoever opens a pipe for writing waits for a reader.
-    pipe = (folder / "objects" / last_key).with_suffix(".unfinished")
+    pipe = folder / "objects" / f"{last_key}.unfinished"
     pipe.parent.mkdir(parents=True)
     os.mkfifo(pipe)
     command = [sys.executable, "-m", "deploy.backup", "back-up", str(folder)]

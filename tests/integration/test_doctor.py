@@ -455,6 +455,8 @@ Run = Callable[..., Awaitable[tuple[int, str, str]]]
 def run(service: RecordsService, capfd: pytest.CaptureFixture[str]) -> Run:
     async def run(*arguments: str, **changed: str) -> tuple[int, str, str]:
         environ = {**service.environment, **changed}
+        # What the test's own uploads have logged.
+        capfd.readouterr()
         status = await asyncio.to_thread(commands.main, ["doctor", *arguments], environ)
         printed = capfd.readouterr()
         return status, printed.out, printed.err
@@ -537,7 +539,7 @@ async def test_the_command_prints_json_for_programs(service: RecordsService, run
         "repaired": {"lost-object": 1},
         "seen": {
             "ready": 1,
-            **dict.fromkeys(("uploading", "deleting", "marked_as_lost"), 0),
+            **dict.fromkeys(("uploading", "deleting", "marked_as_lost", "originals"), 0),
             **dict.fromkeys(("objects", "bytes", "read_bytes", "multipart_uploads"), 0),
         },
         "seconds": summary["seconds"],

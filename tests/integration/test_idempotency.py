@@ -317,7 +317,7 @@ async def test_a_key_with_other_options_is_refused_before_the_audio_is_read_and_
         await uploads.store_record(titled("b"), credentials, KEY)
     await uploads.close()
     assert refusal.value.status_code == 422
-    assert '{"title":"a","bitrate_kbps":128}' in refusal.value.detail
+    assert '{"title":"a","bitrate_kbps":128,"keep_original":false}' in refusal.value.detail
     (row,) = await isolated_service.rows(user_id)
     assert (row.id, row.title, row.requested_bitrate_kbps) == (made.record.id, "a", 128)
     await isolated_service.assert_record_is_complete(user_id, watcher)

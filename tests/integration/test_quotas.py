@@ -143,7 +143,7 @@ async def test_an_upload_is_refused_as_soon_as_it_cannot_fit(isolated_service: R
 
 
 async def stored_bytes(service: RecordsService) -> int:
-    (row,) = await service.query("SELECT sum(size_bytes) AS bytes FROM records WHERE state = 'ready'")
+    (row,) = await service.query("SELECT sum(total_bytes) AS bytes FROM users")
     return int(row.bytes or 0)
 
 
