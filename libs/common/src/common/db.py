@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy import URL, Executable, Row, event, make_url, select
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
-from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -165,6 +165,8 @@ def outages_as_unavailable() -> Iterator[None]:
             error.connection_invalidated
             or isinstance(error, InterfaceError | OperationalError)
             or sqlstate[:2] in OUTAGE_SQLSTATE_CLASSES
+            # asyncpg gives no SQLSTATE for the state of a connection that was lost between two messages.
+            or (isinstance(error, InternalError) and not sqlstate)
         ):
             raise Unavailable("PostgreSQL does not answer") from error
         raise

@@ -117,8 +117,7 @@ BITRATE: Json = {
     " As a form field, it comes before `audio`.",
 }
 KEEP_ORIGINAL: Json = {
-    "type": "string",
-    "enum": ["true", "false", "1", "0"],
+    "type": "boolean",
     "description": "Whether to keep the WAV as it arrives, beside its MP3, for `GET /records/{id}/original`."
     " It is about eleven times as large, and counts in the quota. `false` by default; a deployment can keep"
     " all that do not say `false`, or none (403). As a form field, it comes before `audio`, and so do the"
