@@ -6,7 +6,6 @@ anything else that a client chooses.
 
 import time
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 import prometheus_client
@@ -112,9 +111,9 @@ def _kind_of(context: Any) -> str:
     return "select"
 
 
-def make_metrics_route() -> HTTPRouteHandler:
+def make_metrics_route(version: str) -> HTTPRouteHandler:
     """Returns GET /metrics, which the gateway does not pass on."""
-    BUILD.info({"version": version("waxwing-common")})
+    BUILD.info({"version": version})
 
     @get("/metrics", sync_to_thread=False, include_in_schema=False)
     def get_metrics() -> Response[bytes]:

@@ -16,7 +16,7 @@ from common.health import make_health_routes
 from common.hosts import HostCheck
 from common.methods import with_options
 from common.metrics import make_metrics_route, watch_engine
-from common.openapi import make_document_route, make_openapi_config
+from common.openapi import VERSION, make_document_route, make_openapi_config
 from records import openapi
 from records.memory import fit_to_memory, read_memory_limit
 from records.metrics import MAX_STORED_BYTES
@@ -82,7 +82,7 @@ def create_app(settings: Settings) -> Litestar:
             ),
             *with_options(make_document_route("records")),
             *make_health_routes({"PostgreSQL": check_postgres, "object store": check_store}),
-            make_metrics_route(),
+            make_metrics_route(VERSION),
         ],
         # Keep one dependency: with several, Litestar starts a task group per request.
         dependencies={"service": Provide(provide_service, sync_to_thread=False)},

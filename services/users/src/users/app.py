@@ -13,7 +13,7 @@ from common.health import make_health_routes
 from common.hosts import HostCheck
 from common.methods import with_options
 from common.metrics import make_metrics_route, watch_engine
-from common.openapi import make_document_route, make_openapi_config
+from common.openapi import VERSION, make_document_route, make_openapi_config
 from users import openapi
 from users.pages import make_pages
 from users.routes import RunningService, get_user, post_token, post_user, remove_user
@@ -56,7 +56,7 @@ def create_app(settings: Settings) -> Litestar:
             make_pages(),
             *with_options(make_document_route("users")),
             *make_health_routes({"PostgreSQL": check_postgres}),
-            make_metrics_route(),
+            make_metrics_route(VERSION),
         ],
         # Keep one dependency: with several, Litestar starts a task group per request.
         dependencies={"service": Provide(provide_service, sync_to_thread=False)},
