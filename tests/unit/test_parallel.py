@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache, partial
 from threading import Event
 
@@ -53,6 +54,18 @@ async def encode_fast(encoder: ParallelEncoder, samples: Samples) -> bytes:
 def count_mp3_frames(seconds: float, stream: Stream) -> int:
     """Returns how many MP3 frames the serial MP3 of music has."""
     return len(walk(encode_music(seconds, stream)))
+
+
+@asynccontextmanager
+async def nothing_encoded(threads: EncoderThreads) -> AsyncIterator[None]:
+    """Keeps all threads busy with something else."""
+    may_end = Event()
+    waits = [threads.encoding.run("other", may_end.wait) for _ in range(threads.count)]
+    try:
+        yield
+    finally:
+        may_end.set()
+        await asyncio.gather(*waits)
 
 
 async def until_idle(threads: EncoderThreads) -> None:
@@ -212,27 +225,24 @@ async def test_waiting_audio_of_one_user_leaves_room_for_the_audio_of_another(
     threads: EncoderThreads,
 ) -> None:
     threads.budget_bytes = 16 * PIECE_BYTES
-    # While these run, nothing is encoded.
-    may_end = Event()
-    occupied = [threads.encoding.run("other", may_end.wait) for _ in range(threads.count)]
     many, single = (ParallelEncoder(threads, *STREAM, None, user) for user in ("many", "single"))
 
     async def write(encoder: ParallelEncoder, pieces: int) -> None:
         for _ in range(pieces):
             await encoder.write(bytes(PIECE_BYTES))
 
-    await write(single, 1)
-    writing = asyncio.create_task(write(many, 20))
-    for _ in range(100):
-        await asyncio.sleep(0)
-    assert not writing.done()
-    # More than each recording may always hold: half of the budget.
-    async with asyncio.timeout(MAX_WAIT_SECONDS):
-        await write(single, 7)
-    # One piece more, because a recording adds a piece before it waits.
-    assert threads.waiting_bytes <= threads.budget_bytes + PIECE_BYTES
-    may_end.set()
-    await asyncio.gather(writing, *occupied)
+    async with nothing_encoded(threads):
+        await write(single, 1)
+        writing = asyncio.create_task(write(many, 20))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not writing.done()
+        # More than each recording may always hold: half of the budget.
+        async with asyncio.timeout(MAX_WAIT_SECONDS):
+            await write(single, 7)
+        # One piece more, because a recording adds a piece before it waits.
+        assert threads.waiting_bytes <= threads.budget_bytes + PIECE_BYTES
+    await writing
     for encoder in (many, single):
         encoder.close()
 
@@ -241,10 +251,11 @@ async def test_a_recording_always_has_at_least_one_thread(threads: EncoderThread
     encoders = [ParallelEncoder(threads, *STREAM, None) for _ in range(3)]
     assert [threads.share_of(encoder) for encoder in encoders] == [2, 2, 2]
     pcm = music(1, 44100, 2).tobytes()
-    for encoder in encoders:
-        await encoder.write(pcm)
-    assert threads.working == set(encoders)
-    assert [threads.share_of(encoder) for encoder in encoders] == [1, 1, 1]
+    async with nothing_encoded(threads):
+        for encoder in encoders:
+            await encoder.write(pcm)
+        assert threads.working == set(encoders)
+        assert [threads.share_of(encoder) for encoder in encoders] == [1, 1, 1]
     await until_idle(threads)
     assert [threads.share_of(encoder) for encoder in encoders] == [2, 2, 2]
 
