@@ -1,17 +1,23 @@
 """What Prometheus reads from each instance: the right numbers, and few series whatever clients send."""
 
+import asyncio
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import httpx
+import msgspec
 import pytest
+from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
+from records.sweeper import run_sweeper
 from tests.integration.new_log_lines import NewLogLines
-from tests.integration.waiting import wait_until
+from tests.integration.records_service import RecordsService
+from tests.integration.waiting import wait_until, wait_until_async
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 from tests.wavs import Wav, music
 
@@ -148,3 +154,29 @@ def test_the_sweeper_shows_its_tombstones(stack: Stack, client: Client, owner: d
     assert value_of(samples, "waxwing_tombstones") >= 1
     assert value_of(samples, "waxwing_oldest_tombstone_seconds") > 0
     assert value_of(samples, "waxwing_stored_bytes") > 0
+
+
+async def test_the_sweeper_goes_on_if_it_cannot_measure(
+    isolated_service: RecordsService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: object) -> None:
+        raise ValueError("an unexpected error")
+
+    monkeypatch.setattr("records.sql.measure_tombstones", fail)
+    settings = msgspec.structs.replace(isolated_service.settings, sweep_seconds=0)
+    rounds = count_rounds()
+    sweeper = asyncio.create_task(run_sweeper(isolated_service.engine, isolated_service.store, settings))
+    try:
+        await wait_until_async(partial(has_swept, sweeper, rounds + 2))
+    finally:
+        sweeper.cancel()
+    assert not sweeper.done()
+
+
+def count_rounds() -> float:
+    return REGISTRY.get_sample_value("waxwing_sweeper_rounds_total") or 0
+
+
+async def has_swept(sweeper: "asyncio.Task[None]", rounds: float) -> bool:
+    assert not sweeper.done()
+    return count_rounds() >= rounds

@@ -38,23 +38,19 @@ async def run_sweeper(engine: AsyncEngine, store: ObjectStore, settings: Setting
     """Sweeps for ever, without a pause while there is more to do."""
     while True:
         has_more = await sweep(engine, store, settings.lease_seconds, settings.retention_days)
-        await _measure(engine)
+        metrics.SWEEPS.inc()
+        await _attempt("measure what is stored", partial(_measure, engine))
         if not has_more:
             await asyncio.sleep(settings.sweep_seconds)
 
 
-async def _measure(engine: AsyncEngine) -> None:
-    """Renews the metrics of a round that has ended."""
-    metrics.SWEEPS.inc()
-    try:
-        count, seconds = await sql.measure_tombstones(engine)
-        stored_bytes = await sql.sum_stored_bytes(engine)
-    except Problem as problem:
-        log.warning("the sweeper cannot measure", detail=problem.detail)
-        return
+async def _measure(engine: AsyncEngine) -> bool:
+    """Renews the metrics of a round that has ended. Returns False: nothing more is to be done."""
+    count, seconds = await sql.measure_tombstones(engine)
     metrics.TOMBSTONES.set(count)
     metrics.OLDEST_TOMBSTONE_SECONDS.set(seconds)
-    metrics.STORED_BYTES.set(stored_bytes)
+    metrics.STORED_BYTES.set(await sql.sum_stored_bytes(engine))
+    return False
 
 
 async def sweep(
@@ -84,20 +80,25 @@ async def sweep(
     steps["work on tombstones"] = partial(_work_on_tombstones, engine, store, longest_late_put(lease_seconds))
     has_more = False
     for name, step in steps.items():
-        try:
-            has_more |= await _repeat(step)
-        except Problem as problem:
-            metrics.SWEEP_ERRORS.labels(name).inc()
-            log.warning("a step of the sweep failed", step=name, detail=problem.detail)
-        except Exception:
-            metrics.SWEEP_ERRORS.labels(name).inc()
-            log.exception("a step of the sweep failed", step=name)
+        has_more |= await _attempt(name, partial(_repeat, step))
     return has_more
 
 
 def longest_late_put(lease_seconds: int) -> timedelta:
     """Returns how late the PUT of a paused process can arrive: a lease, the grace and the longest PUT."""
     return GRACE + timedelta(seconds=lease_seconds + REQUEST_TIMEOUT_SECONDS)
+
+
+async def _attempt(name: str, step: Callable[[], Awaitable[bool]]) -> bool:
+    """Returns what a step returns. If it fails, logs that and returns False: the other steps go on."""
+    try:
+        return await step()
+    except Problem as problem:
+        log.warning("a step of the sweep failed", step=name, detail=problem.detail)
+    except Exception:
+        log.exception("a step of the sweep failed", step=name)
+    metrics.SWEEP_ERRORS.labels(name).inc()
+    return False
 
 
 async def _repeat(step: Callable[[], Awaitable[int]]) -> bool:
