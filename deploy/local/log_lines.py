@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 
 from structlog.dev import ConsoleRenderer
 
@@ -22,5 +23,9 @@ def make_readable(line: str) -> str:
     if "event" not in fields:
         # The gateway's lines are about requests only.
         fields = {"event": "request", "level": "info", "timestamp": fields.pop("time", ""), **fields}
-    renderer = ConsoleRenderer(colors=sys.stdout.isatty(), sort_keys=False, pad_event_to=12)
-    return renderer(None, "", fields)
+    return _make_renderer()(None, "", fields)
+
+
+@cache
+def _make_renderer() -> ConsoleRenderer:
+    return ConsoleRenderer(colors=sys.stdout.isatty(), sort_keys=False, pad_event_to=12)

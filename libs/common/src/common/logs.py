@@ -40,17 +40,14 @@ def configure_logs(level: str, log_format: LogFormat = "json") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if log_format == "text":
-        console = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), sort_keys=False)
-        renderers: tuple[Processor, Processor] = (console, console)
+        own_renderer: Processor = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), sort_keys=False)
+        renderer_of_libraries = own_renderer
         factory: Any = structlog.WriteLoggerFactory(sys.stdout)
     else:
         shared.append(structlog.processors.format_exc_info)
-        renderers = (
-            structlog.processors.JSONRenderer(_to_json),
-            structlog.processors.JSONRenderer(),
-        )
+        own_renderer = structlog.processors.JSONRenderer(_to_json)
+        renderer_of_libraries = structlog.processors.JSONRenderer()
         factory = structlog.BytesLoggerFactory(sys.stdout.buffer)
-    own_renderer, renderer_of_libraries = renderers
     # Waxwing's events bypass the logging module, which takes as long as the check of a download.
     structlog.configure(
         processors=[*shared, own_renderer],

@@ -8,9 +8,8 @@
 If the user has used the Idempotency-Key before, the upload inserts no row and has no effects at all.
 
 To give an upload up, the service first commits the state `deleting`, so that step 3 can no longer succeed.
-The same transaction leaves a tombstone for the original. After
-that it touches the objects. This module gives up failed uploads; records.sweeper gives up uploads whose
-lease has run out.
+The same transaction leaves a tombstone for the original. After that it touches the objects. This module gives
+up failed uploads; records.sweeper gives up uploads whose lease has run out.
 """
 
 import asyncio
