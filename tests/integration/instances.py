@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from signal import SIGTERM
+from typing import IO
 
 import httpx
 
@@ -22,9 +23,11 @@ class Instance:
         self._command = [sys.executable, "-m", service]
         self._environment = {**stack.environment(service), **(settings or {}), "PORT": str(self.port)}
 
-    def start(self) -> None:
-        """Starts it, and waits until it is ready."""
-        self._process = subprocess.Popen(self._command, env=self._environment, stderr=subprocess.DEVNULL)
+    def start(self, log: IO[bytes] | None = None) -> None:
+        """Starts it, and waits until it is ready. What it logs goes to `log`, or to the test's output."""
+        self._process = subprocess.Popen(
+            self._command, env=self._environment, stdout=log, stderr=subprocess.DEVNULL
+        )
         wait_until(lambda: is_ready(self.port))
 
     def stop(self) -> None:
@@ -34,9 +37,9 @@ class Instance:
         assert self._process.wait(MAX_WAIT_SECONDS) == -SIGTERM
 
 
-def is_ready(port: int) -> bool:
+def is_ready(port: int, path: str = "/readyz") -> bool:
     """Whether the service on this port is ready."""
-    url = f"http://{LOOPBACK}:{port}/readyz"
+    url = f"http://{LOOPBACK}:{port}{path}"
     try:
         # Without `verify` every call loads the certificates, which slows down the service that starts.
         return httpx.get(url, trust_env=False, verify=load_certificates()).status_code == 200

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,10 @@ from sqlalchemy import text
 from common.db import execute, make_engine
 from common.metrics import watch_engine
 from deploy.client import Client
-from deploy.local.ports import LOOPBACK, free_ports
+from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from records.storage import ObjectStore, make_client, make_session
+from tests.integration.instances import Instance
 from tests.integration.new_log_lines import NewLogLines, begin_behind_earlier_requests
 from tests.integration.recordings import LARGE, SMALL, make_wav, upload_kind
 from tests.integration.records_service import RecordsService
@@ -381,24 +380,15 @@ async def test_a_slow_statement_is_logged_with_the_id_of_its_request(
 
 
 @pytest.mark.parametrize(("setting", "is_json"), [("json", True), ("text", False)])
-def test_a_service_logs_in_the_format_of_the_setting(stack: Stack, setting: str, is_json: bool) -> None:
-    port = free_ports(1)[0]
-    environment = {**stack.environment("users"), "PORT": str(port), "LOG_FORMAT": setting}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "users"], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        url = f"http://{LOOPBACK}:{port}/users/me"
-        wait_until(lambda: get_status(url) == 401)
-    finally:
-        process.terminate()
-        lines = process.communicate()[0].splitlines()
+def test_a_service_logs_in_the_format_of_the_setting(
+    stack: Stack, tmp_path: Path, setting: str, is_json: bool
+) -> None:
+    instance = Instance(stack, "users", {"LOG_FORMAT": setting})
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        instance.start(file)
+        assert httpx.get(f"http://{LOOPBACK}:{instance.port}/users/me").status_code == 401
+        instance.stop()
+    lines = log.read_text().splitlines()
     assert all(line.startswith("{") == is_json for line in lines)
     assert any("request" in line and "/users/me" in line and "401" in line for line in lines)
-
-
-def get_status(url: str) -> int:
-    try:
-        return httpx.get(url).status_code
-    except httpx.TransportError:
-        return 0

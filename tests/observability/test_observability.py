@@ -16,6 +16,7 @@ from deploy.client import Client
 from deploy.local import prometheus
 from deploy.local.ports import LOOPBACK, Ports, free_ports
 from deploy.local.stack import Stack, StackError
+from tests.integration.instances import is_ready
 from tests.integration.waiting import wait_until
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 from tests.wavs import Wav, music
@@ -73,18 +74,11 @@ def run_prometheus(stack: Stack, folder: Path) -> Iterator[httpx.Client]:
     process = subprocess.Popen(prometheus.command("prometheus", folder, port))
     try:
         with httpx.Client(base_url=f"http://{LOOPBACK}:{port}") as client:
-            wait_until(lambda: is_ready(client))
+            wait_until(lambda: is_ready(port, "/-/ready"))
             yield client
     finally:
         process.terminate()
         process.wait()
-
-
-def is_ready(client: httpx.Client) -> bool:
-    try:
-        return client.get("/-/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def use_everything(stack: Stack) -> None:
