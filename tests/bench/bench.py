@@ -71,7 +71,7 @@ def measure(stack: Stack, folder: Path, *, is_quick: bool) -> Iterator[list[Row]
     longest = plan[-1][0]
     yield measure_original(stack, uploader, longest, 1 if is_quick else 2, folder)
     yield measure_crowd(stack, uploader, 20, 1 if is_quick else 3, folder)
-    yield measure_beside(uploader, longest, folder)
+    yield measure_beside(uploader, max(longest, 600), folder)
     yield measure_serial(stack, 60 if is_quick else 600, 2, folder)
     if not is_quick:
         rows, records = measure_memory_after(stack, uploader, 50, folder)

@@ -263,13 +263,13 @@ def measure_original(stack: Stack, uploader: Uploader, seconds: int, turns: int,
     wav = make_wav(seconds, folder)
     records = Process(stack.pid("records"))
     took: dict[bool, list[float]] = {False: [], True: []}
-    peaks_mib: dict[bool, float] = {}
-    for keep_original, seconds_each in took.items():
-        records.idle_mib()
-        records.forget_peak()
-        for _ in range(turns):
+    peaks_mib = {False: 0.0, True: 0.0}
+    for _ in range(turns):
+        for keep_original, seconds_each in took.items():
+            records.idle_mib()
+            records.forget_peak()
             seconds_each.append(uploader.upload(wav, keep_original=keep_original)[1])
-        peaks_mib[keep_original] = records.memory_mib("VmHWM")
+            peaks_mib[keep_original] = max(peaks_mib[keep_original], records.memory_mib("VmHWM"))
     _, _, last_byte = uploader.upload(wav, SLOW_BYTES_PER_SECOND, keep_original=True)
     wav.unlink()
     name = f"{name_of(seconds)} with its original"
