@@ -7,7 +7,8 @@ import pytest
 from common.settings import ServiceSettings, SettingsError, load
 from deploy.gateway_settings import GatewaySettings
 from deploy.setup import SetupSettings
-from records.settings import Settings
+from records.settings import MAX_ORIGINAL_BYTES, Settings
+from records.storage import UPLOAD_PART_BYTES
 from users.settings import Settings as UsersSettings
 
 REQUIRED = {
@@ -114,6 +115,14 @@ def test_a_default_bitrate_outside_the_allowed_range_is_rejected(range_name: tup
         load(Settings, {**REQUIRED, name: value})
     settings = load(Settings, {**REQUIRED, name: value, "DEFAULT_BITRATE_KBPS": value})
     assert settings.default_bitrate_kbps == int(value)
+
+
+def test_uploads_larger_than_any_original_need_a_deployment_that_keeps_none() -> None:
+    settings = {**REQUIRED, "MAX_UPLOAD_BYTES": str(MAX_ORIGINAL_BYTES + 1)}
+    with pytest.raises(SettingsError, match=r"^MAX_UPLOAD_BYTES: 52428800001 .*KEEP_ORIGINALS=never"):
+        load(Settings, settings)
+    assert load(Settings, {**settings, "KEEP_ORIGINALS": "never"}).max_upload_bytes == MAX_ORIGINAL_BYTES + 1
+    assert MAX_ORIGINAL_BYTES == 10_000 * UPLOAD_PART_BYTES
 
 
 def test_a_setting_can_come_from_a_file_whose_last_newline_is_dropped(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from common.settings import PositiveInt, Seconds, ServiceSettings, SettingsError
 
 # The bitrates of MPEG-1 Layer III. The lower versions of MPEG have fewer; there LAME takes the nearest.
 BitrateKbps = Literal[32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]
-
+# An original goes to the store in upload parts of 5 MiB (records.storage), and S3 takes 10,000 of them.
+MAX_ORIGINAL_BYTES = 10_000 * 5 * 1024**2
 
 S3Endpoint = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]+/?$")]
 
@@ -77,9 +78,14 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         return any(limit is not None for limit in limits)
 
     def __post_init__(self) -> None:
-        """Raises SettingsError if the default bitrate lies outside the range."""
+        """Raises SettingsError if the default bitrate is out of range, or an original can be too large."""
         if not self.min_bitrate_kbps <= self.default_bitrate_kbps <= self.max_bitrate_kbps:
             raise SettingsError(
                 f"DEFAULT_BITRATE_KBPS: {self.default_bitrate_kbps} is not between MIN_BITRATE_KBPS"
                 f" ({self.min_bitrate_kbps}) and MAX_BITRATE_KBPS ({self.max_bitrate_kbps})"
+            )
+        if self.keep_originals != "never" and self.max_upload_bytes > MAX_ORIGINAL_BYTES:
+            raise SettingsError(
+                f"MAX_UPLOAD_BYTES: {self.max_upload_bytes} is more than an original may have"
+                f" ({MAX_ORIGINAL_BYTES}). Lower it, or set KEEP_ORIGINALS=never"
             )
