@@ -3,13 +3,14 @@
 1. One statement checks the credentials and inserts the row, `uploading`, under a lease. If the upload keeps
    its original, another statement notes that before the audio begins.
 2. The MP3 goes to its final object key, which is never used again; the original to its own, at the same time.
+   The waveform follows at the end.
 3. One statement makes the row `ready` if it is still `uploading`. Only then does the client get its response.
 
 If the user has used the Idempotency-Key before, the upload inserts no row and has no effects at all.
 
 To give an upload up, the service first commits the state `deleting`, so that step 3 can no longer succeed.
-The same transaction leaves a tombstone for the original. After that it touches the objects. This module gives
-up failed uploads; records.sweeper gives up uploads whose lease has run out.
+The same transaction leaves tombstones for the original and the waveform. After that it touches the objects.
+This module gives up failed uploads; records.sweeper gives up uploads whose lease has run out.
 """
 
 import asyncio
@@ -53,7 +54,7 @@ from records.problems import (
 )
 from records.quotas import Room
 from records.settings import BitrateKbps, Settings
-from records.storage import ObjectStore, ObjectWriter, make_original_key
+from records.storage import ObjectStore, ObjectWriter, make_original_key, make_waveform_key
 
 log = structlog.get_logger()
 
@@ -212,6 +213,7 @@ class Upload:
         retry_seconds = shared.settings.store_retry_seconds
         self._writer = ObjectWriter(shared.store, retry_seconds)
         self._original = ObjectWriter(shared.store, retry_seconds, has_head=False)
+        self._waveform = ObjectWriter(shared.store, retry_seconds, has_head=False)
         self._room: Room | None = None
         self.report = UploadReport()
 
@@ -282,8 +284,8 @@ class Upload:
             log.exception("clean-up left to the sweeper")
 
     @property
-    def _writers(self) -> tuple[ObjectWriter, ObjectWriter]:
-        return self._writer, self._original
+    def _writers(self) -> tuple[ObjectWriter, ...]:
+        return self._writer, self._original, self._waveform
 
     async def _take_field(self, field: FormField) -> None:
         if field.name == "title":
@@ -329,6 +331,7 @@ class Upload:
         self._room = await sql.find_room(engine, found, settings)
         self._check_room()
         self._writer.open(found.object_key, lease_keeper.done)
+        self._waveform.open(make_waveform_key(found.object_key), lease_keeper.done)
 
     async def _begin_audio(self) -> None:
         """Unidentified → Late."""
@@ -373,7 +376,7 @@ class Upload:
     def _check_room(self) -> None:
         """Raises a Problem as soon as the upload does not fit into a quota."""
         if self._room:
-            written_bytes = sum(writer.written_bytes for writer in self._writers)
+            written_bytes = self._writer.written_bytes + self._original.written_bytes
             self._room.check(written_bytes, self._converter.seconds)
 
     async def _write(self, mp3: AsyncIterator[bytes]) -> None:
@@ -405,13 +408,17 @@ class Upload:
         self.report.begin("stored")
         stored = await self._writer.finish(head)
         original = await self._original.finish() if self._keep_original else None
+        waveform = self._converter.waveform
+        await self._waveform.write(waveform.peaks)
+        stored_waveform = await self._waveform.finish()
         self.report.begin("published")
         self._report_content(stored.size_bytes)
         finished = sql.FinishedUpload(
             self._title,
             stored,
             self._converter.properties,
-            self._converter.waveform,
+            stored_waveform,
+            waveform.samples_per_pixel,
             self._bitrate_kbps,
             self._idempotency_key,
             original,
