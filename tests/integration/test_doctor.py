@@ -28,7 +28,7 @@ from deploy.local.supervision import ROOT
 from records import commands, sql
 from records.doctor import Doctor, DoctorError
 from records.form import KEEP_ORIGINAL, AudioBegins, FormField, FormItem
-from records.storage import NEVER, FoundObject, make_original_key
+from records.storage import NEVER, FoundObject, make_original_key, make_waveform_key
 from records.sweeper import longest_late_put
 from tests.integration.paused_calls import PausedUpload, before_publish
 from tests.integration.recordings import KEPT
@@ -200,6 +200,46 @@ async def test_originals_are_compared_and_only_one_that_is_gone_is_forgotten(
     }
 
 
+async def test_a_waveform_that_is_absent_or_damaged_is_forgotten_and_a_sound_one_stays(
+    service: RecordsService,
+) -> None:
+    keys = [make_waveform_key(key) for key in await make_keys(service, 5)]
+    absent, short, wrong, in_row, _ = keys
+    await service.store.remove(absent)
+    await service.store.put(short, b"short")
+    await service.store.put(wrong, bytes(len(await service.read_object(wrong))))
+    # As the version before made records.
+    await service.store.remove(in_row)
+    await service.query(
+        "UPDATE records SET waveform = 'peaks', waveform_size_bytes = NULL, waveform_sha256 = NULL"
+        " WHERE object_key = :key",
+        key=in_row.replace(".waveform", ".mp3"),
+    )
+    orphan, running = (make_waveform_key(make_key()) for _ in range(2))
+    await reserve(service, running.replace(".waveform", ".mp3"), "1 minute")
+    for key in (orphan, running):
+        await service.store.put(key, b"waveform")
+    expected = {("lost-waveform", absent), ("lost-waveform", short), ("orphan", orphan)}
+    assert await find(service) == expected
+    assert await find(service, is_deep=True) == expected | {("lost-waveform", wrong)}
+    assert await repair(service) == set()
+    assert await find(service, is_deep=True) == set()
+    rows = await service.query("SELECT object_key FROM records WHERE waveform_samples_per_pixel IS NULL")
+    assert {row.object_key for row in rows} >= {
+        key.replace(".waveform", ".mp3") for key in (absent, short, wrong)
+    }
+    assert not await service.query("SELECT id FROM records WHERE lost_at IS NOT NULL")
+    for _ in range(2):
+        await service.sweep()
+        await service.query(
+            "UPDATE records SET gone_since = gone_since - interval '1 day', lease_until = now()"
+            " WHERE state = 'deleting'"
+        )
+    assert [
+        each.key async for each in service.store.list_objects() if each.key.endswith("waveform")
+    ] == sorted([keys[-1], running])
+
+
 async def test_a_repair_looks_once_more(service: RecordsService) -> None:
     lost, deleted = await make_keys(service, 2)
     mp3 = await service.read_object(lost)
@@ -345,7 +385,7 @@ async def test_the_deletion_of_an_original_at_any_moment_is_no_finding(service: 
         async def delete() -> None:
             await sql.delete_original(service.engine, record_id, user_id)
             await service.settle(user_id)
-            assert await service.objects(user_id) == [f"{user_id}/{record_id}.mp3"]
+            assert len(await service.objects(user_id)) == 2
 
         await service.query("DELETE FROM records WHERE user_id <> :id", id=user_id)
         async for found in service.store.list_objects():
@@ -540,7 +580,10 @@ async def test_the_command_prints_json_for_programs(service: RecordsService, run
         "seen": {
             "ready": 1,
             **dict.fromkeys(("uploading", "deleting", "marked_as_lost", "originals"), 0),
-            **dict.fromkeys(("objects", "bytes", "read_bytes", "multipart_uploads"), 0),
+            "waveforms": 1,
+            "objects": 1,
+            "bytes": 2 * 7,
+            **dict.fromkeys(("read_bytes", "multipart_uploads"), 0),
         },
         "seconds": summary["seconds"],
     }
@@ -628,7 +671,7 @@ async def test_reading_keeps_the_rate(service: RecordsService, monkeypatch: pyte
 async def test_the_row_of_a_deleted_record_says_since_when(service: RecordsService) -> None:
     user_id, credentials = await service.make_user()
     await sql.delete_record(service.engine, await upload(service, credentials), user_id)
-    (row,) = await service.rows(user_id)
+    (row,) = [row for row in await service.rows(user_id) if row.published_at]
     assert row.deleted_at >= row.published_at
 
 
