@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import pytest
 from alembic import command
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.db import make_engine
@@ -56,6 +57,7 @@ class Load:
         self._user = user
         self._is_over = Event()
         record = upload_recording(stack, user)
+        self.record_id = record["id"]
         self._requests: dict[str, tuple[str, str, dict[str, Any]]] = {
             "link": ("GET", record["url"], {}),
             "waveform": ("GET", f"/records/{record['id']}/waveform?user={user['id']}", {}),
@@ -194,8 +196,16 @@ async def test_no_request_fails_during_an_upgrade_from_the_previous_release_and_
                 load.wait()
     start_own(stack)
     load.check()
+    assert await is_waveform_in_row(engine, load.record_id)
     assert not await find_wrong_sums(engine, 10)
     await engine.dispose()
+
+
+async def is_waveform_in_row(engine: AsyncEngine, record_id: str) -> bool:
+    """Whether a record was made by the previous release, whose waveforms this one must read."""
+    async with engine.connect() as connection:
+        statement = text("SELECT waveform IS NOT NULL FROM records WHERE id = CAST(:id AS uuid)")
+        return bool(await connection.scalar(statement, {"id": record_id}))
 
 
 async def downgrade(engine: AsyncEngine, revision: str) -> None:

@@ -256,7 +256,7 @@ class ObjectStore:
 
     @_bounded
     async def read(self, key: str, sha256: bytes) -> bytes:
-        """Returns a small object for a listener. Raises Unavailable if it has another SHA-256."""
+        """Returns a small object whole, for a listener. Raises Unavailable if it has another SHA-256."""
         async with asyncio.timeout(LISTENER_TIMEOUT_SECONDS):
             response = await self._client.get_object(self._bucket, key)
             try:
