@@ -196,7 +196,7 @@ async def test_only_an_upload_that_is_given_up_leaves_a_tombstone_of_its_wavefor
     user_id, _ = await isolated_service.make_user()
     await isolated_service.query(
         "INSERT INTO records (id, user_id, lease_until, object_key)"
-        " VALUES (gen_random_uuid(), :id, now(), CAST(:id AS text) || '.mp3')",
+        " SELECT gen_random_uuid(), id, now(), id || '.mp3' FROM users WHERE id = :id",
         id=user_id,
     )
     await isolated_service.query(f"UPDATE records SET {change} WHERE user_id = :id", id=user_id)  # noqa: S608
