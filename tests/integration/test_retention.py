@@ -18,7 +18,8 @@ async def test_the_sweeper_deletes_records_that_are_older_than_the_retention_and
     )
 
     async def states() -> dict[object, str]:
-        return {row.id: row.state for row in await service.rows(user_id)}
+        rows = await service.rows(user_id)
+        return {row.id: row.state for row in rows if not row.object_key.endswith(".waveform")}
 
     for retention_days in (None, 31):
         await sweep(service.engine, service.store, service.settings.lease_seconds, retention_days)
