@@ -209,8 +209,9 @@ async def test_an_upload_to_a_silent_store_is_503_and_leaves_nothing(
     with pytest.raises(Unavailable, match="The object store does not answer"):
         await uploads.store_record(wav_pieces(SMALL), credentials)
     await uploads.close()
-    # The silent call was not repeated.
-    assert [call.request.split()[0] for call in watcher.calls if call.process == "minio"][:2] == [
+    # The silent call was not repeated: the PUTs are those of the waveform and of the MP3.
+    assert [call.request.split()[0] for call in watcher.calls if call.process == "minio"][:3] == [
+        "PUT",
         "PUT",
         "GET",
     ]
@@ -339,12 +340,8 @@ async def test_the_first_upload_part_is_sent_after_all_audio_and_the_object_is_r
     await uploads.close()
     assert sorted(upload_parts) == ["1", "2", "3"]
     assert upload_parts["1"]
-    read_back, waveform = [call.request for call in watcher.calls if call.process == "minio"][-2:]
-    key, waveform_key = await isolated_service.objects(user_id)
-    assert read_back.startswith("GET")
-    assert read_back.endswith(key)
-    assert waveform.startswith("PUT")
-    assert waveform.endswith(waveform_key)
+    assert [call.request for call in watcher.calls if call.process == "minio"][-1].startswith("GET")
+    key, _ = await isolated_service.objects(user_id)
     mp3 = await isolated_service.read_object(key)
     assert len(mp3) == published.record.size_bytes
     assert hashlib.sha256(mp3).hexdigest() == published.record.sha256

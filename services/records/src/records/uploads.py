@@ -3,7 +3,7 @@
 1. One statement checks the credentials and inserts the row, `uploading`, under a lease. If the upload keeps
    its original, another statement notes that before the audio begins.
 2. The MP3 goes to its final object key, which is never used again; the original to its own, at the same time.
-   The waveform follows at the end.
+   The waveform follows at the end, beside the rest of the MP3.
 3. One statement makes the row `ready` if it is still `uploading`. Only then does the client get its response.
 
 If the user has used the Idempotency-Key before, the upload inserts no row and has no effects at all.
@@ -54,7 +54,7 @@ from records.problems import (
 )
 from records.quotas import Room
 from records.settings import BitrateKbps, Settings
-from records.storage import ObjectStore, ObjectWriter, make_original_key, make_waveform_key
+from records.storage import ObjectStore, ObjectWriter, StoredObject, make_original_key, make_waveform_key
 
 log = structlog.get_logger()
 
@@ -214,6 +214,7 @@ class Upload:
         self._writer = ObjectWriter(shared.store, retry_seconds)
         self._original = ObjectWriter(shared.store, retry_seconds, has_head=False)
         self._waveform = ObjectWriter(shared.store, retry_seconds, has_head=False)
+        self._storing_waveform: asyncio.Task[StoredObject] | None = None
         self._room: Room | None = None
         self.report = UploadReport()
 
@@ -261,11 +262,17 @@ class Upload:
     def close(self) -> None:
         """Frees the memory of the audio and of the objects, and the encoders."""
         self._converter.close()
+        if self._storing_waveform:
+            self._storing_waveform.cancel()
         for writer in self._writers:
             writer.drop()
 
     async def clean_up(self) -> None:
         """Removes everything of a failed upload. What cannot be removed now is left to the sweeper."""
+        if self._storing_waveform:
+            await asyncio.gather(self._storing_waveform, return_exceptions=True)
+            # A failed task holds its exception, and that holds the frames that hold this upload.
+            self._storing_waveform = None
         for writer in self._writers:
             await writer.close()
         if not isinstance(self._state, Reserved):
@@ -400,6 +407,8 @@ class Upload:
         self._state.lease_keeper.remove_done_callback(self._end_at_once)
         self._timeout.reschedule(None)
         await self._write(self._converter.finish())
+        # Beside the MP3, so that the link waits for the slower of both only.
+        self._storing_waveform = asyncio.create_task(self._store_waveform())
         head = await asyncio.get_running_loop().run_in_executor(
             self._shared.head_thread, self._converter.make_head, self._title
         )
@@ -408,17 +417,15 @@ class Upload:
         self.report.begin("stored")
         stored = await self._writer.finish(head)
         original = await self._original.finish() if self._keep_original else None
-        waveform = self._converter.waveform
-        await self._waveform.write(waveform.peaks)
-        stored_waveform = await self._waveform.finish()
+        waveform = await self._storing_waveform
         self.report.begin("published")
         self._report_content(stored.size_bytes)
         finished = sql.FinishedUpload(
             self._title,
             stored,
             self._converter.properties,
-            stored_waveform,
-            waveform.samples_per_pixel,
+            waveform,
+            self._converter.waveform.samples_per_pixel,
             self._bitrate_kbps,
             self._idempotency_key,
             original,
@@ -428,6 +435,10 @@ class Upload:
         if not record:
             raise _interrupted()
         return Published(record)
+
+    async def _store_waveform(self) -> StoredObject:
+        await self._waveform.write(self._converter.waveform.peaks)
+        return await self._waveform.finish()
 
     def _report_content(self, mp3_bytes: int) -> None:
         self.report.mp3_bytes = mp3_bytes
