@@ -8,6 +8,7 @@ The folder, or the prefix, has with the time at which the backup began:
     database-TIME.dump      pg_dump's custom format
     objects-TIME.sha256     a line for each object, as `sha256sum --check` reads them
     objects/USER/RECORD.mp3
+    objects/USER/RECORD.waveform
     objects/USER/RECORD.wav what a record keeps of its upload
 """
 
@@ -70,7 +71,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     object_count: int
     object_bytes: int
     missing: list[str]
-    """The object keys of records whose object, or original, was lost or damaged when the backup was made."""
+    """The keys of objects that were lost or damaged when the backup was made."""
 
 
 class StoredRecord(NamedTuple):

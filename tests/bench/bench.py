@@ -55,8 +55,8 @@ Database and bucket are in order. The rows without an object are uploads under w
 not measured, because MinIO takes hours to store them.
 """
 ROWS_NOTE = """\
-A tenth of the records belongs to one user, and every fifth has an old Idempotency-Key. Their rows have no
-waveforms and no objects; only the deletions of the sweeper have objects.
+A tenth of the records belongs to one user, and every fifth has an old Idempotency-Key. They have no objects;
+only the deletions of the sweeper have objects.
 """
 
 

@@ -12,8 +12,8 @@ import httpx
 from deploy.client import Client
 from deploy.local.stack import Stack
 from records import sql
-from records.audio import Properties, Waveform
-from records.storage import REQUEST_TIMEOUT_SECONDS, StoredObject
+from records.audio import Properties
+from records.storage import REQUEST_TIMEOUT_SECONDS, StoredObject, make_waveform_key
 from records.sweeper import BATCH, GRACE, sweep
 from tests.bench.downloads import CHECK_MANY, latency, psql
 from tests.bench.results import Row
@@ -25,17 +25,28 @@ OTHER_USERS = 1000
 FEW = 1000
 MAKE_USERS = "INSERT INTO users (id, name) SELECT gen_random_uuid(), 'Other' FROM generate_series(1, 1000)"
 FILL = """\
-INSERT INTO records (id, user_id, state, object_key, size_bytes, sha256, duration_seconds, sample_rate,
-                     channels, bitrate_kbps, published_at, idempotency_key)
+INSERT INTO {table} (id, user_id, state, object_key, size_bytes, sha256, duration_seconds, sample_rate,
+                     channels, bitrate_kbps, published_at, idempotency_key, waveform_samples_per_pixel,
+                     {columns})
 SELECT gen_random_uuid(), CASE WHEN number % 10 = 0 THEN '{user_id}' ELSE others[1 + number % {others}] END,
        'ready', gen_random_uuid(), 160000, sha256('x'), number / 3.0, 44100, 2, 128,
        now() - interval '2 days',
-       CASE WHEN number % 5 = 0 THEN number::text END
+       CASE WHEN number % 5 = 0 THEN number::text END, 256, {values}
 FROM generate_series({first}, {last}) AS number,
      (SELECT array_agg(id) AS others FROM users WHERE name = 'Other') AS users
 """
 SOME_OF_USER = "SELECT id FROM records WHERE user_id = '{user_id}' ORDER BY random() LIMIT 1000"
-DELETED_OBJECTS = 2000
+# What a row has of its waveform: the facts about the object, or as before the waveform itself, which
+# PostgreSQL cannot compress.
+WAVEFORM_BYTES = 24_000
+IN_STORE = ("waveform_size_bytes, waveform_sha256", f"{WAVEFORM_BYTES}, sha256('x')")
+# 750 digests of 32 bytes.
+IN_ROW = (
+    "waveform",
+    "(SELECT string_agg(sha256(digest::text::bytea), '') FROM generate_series(1, 750) AS digest)",
+)
+SIZED = 10_000
+DELETED_RECORDS = 2000
 PUBLISHED = 400
 
 
@@ -46,6 +57,7 @@ def measure_rows(count: int) -> Iterator[list[Row]]:
         with Client(stack.base_url) as client:
             user, small = client.create_user("Bench"), client.create_user("Small")
         psql(stack, MAKE_USERS)
+        yield [measure_size(stack, user["id"])]
         fill(stack, user["id"], 1, FEW)
         few = measure_check(stack, user["id"])
         began = time.perf_counter()
@@ -72,8 +84,33 @@ def measure_rows(count: int) -> Iterator[list[Row]]:
         yield asyncio.run(measure_service(stack, user))
 
 
-def fill(stack: Stack, user_id: str, first: int, last: int) -> None:
-    psql(stack, FILL.format(user_id=user_id, others=OTHER_USERS, first=first, last=last))
+def fill(
+    stack: Stack,
+    user_id: str,
+    first: int,
+    last: int,
+    table: str = "records",
+    waveform: tuple[str, str] = IN_STORE,
+) -> None:
+    columns, values = waveform
+    numbers = {"others": OTHER_USERS, "first": first, "last": last}
+    psql(stack, FILL.format(user_id=user_id, table=table, columns=columns, values=values, **numbers))
+
+
+def measure_size(stack: Stack, user_id: str) -> Row:
+    """Compares the disk that a record takes with its waveform in its row, and in the store."""
+    sizes = []
+    for waveform in (IN_ROW, IN_STORE):
+        psql(stack, "CREATE TABLE sized (LIKE records INCLUDING ALL)")
+        fill(stack, user_id, 1, SIZED, "sized", waveform)
+        sizes.append(int(psql(stack, "SELECT pg_total_relation_size('sized')")) / SIZED)
+        psql(stack, "DROP TABLE sized")
+    before, now = sizes
+    return (
+        "bytes of PostgreSQL for a record, waveform in its row / in the store",
+        f"{before / now:.0f}",
+        f"{before:,.0f} / {now:,.0f}, with all indexes; a waveform of {WAVEFORM_BYTES:,} bytes",
+    )
 
 
 def measure_check(stack: Stack, user_id: str) -> tuple[float, float, float]:
@@ -148,22 +185,26 @@ async def measure_step(what: str, step: Callable[[], Awaitable[int]]) -> Row:
 
 
 async def measure_tombstones(service: RecordsService) -> Row:
-    """Deletes records with objects in the store; counts both looks of one sweeper."""
+    """Deletes records with MP3 and waveform in the store; counts both looks of one sweeper."""
     user_id, _ = await service.make_user()
     rows = await service.query(
-        "INSERT INTO records (id, user_id, state, object_key, size_bytes)"
-        " SELECT gen_random_uuid(), :id, 'deleting', 'bench/' || gen_random_uuid(), 160000"
+        "INSERT INTO records (id, user_id, lease_until, object_key, size_bytes)"
+        " SELECT gen_random_uuid(), :id, now(), 'bench/' || gen_random_uuid() || '.mp3', 160000"
         " FROM generate_series(1, :count) RETURNING object_key",
         id=user_id,
-        count=DELETED_OBJECTS,
+        count=DELETED_RECORDS,
     )
     slots, body = asyncio.Semaphore(32), os.urandom(160_000)
 
     async def put(key: str) -> None:
         async with slots:
             await service.store.put(key, body)
+            await service.store.put(make_waveform_key(key), body[:WAVEFORM_BYTES])
 
     await asyncio.gather(*(put(row.object_key) for row in rows))
+    await service.query(
+        "UPDATE records SET state = 'deleting', lease_until = NULL WHERE user_id = :id", id=user_id
+    )
     looks = []
     for _ in range(2):
         began = time.perf_counter()
@@ -174,9 +215,9 @@ async def measure_tombstones(service: RecordsService) -> Row:
     assert await service.rows(user_id) == []
     wait = GRACE + timedelta(seconds=service.settings.lease_seconds + REQUEST_TIMEOUT_SECONDS)
     return (
-        "deletions of one sweeper, with an object each",
-        f"{DELETED_OBJECTS / sum(looks):.0f} /s",
-        f"{DELETED_OBJECTS:,} of 160 KB: the first look {looks[0]:.1f} s, the last one {looks[1]:.1f} s,"
+        "deletions of one sweeper, with an MP3 and a waveform each",
+        f"{DELETED_RECORDS / sum(looks):.0f} /s",
+        f"{DELETED_RECORDS:,} of 160 KB: the first look {looks[0]:.1f} s, the last one {looks[1]:.1f} s,"
         f" {wait.total_seconds():.0f} s apart",
     )
 
@@ -198,9 +239,8 @@ async def measure_publishing(service: RecordsService) -> Row:
                 None,
                 StoredObject(160_000, bytes(32)),
                 Properties(10.0, 44100, 2, 128, -1.0, -10.0, truncated=False, clipped=False),
-                Waveform(128, os.urandom(32768)),
-                128,
-                None,
+                StoredObject(WAVEFORM_BYTES, bytes(32)),
+                *(256, 128, None),
             )
             assert await sql.publish(service.engine, reservation, finished, service.settings)
             times[with_triggers].append(1000 * (time.perf_counter() - began))

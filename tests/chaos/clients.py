@@ -51,6 +51,7 @@ WEIGHTS: dict[str, int] = {
     "upload_broken": 4,
     "listen": 20,
     "get_original": 8,
+    "get_waveform": 8,
     "delete_original": 4,
     "look_at_list": 7,
     "delete_record": 18,
@@ -289,6 +290,12 @@ class Client:
         if facts:
             await fetch_original(self._http, self._ledger, user, self._random.choice(facts))
 
+    async def _get_waveform(self, user: User) -> None:
+        if user.records:
+            await fetch_waveform(
+                self._http, self._ledger, user, self._random.choice([*user.records.values()])
+            )
+
     async def _look_at_list(self, user: User) -> None:
         documents = await fetch_list(self._http, user)
         if isinstance(documents, Response):
@@ -411,6 +418,24 @@ async def fetch_original(http: Http, ledger: Ledger, user: User, fact: Fact) -> 
         ledger.violate(f"{what} has {len(response.body)} other bytes")
     elif response.status not in {0, 200, 404, 503} and user.is_clear:
         ledger.violate(f"{what} is {response.status}: {response.body[:300]!r}")
+
+
+async def fetch_waveform(http: Http, ledger: Ledger, user: User, fact: Fact) -> int:
+    """Gets a waveform as a listener, and compares it with the first one. Returns the status."""
+    response = await http.send("GET", f"/records/{fact.id}/waveform?user={user.id}")
+    fates = (fact.is_deleted, user.is_deleted)
+    what = f"the waveform of record {fact.id} of user {user.id}"
+    if response.status == 404 and fates == ("no", "no"):
+        ledger.violate(f"lost: {what} is 404")
+    elif response.status == 200 and "yes" in fates:
+        ledger.violate(f"ghost: {what} is still sent")
+    elif response.status == 200:
+        fact.waveform = fact.waveform or response.body
+        if response.body != fact.waveform:
+            ledger.violate(f"{what} has {len(response.body)} other bytes")
+    elif response.status not in {0, 404, 503}:
+        ledger.violate(f"{what} is {response.status}: {response.body[:300]!r}")
+    return response.status
 
 
 async def fetch_list(http: Http, user: User) -> list[dict[str, Any]] | Response:

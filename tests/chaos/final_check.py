@@ -21,7 +21,7 @@ from deploy.local.stack import Stack
 from records.doctor import Doctor
 from records.settings import Settings
 from records.storage import open_store
-from tests.chaos.clients import Http, fetch_list, fetch_original, judge_download
+from tests.chaos.clients import Http, fetch_list, fetch_original, fetch_waveform, judge_download
 from tests.chaos.hand import run_sql
 from tests.chaos.ledger import Ledger, User
 from tests.chaos.wires import WiredStack
@@ -127,6 +127,8 @@ async def _check_user(http: Http, ledger: Ledger, user: User) -> None:
         if played.status not in (200, 404):
             ledger.violate(f"record {fact.id} gets {played.status}: {played.body[:300]!r}")
         judge_download(ledger, user, fact, played, None)
+        if (status := await fetch_waveform(http, ledger, user, fact)) not in (200, 404):
+            ledger.violate(f"the waveform of record {fact.id} gets {status}")
         if fact.original_sha256:
             await fetch_original(http, ledger, user, fact)
 
@@ -171,7 +173,7 @@ async def _ask_doctor(stack: Stack, ledger: Ledger) -> None:
     finally:
         await engine.dispose()
     ledger.acknowledged["seen by the doctor"] = doctor.seen["ready"]
-    if doctor.seen["ready"] + doctor.seen["originals"] != doctor.seen["objects"]:
+    if sum(doctor.seen[each] for each in ("ready", "originals", "waveforms")) != doctor.seen["objects"]:
         ledger.violate(f"the doctor saw {doctor.seen}")
 
 

@@ -25,6 +25,8 @@ class Fact:
     original_sha256: str | None = None
     is_original_deleted: Fate = "no"
     is_deleted: Fate = "no"
+    waveform: bytes = b""
+    """As first sent."""
     ranges: dict[tuple[int, int], str] = field(default_factory=dict)
     """The SHA-256 of some ranges, as first downloaded."""
 

@@ -41,10 +41,12 @@ SQL_STEPS = {
 S3_STEPS = {
     "begin multipart": rb"^POST /[^ ]+\?uploads",
     "upload part": rb"^PUT /[^ ]+[?&]partNumber=",
+    "put waveform": rb"^PUT /[^ ]+[.]waveform",
     "put": rb"^PUT /",
     "complete": rb"^POST /[^ ]+\?uploadId=",
     "sweep": rb"^POST /[^ ]+\?delete|^GET /[^ ]+\?.*uploads",
     "give up": rb"^DELETE /",
+    "read waveform": rb"^GET /[^ ]+[.]waveform",
     "read back": rb"^GET /[^ ?]+/[^ ?]+/",
 }
 STEPS = (
@@ -53,6 +55,7 @@ STEPS = (
         "begin multipart",
         "upload part",
         "put",
+        "put waveform",
         "complete",
         "read back",
         "publish",
@@ -63,7 +66,7 @@ STEPS = (
         "delete",
         "sweep",
     ),
-    *("check link", "play", "list", "sign up", "new token", "delete account"),
+    *("check link", "play", "read waveform", "list", "sign up", "new token", "delete account"),
 )
 
 PARSE = re.compile(rb"P.{4}(__asyncpg_stmt_\w+__)\x00([^\x00]+)\x00", re.DOTALL)

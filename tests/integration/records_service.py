@@ -25,7 +25,14 @@ from deploy.local.stack import Stack
 from deploy.setup import SetupSettings, set_up
 from records.row_reader import RowReader
 from records.settings import Settings
-from records.storage import FIRST_PAUSE_SECONDS, ObjectStore, make_client, make_original_key, make_session
+from records.storage import (
+    FIRST_PAUSE_SECONDS,
+    ObjectStore,
+    make_client,
+    make_original_key,
+    make_session,
+    make_waveform_key,
+)
 from records.sweeper import sweep
 from records.uploads import Uploads
 from tests.integration.watched_calls import CallWatcher, watch_engine, watch_session
@@ -163,8 +170,9 @@ class RecordsService:
     async def assert_record_is_complete(self, user_id: UUID, watcher: CallWatcher) -> None:
         """Checks: one ready row, its objects with their digests, no open multipart upload."""
         (row,) = await self.rows(user_id)
-        assert row.state == "ready"
+        assert (row.state, row.waveform) == ("ready", None)
         digests = {row.object_key: row.sha256.hex()}
+        digests[make_waveform_key(row.object_key)] = row.waveform_sha256.hex()
         if row.keep_original:
             digests[make_original_key(row.object_key)] = row.original_sha256.hex()
         assert await self.objects(user_id) == sorted(digests)

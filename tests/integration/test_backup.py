@@ -66,7 +66,7 @@ def dumps(folder: Path) -> list[str]:
     return [path.name for path in folder.glob("database-*")]
 
 
-async def test_a_record_that_is_deleted_during_a_backup_is_in_it_with_its_mp3_and_its_original(
+async def test_a_record_that_is_deleted_during_a_backup_is_in_it_with_all_its_objects(
     source: RecordsService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user_id, credentials = await source.make_user()
@@ -77,13 +77,13 @@ async def test_a_record_that_is_deleted_during_a_backup_is_in_it_with_its_mp3_an
         if f"{record_id}.mp3" in record.object_key:
             await sql.delete_record(source.engine, record_id, user_id)
             await source.settle(user_id)
-            assert [row.state for row in await source.rows(user_id)] == ["deleting"] * 2
+            assert [row.state for row in await source.rows(user_id)] == ["deleting"] * 3
         return await copy(store, place, record)
 
     monkeypatch.setattr(backup, "_copy", delete_and_copy)
     manifest = await back_up(source.setup, Folder(tmp_path))
     assert manifest.missing == []
-    objects = {f"{user_id}/{record_id}.mp3", f"{user_id}/{record_id}.wav"}
+    objects = {f"{user_id}/{record_id}.{suffix}" for suffix in ("mp3", "wav", "waveform")}
     assert objects <= copies(tmp_path)
     await source.settle(user_id)
     assert await source.rows(user_id) == []

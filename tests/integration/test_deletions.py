@@ -16,6 +16,7 @@ from deploy.local.stack import Stack
 from records.form import AudioBegins, FormItem
 from records.problems import UnknownRecord, UploadInterrupted
 from records.sql import find_record, find_user, renew_lease
+from records.storage import make_waveform_key
 from tests.integration.paused_calls import (
     Pause,
     PausedUpload,
@@ -298,7 +299,8 @@ async def test_the_next_sweep_removes_the_objects_of_deleted_records_and_users(
         await stack_service.sweep()
         return await stack_service.objects(user_id) == keys
 
-    await wait_until_async(lambda: has_only([f"{user_id}/{second['id']}.mp3"]))
+    key = f"{user_id}/{second['id']}.mp3"
+    await wait_until_async(lambda: has_only([key, make_waveform_key(key)]))
     client.http.delete("/users/me", headers=headers).raise_for_status()
     await wait_until_async(lambda: has_only([]))
     await assert_all_is_swept(stack_service, user_id, CallWatcher())

@@ -28,7 +28,7 @@ from deploy.local.supervision import ROOT
 from records import commands, sql
 from records.doctor import Doctor, DoctorError
 from records.form import KEEP_ORIGINAL, AudioBegins, FormField, FormItem
-from records.storage import NEVER, FoundObject, make_original_key
+from records.storage import NEVER, FoundObject, make_original_key, make_waveform_key
 from records.sweeper import longest_late_put
 from tests.integration.paused_calls import PausedUpload, before_publish
 from tests.integration.recordings import KEPT
@@ -55,11 +55,16 @@ async def own_service(stack: Stack) -> AsyncIterator[RecordsService]:
 async def service(own_service: RecordsService) -> AsyncIterator[RecordsService]:
     """The same, empty again after each test."""
     yield own_service
-    await own_service.query("DELETE FROM records")
-    async for found in own_service.store.list_objects():
-        await own_service.store.remove(found.key)
-    async for upload in own_service.store.list_multipart_uploads():
-        await own_service.store.abort_multipart_upload(upload)
+    await clear(own_service)
+
+
+async def clear(service: RecordsService) -> None:
+    """Removes all records, objects and multipart uploads."""
+    await service.query("DELETE FROM records")
+    async for found in service.store.list_objects():
+        await service.store.remove(found.key)
+    async for upload in service.store.list_multipart_uploads():
+        await service.store.abort_multipart_upload(upload)
 
 
 async def upload(service: RecordsService, credentials: Credentials, *, keeps_original: bool = False) -> UUID:
@@ -200,6 +205,46 @@ async def test_originals_are_compared_and_only_one_that_is_gone_is_forgotten(
     }
 
 
+async def test_a_waveform_that_is_absent_or_damaged_is_forgotten_and_a_sound_one_stays(
+    service: RecordsService,
+) -> None:
+    keys = [make_waveform_key(key) for key in await make_keys(service, 5)]
+    absent, short, wrong, in_row, _ = keys
+    await service.store.remove(absent)
+    await service.store.put(short, b"short")
+    await service.store.put(wrong, bytes(len(await service.read_object(wrong))))
+    # As the version before made records.
+    await service.store.remove(in_row)
+    await service.query(
+        "UPDATE records SET waveform = 'peaks', waveform_size_bytes = NULL, waveform_sha256 = NULL"
+        " WHERE object_key = :key",
+        key=in_row.replace(".waveform", ".mp3"),
+    )
+    orphan, running = (make_waveform_key(make_key()) for _ in range(2))
+    await reserve(service, running.replace(".waveform", ".mp3"), "1 minute")
+    for key in (orphan, running):
+        await service.store.put(key, b"waveform")
+    expected = {("lost-waveform", absent), ("lost-waveform", short), ("orphan", orphan)}
+    assert await find(service) == expected
+    assert await find(service, is_deep=True) == expected | {("lost-waveform", wrong)}
+    assert await repair(service) == set()
+    assert await find(service, is_deep=True) == set()
+    rows = await service.query("SELECT object_key FROM records WHERE waveform_samples_per_pixel IS NULL")
+    assert {row.object_key for row in rows} >= {
+        key.replace(".waveform", ".mp3") for key in (absent, short, wrong)
+    }
+    assert not await service.query("SELECT id FROM records WHERE lost_at IS NOT NULL")
+    for _ in range(2):
+        await service.sweep()
+        await service.query(
+            "UPDATE records SET gone_since = gone_since - interval '1 day', lease_until = now()"
+            " WHERE state = 'deleting'"
+        )
+    assert [
+        each.key async for each in service.store.list_objects() if each.key.endswith("waveform")
+    ] == sorted([keys[-1], running])
+
+
 async def test_a_repair_looks_once_more(service: RecordsService) -> None:
     lost, deleted = await make_keys(service, 2)
     mp3 = await service.read_object(lost)
@@ -227,6 +272,8 @@ async def test_the_next_repair_finishes_one_that_was_killed_at_any_call(
 ) -> None:
     chosen = calls = 0
     while chosen <= calls:
+        # A waveform that is left of the last time would be read, too.
+        await clear(service)
         (lost,) = await make_keys(service, 1)
         await service.store.remove(lost)
         orphan, upload_alone = make_key(), make_key()
@@ -339,18 +386,15 @@ async def test_a_deletion_at_any_moment_is_no_finding(service: RecordsService, i
 
 async def test_the_deletion_of_an_original_at_any_moment_is_no_finding(service: RecordsService) -> None:
     async def prepare() -> Callable[[], Awaitable[object]]:
+        await clear(service)
         user_id, credentials = await service.make_user()
         record_id = await upload(service, credentials, keeps_original=True)
 
         async def delete() -> None:
             await sql.delete_original(service.engine, record_id, user_id)
             await service.settle(user_id)
-            assert await service.objects(user_id) == [f"{user_id}/{record_id}.mp3"]
+            assert len(await service.objects(user_id)) == 2
 
-        await service.query("DELETE FROM records WHERE user_id <> :id", id=user_id)
-        async for found in service.store.list_objects():
-            if not found.key.startswith(str(user_id)):
-                await service.store.remove(found.key)
         return delete
 
     await act_at_each_call(service, True, prepare)
@@ -361,9 +405,7 @@ async def test_an_upload_that_is_published_at_any_moment_is_no_finding(
     service: RecordsService, is_deep: bool
 ) -> None:
     async def prepare() -> Callable[[], Awaitable[object]]:
-        await service.query("DELETE FROM records")
-        async for found in service.store.list_objects():
-            await service.store.remove(found.key)
+        await clear(service)
         paused = PausedUpload(service, KEPT, before_publish)
         await paused.start()
         return paused.resume
@@ -412,8 +454,8 @@ async def test_a_store_or_a_database_that_goes_away_is_no_finding(
         except Unavailable:
             failures += 1
         chosen += 1
-    # The doctor reads an object again if the store is there after all.
-    assert failures == chosen - 1 - is_deep
+    # The doctor reads an object again, MP3 or waveform, if the store is there after all.
+    assert failures == chosen - 1 - (2 if is_deep else 0)
 
 
 async def test_while_the_doctor_looks_it_holds_no_snapshot(
@@ -429,7 +471,7 @@ async def test_while_the_doctor_looks_it_holds_no_snapshot(
             "SELECT query FROM pg_stat_activity WHERE datname = current_database()"
             " AND usename = 'waxwing_records_login' AND (backend_xmin IS NOT NULL OR xact_start IS NOT NULL)"
         )
-    assert read == sorted(keys)
+    assert read == sorted([*keys, *map(make_waveform_key, keys)])
 
 
 async def test_a_store_that_does_not_list_in_order_is_refused(
@@ -540,7 +582,10 @@ async def test_the_command_prints_json_for_programs(service: RecordsService, run
         "seen": {
             "ready": 1,
             **dict.fromkeys(("uploading", "deleting", "marked_as_lost", "originals"), 0),
-            **dict.fromkeys(("objects", "bytes", "read_bytes", "multipart_uploads"), 0),
+            "waveforms": 1,
+            "objects": 1,
+            "bytes": 2 * 7,
+            **dict.fromkeys(("read_bytes", "multipart_uploads"), 0),
         },
         "seconds": summary["seconds"],
     }
@@ -628,7 +673,7 @@ async def test_reading_keeps_the_rate(service: RecordsService, monkeypatch: pyte
 async def test_the_row_of_a_deleted_record_says_since_when(service: RecordsService) -> None:
     user_id, credentials = await service.make_user()
     await sql.delete_record(service.engine, await upload(service, credentials), user_id)
-    (row,) = await service.rows(user_id)
+    (row,) = [row for row in await service.rows(user_id) if row.published_at]
     assert row.deleted_at >= row.published_at
 
 

@@ -68,7 +68,8 @@ def test_an_upload_is_counted_and_logged_with_what_it_waited_for(
     assert changes.of("waxwing_upload_audio_seconds_total") == pytest.approx(3)
     assert changes.of("waxwing_upload_completion_seconds_count") == 1
     assert changes.of("waxwing_upload_real_time_ratio_count") == 1
-    assert changes.of("waxwing_store_call_duration_seconds_count", call="put") == 1
+    # The MP3 and the waveform.
+    assert changes.of("waxwing_store_call_duration_seconds_count", call="put") == 2
     assert changes.of("waxwing_database_statement_duration_seconds_count", statement="insert") >= 1
     (line,) = wait_until(lambda: [each for each in lines.lines() if each["event"] == "upload"])
     phases = {name.removesuffix("_seconds"): line[name] for name in line if name.endswith("_seconds")}

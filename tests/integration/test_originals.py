@@ -13,7 +13,7 @@ from common.problems import Unavailable
 from records import sql
 from records.form import KEEP_ORIGINAL, AudioBegins, FormField, FormItem
 from records.problems import CredentialsTooLate, IdempotencyKeyReused, LargerThanQuota, OriginalsNotKept
-from records.storage import UPLOAD_PART_BYTES, make_original_key
+from records.storage import UPLOAD_PART_BYTES, make_original_key, make_waveform_key
 from records.uploads import Published, Replayed
 from tests.integration.failing_calls import Failure, Trial
 from tests.integration.paused_calls import Pause, PausedUpload, before_publish
@@ -39,14 +39,14 @@ async def keep(service: RecordsService) -> tuple[UUID, Credentials, UUID, str]:
     record_id = (await uploads.store_record(body("true"), credentials)).record.id
     await uploads.close()
     key = f"{user_id}/{record_id}.mp3"
-    assert await service.objects(user_id) == [key, make_original_key(key)]
+    assert await service.objects(user_id) == [key, make_original_key(key), make_waveform_key(key)]
     return user_id, credentials, record_id, key
 
 
 async def delete_the_original(service: RecordsService) -> tuple[UUID, list[str]]:
     user_id, _, record_id, key = await keep(service)
     assert await sql.delete_original(service.engine, record_id, user_id)
-    return user_id, [key]
+    return user_id, [key, make_waveform_key(key)]
 
 
 async def delete_the_user(service: RecordsService) -> tuple[UUID, list[str]]:
@@ -63,7 +63,7 @@ async def let_a_killed_upload_expire(service: RecordsService) -> tuple[UUID, lis
     assert "published_at" in trial.struck[0].request
     (row,) = await service.rows(user_id)
     assert (row.state, row.keep_original) == ("uploading", True)
-    assert len(await service.objects(user_id)) == 2
+    assert len(await service.objects(user_id)) == 3
     await service.expire(user_id)
     return user_id, []
 
@@ -82,7 +82,7 @@ async def test_a_sweep_that_is_killed_at_any_call_neither_leaves_an_original_nor
         await isolated_service.sweep(trial.watcher)
         await isolated_service.settle(user_id)
         assert await isolated_service.objects(user_id) == kept
-        assert [row.object_key for row in await isolated_service.rows(user_id)] == kept
+        assert [row.object_key for row in await isolated_service.rows(user_id)] == kept[:1]
         for key in trial.watcher.object_keys():
             assert await isolated_service.multipart_uploads(key) == []
         struck = bool(trial.struck)
@@ -99,7 +99,7 @@ async def test_an_original_is_deleted_at_once_and_its_room_is_free_before_the_sw
     assert await read_use(isolated_service, user_id) == before - len(TINY_WAV)
     assert not await sql.delete_original(isolated_service.engine, record_id, user_id)
     await isolated_service.sweep()
-    assert await isolated_service.objects(user_id) == [key]
+    assert await isolated_service.objects(user_id) == [key, make_waveform_key(key)]
     # The second look waits for what may arrive late.
     assert len(await isolated_service.rows(user_id)) == 2
 
@@ -229,7 +229,7 @@ async def test_a_deployment_that_keeps_no_originals_refuses_the_wish_and_takes_u
     for wish in ([], ["false"]):
         assert not (await uploads.store_record(body(*wish), credentials)).record.original
     await uploads.close()
-    assert len(await isolated_service.objects(user_id)) == 2
+    assert len(await isolated_service.objects(user_id)) == 2 * 2
 
 
 async def test_a_quota_counts_the_original_while_it_arrives(isolated_service: RecordsService) -> None:
@@ -261,10 +261,10 @@ async def test_a_backup_that_begins_holds_the_removal_of_an_original_back(
     async with isolated_service.owner.connect() as connection:
         await connection.exec_driver_sql(f"SELECT pg_advisory_lock_shared({sql.BACKUP_LOCK})")
         await isolated_service.sweep()
-        assert len(await isolated_service.objects(user_id)) == 2
+        assert len(await isolated_service.objects(user_id)) == 3
         await connection.invalidate()
     await isolated_service.settle(user_id)
-    assert await isolated_service.objects(user_id) == [key]
+    assert await isolated_service.objects(user_id) == [key, make_waveform_key(key)]
 
 
 async def test_an_upload_whose_original_cannot_be_stored_is_refused_and_leaves_nothing(

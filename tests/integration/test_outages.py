@@ -291,7 +291,7 @@ async def test_a_lost_object_is_503_without_anything_of_minio_s_error(
     owner: dict[str, Any],
     record: dict[str, Any],
 ) -> None:
-    (key,) = await stack_service.objects(UUID(owner["id"]))
+    key, _ = await stack_service.objects(UUID(owner["id"]))
     await stack_service.store.remove(key)
     response = client.http.get(record["url"])
     assert response.status_code == 503

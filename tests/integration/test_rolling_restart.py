@@ -58,6 +58,7 @@ class Load:
         self._user = user
         self._is_over = Event()
         record = upload_recording(stack, user)
+        self.record_id = record["id"]
         self._requests: dict[str, tuple[str, str, dict[str, Any]]] = {
             "link": ("GET", record["url"], {}),
             "waveform": ("GET", f"/records/{record['id']}/waveform?user={user['id']}", {}),
@@ -199,13 +200,15 @@ async def test_no_request_fails_during_an_upgrade_from_the_previous_release_and_
             for service in ("users", "records"):
                 stack.stop_process(service)
                 load.wait()
-            # The previous release knows no originals, but its deletion leaves a tombstone for this one.
+            # The previous release knows neither originals nor waveforms, but its deletion leaves tombstones.
             with Client(stack.base_url) as client:
                 deleted = client.http.delete(f"/records/{record_id}", headers=bearer(owner))
             assert deleted.status_code == 204
-            assert await find_tombstones(engine, record_id) == [f"{record_id}.mp3", f"{record_id}.wav"]
+            endings = ("mp3", "wav", "waveform")
+            assert await find_tombstones(engine, record_id) == [f"{record_id}.{each}" for each in endings]
     start_own(stack)
     load.check()
+    assert await is_waveform_in_row(engine, load.record_id)
     assert not await find_wrong_sums(engine, 10)
     await engine.dispose()
 
@@ -217,6 +220,12 @@ async def find_tombstones(engine: AsyncEngine, record_id: str) -> list[str]:
             select(Record.object_key).where(Record.state == "deleting", Record.object_key.contains(record_id))
         )
         return sorted(key.rpartition("/")[2] for key in keys)
+
+
+async def is_waveform_in_row(engine: AsyncEngine, record_id: str) -> bool:
+    """Whether a record was made by the previous release, whose waveforms this one must read."""
+    async with engine.connect() as connection:
+        return await connection.scalar(select(Record.waveform).where(Record.id == record_id)) is not None
 
 
 async def downgrade(engine: AsyncEngine, revision: str) -> None:

@@ -78,7 +78,7 @@ class CallWatcher:
         paths = {
             urlsplit(call.request.partition(" ")[2]).path for call in self.calls if call.process == "minio"
         }
-        return {path.split("/", 2)[2] for path in paths if path.endswith((".mp3", ".wav"))}
+        return {path.split("/", 2)[2] for path in paths if path.endswith((".mp3", ".wav", ".waveform"))}
 
 
 def watch_session(session: aiohttp.ClientSession, watcher: CallWatcher) -> aiohttp.ClientSession:

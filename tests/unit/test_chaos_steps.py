@@ -35,6 +35,8 @@ REQUESTS = {
     "begin multipart": "POST /records/user/id.mp3?uploads=",
     "upload part": "PUT /records/user/id.mp3?partNumber=2&uploadId=a",
     "put": "PUT /records/user/id.mp3",
+    "put waveform": "PUT /records/user/id.waveform",
+    "read waveform": "GET /records/user/id.waveform",
     "complete": "POST /records/user/id.mp3?uploadId=a",
     "sweep": "POST /records?delete=",
     "give up": "DELETE /records/user/id.mp3",

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint
 
 from common.tables import Record
-from records.audio import Properties, Waveform
+from records.audio import Properties
 from records.documents import COLUMNS, OWN_COLUMNS, OriginalDocument, RecordDocument
 from records.sql import FinishedUpload
 from records.storage import StoredObject
@@ -22,7 +22,7 @@ PROPERTIES = Properties(
     clipped=False,
 )
 PUBLISHED = FinishedUpload(
-    "Title", StoredObject(1, b"\1" * 32), PROPERTIES, Waveform(128, b"\0\1"), 128, "key"
+    "Title", StoredObject(1, b"\1" * 32), PROPERTIES, StoredObject(2, b"\2" * 32), 256, 128, "key"
 )
 # The reservation writes these.
 RESERVED = {"id", "user_id", "created_at"}

@@ -54,8 +54,9 @@ class Record(Base):
     """A record, or a tombstone. Its row exists before the first byte of its object is stored, and until the
     last is deleted.
 
-    A record that keeps its original has a second object, `<user id>/<record id>.wav`. When the record, or the
-    upload, lets the original go, a trigger inserts a tombstone of its own for it (migration 0014).
+    A record has further objects: its waveform, `<user id>/<record id>.waveform`, and the original if it keeps
+    one, `….wav`. When the record, or the upload, lets one of these go, a trigger inserts a tombstone of its
+    own for it (migrations 0014 and 0015).
     """
 
     __tablename__ = "records"
@@ -82,9 +83,12 @@ class Record(Base):
     # records made before levels were measured.
     peak_dbfs: Mapped[float | None] = mapped_column(Double)
     rms_dbfs: Mapped[float | None] = mapped_column(Double)
-    # Minimum and maximum of each pixel as int8 (records.audio.levels), and the number of samples of a pixel.
-    waveform: Mapped[bytes | None]
+    # The waveform in the store (records.audio.levels): the number of samples of a pixel, and the object.
     waveform_samples_per_pixel: Mapped[int | None]
+    waveform_size_bytes: Mapped[int | None]
+    waveform_sha256: Mapped[bytes | None]
+    # The waveform itself, of a record made before waveforms went to the store.
+    waveform: Mapped[bytes | None]
     # Whether the WAV ended before the audio that its header announced.
     truncated: Mapped[bool] = mapped_column(server_default=false())
     # Whether the WAV had floats over full scale, which are cut off in the MP3.
@@ -121,6 +125,9 @@ class Record(Base):
         ),
         CheckConstraint(
             "num_nulls(original_size_bytes, original_sha256) <> 1", name="records_original_is_complete"
+        ),
+        CheckConstraint(
+            "num_nulls(waveform_size_bytes, waveform_sha256) <> 1", name="records_waveform_is_complete"
         ),
         Index("records_of_a_user", "user_id", text("created_at DESC"), text("id DESC")),
         # For the version before this one, and for the sweeper, which deletes the records of deleted users.

@@ -88,7 +88,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--repair",
         action="store_true",
         help="remove objects and multipart uploads without a row, mark records whose object is lost, and"
-        " forget lost originals",
+        " forget lost originals and waveforms",
     )
     doctor.add_argument("--yes", action="store_true", help="repair without asking")
     doctor.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -155,10 +155,12 @@ def _may_repair(options: argparse.Namespace, findings: Counter[str], seen: Count
     most_objects = max(MANY_FINDINGS, seen["objects"] // 2)
     most_records = max(MANY_FINDINGS, seen["ready"] // 2)
     most_originals = max(MANY_FINDINGS, seen["originals"] // 2)
+    most_waveforms = max(MANY_FINDINGS, seen["waveforms"] // 2)
     is_most = (
         findings["orphan"] > most_objects
         or findings["lost-object"] > most_records
         or findings["lost-original"] > most_originals
+        or findings["lost-waveform"] > most_waveforms
     )
     what = ", ".join(f"{count:,} {repair}" for repair, count in plan.items() if count)
     if options.yes:

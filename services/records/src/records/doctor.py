@@ -31,6 +31,7 @@ from records.storage import (
 Kind = Literal[
     "lost-object",
     "lost-original",
+    "lost-waveform",
     "wrong-size",
     "wrong-sha256",
     "damaged-original",
@@ -48,6 +49,7 @@ Kind = Literal[
 REPAIRS: dict[Kind, str] = {
     "lost-object": "to mark as lost",
     "lost-original": "to forget",
+    "lost-waveform": "to forget",
     "wrong-size": "to mark as lost",
     "wrong-sha256": "to mark as lost",
     "found-again": "to unmark",
@@ -60,17 +62,31 @@ CHANGES: dict[Kind, Callable[[AsyncEngine, UUID], Awaitable[bool]]] = {
     "wrong-size": sql.mark_lost,
     "wrong-sha256": sql.mark_lost,
     "lost-original": sql.forget_original,
+    "lost-waveform": sql.forget_waveform,
     "found-again": sql.mark_found,
 }
-# What the doctor counts: rows by their states, records that are marked as lost, kept originals, and what the
-# store has.
+# The kind of a finding for an object that is absent, that has another size, or another SHA-256 than its row
+# says. A damaged original stays, because the user may prefer it to none.
+OF_ABSENT: dict[str, Kind] = {
+    "mp3": "lost-object",
+    "original": "lost-original",
+    "waveform": "lost-waveform",
+}
+OF_SIZE: dict[str, Kind] = {
+    "mp3": "wrong-size",
+    "original": "damaged-original",
+    "waveform": "lost-waveform",
+}
+OF_SHA256: dict[str, Kind] = {**OF_SIZE, "mp3": "wrong-sha256"}
+# What the doctor counts: rows by their states, records that are marked as lost, kept originals, waveforms in
+# the store, and what the store has.
 SEEN = (
-    *("ready", "uploading", "deleting", "marked_as_lost", "originals"),
+    *("ready", "uploading", "deleting", "marked_as_lost", "originals", "waveforms"),
     *("objects", "bytes", "read_bytes", "multipart_uploads"),
 )
 # The object keys that uploads use.
 UUID_PATTERN = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-OWN_KEY = re.compile(f"{UUID_PATTERN}/{UUID_PATTERN}[.](mp3|wav)")
+OWN_KEY = re.compile(f"{UUID_PATTERN}/{UUID_PATTERN}[.](mp3|wav|waveform)")
 # A lease or a tombstone is overdue so long after the sweeper should have dealt with it.
 SWEEPER_DELAY = timedelta(hours=1)
 # Of the users whose sums are wrong, this many are findings: if there are more, one repair mends all.
@@ -187,8 +203,8 @@ class Doctor:
                     found = await _next_in_order(objects, object_of_key)
 
     def _count(self, row: sql.DoctorRow | None, found: FoundObject | None) -> None:
-        if row and row.is_original:
-            self.seen["originals"] += row.state == "ready"
+        if row and row.content != "mp3":
+            self.seen[f"{row.content}s"] += row.state == "ready"
         elif row:
             self.seen[row.state] += 1
             self.seen["marked_as_lost"] += row.is_lost
@@ -228,11 +244,9 @@ class Doctor:
             is_right = found and found.size_bytes == row.size_bytes and not await self._check_content(row)
             return Judgement("found-again", "the object is right") if is_right else None
         if not found:
-            kind: Kind = "lost-original" if row.is_original else "lost-object"
-            return Judgement(kind, f"its row has {row.size_bytes:,} bytes")
+            return Judgement(OF_ABSENT[row.content], f"its row has {row.size_bytes:,} bytes")
         if found.size_bytes != row.size_bytes:
-            kind = "damaged-original" if row.is_original else "wrong-size"
-            return Judgement(kind, f"{_describe(found)}, its row {row.size_bytes:,}")
+            return Judgement(OF_SIZE[row.content], f"{_describe(found)}, its row {row.size_bytes:,}")
         return await self._check_content(row) if self._is_deep else None
 
     def _judge_without_row(self, found: FoundObject) -> Judgement | None:
@@ -279,9 +293,8 @@ class Doctor:
             why = error.detail if isinstance(error, Unavailable) else type(error).__name__
             return Judgement("unreadable", f"reading its object fails: {why}")
         if digest.digest() != row.sha256:
-            kind: Kind = "damaged-original" if row.is_original else "wrong-sha256"
-            return Judgement(kind, f"its SHA-256 is {digest.hexdigest()}")
-        wrong = None if row.is_original else _check_info_frame(row, bytes(start))
+            return Judgement(OF_SHA256[row.content], f"its SHA-256 is {digest.hexdigest()}")
+        wrong = _check_info_frame(row, bytes(start)) if row.content == "mp3" else None
         return Judgement("wrong-info-frame", wrong) if wrong else None
 
     async def _pace(self, size_bytes: int) -> None:

@@ -24,7 +24,7 @@ class UnknownRecord(Problem):
 
 
 class NoWaveform(Problem):
-    """The record was made before waveforms were stored, and its WAV was not kept."""
+    """The record was made before waveforms were stored, or its waveform is lost."""
 
     status_code = 404
     title = "The record has no waveform"

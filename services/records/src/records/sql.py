@@ -6,11 +6,12 @@ Statements that every upload or download needs are constants: building one takes
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Interval,
     Row,
     String,
@@ -43,13 +44,13 @@ from common.logs import name_user
 from common.problems import UserBlocked
 from common.quotas import QUOTAS, USE, choose_limits
 from common.tables import Record, User
-from records.audio import Properties, Waveform
+from records.audio import Properties
 from records.documents import COLUMNS, RecordDocument
 from records.problems import IdempotencyKeyInUse, NoWaveform, UnknownRecord
 from records.quotas import Room
 from records.row_reader import DriverStatement, RowReader
 from records.settings import Settings
-from records.storage import MULTIPART_BYTES, StoredObject
+from records.storage import MULTIPART_BYTES, StoredObject, make_waveform_key
 
 # For this long, an upload that repeats an idempotency key gets the record of the first one.
 IDEMPOTENCY_KEY_LIFETIME = timedelta(hours=24)
@@ -174,15 +175,24 @@ REMOVE_TOMBSTONES = delete(Record).where(
 
 FIND_RECORD = DriverStatement(select(*DOCUMENT_COLUMNS, Record.object_key).where(*IS_PUBLIC))
 FIND_OWN_RECORD = DriverStatement(select(*DOCUMENT_COLUMNS).where(*IS_PUBLISHED))
-# A statement of its own: FIND_RECORD runs at every download and must not read the 32 KiB of a waveform.
+# A statement of its own: FIND_RECORD runs at every download and must not read the 32 KiB of an old waveform.
 FIND_WAVEFORM = DriverStatement(
-    select(*DOCUMENT_COLUMNS, Record.waveform, Record.waveform_samples_per_pixel).where(*IS_PUBLIC)
+    select(
+        *(*DOCUMENT_COLUMNS, Record.object_key, Record.waveform),
+        *(Record.waveform_samples_per_pixel, Record.waveform_sha256),
+    ).where(*IS_PUBLIC)
 )
 # Without the facts there is no original any more. The trigger leaves a tombstone for its object.
 FORGET_ORIGINAL = (
     update(Record)
     .where(Record.id == RECORD_ID, Record.state == "ready", Record.original_sha256.is_not(None))
     .values(original_size_bytes=None, original_sha256=None)
+    .returning(Record.id)
+)
+FORGET_WAVEFORM = (
+    update(Record)
+    .where(Record.id == RECORD_ID, Record.state == "ready", Record.waveform_sha256.is_not(None))
+    .values(waveform_samples_per_pixel=None, waveform_size_bytes=None, waveform_sha256=None)
     .returning(Record.id)
 )
 DELETE_ORIGINAL = FORGET_ORIGINAL.where(Record.user_id == OWNER_ID)
@@ -214,7 +224,8 @@ class FinishedUpload(NamedTuple):
     title: str | None
     stored_object: StoredObject
     properties: Properties
-    waveform: Waveform
+    waveform: StoredObject
+    waveform_samples_per_pixel: int
     requested_bitrate_kbps: int
     idempotency_key: str | None
     original: StoredObject | None = None
@@ -231,8 +242,9 @@ class FinishedUpload(NamedTuple):
             "title": self.title,
             **self.stored_object._asdict(),
             **asdict(self.properties),
-            "waveform": self.waveform.peaks,
-            "waveform_samples_per_pixel": self.waveform.samples_per_pixel,
+            "waveform_samples_per_pixel": self.waveform_samples_per_pixel,
+            "waveform_size_bytes": self.waveform.size_bytes,
+            "waveform_sha256": self.waveform.sha256,
             "requested_bitrate_kbps": self.requested_bitrate_kbps,
             "keep_original": self.original is not None,
             "original_size_bytes": self.original and self.original.size_bytes,
@@ -240,25 +252,56 @@ class FinishedUpload(NamedTuple):
         }
 
 
-# The objects that may be in the store, which are those of the rows and the originals. Migration 0014 has the
-# same condition: an original that no longer meets it has a tombstone of its own.
+class FoundWaveform(NamedTuple):
+    """The waveform of a record, or where it is."""
+
+    record: RecordDocument
+    samples_per_pixel: int
+    peaks: bytes | None
+    """None if they are in the store."""
+    object_key: str
+    sha256: bytes
+
+    @property
+    def record_id(self) -> UUID:
+        """The id of the record."""
+        return self.record.id
+
+
+# The objects that may be in the store, which are those of the rows, the originals and the waveforms.
+# Migrations 0014 and 0015 have the same conditions: what no longer meets them has a tombstone of its own.
 MAY_HAVE_ORIGINAL = or_(
     and_(Record.state == "uploading", Record.keep_original.is_(true())),
     and_(Record.state == "ready", Record.original_sha256.is_not(None)),
+)
+MAY_HAVE_WAVEFORM = or_(
+    Record.state == "uploading", and_(Record.state == "ready", Record.waveform_sha256.is_not(None))
 )
 OF_THE_ROW = (
     *(Record.id, Record.state, Record.object_key.label("row_key")),
     *(Record.duration_seconds, Record.sample_rate, Record.channels, Record.lost_at),
     *(Record.published_at, Record.deleted_at, Record.gone_since, Record.lease_until),
 )
+
+
+def _key_with(suffix: str) -> ColumnElement[str]:
+    # Of the same type as the other keys, so that PostgreSQL finds a row by its index.
+    return cast(func.concat(func.left(Record.object_key, -len(".mp3")), suffix), String)
+
+
 OBJECTS = union_all(
-    select(*OF_THE_ROW, Record.object_key, Record.size_bytes, Record.sha256, false().label("is_original")),
     select(
-        *OF_THE_ROW,
-        # Of the same type as the other keys, so that PostgreSQL finds a row by its index.
-        cast(func.concat(func.left(Record.object_key, -len(".mp3")), ".wav"), String).label("object_key"),
-        *(Record.original_size_bytes, Record.original_sha256, true()),
+        *(*OF_THE_ROW, Record.object_key, Record.size_bytes, Record.sha256),
+        literal_column("'mp3'").label("content"),
+    ),
+    select(
+        *(*OF_THE_ROW, _key_with(".wav"), Record.original_size_bytes, Record.original_sha256),
+        literal_column("'original'"),
     ).where(MAY_HAVE_ORIGINAL),
+    select(
+        *(*OF_THE_ROW, _key_with(".waveform"), Record.waveform_size_bytes, Record.waveform_sha256),
+        literal_column("'waveform'"),
+    ).where(MAY_HAVE_WAVEFORM),
 ).subquery("objects")
 # A backup and the doctor read the objects in the order in which the store lists them: by the bytes of the
 # keys.
@@ -274,16 +317,15 @@ IS_SETTLED = OBJECTS.c.published_at < func.now() - bindparam("min_age", type_=In
 IS_OVERDUE = func.coalesce(
     OBJECTS.c.deleted_at, OBJECTS.c.gone_since, OBJECTS.c.lease_until
 ) < func.now() - bindparam("overdue", type_=Interval())
+IS_MP3 = OBJECTS.c.content == literal_column("'mp3'")
 SELECT_FOR_DOCTOR = select(
     *(OBJECTS.c.id, OBJECTS.c.object_key, OBJECTS.c.state, OBJECTS.c.size_bytes, OBJECTS.c.sha256),
-    *(OBJECTS.c.duration_seconds, OBJECTS.c.sample_rate, OBJECTS.c.channels, OBJECTS.c.is_original),
-    and_(~OBJECTS.c.is_original, OBJECTS.c.lost_at.is_not(None)).label("is_lost"),
+    *(OBJECTS.c.duration_seconds, OBJECTS.c.sample_rate, OBJECTS.c.channels, OBJECTS.c.content),
+    and_(IS_MP3, OBJECTS.c.lost_at.is_not(None)).label("is_lost"),
     # Where a time is null, the comparison is null, which counts as false.
     func.coalesce(IS_SETTLED, false()).label("is_settled"),
-    # An upload with an original is overdue once.
-    and_(~OBJECTS.c.is_original, OBJECTS.c.state != "ready", func.coalesce(IS_OVERDUE, false())).label(
-        "is_overdue"
-    ),
+    # An upload is overdue once, however many objects it may have.
+    and_(IS_MP3, OBJECTS.c.state != "ready", func.coalesce(IS_OVERDUE, false())).label("is_overdue"),
 )
 READ_FOR_DOCTOR = DriverStatement(SELECT_FOR_DOCTOR.order_by(BY_KEY))
 KEY = bindparam("key", type_=String())
@@ -320,12 +362,12 @@ MARK_FOUND = (
 
 
 class Tombstone(NamedTuple):
-    """A row whose object, an MP3 or an original, is to be removed."""
+    """A row whose object is to be removed."""
 
     record_id: UUID
     object_key: str
     may_have_multipart_uploads: bool
-    """False for a record whose MP3 was one PUT. The size of a failed upload, or an original, is unknown."""
+    """False for an MP3 or a waveform that was one PUT. Of others that is unknown."""
     is_last_look: bool
     """Whether a sweeper has looked at it before, so long ago that nothing can arrive late any more."""
 
@@ -341,8 +383,8 @@ class DoctorRow(NamedTuple):
     duration_seconds: float | None
     sample_rate: int | None
     channels: int | None
-    is_original: bool
-    """Whether the object is the original, and not the MP3 or what a tombstone stands for."""
+    content: Literal["mp3", "original", "waveform"]
+    """What the object is. For a tombstone always `mp3`."""
     is_lost: bool
     """Whether the record is marked as lost."""
     is_settled: bool
@@ -491,17 +533,21 @@ async def find_own_record(reader: RowReader, record_id: UUID, user_id: UUID) -> 
     return RecordDocument.from_row(await _find_published(reader, FIND_OWN_RECORD, record_id, user_id))
 
 
-async def find_waveform(reader: RowReader, record_id: UUID, user_id: UUID) -> tuple[RecordDocument, Waveform]:
-    """Returns the record and its waveform.
+async def find_waveform(reader: RowReader, record_id: UUID, user_id: UUID) -> FoundWaveform:
+    """Returns the waveform of a record, or where it is.
 
-    Raises UnknownRecord as `find_record` does, and NoWaveform for a record made before waveforms were stored.
+    Raises UnknownRecord as `find_record` does, and NoWaveform for a record without one.
     """
     row = await _find_published(reader, FIND_WAVEFORM, record_id, user_id)
-    if row["waveform"] is None:
+    if row["waveform_samples_per_pixel"] is None:
         raise NoWaveform(
-            "This record was made before waveforms were stored. Upload its WAV again to get one."
+            "This record was made before waveforms were stored, or its waveform is lost. Upload its WAV again"
+            " to get one."
         )
-    return RecordDocument.from_row(row), Waveform(row["waveform_samples_per_pixel"], row["waveform"])
+    return FoundWaveform(
+        *(RecordDocument.from_row(row), row["waveform_samples_per_pixel"], row["waveform"]),
+        *(make_waveform_key(row["object_key"]), row["waveform_sha256"]),
+    )
 
 
 async def list_records(
@@ -659,7 +705,7 @@ async def find_row_for_doctor(
     engine: AsyncEngine, object_key: str, min_age: timedelta, overdue: timedelta
 ) -> DoctorRow | None:
     """Returns the row of this object as it is now."""
-    mp3_key = object_key.removesuffix(".wav") + ".mp3"
+    mp3_key = object_key.rpartition(".")[0] + ".mp3"
     parameters = {"key": object_key, "mp3_key": mp3_key, "min_age": min_age, "overdue": overdue}
     rows = await execute(engine, FIND_FOR_DOCTOR, parameters)
     return DoctorRow._make(rows[0]) if rows else None
@@ -682,6 +728,11 @@ async def mark_lost(engine: AsyncEngine, record_id: UUID) -> bool:
 async def forget_original(engine: AsyncEngine, record_id: UUID) -> bool:
     """Lets the original of a record go. Returns False if the record is deleted, or has none."""
     return bool(await execute(engine, FORGET_ORIGINAL, {"record_id": record_id}))
+
+
+async def forget_waveform(engine: AsyncEngine, record_id: UUID) -> bool:
+    """Lets the waveform of a record go. Returns False if the record is deleted, or has none in the store."""
+    return bool(await execute(engine, FORGET_WAVEFORM, {"record_id": record_id}))
 
 
 async def mark_found(engine: AsyncEngine, record_id: UUID) -> bool:

@@ -51,11 +51,14 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
 PRESIGNED_LIFETIME = timedelta(minutes=5)
 CACHED_PRESIGNED_URLS, PRESIGNED_URLS_CACHED_SECONDS = 1024, 60
 READ_BYTES = 256 * 1024
+# By the suffix of the object key. A waveform has no type of its own.
+CONTENT_TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav"}
 # Stands for a time that a store leaves out. So an object without a time never counts as young.
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 # Keep identical to the text in waxwing.conf.template.
 STORE_AWAY = "The object store does not answer"
 LOST_OBJECT = "The object store does not have this recording, so tell the operator"
+OTHER_BYTES = "The object store returned other bytes than it was sent"
 STORE_ERRORS = (aiohttp.ClientError, MinioException, OSError)
 BROKEN_CONNECTION = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)
 # A store, or a proxy in front of it, sends these while it starts, is overloaded or lacks some of its nodes.
@@ -122,8 +125,13 @@ def make_original_key(mp3_key: str) -> str:
     return f"{mp3_key.removesuffix('.mp3')}.wav"
 
 
+def make_waveform_key(mp3_key: str) -> str:
+    """Returns the object key of the waveform of a record. OBJECTS in records.sql has the same in SQL."""
+    return f"{mp3_key.removesuffix('.mp3')}.waveform"
+
+
 def _headers(key: str) -> dict[str, str | list[str] | tuple[str]]:
-    return {"Content-Type": "audio/wav" if key.endswith(".wav") else "audio/mpeg"}
+    return {"Content-Type": CONTENT_TYPES.get(key.rpartition(".")[2], "application/octet-stream")}
 
 
 def _bounded(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
@@ -245,6 +253,19 @@ class ObjectStore:
         # Starts the generator: closing one that has not started would not run its `finally`.
         await anext(pieces)
         return pieces
+
+    @_bounded
+    async def read(self, key: str, sha256: bytes) -> bytes:
+        """Returns a small object whole, for a listener. Raises Unavailable if it has another SHA-256."""
+        async with asyncio.timeout(LISTENER_TIMEOUT_SECONDS):
+            response = await self._client.get_object(self._bucket, key)
+            try:
+                data = await response.read()
+            finally:
+                response.close()
+        if hashlib.sha256(data).digest() != sha256:
+            raise Unavailable(OTHER_BYTES)
+        return data
 
     @_bounded
     async def check(self) -> None:
@@ -483,7 +504,7 @@ class ObjectWriter:
         except STORE_ERRORS as error:
             raise _unavailable(error) from error
         if (start, checksum) != (head, self._checksum):
-            raise Unavailable("The object store returned other bytes than it was sent")
+            raise Unavailable(OTHER_BYTES)
         return digest.digest()
 
 

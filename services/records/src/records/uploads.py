@@ -3,13 +3,14 @@
 1. One statement checks the credentials and inserts the row, `uploading`, under a lease. If the upload keeps
    its original, another statement notes that before the audio begins.
 2. The MP3 goes to its final object key, which is never used again; the original to its own, at the same time.
+   The waveform follows at the end, beside the rest of the MP3.
 3. One statement makes the row `ready` if it is still `uploading`. Only then does the client get its response.
 
 If the user has used the Idempotency-Key before, the upload inserts no row and has no effects at all.
 
 To give an upload up, the service first commits the state `deleting`, so that step 3 can no longer succeed.
-The same transaction leaves a tombstone for the original. After that it touches the objects. This module gives
-up failed uploads; records.sweeper gives up uploads whose lease has run out.
+The same transaction leaves tombstones for the original and the waveform. After that it touches the objects.
+This module gives up failed uploads; records.sweeper gives up uploads whose lease has run out.
 """
 
 import asyncio
@@ -53,7 +54,7 @@ from records.problems import (
 )
 from records.quotas import Room
 from records.settings import BitrateKbps, Settings
-from records.storage import ObjectStore, ObjectWriter, make_original_key
+from records.storage import ObjectStore, ObjectWriter, StoredObject, make_original_key, make_waveform_key
 
 log = structlog.get_logger()
 
@@ -212,6 +213,8 @@ class Upload:
         retry_seconds = shared.settings.store_retry_seconds
         self._writer = ObjectWriter(shared.store, retry_seconds)
         self._original = ObjectWriter(shared.store, retry_seconds, has_head=False)
+        self._waveform = ObjectWriter(shared.store, retry_seconds, has_head=False)
+        self._storing_waveform: asyncio.Task[StoredObject] | None = None
         self._room: Room | None = None
         self.report = UploadReport()
 
@@ -259,11 +262,17 @@ class Upload:
     def close(self) -> None:
         """Frees the memory of the audio and of the objects, and the encoders."""
         self._converter.close()
+        if self._storing_waveform:
+            self._storing_waveform.cancel()
         for writer in self._writers:
             writer.drop()
 
     async def clean_up(self) -> None:
         """Removes everything of a failed upload. What cannot be removed now is left to the sweeper."""
+        if self._storing_waveform:
+            await asyncio.gather(self._storing_waveform, return_exceptions=True)
+            # A failed task holds its exception, and that holds the frames that hold this upload.
+            self._storing_waveform = None
         for writer in self._writers:
             await writer.close()
         if not isinstance(self._state, Reserved):
@@ -282,8 +291,8 @@ class Upload:
             log.exception("clean-up left to the sweeper")
 
     @property
-    def _writers(self) -> tuple[ObjectWriter, ObjectWriter]:
-        return self._writer, self._original
+    def _writers(self) -> tuple[ObjectWriter, ...]:
+        return self._writer, self._original, self._waveform
 
     async def _take_field(self, field: FormField) -> None:
         if field.name == "title":
@@ -329,6 +338,7 @@ class Upload:
         self._room = await sql.find_room(engine, found, settings)
         self._check_room()
         self._writer.open(found.object_key, lease_keeper.done)
+        self._waveform.open(make_waveform_key(found.object_key), lease_keeper.done)
 
     async def _begin_audio(self) -> None:
         """Unidentified → Late."""
@@ -373,7 +383,7 @@ class Upload:
     def _check_room(self) -> None:
         """Raises a Problem as soon as the upload does not fit into a quota."""
         if self._room:
-            written_bytes = sum(writer.written_bytes for writer in self._writers)
+            written_bytes = self._writer.written_bytes + self._original.written_bytes
             self._room.check(written_bytes, self._converter.seconds)
 
     async def _write(self, mp3: AsyncIterator[bytes]) -> None:
@@ -397,6 +407,8 @@ class Upload:
         self._state.lease_keeper.remove_done_callback(self._end_at_once)
         self._timeout.reschedule(None)
         await self._write(self._converter.finish())
+        # Beside the MP3, so that the link waits for the slower of both only.
+        self._storing_waveform = asyncio.create_task(self._store_waveform())
         head = await asyncio.get_running_loop().run_in_executor(
             self._shared.head_thread, self._converter.make_head, self._title
         )
@@ -405,13 +417,15 @@ class Upload:
         self.report.begin("stored")
         stored = await self._writer.finish(head)
         original = await self._original.finish() if self._keep_original else None
+        waveform = await self._storing_waveform
         self.report.begin("published")
         self._report_content(stored.size_bytes)
         finished = sql.FinishedUpload(
             self._title,
             stored,
             self._converter.properties,
-            self._converter.waveform,
+            waveform,
+            self._converter.waveform.samples_per_pixel,
             self._bitrate_kbps,
             self._idempotency_key,
             original,
@@ -421,6 +435,10 @@ class Upload:
         if not record:
             raise _interrupted()
         return Published(record)
+
+    async def _store_waveform(self) -> StoredObject:
+        await self._waveform.write(self._converter.waveform.peaks)
+        return await self._waveform.finish()
 
     def _report_content(self, mp3_bytes: int) -> None:
         self.report.mp3_bytes = mp3_bytes

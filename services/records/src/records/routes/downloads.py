@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 from urllib.parse import quote
 from uuid import UUID
 
@@ -40,6 +40,15 @@ class Download(NamedTuple):
     """The Content-Disposition."""
     is_cached: bool
     """Whether the gateway may keep it in its cache."""
+
+
+class InStore(Protocol):
+    """Something of a record that the store has."""
+
+    @property
+    def record_id(self) -> UUID: ...
+    @property
+    def object_key(self) -> str: ...
 
 
 # Checks the request and returns what it may have. Raises a Problem for what it may not have.
@@ -85,7 +94,7 @@ async def send_download(request: Request[Any, Any, Any], service: RunningService
     )
 
 
-async def refuse_lost_object(service: RunningService, find: Find) -> NoReturn:
+async def refuse_lost_object(service: RunningService, find: Callable[[], Awaitable[InStore]]) -> NoReturn:
     """Raises the problem for an object that the store did not have, and logs it if it is lost.
 
     Each listener who meets a lost object leaves one log line. The record may have been deleted since the

@@ -11,15 +11,18 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
+from common.problems import Unavailable
 from records import openapi
+from records.audio import Waveform
 from records.conditions import Representation, is_not_modified, join_header_lines, make_validators
-from records.documents import WaveformDocument
+from records.documents import RecordDocument, WaveformDocument
 from records.file_names import make_content_disposition
 from records.problems import LostRecord
 from records.requests import read_is_attachment, read_link, read_listener, read_resolution
 from records.routes.downloads import Download, refuse_lost_object, send_download
 from records.routes.running_service import RunningService
 from records.sql import find_record, find_user, find_waveform
+from records.storage import means_lost
 
 MP3_TYPE = "audio/mpeg"
 WAVEFORM_TYPE = "application/json"
@@ -60,6 +63,23 @@ async def get_lost_object(
     await refuse_lost_object(service, partial(find_mp3, request, service))
 
 
+async def read_waveform(
+    service: RunningService, record_id: UUID, user_id: UUID
+) -> tuple[RecordDocument, Waveform]:
+    """Returns a record and its waveform. Raises UnknownRecord or NoWaveform."""
+    find = partial(find_waveform, service.reader, record_id, user_id)
+    found = await find()
+    peaks = found.peaks
+    if peaks is None:
+        try:
+            peaks = await service.store.read(found.object_key, found.sha256)
+        except Unavailable as problem:
+            if means_lost(problem):
+                await refuse_lost_object(service, find)
+            raise
+    return found.record, Waveform(found.samples_per_pixel, peaks)
+
+
 @route(
     "/records/{record_id:uuid}/waveform",
     http_method=["GET", "HEAD"],
@@ -73,7 +93,7 @@ async def get_record_waveform(
     resolution = read_resolution(request)
     listener = read_listener(request)
     user_id = listener if isinstance(listener, UUID) else await find_user(service.engine, listener)
-    record, stored = await find_waveform(service.reader, record_id, user_id)
+    record, stored = await read_waveform(service, record_id, user_id)
     waveform = stored.coarsen(**resolution)
     content = msgspec.json.encode(WaveformDocument.from_waveform(waveform, record.sample_rate))
     representation = Representation.of_mp3(record)._replace(
