@@ -35,6 +35,13 @@ logs *ARGS:
 ps:
     @python -m deploy.local ps
 
+# Show on one screen how everything is: parts, uploads, records, disks, last backup and doctor (--json)
+[group('stack')]
+[no-exit-message]
+[positional-arguments]
+status *ARGS:
+    @python -m deploy.local status "$@"
+
 # Open psql on the stack's database, or pass it arguments such as -c 'select 1'
 [group('stack')]
 [no-exit-message]
@@ -215,6 +222,14 @@ compose-down *ARGS:
 [group('docker')]
 compose-logs *ARGS:
     docker compose logs {{ARGS}}
+
+# Show on one screen how everything in Docker is (--json)
+[group('docker')]
+[no-exit-message]
+[positional-arguments]
+compose-status *ARGS:
+    @docker compose ps --services --status running | grep -qx records || { echo 'waxwing: the records service does not run: `docker compose up --build --wait` starts everything' >&2; exit 1; }
+    @docker compose exec -T records python -m records status --cache-free-bytes "$(docker compose exec -T gateway df -kP /var/cache/waxwing | awk 'NR == 2 {print $4 * 1024}')" "$@"
 
 # Copy database and bucket of the containers to a folder (--prune: remove the MP3s of deleted records)
 [group('docker')]

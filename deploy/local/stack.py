@@ -399,6 +399,8 @@ class Stack:
                 "HOME": str(self._folder),
                 "MINIO_ROOT_USER": "waxwing",
                 "MINIO_ROOT_PASSWORD": self.secrets["minio"],
+                # Prometheus and `status` read MinIO's metrics without a token. They have no names of objects.
+                "MINIO_PROMETHEUS_AUTH_TYPE": "public",
             }
             command = minio.command(
                 minio_binary,
@@ -421,6 +423,9 @@ class Stack:
         store = urlsplit(self.environment("records")["S3_ENDPOINT"])
         return {
             "WAXWING_LISTEN": f"{_bracketed(self._state['host'])}:{ports.gateway}",
+            "WAXWING_STATUS_LISTEN": f"{LOOPBACK}:{ports.gateway_status}",
+            # The nginx of the wheel is built without stub_status.
+            "WAXWING_STATUS": "return 204",
             "WAXWING_USERS": f"{LOOPBACK}:{ports.users}",
             "WAXWING_RECORDS": f"{LOOPBACK}:{ports.records}",
             "WAXWING_S3": f"{store.hostname}:{store.port or {'http': 80, 'https': 443}[store.scheme]}",
@@ -543,6 +548,23 @@ class Stack:
         """Runs an operator's command of a service in this terminal. Returns its exit status."""
         command = [sys.executable, "-m", service, *arguments]
         return subprocess.run(command, env=self.environment(service), check=False).returncode
+
+    def show_status(self, arguments: list[str]) -> int:
+        """Prints how everything is. Returns 0 if every part is ready, otherwise 1."""
+        if not self.has_processes():
+            raise StackError("the stack does not run: `./just up -d` starts it")
+        options = [
+            f"--{name}={LOOPBACK}:{port}"
+            for name, port in (
+                ("users", self.ports.users),
+                ("records", self.ports.records),
+                ("gateway", self.ports.gateway_status),
+            )
+        ]
+        options.append(f"--cache-free-bytes={shutil.disk_usage(self._folder).free}")
+        if process := self.supervisor.processes.find("gateway"):
+            options.append(f"--gateway-uptime-seconds={process.age_seconds}")
+        return self.run_command("records", ["status", *options, *arguments])
 
     def back_up(self, arguments: list[str]) -> int:
         """Copies the database and the bucket to a folder or another bucket. Returns the exit status."""
