@@ -413,7 +413,7 @@ class Stack:
 
     def _make_prometheus(self, program: str) -> StackProcess:
         folder = self._folder / "prometheus"
-        prometheus.configure(folder, self.ports)
+        prometheus.configure(folder, self.ports, has_minio=not self._has_own_store)
         return StackProcess(
             "prometheus", 6, "front", prometheus.command(program, folder, self.ports.prometheus)
         )
