@@ -199,6 +199,7 @@ lock *ARGS:
     {{requirements}} {{ARGS}} services/users/pyproject.toml -o services/users/requirements.txt
     {{requirements}} {{ARGS}} services/records/pyproject.toml -o services/records/requirements.txt
     {{requirements}} {{ARGS}} libs/common/pyproject.toml services/users/pyproject.toml services/records/pyproject.toml requirements-dev.in -o requirements-dev.txt
+    {{requirements}} {{ARGS}} --constraints services/records/requirements.txt --constraints requirements-dev.txt deploy/requirements-otel.in -o deploy/requirements-otel.txt
     {{requirements}} {{ARGS}} deploy/local/requirements-go.in -o deploy/local/requirements-go.txt
     {{requirements}} {{ARGS}} --no-deps deploy/requirements-backup.in -o deploy/requirements-backup.txt
     {{requirements}} {{ARGS}} tests/sdks/requirements.in -o tests/sdks/requirements.txt
@@ -276,6 +277,12 @@ test-browser *ARGS:
 [positional-arguments]
 test-observability *ARGS:
     pytest tests/observability "$@"
+
+# Follow requests through a stack with OpenTelemetry (installs deploy/requirements-otel.txt into .otel)
+[group('check')]
+[positional-arguments]
+test-tracing *ARGS:
+    @PYTHONPATH=$(python -m deploy.local.tracing) pytest tests/tracing "$@"
 
 # Generate clients in Python and TypeScript from docs/openapi, and use them (installs the generators into .sdks)
 [group('check')]

@@ -31,7 +31,7 @@ import msgspec
 from common.host_names import choose_sign_up
 from common.settings import SettingsError, load
 from deploy.gateway_settings import GatewaySettings, StopSettings
-from deploy.local import gateway, minio, postgres, prometheus
+from deploy.local import gateway, minio, postgres, prometheus, tracing
 from deploy.local.ports import LOOPBACK, PortRequest, Ports, explain_port_conflicts
 from deploy.local.supervision import (
     ROOT,
@@ -51,6 +51,7 @@ _DEFAULTS = {
     "S3_BUCKET": "records",
     "S3_REGION": "us-east-1",
 }
+TRACES_TO = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _OWN_STORE_SETTINGS = ("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY")
 _INHERITED_VARIABLES = (
     "PATH",
@@ -158,6 +159,8 @@ class Stack:
         _load(UsersSettings, self.environment("users"))
         _load(RecordsSettings, self.environment("records"))
         gateway_variables = self._gateway_variables()
+        if self._settings.get(TRACES_TO):
+            tracing.install(say)
         minio_binary = None if self._has_own_store else minio.find_or_build(self._settings, say)
         for name in ("logs", "minio"):
             (self._folder / name).mkdir(mode=0o700, exist_ok=True)
@@ -309,6 +312,8 @@ class Stack:
             own |= {"HOST": LOOPBACK, "PORT": str(getattr(ports, service))}
             # As in deploy/Dockerfile (DECISIONS, 23).
             own |= {"MALLOC_ARENA_MAX": "1"}
+            if self._settings.get(TRACES_TO):
+                own |= {"PYTHONPATH": str(tracing.find_folder())}
         if service == "users":
             own |= {"AUDIT_FILE": str(self.supervisor.log("users"))}
             if not self._settings.get("SIGNUP_KEY_FILE"):

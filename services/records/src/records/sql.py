@@ -687,7 +687,7 @@ async def note_run(engine: AsyncEngine, command: str, began_at: datetime, result
 
 async def find_runs(engine: AsyncEngine) -> dict[str, LastRun]:
     """Returns the last run of each command that ever ran."""
-    return {row.command: LastRun(*row) for row in await read(engine, FIND_RUNS)}
+    return {row.command: LastRun(**row._mapping) for row in await read(engine, FIND_RUNS)}
 
 
 async def measure_all(engine: AsyncEngine) -> Row[Any]:
