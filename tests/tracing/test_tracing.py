@@ -155,9 +155,9 @@ def test_only_requests_begin_traces(traced_stack: Stack, traced: Client, collect
     assert not [span for span in collector.spans if span.name.endswith(("/readyz", "/metrics", "/healthz"))]
 
 
-def test_a_collector_that_is_away_keeps_no_service_from_stopping(stack: Stack) -> None:
+def test_a_collector_that_is_away_keeps_no_service_from_stopping(traced_stack: Stack) -> None:
     (away,) = free_ports(1)
-    instance = Instance(stack, "users", {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{LOOPBACK}:{away}"})
+    instance = Instance(traced_stack, "users", {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{LOOPBACK}:{away}"})
     instance.start()
     with Client(f"http://{LOOPBACK}:{instance.port}") as client:
         user: dict[str, Any] = client.create_user("Traced")

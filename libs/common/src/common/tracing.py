@@ -34,11 +34,13 @@ class _OnlyRequests(Sampler):  # type: ignore[misc]
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
 
-    def should_sample(self, *args: Any, **named: Any) -> SamplingResult:
-        parent, kind = args[0] if args else named["parent_context"], named.get("kind")
-        if kind != SpanKind.SERVER and not trace.get_current_span(parent).get_span_context().is_valid:
+    def should_sample(
+        self, parent_context: Any, trace_id: int, name: str, kind: Any = None, *others: Any, **named: Any
+    ) -> Any:
+        has_parent = trace.get_current_span(parent_context).get_span_context().is_valid
+        if kind != SpanKind.SERVER and not has_parent:
             return SamplingResult(Decision.DROP)
-        return self._sampler.should_sample(*args, **named)
+        return self._sampler.should_sample(parent_context, trace_id, name, kind, *others, **named)
 
     def get_description(self) -> str:
         return f"OnlyRequests({self._sampler.get_description()})"
