@@ -35,6 +35,13 @@ logs *ARGS:
 ps:
     @python -m deploy.local ps
 
+# Show on one screen how everything is: parts, uploads, records, disks, last backup and doctor (--json)
+[group('stack')]
+[no-exit-message]
+[positional-arguments]
+status *ARGS:
+    @python -m deploy.local status "$@"
+
 # Open psql on the stack's database, or pass it arguments such as -c 'select 1'
 [group('stack')]
 [no-exit-message]
@@ -192,6 +199,7 @@ lock *ARGS:
     {{requirements}} {{ARGS}} services/users/pyproject.toml -o services/users/requirements.txt
     {{requirements}} {{ARGS}} services/records/pyproject.toml -o services/records/requirements.txt
     {{requirements}} {{ARGS}} libs/common/pyproject.toml services/users/pyproject.toml services/records/pyproject.toml requirements-dev.in -o requirements-dev.txt
+    {{requirements}} {{ARGS}} --constraints services/records/requirements.txt --constraints requirements-dev.txt deploy/requirements-otel.in -o deploy/requirements-otel.txt
     {{requirements}} {{ARGS}} deploy/local/requirements-go.in -o deploy/local/requirements-go.txt
     {{requirements}} {{ARGS}} --no-deps deploy/requirements-backup.in -o deploy/requirements-backup.txt
     {{requirements}} {{ARGS}} tests/sdks/requirements.in -o tests/sdks/requirements.txt
@@ -215,6 +223,14 @@ compose-down *ARGS:
 [group('docker')]
 compose-logs *ARGS:
     docker compose logs {{ARGS}}
+
+# Show on one screen how everything in Docker is (--json)
+[group('docker')]
+[no-exit-message]
+[positional-arguments]
+compose-status *ARGS:
+    @docker compose ps --services --status running | grep -qx records || { echo 'waxwing: the records service does not run: `docker compose up --build --wait` starts everything' >&2; exit 1; }
+    @docker compose exec -T records python -m records status --cache-free-bytes "$(docker compose exec -T gateway df -kP /var/cache/waxwing | awk 'NR == 2 {print $4 * 1024}')" "$@"
 
 # Copy database and bucket of the containers to a folder (--prune: remove the MP3s of deleted records)
 [group('docker')]
@@ -261,6 +277,12 @@ test-browser *ARGS:
 [positional-arguments]
 test-observability *ARGS:
     pytest tests/observability "$@"
+
+# Follow requests through a stack with OpenTelemetry (installs deploy/requirements-otel.txt into .otel)
+[group('check')]
+[positional-arguments]
+test-tracing *ARGS:
+    @PYTHONPATH=$(python -m deploy.local.tracing) pytest tests/tracing "$@"
 
 # Generate clients in Python and TypeScript from docs/openapi, and use them (installs the generators into .sdks)
 [group('check')]

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -33,7 +34,7 @@ import structlog
 from miniopy_async.error import MinioException
 from sqlalchemy.exc import SQLAlchemyError
 
-from common.db import make_asyncpg_url
+from common.db import make_asyncpg_url, make_engine
 from common.logs import configure_logs
 from common.migrate import known_revisions
 from common.problems import Problem, Unavailable
@@ -41,7 +42,7 @@ from common.settings import SettingsError, load
 from deploy.postgres_binaries import binary
 from deploy.setup import SetupSettings, set_up
 from records.settings import S3Endpoint, StoreSettings
-from records.sql import BACKUP_LOCK, READ_FOR_BACKUP
+from records.sql import BACKUP_LOCK, READ_FOR_BACKUP, note_run
 from records.storage import READ_BYTES, ObjectStore, ObjectWriter, means_lost, open_store
 
 log = structlog.get_logger()
@@ -55,6 +56,12 @@ COMPLETE, INCOMPLETE, FAILED = 0, 1, 2
 
 class BackupError(Exception):
     """The backup or the restore cannot go on; the message says why and what to do."""
+
+
+EXPECTED_ERRORS = (
+    *(Problem, BackupError, asyncpg.PostgresError, SQLAlchemyError),
+    *(aiohttp.ClientError, MinioException, OSError),
+)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -515,8 +522,35 @@ async def _run_command(settings: SetupSettings, options: argparse.Namespace) -> 
         if options.command == "restore":
             await restore(settings, place, overwrite=options.overwrite, is_trial=options.trial)
             return COMPLETE
-        manifest = await back_up(settings, place, prune=options.prune)
+        manifest = await _back_up_and_note(settings, place, prune=options.prune)
         return INCOMPLETE if manifest.missing else COMPLETE
+
+
+async def _back_up_and_note(settings: SetupSettings, place: Place, *, prune: bool) -> Manifest:
+    """Backs up, and notes in the database with which result, for `status` and the metrics."""
+    engine = make_engine(settings.database_url, settings.postgres_password)
+    note = partial(note_run, engine, "backup", datetime.now(UTC))
+    try:
+        manifest = await back_up(settings, place, prune=prune)
+    except EXPECTED_ERRORS as error:
+        await note("failed", _explain(error))
+        raise
+    else:
+        missing = f", {len(manifest.missing):,} are missing" if manifest.missing else ""
+        summary = f"{manifest.object_count:,} objects to {place}{missing}"
+        await note("incomplete" if manifest.missing else "complete", summary)
+        return manifest
+    finally:
+        await engine.dispose()
+
+
+def _explain(error: Exception) -> str:
+    match error:
+        case Problem():
+            return error.detail
+        case BackupError() | asyncpg.PostgresError() | SQLAlchemyError():
+            return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -540,12 +574,8 @@ def main(arguments: Sequence[str]) -> int:
         status = asyncio.run(_run_command(load(SetupSettings, os.environ), options))
     except SettingsError as error:
         reason = f"wrong setting: {error}"
-    except Problem as problem:
-        reason = problem.detail
-    except (BackupError, asyncpg.PostgresError, SQLAlchemyError) as error:
-        reason = str(error)
-    except (aiohttp.ClientError, MinioException, OSError) as error:
-        reason = f"{type(error).__name__}: {error}"
+    except EXPECTED_ERRORS as error:
+        reason = _explain(error)
     except KeyboardInterrupt:
         reason = "interrupted"
     else:

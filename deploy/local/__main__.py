@@ -124,6 +124,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     logs.add_argument("processes", nargs="*", metavar="PROCESS")
     commands.add_parser("down", help="stop what runs in the background")
     commands.add_parser("ps", help="show what runs")
+    commands.add_parser("status", help="show how everything is")
     commands.add_parser("psql", help="open psql, which gets all further arguments")
     commands.add_parser("users", help="run an operator's command of the users service")
     commands.add_parser("doctor", help="compare the database with the bucket")
@@ -137,7 +138,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Runs one command. Returns the exit status."""
     # These pass all further arguments on.
-    passing = ("psql", "users", "doctor", "backup", "restore")
+    passing = ("psql", "status", "users", "doctor", "backup", "restore")
     end = 1 if arguments and arguments[0] in passing else len(arguments)
     parsed = _parse(arguments[:end])
     try:
@@ -157,6 +158,7 @@ def _run(parsed: argparse.Namespace, further: list[str]) -> int:
         "down": lambda: _down(stack),
         "logs": lambda: _logs(stack, parsed.processes, parsed.lines, parsed.follow, parsed.json),
         "ps": lambda: _ps(stack),
+        "status": lambda: stack.show_status(further),
         "psql": lambda: stack.psql(further),
         "users": lambda: stack.run_command("users", further),
         "doctor": lambda: stack.run_command("records", ["doctor", *further]),

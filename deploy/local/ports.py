@@ -27,8 +27,10 @@ class Ports:
     postgres: int
     users: int
     records: int
-    # A stack that was started before this port existed has none.
+    # A stack that was started before these ports existed has none.
     prometheus: int = 0
+    # The inner page of the gateway, which clients do not reach.
+    gateway_status: int = 0
 
     @classmethod
     def free(cls) -> Ports:
@@ -41,7 +43,7 @@ class Ports:
 
         `remembered` is the port that PostgreSQL had at the last start.
         """
-        users, records, fresh = free_ports(3)
+        users, records, gateway_status, fresh = free_ports(4)
         postgres = remembered if remembered and is_free(LOOPBACK, remembered) else fresh
         return cls(
             gateway=_port(settings, "GATEWAY_PORT", 8080),
@@ -51,6 +53,7 @@ class Ports:
             users=users,
             records=records,
             prometheus=_port(settings, "PROMETHEUS_PORT", 9090),
+            gateway_status=gateway_status,
         )
 
 

@@ -16,17 +16,21 @@ def find() -> str | None:
     return shutil.which("prometheus")
 
 
-def configure(folder: Path, ports: Ports, seconds: int = 15) -> None:
-    """Writes a configuration that reads both services of a stack every so many seconds."""
-    targets = {
-        name: f"{LOOPBACK}:{port}" for name, port in (("users", ports.users), ("records", ports.records))
-    }
+def configure(folder: Path, ports: Ports, seconds: int = 15, *, has_minio: bool = True) -> None:
+    """Writes a configuration that reads both services of a stack, and its MinIO, every so many seconds."""
+    jobs = [
+        {"job_name": name, "static_configs": [{"targets": [f"{LOOPBACK}:{port}"]}]}
+        for name, port in (("users", ports.users), ("records", ports.records))
+    ]
+    if has_minio:
+        targets = [{"targets": [f"{LOOPBACK}:{ports.minio}"]}]
+        jobs.append(
+            {"job_name": "minio", "metrics_path": "/minio/v2/metrics/cluster", "static_configs": targets}
+        )
     configuration = {
         "global": {"scrape_interval": f"{seconds}s", "evaluation_interval": f"{seconds}s"},
         "rule_files": [str(_ALERTS)],
-        "scrape_configs": [
-            {"job_name": name, "static_configs": [{"targets": [target]}]} for name, target in targets.items()
-        ],
+        "scrape_configs": jobs,
     }
     folder.mkdir(mode=0o700, exist_ok=True)
     # JSON is YAML.

@@ -31,7 +31,7 @@ import msgspec
 from common.host_names import choose_sign_up
 from common.settings import SettingsError, load
 from deploy.gateway_settings import GatewaySettings, StopSettings
-from deploy.local import gateway, minio, postgres, prometheus
+from deploy.local import gateway, minio, postgres, prometheus, tracing
 from deploy.local.ports import LOOPBACK, PortRequest, Ports, explain_port_conflicts
 from deploy.local.supervision import (
     ROOT,
@@ -51,6 +51,7 @@ _DEFAULTS = {
     "S3_BUCKET": "records",
     "S3_REGION": "us-east-1",
 }
+TRACES_TO = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _OWN_STORE_SETTINGS = ("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY")
 _INHERITED_VARIABLES = (
     "PATH",
@@ -158,6 +159,8 @@ class Stack:
         _load(UsersSettings, self.environment("users"))
         _load(RecordsSettings, self.environment("records"))
         gateway_variables = self._gateway_variables()
+        if self._settings.get(TRACES_TO):
+            tracing.install(say)
         minio_binary = None if self._has_own_store else minio.find_or_build(self._settings, say)
         for name in ("logs", "minio"):
             (self._folder / name).mkdir(mode=0o700, exist_ok=True)
@@ -309,6 +312,8 @@ class Stack:
             own |= {"HOST": LOOPBACK, "PORT": str(getattr(ports, service))}
             # As in deploy/Dockerfile (DECISIONS, 23).
             own |= {"MALLOC_ARENA_MAX": "1"}
+            if self._settings.get(TRACES_TO):
+                own |= {"PYTHONPATH": str(tracing.find_folder())}
         if service == "users":
             own |= {"AUDIT_FILE": str(self.supervisor.log("users"))}
             if not self._settings.get("SIGNUP_KEY_FILE"):
@@ -399,6 +404,8 @@ class Stack:
                 "HOME": str(self._folder),
                 "MINIO_ROOT_USER": "waxwing",
                 "MINIO_ROOT_PASSWORD": self.secrets["minio"],
+                # Prometheus and `status` read MinIO's metrics without a token. They have no names of objects.
+                "MINIO_PROMETHEUS_AUTH_TYPE": "public",
             }
             command = minio.command(
                 minio_binary,
@@ -411,7 +418,7 @@ class Stack:
 
     def _make_prometheus(self, program: str) -> StackProcess:
         folder = self._folder / "prometheus"
-        prometheus.configure(folder, self.ports)
+        prometheus.configure(folder, self.ports, has_minio=not self._has_own_store)
         return StackProcess(
             "prometheus", 6, "front", prometheus.command(program, folder, self.ports.prometheus)
         )
@@ -421,6 +428,9 @@ class Stack:
         store = urlsplit(self.environment("records")["S3_ENDPOINT"])
         return {
             "WAXWING_LISTEN": f"{_bracketed(self._state['host'])}:{ports.gateway}",
+            "WAXWING_STATUS_LISTEN": f"{LOOPBACK}:{ports.gateway_status}",
+            # The nginx of the wheel is built without stub_status.
+            "WAXWING_STATUS": "return 204",
             "WAXWING_USERS": f"{LOOPBACK}:{ports.users}",
             "WAXWING_RECORDS": f"{LOOPBACK}:{ports.records}",
             "WAXWING_S3": f"{store.hostname}:{store.port or {'http': 80, 'https': 443}[store.scheme]}",
@@ -543,6 +553,23 @@ class Stack:
         """Runs an operator's command of a service in this terminal. Returns its exit status."""
         command = [sys.executable, "-m", service, *arguments]
         return subprocess.run(command, env=self.environment(service), check=False).returncode
+
+    def show_status(self, arguments: list[str]) -> int:
+        """Prints how everything is. Returns 0 if every part is ready, otherwise 1."""
+        if not self.has_processes():
+            raise StackError("the stack does not run: `./just up -d` starts it")
+        options = [
+            f"--{name}={LOOPBACK}:{port}"
+            for name, port in (
+                ("users", self.ports.users),
+                ("records", self.ports.records),
+                ("gateway", self.ports.gateway_status),
+            )
+        ]
+        options.append(f"--cache-free-bytes={shutil.disk_usage(self._folder).free}")
+        if process := self.supervisor.processes.find("gateway"):
+            options.append(f"--gateway-uptime-seconds={process.age_seconds}")
+        return self.run_command("records", ["status", *options, *arguments])
 
     def back_up(self, arguments: list[str]) -> int:
         """Copies the database and the bucket to a folder or another bucket. Returns the exit status."""

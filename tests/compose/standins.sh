@@ -381,7 +381,9 @@ http {
 EOF
   cat >"$c/nginx/nginx.sh" <<'EOF'
 #!/bin/sh
-# The wheel's nginx has its folders beside itself. This puts them where the official image has them.
+# The wheel's nginx has its folders beside itself. This puts them where the official image has them. The wheel has no
+# stub_status.
+sed -i 's/stub_status;/return 204;/' /etc/nginx/conf.d/*.conf
 exec /usr/sbin/nginx-of-the-wheel -p /etc/nginx -e /var/log/nginx/error.log -c /etc/nginx/nginx.conf "$@"
 EOF
   cat >"$c/nginx/default.conf" <<'EOF'

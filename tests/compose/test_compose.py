@@ -84,6 +84,14 @@ def test_the_doctor_looks_at_the_database_and_the_bucket_of_the_containers(recor
     assert json.loads(done.stdout.splitlines()[-1])["seen"]["ready"] > 0
 
 
+def test_the_screen_shows_every_container(record: dict[str, Any]) -> None:
+    found = json.loads(compose("exec", "-T", "records", "python", "-m", "records", "status", "--json").stdout)
+    assert {part["name"] for part in found["parts"]} == {"gateway", "users", "records", "postgres", "store"}
+    assert {part["state"] for part in found["parts"]} == {"ready"}
+    assert all(part["version"] for part in found["parts"])
+    assert found["contents"]["records"] > 0
+
+
 def test_the_operators_commands_work_in_the_container(
     client: Client, user: dict[str, Any], record: dict[str, Any]
 ) -> None:

@@ -5,39 +5,20 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import msgspec
 import pytest
 from prometheus_client import REGISTRY
-from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from records.sweeper import run_sweeper
 from tests.integration.new_log_lines import NewLogLines
+from tests.integration.read_metrics import read_metrics, value_of
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import wait_until, wait_until_async
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 from tests.wavs import Wav, music
-
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-def read_metrics(stack: Stack, service: str) -> Samples:
-    """Reads the samples of a service's own port: their names and labels, with their values."""
-    port = getattr(stack.ports, service)
-    response = httpx.get(f"http://{LOOPBACK}:{port}/metrics")
-    assert response.headers["content-type"].startswith("text/plain; version=")
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(response.text)
-        for sample in family.samples
-    }
-
-
-def value_of(samples: Samples, name: str, **labels: str) -> float:
-    return samples.get((name, tuple(sorted(labels.items()))), 0.0)
 
 
 class Changes:
@@ -120,7 +101,13 @@ def test_there_are_fewer_series_than_a_prometheus_notices(stack: Stack) -> None:
 
 
 def test_the_gateway_does_not_show_them(client: Client) -> None:
-    for path in ("/metrics", "/records/metrics", "/users/metrics"):
+    for path in (
+        "/metrics",
+        "/records/metrics",
+        "/users/metrics",
+        "/stub_status",
+        "/minio/v2/metrics/cluster",
+    ):
         assert client.http.get(path).status_code == 404
 
 

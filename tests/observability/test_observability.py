@@ -135,7 +135,9 @@ def test_the_local_stack_runs_one(tmp_path: Path) -> None:
         with httpx.Client(base_url=f"http://{LOOPBACK}:{stack.ports.prometheus}") as client:
             (group,) = client.get("/api/v1/rules").json()["data"]["groups"]
             assert [rule["name"] for rule in group["rules"]] == [rule["alert"] for rule in ALERTS]
-            wait_until(lambda: len(query(client, "up == 1")) == 2)
+            wait_until(lambda: len(query(client, "up == 1")) == 3)
+            (free,) = query(client, "minio_cluster_capacity_usable_free_bytes")
+            assert free["metric"]["job"] == "minio"
     finally:
         stack.stop()
     assert not stack.has_processes()

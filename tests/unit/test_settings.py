@@ -181,6 +181,7 @@ def test_an_error_never_prints_the_value_of_a_secret() -> None:
         ("PUBLIC_URL", "foo"),
         ("PUBLIC_URL", "ftp://a.example"),
         ("PUBLIC_URL", "http://a b"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318"),
     ],
 )
 def test_a_setting_with_an_invalid_value_is_named(name: str, value: str) -> None:

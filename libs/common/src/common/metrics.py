@@ -5,6 +5,7 @@ anything else that a client chooses.
 """
 
 import time
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -49,6 +50,8 @@ STATEMENT_ERRORS = Counter(
 CONNECTIONS = Gauge(
     "waxwing_database_connections", "Open connections to PostgreSQL, by use and state.", ("use", "state")
 )
+# What else hears of each statement: its kind, its SQL, its seconds, and the error if it has failed.
+STATEMENT_WATCHERS: list[Callable[[str, str, float, BaseException | None], None]] = []
 # A series that begins with its first error would hide that error: Prometheus needs the 0 before it.
 PROBLEMS.labels("internal-error")
 for _kind in ("select", "insert", "update", "delete", "row"):
@@ -80,8 +83,13 @@ def watch_engine(engine: AsyncEngine) -> None:
     event.listen(engine.sync_engine, "handle_error", _count_statement_error)
 
 
-def measure_statement(kind: str, sql: str, seconds: float) -> None:
-    """Measures a statement that has succeeded."""
+def measure_statement(kind: str, sql: str, seconds: float, error: BaseException | None = None) -> None:
+    """Measures a statement that has succeeded, or counts one that has failed."""
+    for watch in STATEMENT_WATCHERS:
+        watch(kind, sql, seconds, error)
+    if error:
+        STATEMENT_ERRORS.labels(kind).inc()
+        return
     _statement_seconds(kind).observe(seconds)
     if seconds > SLOW_STATEMENT_SECONDS:
         log.warning("slow statement", seconds=round(seconds, 3), sql=sql)
@@ -92,16 +100,20 @@ def _statement_seconds(kind: str) -> Histogram:
     return STATEMENT_SECONDS.labels(kind)
 
 
-def _begin_statement(connection: Any, *_: object) -> None:
-    connection.info["began"] = time.perf_counter()
+def _begin_statement(_: Any, __: object, ___: object, ____: object, context: Any, _____: object) -> None:
+    context.began = time.perf_counter()
 
 
-def _end_statement(connection: Any, _: object, sql: str, __: object, context: Any, ___: object) -> None:
-    measure_statement(_kind_of(context), sql, time.perf_counter() - connection.info["began"])
+def _end_statement(_: Any, __: object, sql: str, ___: object, context: Any, ____: object) -> None:
+    measure_statement(_kind_of(context), sql, time.perf_counter() - context.began)
 
 
 def _count_statement_error(error: Any) -> None:
-    STATEMENT_ERRORS.labels(_kind_of(error.execution_context)).inc()
+    now = time.perf_counter()
+    # A connection that could not be opened has no statement.
+    seconds = now - getattr(error.execution_context, "began", now)
+    kind = _kind_of(error.execution_context)
+    measure_statement(kind, error.statement or "", seconds, error.original_exception)
 
 
 def _kind_of(context: Any) -> str:

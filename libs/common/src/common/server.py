@@ -10,9 +10,11 @@ from typing import TypeVar
 
 import uvicorn
 from litestar import Litestar
+from litestar.types import ASGIApp
 
 from common.http_protocol import HttpProtocol
 from common.logs import RequestLog, configure_logs
+from common.openapi import VERSION
 from common.settings import ServiceSettings, SettingsError, load
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -58,8 +60,11 @@ def serve(create_app: Callable[[S], Litestar], kind: type[S]) -> None:
     except SettingsError as error:
         sys.exit(f"waxwing: wrong setting: {error}")
     request_seconds = settings.shutdown_seconds - CANCELLED_BEFORE_END_SECONDS
+    served: ASGIApp = RequestLog(app, settings.log_format)
+    if settings.otel_exporter_otlp_endpoint:
+        served = _trace(served, kind.__module__.partition(".")[0])
     config = uvicorn.Config(
-        RequestLog(app, settings.log_format),
+        served,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -77,3 +82,15 @@ def serve(create_app: Callable[[S], Litestar], kind: type[S]) -> None:
         server.run()
     if not server.started:
         sys.exit("waxwing: the service could not start; the log above says why")
+
+
+def _trace(app: ASGIApp, service: str) -> ASGIApp:
+    """Returns the same app with traces. Exits with a message if the packages for traces are missing."""
+    try:
+        from common.tracing import Tracing  # noqa: PLC0415 (most deployments do not have the packages)
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"waxwing: OTEL_EXPORTER_OTLP_ENDPOINT is set, but {error.name} is not installed: install"
+            " deploy/requirements-otel.txt (in Docker: build with TRACING=yes), or unset the variable"
+        )
+    return Tracing(app, service, VERSION)

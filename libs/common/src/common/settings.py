@@ -18,6 +18,8 @@ ShutdownSeconds = Annotated[int, msgspec.Meta(ge=21, le=36_500 * 86_400)]
 LogFormat = Literal["json", "text"]
 PublicUrl = Annotated[str, msgspec.Meta(pattern=r"^(https?://[^/?#\s]+/?)?$")]
 
+OtlpEndpoint = Annotated[str, msgspec.Meta(pattern=r"^(https?://[^/?#\s]+(/[^?#\s]*)?)?$")]
+
 
 class SettingsError(Exception):
     """A setting is missing or wrong. The message names the environment variable."""
@@ -52,6 +54,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     # json for programs, text for people at a terminal.
     log_format: LogFormat = "json"
+    # The collector that gets traces (common.tracing); empty: none. OpenTelemetry's variable.
+    otel_exporter_otlp_endpoint: OtlpEndpoint = ""
 
 
 def load(kind: type[S], environ: Mapping[str, str]) -> S:

@@ -156,3 +156,20 @@ class Record(Base):
             postgresql_where=text("idempotency_key IS NOT NULL"),
         ),
     )
+
+
+class Run(Base):
+    """The last run of an operator's command, on whichever machine it ran."""
+
+    __tablename__ = "runs"
+
+    # `backup` or `doctor`.
+    command: Mapped[str] = mapped_column(primary_key=True)
+    began_at: Mapped[datetime]
+    ended_at: Mapped[datetime]
+    # As its exit status: complete, incomplete, failed (backup); clean, found, failed (doctor).
+    result: Mapped[str]
+    # One line for the operator.
+    summary: Mapped[str]
+    # When the last run that has not failed ended.
+    succeeded_at: Mapped[datetime | None]

@@ -1,4 +1,4 @@
-"""`python -m records` runs the service; with the command `doctor` it runs the operator's command."""
+"""`python -m records` runs the service; with a command it runs this command of the operator."""
 
 import os
 import sys

@@ -1,8 +1,9 @@
-"""The operator's command: `python -m records doctor`.
+"""The operator's commands: `python -m records doctor` and `python -m records status`.
 
-It works with the settings of the service, whether the service runs or not. The exit status is 0 if nothing
-was found, 1 if something was found (even if it is repaired now), and 2 if the doctor could not look or
-repair.
+They work with the settings of the service, whether the service runs or not. The exit status of the doctor is
+0 if nothing was found, 1 if something was found (even if it is repaired now), and 2 if the doctor could not
+look or repair. The exit status of `status` is 0 if every part is ready, 1 if not, and 2 if a setting is
+wrong.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -22,12 +24,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from common.db import make_engine
 from common.problems import Problem
 from common.settings import SettingsError, load
+from records import sql
 from records.doctor import REPAIRS, Doctor, DoctorError, Finding
 from records.settings import Settings
+from records.status import Addresses, describe, read_status
 from records.storage import open_store
 from records.sweeper import longest_late_put
 
 CLEAN, FOUND, FAILED = 0, 1, 2
+READY, NOT_READY = 0, 1
 # PostgreSQL sorts all rows once.
 STATEMENT_TIMEOUT_SECONDS = 3600
 # One connection reads all rows, the other one looks at single rows.
@@ -43,10 +48,11 @@ EXPECTED_ERRORS = (SettingsError, DoctorError, Problem, asyncpg.PostgresError, S
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Runs the command and returns its exit status."""
     options = _parse(arguments)
-    if options.repair and not options.yes and not sys.stdin.isatty():
+    if options.command == "doctor" and options.repair and not options.yes and not sys.stdin.isatty():
         return _fail("without a terminal --repair needs --yes")
+    run = _run_doctor if options.command == "doctor" else _show_status
     try:
-        return asyncio.run(_run(options, load(Settings, environ)))
+        return asyncio.run(run(options, load(Settings, environ)))
     except EXPECTED_ERRORS as error:
         return _fail(_explain(error))
     except KeyboardInterrupt:
@@ -92,7 +98,22 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     doctor.add_argument("--yes", action="store_true", help="repair without asking")
     doctor.add_argument("--json", action="store_true", help="one JSON object a line")
+    status = commands.add_parser("status", help="show how the whole deployment is")
+    # The names of the containers.
+    for name, port in (("users", 8000), ("records", 8000), ("gateway", 8081)):
+        status.add_argument(
+            f"--{name}", default=f"{name}:{port}", metavar="HOST:PORT", help=f"where {name} is"
+        )
+    status.add_argument(
+        "--gateway-uptime-seconds", type=int, metavar="SECONDS", help="what nginx does not say"
+    )
+    status.add_argument(
+        "--cache-free-bytes", type=int, metavar="BYTES", help="what the disk of the cache has"
+    )
+    status.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args(arguments)
+    if options.command == "status":
+        return options
     if options.rate and not options.deep:
         doctor.error("--rate needs --deep")
     if options.yes and not options.repair:
@@ -106,20 +127,47 @@ def _parse_rate(text: str) -> int:
     return rate
 
 
-async def _run(options: argparse.Namespace, settings: Settings) -> int:
+async def _show_status(options: argparse.Namespace, settings: Settings) -> int:
+    engine = make_engine(settings.database_url, settings.database_password, pool_size=POOL_SIZE)
+    try:
+        status = await read_status(
+            engine,
+            settings.store,
+            Addresses(options.users, options.records, options.gateway),
+            gateway_uptime_seconds=options.gateway_uptime_seconds,
+            cache_free_bytes=options.cache_free_bytes,
+        )
+    finally:
+        await engine.dispose()
+    if options.json:
+        _print_json(status)
+    else:
+        print(describe(status))
+    return READY if status.is_ready else NOT_READY
+
+
+async def _run_doctor(options: argparse.Namespace, settings: Settings) -> int:
     engine = make_engine(
         settings.database_url, settings.database_password, STATEMENT_TIMEOUT_SECONDS, POOL_SIZE
     )
+    began_at = datetime.now(UTC)
     try:
         async with open_store(settings.store) as store:
             min_age = longest_late_put(settings.lease_seconds)
             doctor = Doctor(engine, store, min_age, is_deep=options.deep, bytes_per_second=options.rate)
-            return await _examine(doctor, options)
+            status, summary = await _examine(doctor, options)
+    except EXPECTED_ERRORS as error:
+        await sql.note_run(engine, "doctor", began_at, "failed", _explain(error))
+        raise
+    else:
+        await sql.note_run(engine, "doctor", began_at, "found" if status else "clean", summary)
+        return status
     finally:
         await engine.dispose()
 
 
-async def _examine(doctor: Doctor, options: argparse.Namespace) -> int:
+async def _examine(doctor: Doctor, options: argparse.Namespace) -> tuple[int, str]:
+    """Returns the exit status, and a line that says what was seen."""
     started = time.monotonic()
     findings: Counter[str] = Counter()
     repairable: list[Finding] = []
@@ -140,11 +188,14 @@ async def _examine(doctor: Doctor, options: argparse.Namespace) -> int:
                     _print_json({"repaired": finding.kind, "object_key": finding.object_key})
     seconds = time.monotonic() - started
     if options.json:
-        summary = {"findings": findings, "repaired": repaired, "seen": doctor.seen}
-        _print_json({**summary, "seconds": round(seconds, 3)})
+        counts = {"findings": findings, "repaired": repaired, "seen": doctor.seen}
+        _print_json({**counts, "seconds": round(seconds, 3)})
     else:
         print(_summarise(doctor.seen, findings, repaired, seconds))
-    return FOUND if findings else CLEAN
+    summary = f"{doctor.seen['objects']:,} objects{' read' if options.deep else ''}"
+    if findings:
+        summary += f", {_count_findings(findings, repaired)}"
+    return FOUND if findings else CLEAN, summary
 
 
 def _may_repair(options: argparse.Namespace, findings: Counter[str], seen: Counter[str]) -> bool:
@@ -193,8 +244,12 @@ def _summarise(seen: Counter[str], findings: Counter[str], repaired: Counter[str
     )
     if not findings:
         return f"clean: {looked_at}"
+    return f"{_count_findings(findings, repaired)}: {looked_at}"
+
+
+def _count_findings(findings: Counter[str], repaired: Counter[str]) -> str:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in findings.items())
-    return f"{findings.total():,} findings ({kinds}), {repaired.total():,} repaired: {looked_at}"
+    return f"{findings.total():,} findings ({kinds}), {repaired.total():,} repaired"
 
 
 def _print_json(line: Any) -> None:

@@ -67,7 +67,12 @@ SWEEPS = Counter("waxwing_sweeper_rounds", "Rounds of the sweeper.")
 SWEEP_ERRORS = Counter("waxwing_sweeper_step_errors", "Steps of the sweeper that have failed.", ("step",))
 TOMBSTONES = Gauge("waxwing_tombstones", "Deleted records whose objects the sweeper has not yet seen gone.")
 OLDEST_TOMBSTONE_SECONDS = Gauge("waxwing_oldest_tombstone_seconds", "The age of the oldest tombstone.")
-STORED_BYTES = Gauge("waxwing_stored_bytes", "Bytes of all users' MP3s.")
+LAST_RUN_SECONDS = Gauge(
+    "waxwing_last_run_timestamp_seconds",
+    "When the last `backup` or `doctor` that has not failed ended, since 1970; 0 without any.",
+    ("command",),
+)
+STORED_BYTES = Gauge("waxwing_stored_bytes", "Bytes of all users' MP3s and originals.")
 MAX_STORED_BYTES = Gauge("waxwing_max_stored_bytes", "MAX_TOTAL_BYTES, or +Inf without this limit.")
 
 # A series that begins with its first failure would hide that failure: Prometheus needs the 0 before it.

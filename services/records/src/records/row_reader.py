@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
 from common.db import SILENCE_SECONDS, STATEMENT_TIMEOUT_SECONDS, outages_as_unavailable
-from common.metrics import CONNECTIONS, STATEMENT_ERRORS, measure_statement
+from common.metrics import CONNECTIONS, measure_statement
 
 
 class DriverStatement:
@@ -86,8 +86,8 @@ class RowReader:
         self._busy += 1
         try:
             row = await connection.fetchrow(sql, *arguments, timeout=silence_seconds)
-        except BaseException:
-            STATEMENT_ERRORS.labels("row").inc()
+        except BaseException as error:
+            measure_statement("row", sql, time.perf_counter() - began, error)
             # A connection that PostgreSQL is ending does not report yet that it is closed.
             connection.terminate()
             raise

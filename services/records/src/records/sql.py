@@ -4,11 +4,13 @@ Statements that every upload or download needs are constants: building one takes
 """
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 from uuid import UUID, uuid4
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -34,6 +36,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.dml import ReturningUpdate
@@ -41,9 +44,9 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from common.credentials import Credentials, restrict_to_credentials, wrong_credentials
 from common.db import execute, outages_as_unavailable, read, transaction
 from common.logs import name_user
-from common.problems import UserBlocked
+from common.problems import Problem, UserBlocked
 from common.quotas import QUOTAS, USE, choose_limits
-from common.tables import Record, User
+from common.tables import Record, Run, User
 from records.audio import Properties
 from records.documents import COLUMNS, RecordDocument
 from records.problems import IdempotencyKeyInUse, NoWaveform, UnknownRecord
@@ -359,6 +362,41 @@ MARK_LOST = (
 MARK_FOUND = (
     update(Record).where(*IS_READY, Record.lost_at.is_not(None)).values(lost_at=None).returning(Record.id)
 )
+
+
+# Replaces the row of the last run, and keeps when the last run succeeded if this one has failed.
+NOTE_RUN = insert(Run).values(
+    {column.name: bindparam(f"run_{column.name}", type_=column.type) for column in Run.__table__.columns}
+)
+NOTE_RUN = NOTE_RUN.on_conflict_do_update(
+    index_elements=[Run.command],
+    set_={
+        **{name: NOTE_RUN.excluded[name] for name in ("began_at", "ended_at", "result", "summary")},
+        "succeeded_at": func.coalesce(NOTE_RUN.excluded.succeeded_at, Run.succeeded_at),
+    },
+)
+FIND_RUNS = select(*Run.__table__.columns)
+# One statement, so that its numbers fit together. PostgreSQL reads the first two from the index records_use.
+MEASURE_ALL = text(
+    "SELECT current_setting('server_version') AS version,"
+    " extract(epoch FROM now() - pg_postmaster_start_time()) AS uptime_seconds, stored.*,"
+    " (SELECT count(*) FROM users WHERE deleted_at IS NULL) AS users,"
+    " (SELECT coalesce(sum(total_bytes), 0) FROM users WHERE total_bytes > 0) AS total_bytes"
+    " FROM (SELECT count(*) AS records, coalesce(sum(size_bytes), 0) AS mp3_bytes FROM records"
+    " WHERE state = 'ready') AS stored"
+)
+
+
+class LastRun(msgspec.Struct, frozen=True):
+    """The last run of `backup` or `doctor`."""
+
+    command: str
+    began_at: datetime
+    ended_at: datetime
+    result: str
+    summary: str
+    succeeded_at: datetime | None
+    """When the last run that has not failed ended."""
 
 
 class Tombstone(NamedTuple):
@@ -677,6 +715,33 @@ async def sum_stored_bytes(engine: AsyncEngine) -> int:
     """Returns how many bytes all users together have stored."""
     (row,) = await execute(engine, SUM_ALL_BYTES)
     return int(row[0])
+
+
+async def note_run(engine: AsyncEngine, command: str, began_at: datetime, result: str, summary: str) -> None:
+    """Notes that a run of an operator's command has ended now. The row of the run before goes.
+
+    While PostgreSQL is away, or has an older schema, nothing is noted. The run may have succeeded
+    nevertheless.
+    """
+    ended_at = datetime.now(UTC)
+    run = LastRun(command, began_at, ended_at, result, summary, None if result == "failed" else ended_at)
+    with suppress(Problem, SQLAlchemyError):
+        await execute(
+            engine, NOTE_RUN, {f"run_{name}": value for name, value in msgspec.structs.asdict(run).items()}
+        )
+
+
+async def find_runs(engine: AsyncEngine) -> dict[str, LastRun]:
+    """Returns the last run of each command that ever ran."""
+    return {row.command: LastRun(**row._mapping) for row in await read(engine, FIND_RUNS)}
+
+
+async def measure_all(engine: AsyncEngine) -> Row[Any]:
+    """Returns a row of what the database has: `version`, `uptime_seconds`, `records`, `mp3_bytes`, `users`,
+    and `total_bytes`, which are the bytes of MP3s and originals.
+    """
+    (row,) = await read(engine, MEASURE_ALL)
+    return row
 
 
 async def read_rows_for_doctor(

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -53,6 +54,8 @@ CACHED_PRESIGNED_URLS, PRESIGNED_URLS_CACHED_SECONDS = 1024, 60
 READ_BYTES = 256 * 1024
 # By the suffix of the object key. A waveform has no type of its own.
 CONTENT_TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav"}
+# MinIO shows it to everybody in its network (MINIO_PROMETHEUS_AUTH_TYPE=public).
+MINIO_METRICS = "/minio/v2/metrics/cluster"
 # Stands for a time that a store leaves out. So an object without a time never counts as young.
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 # Keep identical to the text in waxwing.conf.template.
@@ -529,6 +532,16 @@ def make_session() -> aiohttp.ClientSession:
             total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=REQUEST_TIMEOUT_SECONDS
         ),
     )
+
+
+async def read_server_metrics(settings: StoreSettings, session: aiohttp.ClientSession) -> str:
+    """Returns what MinIO says of itself to Prometheus, or an empty text if another store says nothing."""
+    url = f"{settings.s3_endpoint.rstrip('/')}{MINIO_METRICS}"
+    try:
+        async with session.get(url) as response:
+            return await response.text() if response.status == HTTPStatus.OK else ""
+    except (TimeoutError, UnicodeDecodeError, *STORE_ERRORS):
+        return ""
 
 
 async def _name_request(_: object, __: object, call: aiohttp.TraceRequestStartParams) -> None:

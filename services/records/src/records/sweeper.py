@@ -50,6 +50,11 @@ async def _measure(engine: AsyncEngine) -> bool:
     metrics.TOMBSTONES.set(count)
     metrics.OLDEST_TOMBSTONE_SECONDS.set(seconds)
     metrics.STORED_BYTES.set(await sql.sum_stored_bytes(engine))
+    runs = await sql.find_runs(engine)
+    for command in ("backup", "doctor"):
+        run = runs.get(command)
+        succeeded_at = run.succeeded_at if run else None
+        metrics.LAST_RUN_SECONDS.labels(command).set(succeeded_at.timestamp() if succeeded_at else 0)
     return False
 
 
