@@ -34,10 +34,14 @@ import structlog
 from miniopy_async.error import MinioException
 from sqlalchemy.exc import SQLAlchemyError
 
+<<<<<<< HEAD
 from common.db import make_asyncpg_url, make_engine
+=======
+>>>>>>> f-pg
 from common.logs import configure_logs
 from common.migrate import known_revisions
 from common.problems import Problem, Unavailable
+from common.servers import Servers
 from common.settings import SettingsError, load
 from deploy.postgres_binaries import binary
 from deploy.setup import SetupSettings, set_up
@@ -448,8 +452,7 @@ async def _replace_database(settings: SetupSettings, dump: Path) -> None:
 
 @asynccontextmanager
 async def _open_connection(settings: SetupSettings) -> AsyncIterator[asyncpg.Connection]:
-    url = make_asyncpg_url(settings.database_url, settings.postgres_password)
-    connection = await asyncpg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False))
+    connection = await Servers(settings.database_url, settings.postgres_password).connect()
     try:
         yield connection
     finally:

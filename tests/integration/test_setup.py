@@ -44,12 +44,12 @@ async def own_service(stack: Stack) -> AsyncIterator[RecordsService]:
 
 
 @asynccontextmanager
-async def empty_database(service: RecordsService, name: str) -> AsyncIterator[AsyncEngine]:
+async def empty_database(service: RecordsService, name: str) -> AsyncIterator[tuple[AsyncEngine, str]]:
     await service.query(f'CREATE DATABASE "{name}"')
     url = make_url(service.setup.database_url).set(database=name).render_as_string(hide_password=False)
     engine = make_engine(url, service.setup.postgres_password)
     try:
-        yield engine
+        yield engine, url
     finally:
         await engine.dispose()
         await service.query(f'DROP DATABASE "{name}"')
@@ -160,9 +160,8 @@ async def test_temporary_keys_of_the_key_of_the_service_may_do_nothing(own_servi
 async def test_several_set_ups_at_once_make_a_new_database_and_bucket(
     stack: Stack, own_service: RecordsService
 ) -> None:
-    async with empty_database(own_service, "twins") as engine:
+    async with empty_database(own_service, "twins") as (engine, url):
         store = msgspec.structs.replace(own_service.setup.store, s3_bucket="twins", s3_access_key="twins")
-        url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         twins = msgspec.structs.replace(own_service.setup, database_url=url, store=store)
         await asyncio.gather(*(set_up(twins) for _ in range(3)))
         assert await make_client(store, own_service.session).bucket_exists("twins")
@@ -363,7 +362,7 @@ async def test_the_migrations_make_exactly_the_tables_of_the_code(own_service: R
 
 
 async def test_the_migrations_can_be_undone_and_done_again(own_service: RecordsService) -> None:
-    async with empty_database(own_service, "undone") as engine:
+    async with empty_database(own_service, "undone") as (engine, _):
         for _ in range(2):
             await migrate(engine)
             await create_user(engine, "Ann")
@@ -388,7 +387,7 @@ READY_RECORDS = text(
 async def test_the_migration_of_the_sums_and_an_upload_do_not_wait_for_each_other(
     own_service: RecordsService,
 ) -> None:
-    async with empty_database(own_service, "crossed") as engine:
+    async with empty_database(own_service, "crossed") as (engine, _):
         await migrate(engine, "0010")
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
@@ -409,7 +408,7 @@ async def test_a_migration_that_was_cut_goes_on_the_next_time(
     own_service: RecordsService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("common.migrate.BATCH", 2)
-    async with empty_database(own_service, "cut") as engine:
+    async with empty_database(own_service, "cut") as (engine, _):
         await migrate(engine, "0010")
         async with engine.connect() as connection:
             for _ in range(5):
@@ -451,7 +450,7 @@ async def test_a_migration_that_was_cut_goes_on_the_next_time(
 async def test_a_record_of_an_earlier_version_keeps_its_link_and_has_no_waveform(
     own_service: RecordsService,
 ) -> None:
-    async with empty_database(own_service, "before") as engine:
+    async with empty_database(own_service, "before") as (engine, _):
         await migrate(engine, "0001")
         user, _ = await create_user(engine, "Ann")
         record_id = uuid4()

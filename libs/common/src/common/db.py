@@ -4,12 +4,13 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
-from sqlalchemy import URL, Executable, Row, event, make_url, select
+from sqlalchemy import ExceptionContext, Executable, Row, event, text
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -17,27 +18,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from common.problems import Unavailable
+from common.servers import CONNECT_TIMEOUT_SECONDS, Servers
 
-CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_SECONDS = 10
 # If a read gets no response for so long, its connection counts as hung, and a fresh one repeats the read.
 SILENCE_SECONDS = 3
 # SQLSTATE classes that report a state of the server and no fault of the statement.
+READ_ONLY_SQLSTATE = "25006"
 OUTAGE_SQLSTATE_CLASSES = {
     "08",  # connection lost
-    "25",  # read-only
+    "25",  # read-only (READ_ONLY_SQLSTATE)
     "28",  # login refused
     "40",  # rolled back because of another transaction (deadlock)
     "53",  # out of resources (connections, disk)
     "57",  # starting up or shutting down
     "58",  # system error
 }
-
-
-def make_asyncpg_url(database_url: str, password: str = "") -> URL:
-    """Returns the URL for asyncpg, with the password if one is given apart from the URL."""
-    url = make_url(database_url).set(drivername="postgresql+asyncpg")
-    return url.set(password=password) if password else url
 
 
 def make_engine(
@@ -54,31 +50,39 @@ def make_engine(
     asyncpg applies the statement timeout to a whole connection, so slower statements need an engine of their
     own.
     """
-    engine = create_async_engine(
-        make_asyncpg_url(database_url, password),
+    servers = Servers(database_url, password)
+    engine = _make_engine(
+        partial(servers.connect, command_timeout=statement_timeout_seconds),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_SECONDS,
-        **_engine_options(statement_timeout_seconds),
+        # `read` finds them here.
+        execution_options={"servers": servers},
     )
     event.listen(engine.sync_engine, "checkout", _reject_closed_connection)
     event.listen(engine.sync_engine, "invalidate", _terminate)
+    event.listen(engine.sync_engine, "handle_error", _leave_read_only_server)
     return engine
 
 
-def _engine_options(statement_timeout_seconds: int) -> dict[str, Any]:
-    return {
-        "isolation_level": "AUTOCOMMIT",
-        "pool_reset_on_return": None,
+def _make_engine(connect: Callable[[], Awaitable[asyncpg.Connection]], **options: Any) -> AsyncEngine:
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        isolation_level="AUTOCOMMIT",
+        pool_reset_on_return=None,
         # Keeps digests of tokens out of error messages, and so out of the log.
-        "hide_parameters": True,
-        "connect_args": {"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": statement_timeout_seconds},
-    }
+        hide_parameters=True,
+        **options,
+    )
 
 
 def _without_pool(engine: AsyncEngine) -> AsyncEngine:
     """Returns an engine that opens a connection for each statement."""
-    return create_async_engine(engine.url, poolclass=NullPool, **_engine_options(STATEMENT_TIMEOUT_SECONDS))
+    servers: Servers = engine.get_execution_options()["servers"]
+    return _make_engine(
+        partial(servers.connect, command_timeout=STATEMENT_TIMEOUT_SECONDS), poolclass=NullPool
+    )
 
 
 def _reject_closed_connection(connection: Any, *_: object) -> None:
@@ -151,6 +155,12 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
                 yield connection
 
 
+def _leave_read_only_server(context: ExceptionContext) -> None:
+    """Drops all connections of the pool if a server has become read-only: another one is the primary now."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY_SQLSTATE:
+        context.is_disconnect = True
+
+
 @contextmanager
 def outages_as_unavailable() -> Iterator[None]:
     """Raises Unavailable instead of the errors of SQLAlchemy and asyncpg that mean an outage of PostgreSQL.
@@ -184,5 +194,7 @@ def outages_as_unavailable() -> Iterator[None]:
 
 
 async def check_database(engine: AsyncEngine) -> None:
-    """Raises Unavailable if PostgreSQL does not answer."""
-    await execute(engine, select(1))
+    """Raises Unavailable if PostgreSQL does not answer, or takes no writes."""
+    ((is_read_only,),) = await execute(engine, text("SHOW transaction_read_only"))
+    if is_read_only == "on":
+        raise Unavailable("PostgreSQL takes no writes")

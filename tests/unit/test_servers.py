@@ -1,0 +1,41 @@
+"""A database URL names its servers as libpq reads it."""
+
+from typing import Any
+
+import pytest
+
+from common.servers import parse_servers
+from common.settings import SettingsError
+
+A, B = {"host": "a", "port": 1}, {"host": "b", "port": 2}
+
+
+@pytest.mark.parametrize(
+    ("url", "servers"),
+    [
+        ("postgresql://", [{}]),
+        ("postgresql:///waxwing", [{}]),
+        ("postgres://ann@a/waxwing", [{"host": "a"}]),
+        ("postgresql://ann:p%40ss@a:1,b:2/waxwing?target_session_attrs=primary", [A, B]),
+        ("postgresql://a,b/waxwing?port=1,2", [A, B]),
+        ("postgresql://a:1,b/waxwing?port=2", [A, B]),
+        ("postgresql://[::1]:5,[::2]/waxwing", [{"host": "::1", "port": 5}, {"host": "::2"}]),
+        ("postgresql://%2Frun%2Fpostgresql/waxwing", [{"host": "/run/postgresql"}]),
+        ("postgresql:///waxwing?host=/run/postgresql&port=6", [{"host": "/run/postgresql", "port": 6}]),
+        ("postgresql:///waxwing?host=a:1&host=b:2", [A, B]),
+    ],
+)
+def test_the_servers_of_a_url_are_found(url: str, servers: list[dict[str, Any]]) -> None:
+    assert parse_servers(url) == servers
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("mysql://ann@a/waxwing", "^DATABASE_URL begins with mysql:"),
+        ("postgresql://a,b,c/waxwing?port=1,2", "^DATABASE_URL names 3 hosts, but 2 ports"),
+    ],
+)
+def test_a_url_that_is_none_of_postgresql_is_named(url: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        parse_servers(url)
