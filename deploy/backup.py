@@ -34,10 +34,7 @@ import structlog
 from miniopy_async.error import MinioException
 from sqlalchemy.exc import SQLAlchemyError
 
-<<<<<<< HEAD
-from common.db import make_asyncpg_url, make_engine
-=======
->>>>>>> f-pg
+from common.db import make_engine
 from common.logs import configure_logs
 from common.migrate import known_revisions
 from common.problems import Problem, Unavailable
