@@ -152,7 +152,8 @@ async def _ask_service(
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=SOCK_STREAM)
     except gaierror:
         return [(Part(name=name, state="away", detail=f"{host} has no address"), _Metrics(""))]
-    urls = sorted({f"http://{where[0]}:{port}" for *_, where in found})
+    addresses = sorted({str(where[0]) for *_, where in found})
+    urls = [f"http://[{each}]:{port}" if ":" in each else f"http://{each}:{port}" for each in addresses]
     return await asyncio.gather(*(_ask_instance(session, name, url) for url in urls))
 
 

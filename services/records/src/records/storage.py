@@ -539,7 +539,8 @@ async def read_server_metrics(settings: StoreSettings, session: aiohttp.ClientSe
     url = f"{settings.s3_endpoint.rstrip('/')}{MINIO_METRICS}"
     try:
         async with session.get(url) as response:
-            return await response.text() if response.status == HTTPStatus.OK else ""
+            is_minio = response.status == HTTPStatus.OK and response.content_type == "text/plain"
+            return await response.text() if is_minio else ""
     except (TimeoutError, UnicodeDecodeError, *STORE_ERRORS):
         return ""
 
