@@ -31,9 +31,8 @@ export default {
   "signed-out": "Your token does not work any more. Sign in with the new one.",
 
   "desk.title": "Your recordings",
-  "upload.title": "Send a recording",
-  "drop.title": "Drop WAV files here",
-  "drop.lead": "or anywhere on this page",
+  "drop.title": "Send a recording",
+  "drop.lead": "Drop WAV files here, or anywhere on this page.",
   choose: "Choose files",
   record: "Record",
   options: "Title and quality",

@@ -11,6 +11,11 @@ export const PEAKS = 120;
 const STEP_SECONDS = 5;
 const PAGE_SECONDS = 30;
 
+/** Whose waveforms are drawn, by their canvas: the others let go of their memory. @type {Map<Element, Listen>} */
+const drawn = new Map();
+const sizes = new ResizeObserver((changes) => changes.forEach(({ target }) => drawn.get(target)?.show()));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((listen) => listen.show()));
+
 export class Listen {
   /** @type {number[]} */
   #peaks = [];
@@ -55,9 +60,16 @@ export class Listen {
     this.show();
   }
 
-  /** @param {number[]} peaks from 0 to 1; without any, the canvas lets go of its memory */
+  /** @param {number[]} peaks from 0 to 1; none when the waveform is out of view */
   setPeaks(peaks) {
     this.#peaks = peaks;
+    if (peaks.length) {
+      drawn.set(this.canvas, this);
+      sizes.observe(this.canvas);
+    } else {
+      drawn.delete(this.canvas);
+      sizes.unobserve(this.canvas);
+    }
     this.show();
   }
 

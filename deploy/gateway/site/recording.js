@@ -82,6 +82,7 @@ export class Recording {
     this.#recorder = null;
     if (this.#preview) {
       stop(this.#preview.listen.track);
+      this.#preview.listen.setPeaks([]);
       URL.revokeObjectURL(this.#preview.listen.track.url);
     }
     this.#preview = null;

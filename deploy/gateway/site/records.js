@@ -50,13 +50,17 @@ export class Records {
   }
 
   /**
-   * Puts a new record on top.
+   * Puts a new record in its place, which is near the top: uploads that began later stand before it.
    * @param {import("./api.js").RecordDocument} record
    */
   add(record) {
+    if (this.#has(record.id)) return;
     const row = this.#makeRow(record);
     row.element.classList.add("is-new");
-    this.#list.prepend(row.element);
+    row.element.addEventListener("animationend", () => row.element.classList.remove("is-new"));
+    const rows = [...this.#list.children].map((element) => /** @type {RecordRow} */ (this.#rows.get(element)));
+    const older = rows.find((other) => other.record.created_at < record.created_at);
+    this.#list.insertBefore(row.element, older?.element ?? null);
     this.#showCount();
     announce("announce.done", { name: row.title });
   }
@@ -73,7 +77,10 @@ export class Records {
   }
 
   #clear() {
-    for (const row of this.#rows.values()) stop(row.listen.track);
+    for (const row of this.#rows.values()) {
+      stop(row.listen.track);
+      row.setInView(false);
+    }
     this.#inView.disconnect();
     this.#rows.clear();
     this.#list.replaceChildren();
@@ -137,6 +144,7 @@ export class Records {
       this.#showCount();
     };
     stop(row.listen.track);
+    row.setInView(false);
     row.element.remove();
     this.#rows.delete(row.element);
     this.#showCount();

@@ -15,18 +15,21 @@ import ru from "./ru.js";
 const languages = { en, ru };
 const KEPT = "waxwing.language";
 
-let language = localStorage.getItem(KEPT) ?? navigator.languages.map((name) => name.slice(0, 2)).find((name) => name in languages) ?? "en";
+/** The languages of the browser, such as en-GB, which also say how to write a date. */
+const locales = navigator.languages.filter((name) => name.slice(0, 2) in languages);
+let language = localStorage.getItem(KEPT) ?? (locales[0] ?? "en").slice(0, 2);
+const findLocale = () => locales.find((name) => name.startsWith(language)) ?? language;
 
 /** @type {Record<string, (value: any) => string>} */
 const formats = {
-  number: (count) => new Intl.NumberFormat(language).format(count),
+  number: (count) => new Intl.NumberFormat(findLocale()).format(count),
   bytes: (count) => measure(count, ["byte", "kilobyte", "megabyte", "gigabyte"], 1000, "short"),
   speed: (count) => measure(count, ["byte", "kilobyte", "megabyte", "gigabyte"], 1000, "short", "-per-second"),
   left: (seconds) => measure(seconds, ["second", "minute", "hour"], 60, "long"),
   length: (seconds) => writeLength(seconds),
   // A sentence in a sentence.
   words: (key) => say(key),
-  day: (time) => new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(new Date(time)),
+  day: (time) => new Intl.DateTimeFormat(findLocale(), { dateStyle: "medium", timeStyle: "short" }).format(new Date(time)),
 };
 
 /**
@@ -40,7 +43,7 @@ function measure(count, units, step, unitDisplay, suffix = "") {
   const power = Math.min(Math.floor(Math.log(Math.max(count, 1)) / Math.log(step)), units.length - 1);
   const value = count / step ** power;
   const maximumFractionDigits = power && unitDisplay === "short" && value < 100 ? 1 : 0;
-  return new Intl.NumberFormat(language, { style: "unit", unit: units[power] + suffix, unitDisplay, maximumFractionDigits }).format(value);
+  return new Intl.NumberFormat(findLocale(), { style: "unit", unit: units[power] + suffix, unitDisplay, maximumFractionDigits }).format(value);
 }
 
 /**
