@@ -16,7 +16,6 @@ from common.metrics import make_metrics_route, watch_engine
 from common.openapi import VERSION, make_document_route, make_openapi_config
 from common.requests import MAX_JSON_BYTES
 from users import openapi
-from users.pages import make_pages
 from users.routes import RunningService, get_user, post_token, post_user, remove_user
 from users.settings import Settings
 
@@ -51,7 +50,6 @@ def create_app(settings: Settings) -> Litestar:
                 route_handlers=with_options(post_user, get_user, post_token, remove_user),
                 middleware=[HostCheck(settings)],
             ),
-            make_pages(),
             *with_options(make_document_route("users")),
             *make_health_routes({"PostgreSQL": check_postgres}),
             make_metrics_route(VERSION),
