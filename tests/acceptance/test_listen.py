@@ -108,7 +108,7 @@ def test_the_page_has_the_reader_s_language(
     client: Client, user: dict[str, Any], accepted: str, language: str
 ) -> None:
     untitled = assert_json(post_wav(client, user), 201)
-    page = get_page(client, untitled["listen_url"], **{"Accept-Language": accepted})
+    page = get_page(client, untitled["listen_url"], 200, **{"Accept-Language": accepted})
     assert page.language == language
     assert {"en": "Untitled", "ru": "Без названия"}[language] in page.text
     refusal = get_page(client, "/listen", 400, **{"Accept-Language": accepted})

@@ -11,7 +11,14 @@ PNG_TYPE = "image/png"
 WIDTH, HEIGHT = 1200, 630
 # The picture is drawn twice as large and then reduced, so that its edges are smooth.
 SCALE = 2
-GROUND, ACCENT, ON_ACCENT = "#16130e", "#f2b237", "#2b1d05"
+GROUND, ACCENT = (0x16, 0x13, 0x0E), (0xF2, 0xB2, 0x37)
+# The picture has 256 colours, from GROUND to ACCENT.
+DARKEST, BRIGHTEST = 0, 255
+PALETTE = [
+    low + (high - low) * level // BRIGHTEST
+    for level in range(BRIGHTEST + 1)
+    for low, high in zip(GROUND, ACCENT, strict=True)
+]
 MARGIN, MAX_BARS = 80, 105
 BAR_SHARE = 0.6
 TALLEST_BAR = 340
@@ -24,20 +31,22 @@ ICON_UNITS = 32
 
 
 def draw_waveform(waveform: Waveform) -> bytes:
-    """Returns the PNG. It takes about 20 ms."""
+    """Returns the PNG. It takes about 20 ms of one core."""
     values = waveform.coarsen(max_pixels=MAX_BARS).values()
     peaks = [max(-low, high) / 128 for low, high in zip(values[::2], values[1::2], strict=True)]
     loudest = max(*peaks, QUIETEST)
-    image = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), GROUND)
+    image = Image.new("L", (WIDTH * SCALE, HEIGHT * SCALE), DARKEST)
     draw = ImageDraw.Draw(image)
     pitch = (WIDTH - 2 * MARGIN) / len(peaks)
     for number, peak in enumerate(peaks):
         width = pitch * BAR_SHARE
         middle = MARGIN + (number + 0.5) * pitch
-        _draw_bar(draw, middle, HEIGHT / 2, width, max(width, peak / loudest * TALLEST_BAR), ACCENT)
+        _draw_bar(draw, middle, HEIGHT / 2, width, max(width, peak / loudest * TALLEST_BAR), BRIGHTEST)
     _draw_icon(draw)
+    image = image.reduce(SCALE)
+    image.putpalette(PALETTE)
     file = BytesIO()
-    image.reduce(SCALE).save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 
@@ -46,14 +55,12 @@ def _draw_icon(draw: ImageDraw.ImageDraw) -> None:
     left, top = WIDTH - MARGIN / 2 - ICON_SIZE, HEIGHT - MARGIN / 2 - ICON_SIZE
     unit = ICON_SIZE / ICON_UNITS
     box = [SCALE * each for each in (left, top, left + ICON_SIZE, top + ICON_SIZE)]
-    draw.rounded_rectangle(box, SCALE * 9 * unit, ACCENT)
+    draw.rounded_rectangle(box, SCALE * 9 * unit, BRIGHTEST)
     for middle, half in ICON_BARS:
         height = (2 * half + 3) * unit
-        _draw_bar(draw, left + middle * unit, top + ICON_SIZE / 2, 3 * unit, height, ON_ACCENT)
+        _draw_bar(draw, left + middle * unit, top + ICON_SIZE / 2, 3 * unit, height, DARKEST)
 
 
-def _draw_bar(
-    draw: ImageDraw.ImageDraw, x: float, y: float, width: float, height: float, colour: str
-) -> None:
+def _draw_bar(draw: ImageDraw.ImageDraw, x: float, y: float, width: float, height: float, level: int) -> None:
     box = [SCALE * each for each in (x - width / 2, y - height / 2, x + width / 2, y + height / 2)]
-    draw.rounded_rectangle(box, SCALE * width / 2, colour)
+    draw.rounded_rectangle(box, SCALE * width / 2, level)

@@ -108,4 +108,9 @@ def prefers_page(request: Request[Any, Any, Any]) -> bool:
 def choose_language(request: Request[Any, Any, Any]) -> Language:
     """Returns the language of Accept-Language that a page has; English without one."""
     accept = parse_accept_header(request.headers.get("accept-language"), LanguageAccept)
-    return "ru" if accept.best_match(LANGUAGES) == "ru" else "en"
+    # Not best_match, which prefers a later `ru` to an earlier `en-GB`.
+    for name in accept.values():
+        for language in LANGUAGES:
+            if name.lower().startswith(language):
+                return language
+    return "en"
