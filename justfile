@@ -202,6 +202,7 @@ lock *ARGS:
     {{requirements}} {{ARGS}} --constraints services/records/requirements.txt --constraints requirements-dev.txt deploy/requirements-otel.in -o deploy/requirements-otel.txt
     {{requirements}} {{ARGS}} deploy/local/requirements-go.in -o deploy/local/requirements-go.txt
     {{requirements}} {{ARGS}} --no-deps deploy/requirements-backup.in -o deploy/requirements-backup.txt
+    {{requirements}} {{ARGS}} --no-deps deploy/gateway/requirements.in -o deploy/gateway/requirements.txt
     {{requirements}} {{ARGS}} tests/sdks/requirements.in -o tests/sdks/requirements.txt
 
 # Keep the services of a release, which the tests run on the schema of the next one (TAG: any revision of git)

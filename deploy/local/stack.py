@@ -442,6 +442,7 @@ class Stack:
             "WAXWING_RESOLVE": "",
             **_load(GatewaySettings, self._settings).variables,
             "WAXWING_CACHE_FOLDER": "cache",
+            "WAXWING_PAGES_FOLDER": "pages",
         }
 
     def _set_up(self) -> None:

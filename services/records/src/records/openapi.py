@@ -44,6 +44,7 @@ USER_ID = "5782688b-1430-4dac-ba89-4121f7da9f7c"
 RECORD: Json = {
     "id": "1e181220-b82f-4504-bb37-775161dacc20",
     "url": f"http://127.0.0.1:8080/record?id=1e181220-b82f-4504-bb37-775161dacc20&user={USER_ID}",
+    "listen_url": f"http://127.0.0.1:8080/listen?id=1e181220-b82f-4504-bb37-775161dacc20&user={USER_ID}",
     "user_id": USER_ID,
     "title": None,
     "duration_seconds": 10.0,
@@ -97,12 +98,14 @@ EXPOSED_RESPONSE_HEADERS = ("Idempotency-Replayed",)
 VALIDATORS = ("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges")
 NOT_MODIFIED = describe_response("The client has the current version.", *VALIDATORS)
 BINARY = {"type": "string", "format": "binary"}
+TITLE_PATTERN = make_pattern(0, MAX_TITLE_LENGTH)
 TITLE = {
     "type": "string",
-    "pattern": make_pattern(0, MAX_TITLE_LENGTH),
+    "pattern": TITLE_PATTERN,
     "description": f"A name for the record: up to {MAX_TITLE_LENGTH} characters after trimming, no control"
     " characters. A title that is not empty needs a visible character.",
 }
+NEW_TITLE = {"title": "Monday's rehearsal"}
 DEFAULT_PAGE_RECORDS, MAX_PAGE_RECORDS = 50, 100
 # The highest number of nine digits, which records.requests reads.
 MAX_COUNT = 999_999_999
@@ -171,7 +174,7 @@ another codec, the problem names the codec. A body may have up to 4 GiB, and a r
 ABOUT = f"{ACCEPTED}\n"
 # Litestar takes descriptions and patterns from the fields' msgspec.Meta, but no formats.
 FIELDS: dict[str, dict[str, Json]] = {
-    "RecordDocument": {"url": {"format": "uri"}},
+    "RecordDocument": {"url": {"format": "uri"}, "listen_url": {"format": "uri"}},
     "OriginalDocument": {"url": {"format": "uri"}},
 }
 
@@ -188,8 +191,8 @@ POST_RECORD = describe_operation(
             "1 to 255 visible ASCII characters, such as a UUID. If an upload with this key has made a record"
             " in the last 24 hours, the response is that record (`Idempotency-Replayed: true`), and the audio"
             " is not read. If `bitrate_kbps` or `keep_original` (or its default) differs from that upload, or"
-            " a `title` before the audio differs from the record's, the response is 422. The audio, and a"
-            " title after it, are not compared.",
+            " a `title` before the audio differs from the record's, the response is 422. The audio, a title"
+            " after it, and the title of a record that was renamed, are not compared.",
             pattern=f"^{IDEMPOTENCY_KEY}$",
         ),
     ],
@@ -210,6 +213,12 @@ GET_RECORDS = describe_operation(
     "List my records, newest first",
     security=NEEDS_CREDENTIALS,
     parameters=[
+        query_parameter(
+            "q",
+            "Only records whose title has this part, in upper or lower case. Send it with every page.",
+            type="string",
+            pattern=TITLE_PATTERN,
+        ),
         query_parameter(
             "limit",
             "The highest number of records on the page.",
@@ -234,6 +243,34 @@ GET_RECORD = describe_operation(
     security=NEEDS_CREDENTIALS,
     responses={200: describe_response("The record with its link.", example=RECORD)},
     problems=[UnknownRecord, UnknownRoute],
+)
+PATCH_RECORD = describe_operation(
+    "Rename a record",
+    description="The MP3 with the title in its tags, its link and its ETag stay as they are. The file name of"
+    " a download follows the new title.",
+    security=NEEDS_CREDENTIALS,
+    requestBody={
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["title"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "title": {
+                            **TITLE,
+                            "type": ["string", "null"],
+                            "description": f"{TITLE['description']} Null or empty: no title.",
+                        }
+                    },
+                },
+                "example": NEW_TITLE,
+            }
+        },
+    },
+    responses={200: describe_response("The record with its new title.", example={**RECORD, **NEW_TITLE})},
+    problems=[TooLarge, UnsupportedMediaType, UserBlocked, UnknownRecord, UnknownRoute],
 )
 REMOVE_RECORD = describe_operation(
     "Delete a record",
@@ -263,15 +300,22 @@ def describe_bytes(what: str, media_type: str) -> dict[int, Json]:
             *(*VALIDATORS, "Content-Range", "Content-Disposition"),
             content=content,
         ),
-        304: NOT_MODIFIED,
+        304: describe_response("The client has the current version.", *VALIDATORS, "Content-Disposition"),
     }
 
 
+REFUSAL_PAGE = (
+    "A browser that opens a link which does not work gets a page with the same status, and no problem."
+)
+LINK = [
+    query_parameter("id", "The record's id.", required=True, type="string", format="uuid"),
+    query_parameter("user", "The id of the record's user.", required=True, type="string", format="uuid"),
+]
 GET_RECORD_AUDIO = describe_operation(
     "Listen to a record",
+    description=REFUSAL_PAGE,
     parameters=[
-        query_parameter("id", "The record's id.", required=True, type="string", format="uuid"),
-        query_parameter("user", "The id of the record's user.", required=True, type="string", format="uuid"),
+        *LINK,
         query_parameter(
             "download",
             "1 to save the MP3 instead of playing it.",
@@ -284,6 +328,28 @@ GET_RECORD_AUDIO = describe_operation(
     problems=[UnknownRecord, LostRecord, PreconditionFailed, RangeNotSatisfiable],
     # HEAD ignores the header Range (RFC 9110 section 14.2).
     never_for_head=[206, 416],
+)
+GET_RECORD_PAGE = describe_operation(
+    "Show the page of a record",
+    description="For people: title, waveform, player and download, in English or Russian (Accept-Language)."
+    f" {REFUSAL_PAGE}",
+    parameters=LINK,
+    responses={
+        200: describe_response(
+            "The page.", "Cache-Control", content={"text/html": {"schema": {"type": "string"}}}
+        )
+    },
+    problems=[UnknownRecord, LostRecord],
+)
+GET_RECORD_PICTURE = describe_operation(
+    "Show the picture of a record",
+    description="The waveform, 1200 by 630 pixels, for previews of the page.",
+    parameters=[*LINK, *CONDITIONS],
+    responses={
+        200: describe_response("The picture.", *VALIDATORS[:3], content={"image/png": {"schema": BINARY}}),
+        304: NOT_MODIFIED,
+    },
+    problems=[UnknownRecord, LostRecord, NoWaveform, PreconditionFailed],
 )
 GET_RECORD_ORIGINAL = describe_operation(
     "Get the original of a record",

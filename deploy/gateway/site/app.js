@@ -1,0 +1,108 @@
+// Begins here: shows the welcome or the desk of the person who has signed in, and connects its parts.
+
+import { Api } from "./api.js";
+import { find } from "./elements.js";
+import { Recording } from "./recording.js";
+import { Records } from "./records.js";
+import { findSession, forgetSession } from "./session.js";
+import { endToast } from "./toast.js";
+import { UploadRows } from "./upload_rows.js";
+import { Upload, Uploads } from "./uploads.js";
+import { welcome } from "./welcome.js";
+import { offerLanguages, writeAllWords } from "./words.js";
+
+/** @typedef {import("./api.js").Refusal} Refusal */
+
+/** Shows the desk until the person signs out. Returns why, if the token no longer works. */
+function work(/** @type {import("./session.js").Session} */ { id, token, name }) {
+  const api = new Api(id, token);
+  const end = new AbortController();
+  /** @type {PromiseWithResolvers<string | null>} */
+  const { promise, resolve } = Promise.withResolvers();
+
+  const leaveIfUnauthorized = (/** @type {Refusal | null} */ refusal) => {
+    if (refusal?.isUnauthorized) leave("signed-out");
+  };
+  const records = new Records(api, leaveIfUnauthorized);
+  /** @type {Uploads} */
+  const uploads = new Uploads(api.headers, (upload) => {
+    rows.show(upload);
+    if (upload.record) records.add(upload.record);
+    leaveIfUnauthorized(upload.refusal);
+  });
+  const rows = new UploadRows({ cancel: (upload) => uploads.cancel(upload), retry: (upload) => uploads.retry(upload) });
+  const send = (/** @type {File} */ file, /** @type {string} */ title) => {
+    const bitrate = /** @type {HTMLSelectElement} */ (find("#bitrate")).value;
+    const options = { ...(title && { title }), ...(bitrate && { bitrate_kbps: bitrate }) };
+    return uploads.add(new Upload(file, title || file.name, options));
+  };
+  const recording = new Recording(send, end.signal);
+
+  function leave(/** @type {string | null} */ reason) {
+    if (end.signal.aborted) return;
+    end.abort();
+    endToast();
+    uploads.cancelAll();
+    recording.discard();
+    records.end();
+    forgetSession();
+    find("#desk").hidden = find("#user").hidden = true;
+    resolve(reason);
+  }
+
+  takeFiles(send, end.signal);
+  find("#sign-out").addEventListener("click", () => leave(null), { signal: end.signal });
+  addEventListener("beforeunload", (event) => (uploads.areUnderWay || recording.isUnsent) && event.preventDefault(), { signal: end.signal });
+  // A deletion that still could be undone is sent before the page goes.
+  addEventListener("pagehide", endToast, { signal: end.signal });
+  find("#user-name").textContent = name;
+  find("#desk").hidden = find("#user").hidden = false;
+  return promise;
+}
+
+/**
+ * Takes files from the picker and from what is dropped anywhere on the page.
+ * @param {(file: File, title: string) => Promise<void>} send
+ * @param {AbortSignal} signal
+ */
+function takeFiles(send, signal) {
+  const picker = /** @type {HTMLInputElement} */ (find("#files"));
+  const title = /** @type {HTMLInputElement} */ (find("#title"));
+  const take = async (/** @type {FileList} */ files) => {
+    const wanted = title.value.trim();
+    title.value = "";
+    // The browser empties its list after the event.
+    const all = [...files];
+    for (const [index, file] of all.entries()) {
+      const number = all.length > 1 ? ` ${index + 1}` : "";
+      await send(file, wanted ? wanted + number : file.name.replace(/\.[^.]+$/, ""));
+    }
+  };
+  const hover = (/** @type {boolean} */ isOver) => find("#drop").classList.toggle("is-over", isOver);
+  find("#choose").addEventListener("click", () => picker.click(), { signal });
+  picker.addEventListener("change", async () => {
+    await take(/** @type {FileList} */ (picker.files));
+    picker.value = "";
+  }, { signal });
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    hover(true);
+  }, { signal });
+  document.addEventListener("dragleave", (event) => event.relatedTarget || hover(false), { signal });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    hover(false);
+    if (event.dataTransfer) take(event.dataTransfer.files);
+  }, { signal });
+}
+
+offerLanguages(find("#languages"));
+writeAllWords(document);
+let session = findSession();
+/** @type {string | null} */
+let reason = null;
+for (;;) {
+  session ??= await welcome(reason);
+  reason = await work(session);
+  session = null;
+}

@@ -1,0 +1,140 @@
+// A play button and a waveform, in which one seeks: for a record, and for what the microphone has recorded.
+
+import { copyTemplate, find } from "./elements.js";
+import { getPosition, isPlaying, play, seek, toggle } from "./player.js";
+import { setWords } from "./words.js";
+
+const BAR_PIXELS = 3;
+const GAP_PIXELS = 2;
+/** As many as a wide screen shows. */
+export const PEAKS = 120;
+const STEP_SECONDS = 5;
+const PAGE_SECONDS = 30;
+
+/** Whose waveforms are drawn, by their canvas: the others let go of their memory. @type {Map<Element, Listen>} */
+const drawn = new Map();
+const sizes = new ResizeObserver((changes) => changes.forEach(({ target }) => drawn.get(target)?.show()));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((listen) => listen.show()));
+
+export class Listen {
+  /** @type {number[]} */
+  #peaks = [];
+  #shownSecond = -1;
+
+  /**
+   * @param {HTMLElement} place
+   * @param {Omit<import("./player.js").Track, "onChange">} track
+   */
+  constructor(place, track) {
+    place.replaceChildren(copyTemplate("listen"));
+    this.button = find(".play", place);
+    this.slider = find(".wave", place);
+    this.canvas = /** @type {HTMLCanvasElement} */ (find("canvas", place));
+    this.track = { ...track, onChange: () => this.show() };
+    this.slider.ariaValueMax = String(Math.round(track.seconds));
+    this.button.addEventListener("click", () => toggle(this.track));
+    this.slider.addEventListener("keydown", (event) => this.#useKey(event));
+    this.slider.addEventListener("pointerdown", (event) => this.#drag(event));
+    this.show();
+  }
+
+  /** Shows whether the track plays, and where it is. */
+  show() {
+    const position = getPosition(this.track);
+    const playing = isPlaying(this.track);
+    this.button.classList.toggle("is-playing", playing);
+    const title = this.track.getTitle();
+    setWords(this.button, { label: playing ? "pause.record" : "play.record", values: { title } });
+    const second = Math.floor(position);
+    if (second !== this.#shownSecond) {
+      this.#shownSecond = second;
+      this.slider.ariaValueNow = String(second);
+      setWords(this.slider, { label: "position", spoken: "position.value", values: { title, position, seconds: this.track.seconds } });
+    }
+    this.#draw(position / this.track.seconds);
+  }
+
+  /** Writes the names of button and waveform again, after the track's title has changed. */
+  rename() {
+    this.#shownSecond = -1;
+    this.show();
+  }
+
+  /** @param {number[]} peaks from 0 to 1; none when the waveform is out of view */
+  setPeaks(peaks) {
+    this.#peaks = peaks;
+    if (peaks.length) {
+      drawn.set(this.canvas, this);
+      sizes.observe(this.canvas);
+    } else {
+      drawn.delete(this.canvas);
+      sizes.unobserve(this.canvas);
+    }
+    this.show();
+  }
+
+  /** @param {KeyboardEvent} event */
+  #useKey(event) {
+    const position = getPosition(this.track);
+    /** @type {Record<string, () => void>} */
+    const actions = {
+      ArrowRight: () => seek(this.track, position + STEP_SECONDS),
+      ArrowUp: () => seek(this.track, position + STEP_SECONDS),
+      ArrowLeft: () => seek(this.track, position - STEP_SECONDS),
+      ArrowDown: () => seek(this.track, position - STEP_SECONDS),
+      PageUp: () => seek(this.track, position + PAGE_SECONDS),
+      PageDown: () => seek(this.track, position - PAGE_SECONDS),
+      Home: () => seek(this.track, 0),
+      End: () => seek(this.track, this.track.seconds),
+      " ": () => toggle(this.track),
+      Enter: () => toggle(this.track),
+    };
+    if (!(event.key in actions) || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    actions[event.key]();
+  }
+
+  /** @param {PointerEvent} event */
+  #drag(event) {
+    if (event.button) return;
+    /** @param {PointerEvent} at */
+    const move = (at) => {
+      const { left, width } = this.slider.getBoundingClientRect();
+      seek(this.track, ((at.clientX - left) / width) * this.track.seconds);
+    };
+    const end = new AbortController();
+    this.slider.setPointerCapture(event.pointerId);
+    this.slider.addEventListener("pointermove", move, { signal: end.signal });
+    for (const last of ["pointerup", "pointercancel"]) {
+      this.slider.addEventListener(last, () => end.abort(), { signal: end.signal });
+    }
+    move(event);
+    play(this.track);
+  }
+
+  /** @param {number} played from 0 to 1 */
+  #draw(played) {
+    const { clientWidth, clientHeight } = this.canvas;
+    const ratio = this.#peaks.length ? devicePixelRatio : 0;
+    const width = Math.round(clientWidth * ratio);
+    const height = Math.round(clientHeight * ratio);
+    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
+    const context = this.canvas.getContext("2d");
+    if (!context || !width) return;
+    const style = getComputedStyle(this.slider);
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, clientWidth, clientHeight);
+    const count = Math.floor((clientWidth + GAP_PIXELS) / (BAR_PIXELS + GAP_PIXELS));
+    const loudest = Math.max(...this.#peaks, 0.05);
+    for (let bar = 0; bar < count; bar++) {
+      const first = Math.floor((bar / count) * this.#peaks.length);
+      const behind = Math.max(first + 1, Math.floor(((bar + 1) / count) * this.#peaks.length));
+      const peak = Math.max(...this.#peaks.slice(first, behind)) / loudest;
+      const size = Math.max(BAR_PIXELS, peak * clientHeight);
+      context.fillStyle = style.getPropertyValue(bar / count < played ? "--played" : "--unplayed");
+      context.beginPath();
+      context.roundRect(bar * (BAR_PIXELS + GAP_PIXELS), (clientHeight - size) / 2, BAR_PIXELS, size, BAR_PIXELS / 2);
+      context.fill();
+    }
+  }
+}

@@ -1,0 +1,171 @@
+// The list of records: newest first, in pages as one scrolls, searched by title.
+
+import { Refusal } from "./api.js";
+import { find } from "./elements.js";
+import { stop } from "./player.js";
+import { RecordRow } from "./record_row.js";
+import { showToast } from "./toast.js";
+import { announce, setWords } from "./words.js";
+
+const TYPING_MILLISECONDS = 250;
+/** Pages and waveforms are fetched a little before they come into view. */
+const MARGIN = { rootMargin: "600px 0px" };
+
+export class Records {
+  #list = find("#record-rows");
+  #problem = find("#records-problem");
+  #nothing = find("#nothing");
+  #search = /** @type {HTMLInputElement} */ (find("#search"));
+  /** @type {Map<Element, RecordRow>} */
+  #rows = new Map();
+  /** The next page; null behind the last one. @type {string | null} */
+  #cursor = "";
+  #request = new AbortController();
+  #isLoading = false;
+  #typing = 0;
+  #inView = new IntersectionObserver((changes) => this.#showWaveforms(changes), MARGIN);
+  #end = new IntersectionObserver(([change]) => change.isIntersecting && this.#loadPage(), MARGIN);
+
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {(refusal: Refusal) => void} onRefused
+   */
+  constructor(api, onRefused) {
+    this.api = api;
+    this.onRefused = onRefused;
+    this.#search.value = "";
+    this.#search.oninput = () => {
+      clearTimeout(this.#typing);
+      this.#typing = setTimeout(() => this.#startAgain(), TYPING_MILLISECONDS);
+    };
+    this.#startAgain();
+  }
+
+  /** Takes the list away. */
+  end() {
+    this.#request.abort();
+    this.#end.disconnect();
+    clearTimeout(this.#typing);
+    this.#clear();
+  }
+
+  /**
+   * Puts a new record in its place, which is near the top: uploads that began later stand before it.
+   * @param {import("./api.js").RecordDocument} record
+   */
+  add(record) {
+    if (this.#has(record.id)) return;
+    const row = this.#makeRow(record);
+    row.element.classList.add("is-new");
+    row.element.addEventListener("animationend", () => row.element.classList.remove("is-new"));
+    const rows = [...this.#list.children].map((element) => /** @type {RecordRow} */ (this.#rows.get(element)));
+    const older = rows.find((other) => other.record.created_at < record.created_at);
+    this.#list.insertBefore(row.element, older?.element ?? null);
+    this.#showCount();
+    announce("announce.done", { name: row.title });
+  }
+
+  #startAgain() {
+    this.#request.abort();
+    this.#request = new AbortController();
+    this.#isLoading = false;
+    this.#cursor = "";
+    this.#end.disconnect();
+    this.#clear();
+    // The observer calls back at once, and again whenever the end of the list comes into view.
+    this.#end.observe(find("#more"));
+  }
+
+  #clear() {
+    for (const row of this.#rows.values()) {
+      stop(row.listen.track);
+      row.setInView(false);
+    }
+    this.#inView.disconnect();
+    this.#rows.clear();
+    this.#list.replaceChildren();
+    this.#problem.hidden = this.#nothing.hidden = true;
+  }
+
+  async #loadPage() {
+    if (this.#isLoading || this.#cursor === null) return;
+    this.#isLoading = true;
+    const { signal } = this.#request;
+    try {
+      const page = await this.api.getRecords(this.#search.value.trim(), this.#cursor, signal);
+      this.#cursor = page.next_cursor;
+      this.#list.append(...page.records.filter(({ id }) => !this.#has(id)).map((record) => this.#makeRow(record).element));
+      this.#problem.hidden = true;
+      this.#showCount();
+      this.#isLoading = false;
+      // A page may end above the lower edge; only then does the observer see the end again.
+      this.#end.unobserve(find("#more"));
+      this.#end.observe(find("#more"));
+    } catch (error) {
+      if (signal.aborted) return;
+      this.#isLoading = false;
+      this.#showRefusal(/** @type {Refusal} */ (error));
+    }
+  }
+
+  /** A record that was uploaded meanwhile moves the others to later pages. @param {string} id */
+  #has(id) {
+    return [...this.#rows.values()].some((row) => row.record.id === id);
+  }
+
+  /** @param {Refusal} refusal */
+  #showRefusal(refusal) {
+    setWords(this.#problem, { words: refusal.words });
+    this.#problem.hidden = false;
+    this.onRefused(refusal);
+  }
+
+  #showCount() {
+    this.#nothing.hidden = this.#rows.size > 0;
+    const wanted = this.#search.value.trim();
+    setWords(this.#nothing, { words: wanted ? "records.none-found" : "records.none", values: { wanted } });
+    if (wanted) announce("announce.found", { count: this.#rows.size });
+  }
+
+  /** @param {import("./api.js").RecordDocument} record */
+  #makeRow(record) {
+    const row = new RecordRow(record, this.api, { onDelete: () => this.#delete(row), onRefused: this.onRefused });
+    this.#rows.set(row.element, row);
+    this.#inView.observe(row.element);
+    return row;
+  }
+
+  /** Hides a record, and deletes it when the time for undoing has passed. @param {RecordRow} row */
+  #delete(row) {
+    const next = row.element.nextElementSibling;
+    const put = () => {
+      this.#list.insertBefore(row.element, next?.parentNode === this.#list ? next : null);
+      this.#rows.set(row.element, row);
+      this.#showCount();
+    };
+    stop(row.listen.track);
+    row.setInView(false);
+    row.element.remove();
+    this.#rows.delete(row.element);
+    this.#showCount();
+    showToast({
+      words: "deleted",
+      values: { title: row.title },
+      button: "undo",
+      onButton: () => {
+        put();
+        find(".delete", row.element).focus();
+      },
+      onEnd: () =>
+        this.api.deleteRecord(row.record.id).catch((refusal) => {
+          put();
+          this.#showRefusal(refusal);
+        }),
+    });
+  }
+
+  /** @param {IntersectionObserverEntry[]} changes */
+  #showWaveforms(changes) {
+    for (const { target, isIntersecting } of changes) this.#rows.get(target)?.setInView(isIntersecting);
+  }
+}
