@@ -111,9 +111,8 @@ def shape_of(value: Any) -> Any:
 
 
 def test_the_curl_lines_do_what_the_readme_shows(client: Client, run_curl: Run) -> None:
-    create, upload, listen, draw, keep, send_again, show_all, show, remove, who_am_i, renew, leave = (
-        CURL_LINES
-    )
+    create, upload, listen, draw, keep, send_again, show_all, *others = CURL_LINES
+    rename, search, show, remove, who_am_i, renew, leave = others
     assert [*SHOWN_RESPONSES] == [create, upload, draw, show_all, who_am_i, renew]
     user = run_curl(create, {}).json()
     variables = {"ID": user["id"], "TOKEN": user["token"], "KEY": str(uuid4())}
@@ -136,7 +135,10 @@ def test_the_curl_lines_do_what_the_readme_shows(client: Client, run_curl: Run) 
     assert again.headers["Idempotency-Replayed"] == "true"
     assert first.json() == again.json() != record
     assert run_curl(show_all, variables).json()["records"] == [first.json()]
-    assert run_curl(show, variables).json() == record
+    renamed = run_curl(rename, variables).json()
+    assert renamed == {**record, "title": "Hello"}
+    assert run_curl(search, variables).json()["records"] == [renamed]
+    assert run_curl(show, variables).json() == renamed
     assert run_curl(remove, variables).status_code == 204
     assert run_curl(who_am_i, variables).json()["total_bytes"] == first.json()["size_bytes"]
 
