@@ -29,6 +29,7 @@ GET    /records                                200    200    401      401      4
 HEAD   /records                                200    200    401      401      401     401        401
 GET    /records/{record}                       200    404    401      401      401     401        401
 HEAD   /records/{record}                       200    404    401      401      401     401        401
+PATCH  /records/{record}                       200    404    401      401      401     401        401
 DELETE /records/{record}                       204    404    401      401      401     401        401
 GET    /records/{record}/waveform              200    404    401      401      401     401        401
 HEAD   /records/{record}/waveform              200    404    401      401      401     401        401
@@ -67,4 +68,6 @@ def send_to(client: Client, route: str, users: TwoUsers, headers: dict[str, Any]
             return client.http.post(path, json={"name": "Ann"}, headers=headers)
         case "POST", "/records":
             return client.http.post(path, content=TINY_WAV, headers={**WAV_TYPE, **headers})
+        case "PATCH", _:
+            return client.http.patch(path, json={"title": "Renamed"}, headers=headers)
     return client.http.request(method, path, headers=headers)

@@ -45,7 +45,7 @@ def assert_not_modified(response: httpx.Response, published: Published) -> None:
     assert response.status_code == 304
     assert response.content == b""
     assert "Content-Type" not in response.headers
-    assert {*response.headers} == COMMON | VALIDATORS
+    assert {*response.headers} == COMMON | VALIDATORS | {"content-disposition"}
     assert response.headers["ETag"] == published.headers["ETag"]
 
 

@@ -51,6 +51,8 @@ LATENCY_SECONDS = 6
 class Sender:
     """Sends one upload in pieces."""
 
+    path = "/records"
+
     def __init__(self, base_url: str, headers: dict[str, str], body: list[bytes], source: str = "") -> None:
         """`source` is the client's address; without it the system chooses one."""
         self._host = urlsplit(base_url).netloc
@@ -66,7 +68,7 @@ class Sender:
         connection = HTTPConnection(self._host, timeout=300, source_address=(self._source, 0))
         size = sum(map(len, self._body))
         try:
-            connection.putrequest("POST", "/records")
+            connection.putrequest("POST", self.path)
             for name, value in {**self._headers, "Content-Length": str(size)}.items():
                 connection.putheader(name, value)
             connection.endheaders()
@@ -167,6 +169,11 @@ class Overload:
     def many(self) -> str:
         return together(64, self._upload_of("Many").send)
 
+    def many_with_originals(self) -> str:
+        sender = self._upload_of("Originals")
+        sender.path = "/records?keep_original=true"
+        return together(64, sender.send)
+
     def credentials_last(self) -> str:
         user = self._client.create_user("Late")
         return together(24, late_upload(self._stack.base_url, user).send)
@@ -238,6 +245,7 @@ def measure_memory(stack: Stack) -> Iterator[list[Row]]:
     with Client(stack.base_url) as client:
         overload = Overload(stack, client)
         yield overload.measure("64 uploads at once", overload.many)
+        yield overload.measure("64 uploads at once with originals", overload.many_with_originals)
         yield overload.measure("24 uploads at once, credentials last", overload.credentials_last)
         for turn in ("first", "second"):
             yield overload.measure(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect
@@ -16,7 +17,7 @@ from deploy.client import Client
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 WIDE = 1280
 WIDTHS = {WIDE: 900, 390: 844}
-SCHEMES = ("light", "dark")
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 # Slower than any file of the tests is sent at once.
 SLOW_BYTES_PER_SECOND = 300_000
 # An upload that broke off is repeated after pauses of some seconds.

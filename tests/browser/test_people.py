@@ -73,9 +73,9 @@ def test_a_person_drops_files_watches_them_and_plays_and_seeks_the_records(perso
     assert hosts - {""} == {urlsplit(person.base_url).netloc}
 
 
-def test_a_person_renames_finds_shares_and_deletes_records(client: Client, person: Person) -> None:
+def test_a_person_renames_finds_and_shares_records(person: Person) -> None:
     page = person.page
-    user = person.sign_up()
+    person.sign_up()
     person.drop(Interview=TINY_WAV, Rehearsal=TINY_WAV, Memo=TINY_WAV)
     expect(page.locator(".record")).to_have_count(3)
 
@@ -108,7 +108,12 @@ def test_a_person_renames_finds_shares_and_deletes_records(client: Client, perso
         page.get_by_role("link", name="Download: Rehearsal").click()
     assert download.value.suggested_filename == "Rehearsal.mp3"
 
-    # A deletion can be undone, also by the keyboard, and otherwise happens.
+
+def test_a_deletion_can_be_undone_for_a_while_and_then_stays(client: Client, person: Person) -> None:
+    page = person.page
+    user = person.sign_up()
+    person.drop(Interview=TINY_WAV, Rehearsal=TINY_WAV, Memo=TINY_WAV)
+    expect(page.locator(".record")).to_have_count(3)
     person.button("Delete: Rehearsal").press("Enter")
     person.look("undo")
     expect(person.button("Undo")).to_be_focused()

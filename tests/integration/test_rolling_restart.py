@@ -15,11 +15,13 @@ from uuid import uuid4
 
 import pytest
 from alembic import command
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.db import make_engine
 from common.migrate import known_revisions, make_alembic_config
 from common.settings import load as load_settings
+from common.tables import Record
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
@@ -186,16 +188,35 @@ async def test_no_request_fails_during_an_upgrade_from_the_previous_release_and_
             for service in ("records", "users"):
                 previous[service].stop()
                 load.wait()
+            with Client(stack.base_url) as client:
+                headers = {**bearer(owner), **WAV_TYPE}
+                kept = client.http.post("/records?keep_original=true", content=TINY_WAV, headers=headers)
+            assert kept.status_code == 201
+            record_id = kept.json()["id"]
             for instance in previous.values():
                 instance.start()
             load.wait()
             for service in ("users", "records"):
                 stack.stop_process(service)
                 load.wait()
+            # The previous release knows no originals, but its deletion leaves a tombstone for this one.
+            with Client(stack.base_url) as client:
+                deleted = client.http.delete(f"/records/{record_id}", headers=bearer(owner))
+            assert deleted.status_code == 204
+            assert await find_tombstones(engine, record_id) == [f"{record_id}.mp3", f"{record_id}.wav"]
     start_own(stack)
     load.check()
     assert not await find_wrong_sums(engine, 10)
     await engine.dispose()
+
+
+async def find_tombstones(engine: AsyncEngine, record_id: str) -> list[str]:
+    """Returns the names of the record's objects that the sweeper has still to remove."""
+    async with engine.connect() as connection:
+        keys = await connection.scalars(
+            select(Record.object_key).where(Record.state == "deleting", Record.object_key.contains(record_id))
+        )
+        return sorted(key.rpartition("/")[2] for key in keys)
 
 
 async def downgrade(engine: AsyncEngine, revision: str) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Row
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
+from records.storage import make_original_key
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import wait_until, wait_until_async
@@ -33,8 +34,9 @@ def long_wav() -> bytes:
 
 
 def make_request(shape: str, user_id: str, token: str) -> tuple[bytes, bytes]:
-    """Returns head and body of an upload, bare or as a form."""
-    if shape == "bare":
+    """Returns head and body of an upload: bare, bare with the wish to keep its original, or as a form."""
+    path = "/records?keep_original=true" if shape == "kept" else "/records"
+    if shape != "form":
         body = long_wav()
         headers = f"Authorization: Bearer {token}\r\nContent-Type: audio/wav\r\n"
     else:
@@ -45,7 +47,7 @@ def make_request(shape: str, user_id: str, token: str) -> tuple[bytes, bytes]:
         ]
         body = "\r\n".join(parts).encode() + long_wav() + b"\r\n--limit--\r\n"
         headers = "Content-Type: multipart/form-data; boundary=limit\r\n"
-    head = f"POST /records HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
     return head.encode(), body
 
 
@@ -70,10 +72,13 @@ async def is_gone(stack_service: RecordsService, user_id: UUID, key: str) -> boo
     """Whether an upload has left nothing, except perhaps a tombstone."""
     if any(row.state != "deleting" for row in await stack_service.rows(user_id)):
         return False
-    return not await stack_service.objects(user_id) and not await stack_service.multipart_uploads(key)
+    for each in (key, make_original_key(key)):
+        if await stack_service.multipart_uploads(each):
+            return False
+    return not await stack_service.objects(user_id)
 
 
-@pytest.mark.parametrize("shape", ["bare", "form"])
+@pytest.mark.parametrize("shape", ["bare", "kept", "form"])
 async def test_a_client_that_vanishes_anywhere_leaves_nothing_and_is_logged_as_499(
     stack: Stack, stack_service: RecordsService, client: Client, shape: str
 ) -> None:
@@ -85,11 +90,14 @@ async def test_a_client_that_vanishes_anywhere_leaves_nothing_and_is_logged_as_4
         head, body = make_request(shape, user["id"], user["token"])
         connection = socket.create_connection((LOOPBACK, stack.ports.gateway))
         connection.sendall(head + body[:offset])
-        if shape == "bare" or offset >= ROW_IS_THERE:
+        if shape != "form" or offset >= ROW_IS_THERE:
             (row,) = await wait_until_async(partial(stack_service.rows, user_id))
             keys[user_id] = row.object_key
         if offset >= UPLOAD_PART_IS_SENT:
             await wait_until_async(partial(stack_service.multipart_uploads, keys[user_id]))
+            if shape == "kept":
+                original = make_original_key(keys[user_id])
+                await wait_until_async(partial(stack_service.multipart_uploads, original))
         vanish(connection, politely=attempt % 2 == 0)
         wait_until(partial(has_ended, gateway, log, attempt + 1, len(keys)))
     # The service may have logged uploads without a seen row, so the latest upload may not have ended yet.

@@ -30,6 +30,8 @@ CASES = [
     for step, statements in STATEMENTS.items()
     for each in statements
 ]
+RENAME = sql.RENAME_RECORD.values(title="A title")
+CASES.append(("rename", str(RENAME.compile(dialect=DIALECT))))
 CASES.append(("check link", sql.FIND_RECORD.sql))
 REQUESTS = {
     "begin multipart": "POST /records/user/id.mp3?uploads=",

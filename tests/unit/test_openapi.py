@@ -13,6 +13,7 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from common.problems import RETRY_AFTER_SECONDS, Problem, Unavailable, type_of
+from common.requests import MAX_JSON_BYTES
 from deploy.openapi import FOLDER, REQUESTS, make_apps, make_documents, make_requests
 from deploy.pages import PROBLEMS
 from records.form import AUDIO, FIELDS, OPTIONS
@@ -20,7 +21,6 @@ from records.openapi import BITRATE, MAX_COUNT, UPLOAD
 from records.requests import COUNT
 from records.settings import Settings
 from records.storage import STORE_AWAY
-from users.app import MAX_BODY_BYTES
 
 DOCUMENTS = make_documents()
 ROOT = Path(__file__).parents[2]
@@ -179,8 +179,8 @@ def test_the_gateway_and_the_service_describe_an_outage_of_the_store_alike() -> 
 
 def test_the_gateway_and_the_users_service_have_the_same_limit_for_a_body() -> None:
     template = TEMPLATE.read_text(encoding="utf-8")
-    assert re.findall(r"default +(\d+);\n\}\n\nserver", template) == [str(MAX_BODY_BYTES)]
-    assert f"client_max_body_size {MAX_BODY_BYTES};" in template
+    assert re.findall(r"default +(\d+);\n\}\n\nserver", template) == [str(MAX_JSON_BYTES)]
+    assert f"client_max_body_size {MAX_JSON_BYTES};" in template
 
 
 def test_the_readme_names_the_status_of_every_problem_that_a_client_sees() -> None:

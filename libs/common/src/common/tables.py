@@ -72,6 +72,8 @@ class Record(Base):
     gone_since: Mapped[datetime | None]
     object_key: Mapped[str] = mapped_column(unique=True)
     title: Mapped[str | None]
+    # When the user last changed the title; null while it is the title of the upload.
+    renamed_at: Mapped[datetime | None]
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     sha256: Mapped[bytes | None]
     duration_seconds: Mapped[float | None] = mapped_column(Double)
@@ -132,6 +134,13 @@ class Record(Base):
         ),
         # For the sweeper, which deletes old records.
         Index("records_by_age", "published_at", postgresql_where=text("state = 'ready'")),
+        # For a search in the titles of a user. Migration 0015 has the function.
+        Index(
+            "records_by_title",
+            text("title_trigrams(user_id, title)"),
+            postgresql_using="gin",
+            postgresql_where=text("title IS NOT NULL"),
+        ),
         # For the sweeper: only rows that are not ready, which are few.
         Index("records_unfinished", "state", "lease_until", postgresql_where=text("state <> 'ready'")),
         # A tombstone no longer holds its key, so a new upload may use the key.

@@ -1,4 +1,4 @@
-"""The JSON documents of the API: a record, a page of records, a waveform.
+"""The JSON documents of the API: a record, its new title, a page of records, a waveform.
 
 `RecordDocument` is the one definition of a record's fields. `records.sql` selects the columns with these
 names, and the OpenAPI document takes its descriptions from here.
@@ -41,7 +41,8 @@ class RecordDocument(msgspec.Struct, frozen=True):
     title: Annotated[
         str | None,
         msgspec.Meta(
-            description="The given title, trimmed and in Unicode's normal form C; null without one."
+            description="The given title, trimmed and in Unicode's normal form C; null without one. `PATCH`"
+            " changes it."
         ),
     ]
     duration_seconds: Annotated[
@@ -120,6 +121,12 @@ class RecordDocument(msgspec.Struct, frozen=True):
 OWN_COLUMNS = tuple(name for name in RecordDocument.__struct_fields__ if name not in ("url", "original"))
 COLUMNS = (*OWN_COLUMNS, "original_size_bytes", "original_sha256")
 """The columns that a RecordDocument is read from."""
+
+
+class NewTitle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of PATCH /records/{id}."""
+
+    title: str | None
 
 
 class RecordPage(msgspec.Struct, frozen=True):

@@ -97,12 +97,14 @@ EXPOSED_RESPONSE_HEADERS = ("Idempotency-Replayed",)
 VALIDATORS = ("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges")
 NOT_MODIFIED = describe_response("The client has the current version.", *VALIDATORS)
 BINARY = {"type": "string", "format": "binary"}
+TITLE_PATTERN = make_pattern(0, MAX_TITLE_LENGTH)
 TITLE = {
     "type": "string",
-    "pattern": make_pattern(0, MAX_TITLE_LENGTH),
+    "pattern": TITLE_PATTERN,
     "description": f"A name for the record: up to {MAX_TITLE_LENGTH} characters after trimming, no control"
     " characters. A title that is not empty needs a visible character.",
 }
+NEW_TITLE = {"title": "Monday's rehearsal"}
 DEFAULT_PAGE_RECORDS, MAX_PAGE_RECORDS = 50, 100
 # The highest number of nine digits, which records.requests reads.
 MAX_COUNT = 999_999_999
@@ -188,8 +190,8 @@ POST_RECORD = describe_operation(
             "1 to 255 visible ASCII characters, such as a UUID. If an upload with this key has made a record"
             " in the last 24 hours, the response is that record (`Idempotency-Replayed: true`), and the audio"
             " is not read. If `bitrate_kbps` or `keep_original` (or its default) differs from that upload, or"
-            " a `title` before the audio differs from the record's, the response is 422. The audio, and a"
-            " title after it, are not compared.",
+            " a `title` before the audio differs from the record's, the response is 422. The audio, a title"
+            " after it, and the title of a record that was renamed, are not compared.",
             pattern=f"^{IDEMPOTENCY_KEY}$",
         ),
     ],
@@ -210,6 +212,12 @@ GET_RECORDS = describe_operation(
     "List my records, newest first",
     security=NEEDS_CREDENTIALS,
     parameters=[
+        query_parameter(
+            "q",
+            "Only records whose title has this part, in upper or lower case. Send it with every page.",
+            type="string",
+            pattern=TITLE_PATTERN,
+        ),
         query_parameter(
             "limit",
             "The highest number of records on the page.",
@@ -234,6 +242,34 @@ GET_RECORD = describe_operation(
     security=NEEDS_CREDENTIALS,
     responses={200: describe_response("The record with its link.", example=RECORD)},
     problems=[UnknownRecord, UnknownRoute],
+)
+PATCH_RECORD = describe_operation(
+    "Rename a record",
+    description="The MP3 with the title in its tags, its link and its ETag stay as they are. The file name of"
+    " a download follows the new title.",
+    security=NEEDS_CREDENTIALS,
+    requestBody={
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["title"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "title": {
+                            **TITLE,
+                            "type": ["string", "null"],
+                            "description": f"{TITLE['description']} Null or empty: no title.",
+                        }
+                    },
+                },
+                "example": NEW_TITLE,
+            }
+        },
+    },
+    responses={200: describe_response("The record with its new title.", example={**RECORD, **NEW_TITLE})},
+    problems=[TooLarge, UnsupportedMediaType, UserBlocked, UnknownRecord, UnknownRoute],
 )
 REMOVE_RECORD = describe_operation(
     "Delete a record",
@@ -263,7 +299,7 @@ def describe_bytes(what: str, media_type: str) -> dict[int, Json]:
             *(*VALIDATORS, "Content-Range", "Content-Disposition"),
             content=content,
         ),
-        304: NOT_MODIFIED,
+        304: describe_response("The client has the current version.", *VALIDATORS, "Content-Disposition"),
     }
 
 

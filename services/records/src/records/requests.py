@@ -14,14 +14,15 @@ from litestar import Request
 from common.credentials import Credentials, parse_authorization
 from common.problems import InvalidCredentials, InvalidRequest
 from common.requests import reject_unknown_parameters
-from common.text import parse_uuid
+from common.text import normalise_text, parse_uuid
 from records import openapi
 from records.documents import RecordDocument
+from records.form import MAX_TITLE_LENGTH
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CURSOR = re.compile(openapi.CURSOR)
 IDEMPOTENCY_KEY = re.compile(openapi.IDEMPOTENCY_KEY)
-PAGE_PARAMETERS = ("limit", "cursor")
+PAGE_PARAMETERS = ("limit", "cursor", "q")
 # The query parameters of a waveform, and the parameter of Waveform.coarsen that each of them sets.
 RESOLUTIONS = {"samples_per_pixel": "samples_per_pixel", "points": "max_pixels"}
 # The values of `download`, and whether each of them saves the MP3.
@@ -39,8 +40,10 @@ def reject_query(request: Request[Any, Any, Any]) -> None:
     reject_unknown_parameters(request.query_params.multi_items())
 
 
-def read_upload_query(request: Request[Any, Any, Any]) -> list[tuple[str, str]]:
-    """Returns the query parameters of an upload. Litestar would put U+FFFD for bytes that are not UTF-8."""
+def read_query(request: Request[Any, Any, Any]) -> list[tuple[str, str]]:
+    """Returns the query parameters that may hold any text. Litestar would put U+FFFD for bytes that are not
+    UTF-8.
+    """
     try:
         text = request.scope["query_string"].decode("ascii")
         return parse_qsl(text, keep_blank_values=True, errors="strict")
@@ -78,6 +81,13 @@ def read_page(request: Request[Any, Any, Any]) -> tuple[int, tuple[datetime, UUI
             " out for the first page."
         )
     return int(limit), (EPOCH + timedelta(microseconds=int(cursor[1])), UUID(cursor[2]))
+
+
+def read_title_part(request: Request[Any, Any, Any]) -> str:
+    """Returns the part of a title that the listed records have, or "" for all records."""
+    if "q" not in request.query_params:
+        return ""
+    return normalise_text("parameter 'q'", dict(read_query(request))["q"], 0, MAX_TITLE_LENGTH)
 
 
 def make_cursor(last: RecordDocument) -> str:

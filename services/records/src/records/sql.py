@@ -63,6 +63,9 @@ NO_BACKUP_IS_UNDER_WAY = text(
     f" WHERE locktype = 'advisory' AND objid = {BACKUP_LOCK} AND datname = current_database())"
 )
 
+# A shorter part of a title has no trigrams, so the index does not help (migration 0015).
+TRIGRAM_LENGTH = 3
+
 DOCUMENT_COLUMNS = tuple(getattr(Record, name) for name in COLUMNS)
 RECORD_ID = bindparam("record_id", type_=Uuid())
 OWNER_ID = bindparam("owner_id", type_=Uuid())
@@ -125,6 +128,7 @@ FIND_EARLIER_UPLOAD = restrict_to_credentials(
         Record.state,
         Record.requested_bitrate_kbps,
         Record.keep_original,
+        Record.renamed_at,
     )
     .select_from(User)
     .outerjoin(
@@ -186,6 +190,8 @@ FORGET_ORIGINAL = (
     .returning(Record.id)
 )
 DELETE_ORIGINAL = FORGET_ORIGINAL.where(Record.user_id == OWNER_ID)
+# `rename_record` passes the title as a further parameter.
+RENAME_RECORD = update(Record).where(*IS_PUBLISHED).values(renamed_at=func.now()).returning(*DOCUMENT_COLUMNS)
 DELETE_RECORD = update(Record).where(*IS_PUBLISHED).values(state="deleting").returning(Record.id)
 
 
@@ -206,6 +212,8 @@ class EarlierUpload(NamedTuple):
     """None if the upload did not state a bitrate and its version did not note the default."""
     keep_original: bool | None
     """None if its version could not keep originals."""
+    is_renamed: bool
+    """Whether the record no longer has the title of the upload."""
 
 
 class FinishedUpload(NamedTuple):
@@ -396,7 +404,9 @@ async def reserve(
                 raise IdempotencyKeyInUse(idempotency_key)
         elif row.state:
             record = RecordDocument.from_row(row._mapping)
-            return EarlierUpload(record, row.requested_bitrate_kbps, row.keep_original)
+            return EarlierUpload(
+                record, row.requested_bitrate_kbps, row.keep_original, is_renamed=row.renamed_at is not None
+            )
         # The upload that had the key has failed by now, so the key is free again; or the user was unblocked.
 
 
@@ -505,14 +515,34 @@ async def find_waveform(reader: RowReader, record_id: UUID, user_id: UUID) -> tu
 
 
 async def list_records(
-    engine: AsyncEngine, user_id: UUID, limit: int, after: tuple[datetime, UUID] | None
+    engine: AsyncEngine, user_id: UUID, limit: int, after: tuple[datetime, UUID] | None, title_part: str = ""
 ) -> list[RecordDocument]:
-    """Returns a user's records, newest first: those behind `after`, the creation time and id of a record."""
+    """Returns a user's records, newest first: those behind `after`, the creation time and id of a record.
+
+    With `title_part`, only records whose title has this part, in upper or lower case.
+    """
     page = select(*DOCUMENT_COLUMNS).where(Record.user_id == user_id, Record.state == "ready")
     if after:
         page = page.where(tuple_(Record.created_at, Record.id) < after)
+    if title_part:
+        page = page.where(Record.title.icontains(title_part, autoescape=True))
+    if len(title_part) >= TRIGRAM_LENGTH:
+        trigrams = func.title_trigrams
+        page = page.where(
+            trigrams(Record.user_id, Record.title).op("@>")(trigrams(cast(user_id, Uuid), title_part))
+        )
     page = page.order_by(Record.created_at.desc(), Record.id.desc()).limit(limit)
     return [RecordDocument.from_row(row._mapping) for row in await read(engine, page)]
+
+
+async def rename_record(
+    engine: AsyncEngine, record_id: UUID, user_id: UUID, title: str | None
+) -> RecordDocument:
+    """Gives the record another title, or none. Raises UnknownRecord as `find_record` does."""
+    rows = await execute(engine, RENAME_RECORD, {"record_id": record_id, "owner_id": user_id, "title": title})
+    if not rows:
+        raise _unknown_record()
+    return RecordDocument.from_row(rows[0]._mapping)
 
 
 async def delete_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> None:

@@ -430,14 +430,16 @@ class Upload:
     def _replay(self, earlier: sql.EarlierUpload) -> Replayed:
         """Returns the earlier upload's record. Raises IdempotencyKeyReused if its options were different.
 
-        A title behind the audio is not compared, because it has not been read yet.
+        A title behind the audio is not compared, because it has not been read yet; nor is the title of a
+        record that was renamed since, because nobody knows the title of the upload.
         """
         record = earlier.record
         bitrate_kbps = earlier.requested_bitrate_kbps or self._shared.settings.default_bitrate_kbps
         keep_original = earlier.keep_original
         if keep_original is None:
             keep_original = self._shared.settings.keep_originals == "true"
-        has_other_title = self._title_precedes_audio and self._title != record.title
+        has_title = self._title_precedes_audio and not earlier.is_renamed
+        has_other_title = has_title and self._title != record.title
         asked = (self._bitrate_kbps, self._keep_original)
         if has_other_title or asked != (bitrate_kbps, keep_original):
             of_earlier = {"title": record.title, BITRATE: bitrate_kbps, KEEP_ORIGINAL: keep_original}

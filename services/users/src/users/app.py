@@ -14,12 +14,10 @@ from common.hosts import HostCheck
 from common.methods import with_options
 from common.metrics import make_metrics_route, watch_engine
 from common.openapi import VERSION, make_document_route, make_openapi_config
+from common.requests import MAX_JSON_BYTES
 from users import openapi
 from users.routes import RunningService, get_user, post_token, post_user, remove_user
 from users.settings import Settings
-
-# Far more than a name needs. The gateway has the same limit for /users.
-MAX_BODY_BYTES = 64 * 1024
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -61,7 +59,7 @@ def create_app(settings: Settings) -> Litestar:
         before_send=make_cors_hooks(settings),
         lifespan=[lifespan],
         exception_handlers={Exception: FailureLimit(settings.failures_per_minute).render_problem},
-        request_max_body_size=MAX_BODY_BYTES,
+        request_max_body_size=MAX_JSON_BYTES,
         tags=["users"],
         openapi_config=make_openapi_config("users", "Users and their tokens", openapi.ABOUT, openapi.FIELDS),
         logging_config=None,

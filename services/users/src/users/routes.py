@@ -1,8 +1,6 @@
 """The HTTP handlers of the users service."""
 
-import codecs
 import hmac
-import json
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -13,19 +11,15 @@ from litestar.di import NamedDependency
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.credentials import Credentials, require_credentials
-from common.problems import InvalidRequest, UnsupportedMediaType
+from common.problems import InvalidRequest
 from common.quotas import choose_limits
-from common.requests import read_content_type, reject_unknown_parameters, stream_body
+from common.requests import read_json, reject_unknown_parameters
 from common.text import normalise_text
 from users import openapi
 from users.audit import audit
 from users.problems import InvalidSignUpKey, SignUpClosed
 from users.settings import Settings
 from users.sql import create_user, delete_user, find_user, renew_token
-
-EXAMPLE = json.dumps(openapi.EXAMPLE)
-# msgspec's message names an unknown field, which may be as long as the body.
-MAX_REASON_LENGTH = 200
 
 
 class RunningService(NamedTuple):
@@ -76,7 +70,9 @@ async def post_user(request: Request[Any, Any, Any], service: NamedDependency[Ru
     """Creates a user and issues its token."""
     reject_unknown_parameters(request.query_params.multi_items())
     check_sign_up(request, service.settings)
-    user, token = await create_user(service.engine, (await read_new_user(request)).name)
+    new = await read_json(request, NewUser, openapi.EXAMPLE)
+    name = normalise_text("name", new.name, 1, openapi.MAX_NAME_LENGTH)
+    user, token = await create_user(service.engine, name)
     audit("sign-up", user.id)
     return CreatedUser(user.id, user.name, token, user.created_at)
 
@@ -134,27 +130,3 @@ def check_sign_up(request: Request[Any, Any, Any], settings: Settings) -> None:
             f"A sign-up needs the sign-up key of this deployment. Ask its operator for it, and send it as"
             f" {openapi.SIGN_UP_KEY}: KEY, or as Authorization: Bearer KEY."
         )
-
-
-async def read_new_user(request: Request[Any, Any, Any]) -> NewUser:
-    """Reads the body and normalises the name.
-
-    Litestar's own reader accepts any content type, and answers 500 to a body that is not UTF-8.
-    Raises UnsupportedMediaType if the body is not announced as JSON, InvalidRequest if it is not a new user.
-    """
-    media_type, _ = read_content_type(request)
-    if media_type != "application/json":
-        raise UnsupportedMediaType(f"The content type is {media_type!r}. Send the user as application/json.")
-    try:
-        body = b"".join([piece async for piece in stream_body(request)]).removeprefix(codecs.BOM_UTF8)
-        user = msgspec.json.decode(body, type=NewUser)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"{str(error)[:MAX_REASON_LENGTH]}. Send a body such as {EXAMPLE}.") from None
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"The body is not JSON: {error}. Send a body such as {EXAMPLE}.") from None
-    except UnicodeDecodeError:
-        raise InvalidRequest(f"The body is not UTF-8. Send a body such as {EXAMPLE}.") from None
-    # msgspec would take the last of several fields with the same name.
-    if len(json.loads(body, object_pairs_hook=list)) > 1:
-        raise InvalidRequest(f"The body has a field twice. Send a body such as {EXAMPLE}.")
-    return NewUser(normalise_text("name", user.name, 1, openapi.MAX_NAME_LENGTH))

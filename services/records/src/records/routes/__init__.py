@@ -2,12 +2,12 @@
 
 from records.routes.links import get_lost_object, get_record_audio, get_record_waveform
 from records.routes.originals import get_lost_original, get_record_original, remove_record_original
-from records.routes.records import get_record, get_records, remove_record
+from records.routes.records import get_record, get_records, patch_record, remove_record
 from records.routes.running_service import RunningService
 from records.routes.uploads import post_record
 
 HANDLERS = (
-    *(post_record, get_records, get_record, remove_record),
+    *(post_record, get_records, get_record, patch_record, remove_record),
     *(get_record_audio, get_record_waveform, get_lost_object),
     *(get_record_original, remove_record_original, get_lost_original),
 )

@@ -53,7 +53,12 @@ async def send_download(request: Request[Any, Any, Any], service: RunningService
     download = await find()
     wanted = download.representation
     request_headers = join_header_lines(request.scope["headers"])
-    headers = {**make_validators(wanted), "Accept-Ranges": "bytes"}
+    # Also with a 304: the file name follows the title, which the user can change, and the ETag does not.
+    headers = {
+        **make_validators(wanted),
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": download.disposition,
+    }
     if is_not_modified(request_headers, wanted):
         return ASGIResponse(status_code=304, headers=headers)
     selected = select_range(request_headers, wanted) if request.method == "GET" else None
@@ -64,7 +69,7 @@ async def send_download(request: Request[Any, Any, Any], service: RunningService
         accel_headers = {"X-Accel-Redirect": redirect, "X-Blob-Disposition": download.disposition}
         return ASGIResponse(headers=accel_headers, media_type=download.media_type)
     first, length = selected or ByteRange(0, wanted.size_bytes)
-    headers |= {"Content-Disposition": download.disposition, "Content-Length": str(length)}
+    headers["Content-Length"] = str(length)
     if selected:
         headers["Content-Range"] = f"bytes {selected}/{wanted.size_bytes}"
     if request.method == "HEAD":

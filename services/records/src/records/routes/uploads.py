@@ -12,7 +12,7 @@ from records import openapi
 from records.documents import RecordDocument
 from records.form import WAV_TYPES, read_upload
 from records.pace import enforce_pace
-from records.requests import read_idempotency_key, read_upload_query
+from records.requests import read_idempotency_key, read_query
 from records.routes.running_service import RunningService
 from records.uploads import Replayed
 
@@ -29,7 +29,7 @@ async def post_record(
     credentials = parse_authorization(request.headers.get("authorization"))
     content_type = read_content_type(request)
     paced = enforce_pace(stream_body(request), service.settings)
-    body = read_upload(paced, content_type, read_upload_query(request))
+    body = read_upload(paced, content_type, read_query(request))
     if content_type[0] in WAV_TYPES and not credentials:
         raise InvalidCredentials(
             "A bare WAV needs an Authorization header: Bearer TOKEN, or Basic with user id and token."
