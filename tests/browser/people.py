@@ -3,7 +3,7 @@
 import base64
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -55,7 +55,7 @@ class Person:
 
     def sign_in(self, user: dict[str, str]) -> None:
         """Signs in, on the first view of the page."""
-        self.page.get_by_label("User id").fill(user["id"])
+        self.page.get_by_label("User id", exact=True).fill(user["id"])
         self.page.get_by_label("Token", exact=True).fill(user["token"])
         self.button("Sign in").click()
 
@@ -92,18 +92,19 @@ class Person:
         return self.page.locator(".upload").filter(has_text=name)
 
     @contextmanager
-    def slow_network(self) -> Iterator[None]:
-        """Lets bytes leave slowly meanwhile, so that the page shows uploads under way."""
+    def slow_network(self) -> Iterator[Callable[[], None]]:
+        """Lets bytes leave slowly meanwhile, so that the page shows uploads under way.
+
+        Yields a function that cuts all connections until the end.
+        """
         network = self.page.context.new_cdp_session(self.page)
 
-        def limit(bytes_per_second: int) -> None:
-            conditions = {"offline": False, "latency": 0, "downloadThroughput": -1}
-            network.send(
-                "Network.emulateNetworkConditions", {**conditions, "uploadThroughput": bytes_per_second}
-            )
+        def limit(bytes_per_second: int, *, offline: bool = False) -> None:
+            conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second}
+            network.send("Network.emulateNetworkConditions", {**conditions, "offline": offline})
 
         limit(SLOW_BYTES_PER_SECOND)
-        yield
+        yield lambda: limit(0, offline=True)
         limit(-1)
 
     def look(self, view: str) -> None:

@@ -19,14 +19,14 @@ MAX_UPLOAD_BYTES = 3_000_000
 INTERVIEW = Wav().build(music(15))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """A stack that takes small files only."""
     with temporary_stack({"MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES)}, print) as stack:
         yield stack
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def base_url(stack: Stack) -> str:
     return stack.base_url
 
@@ -51,12 +51,11 @@ def test_an_upload_whose_connection_breaks_is_sent_again_when_the_person_says_so
     client: Client, person: Person
 ) -> None:
     user = person.sign_up()
-    with person.slow_network():
+    with person.slow_network() as cut:
         person.drop(Interview=INTERVIEW)
         expect(person.upload("Interview")).to_contain_text("left")
-        person.page.context.set_offline(True)
+        cut()
         expect(person.upload("Interview")).to_contain_text("The connection is broken.")
-    person.page.context.set_offline(False)
     person.errors = [error for error in person.errors if "ERR_INTERNET_DISCONNECTED" not in error]
     person.expected = {409}
     person.button("Try again: Interview").click()
