@@ -3,7 +3,7 @@
 import base64
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -92,20 +92,16 @@ class Person:
         return self.page.locator(".upload").filter(has_text=name)
 
     @contextmanager
-    def slow_network(self) -> Iterator[Callable[[], None]]:
-        """Lets bytes leave slowly meanwhile, so that the page shows uploads under way.
-
-        Yields a function that cuts all connections until the end.
-        """
+    def slow_network(self) -> Iterator[None]:
+        """Lets bytes leave slowly meanwhile, so that the page shows uploads under way."""
         network = self.page.context.new_cdp_session(self.page)
-
-        def limit(bytes_per_second: int, *, offline: bool = False) -> None:
-            conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second}
-            network.send("Network.emulateNetworkConditions", {**conditions, "offline": offline})
-
-        limit(SLOW_BYTES_PER_SECOND)
-        yield lambda: limit(0, offline=True)
-        limit(-1)
+        conditions = {"offline": False, "latency": 0, "downloadThroughput": -1}
+        for bytes_per_second in (SLOW_BYTES_PER_SECOND, -1):
+            network.send(
+                "Network.emulateNetworkConditions", {**conditions, "uploadThroughput": bytes_per_second}
+            )
+            if bytes_per_second > 0:
+                yield
 
     def look(self, view: str) -> None:
         """Asserts that axe finds nothing in this view of the page, light and dark, wide and narrow."""
