@@ -40,6 +40,10 @@ GET    /records/{record}/waveform?user={user}  400    400    400      400      4
 HEAD   /records/{record}/waveform?user={user}  400    400    400      400      400     200        400
 GET    /record?id={record}&user={user}         200    200    200      200      404     200        200
 HEAD   /record?id={record}&user={user}         200    200    200      200      404     200        200
+GET    /listen?id={record}&user={user}         200    200    200      200      404     200        200
+HEAD   /listen?id={record}&user={user}         200    200    200      200      404     200        200
+GET    /listen.png?id={record}&user={user}     200    200    200      200      404     200        200
+HEAD   /listen.png?id={record}&user={user}     200    200    200      200      404     200        200
 GET    /healthz                                200    200    200      200      200     200        200
 GET    /readyz/users                           200    200    200      200      200     200        200
 GET    /readyz/records                         200    200    200      200      200     200        200

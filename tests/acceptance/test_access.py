@@ -15,6 +15,7 @@ from tests.response_checks import assert_challenge, assert_problem
 from tests.upload_requests import FORM_TYPE, TINY_WAV, FormPart, audio, basic, bearer, make_form
 
 # The gateway's own routes accept any host and have a 405 of their own (test_gateway.py).
+LINK = re.compile(r"/(record|listen(\.png)?)\?")
 HEALTH = ("GET /healthz", "GET /readyz/users", "GET /readyz/records")
 PROBLEMS = {400: "invalid-request", 401: "invalid-credentials", 404: "unknown-record"}
 MALFORMED = [
@@ -86,7 +87,12 @@ def assert_status(response: httpx.Response, status: int) -> dict[str, Any]:
         assert_challenge(response)
     if status < 300:
         path = response.url.path
-        kinds = {"/record": "audio/mpeg", "/records/original": "audio/wav"}
+        kinds = {
+            "/record": "audio/mpeg",
+            "/records/original": "audio/wav",
+            "/listen": "text/html; charset=utf-8",
+            "/listen.png": "image/png",
+        }
         kind = kinds.get(re.sub("/[0-9a-f-]{36}", "", path), "application/json")
         assert response.headers.get("Content-Type") == (None if status == 204 else kind)
         return {}
@@ -156,7 +162,13 @@ def test_credentials_in_a_form_get_the_status_of_those_in_a_header(
 
 
 @pytest.mark.parametrize(
-    "path", ["/record?id={record}&user={user}", "/records/{record}/waveform?user={user}"]
+    "path",
+    [
+        "/record?id={record}&user={user}",
+        "/listen?id={record}&user={user}",
+        "/listen.png?id={record}&user={user}",
+        "/records/{record}/waveform?user={user}",
+    ],
 )
 def test_every_wrong_link_gets_the_same_response(client: Client, users: TwoUsers, path: str) -> None:
     owner, other, unknown = users.owner["id"], users.other["id"], uuid4()
@@ -187,7 +199,7 @@ def test_every_route_refuses_headers_over_the_limit(
 
 @pytest.mark.parametrize(
     "route",
-    [route for route in STATUSES if route not in (*HEALTH, "POST /records") and "/record?" not in route],
+    [route for route in STATUSES if route not in (*HEALTH, "POST /records") and not LINK.search(route)],
 )
 def test_every_route_but_a_link_refuses_an_unknown_parameter(
     client: Client, lasting_users: TwoUsers, route: str

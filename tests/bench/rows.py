@@ -1,7 +1,8 @@
-"""What grows with the number of records: the check, the sums of a user, deletions, and the sweeper."""
+"""What grows with the number of records: the check, searches, the sums of a user, deletions, the sweeper."""
 
 import asyncio
 import os
+import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,15 +27,23 @@ FEW = 1000
 MAKE_USERS = "INSERT INTO users (id, name) SELECT gen_random_uuid(), 'Other' FROM generate_series(1, 1000)"
 FILL = """\
 INSERT INTO records (id, user_id, state, object_key, size_bytes, sha256, duration_seconds, sample_rate,
-                     channels, bitrate_kbps, published_at, idempotency_key)
+                     channels, bitrate_kbps, published_at, idempotency_key, title)
 SELECT gen_random_uuid(), CASE WHEN number % 10 = 0 THEN '{user_id}' ELSE others[1 + number % {others}] END,
        'ready', gen_random_uuid(), 160000, sha256('x'), number / 3.0, 44100, 2, 128,
        now() - interval '2 days',
-       CASE WHEN number % 5 = 0 THEN number::text END
+       CASE WHEN number % 5 = 0 THEN number::text END,
+       (ARRAY['Rehearsal', 'Репетиция', 'Lecture', 'Лекция', 'Interview'])[1 + number % 7] || ' '
+       || md5(number::text)
 FROM generate_series({first}, {last}) AS number,
      (SELECT array_agg(id) AS others FROM users WHERE name = 'Other') AS users
 """
 SOME_OF_USER = "SELECT id FROM records WHERE user_id = '{user_id}' ORDER BY random() LIMIT 1000"
+# The last word of each title.
+SOME_WORDS = (
+    "SELECT right(title, 32) FROM records WHERE user_id = '{user_id}' AND title IS NOT NULL"
+    " ORDER BY random() LIMIT 1000"
+)
+SEARCHES = 200
 DELETED_OBJECTS = 2000
 PUBLISHED = 400
 
@@ -68,6 +77,7 @@ def measure_rows(count: int) -> Iterator[list[Row]]:
                 f"{many[2]:.1f} ms / {few[2]:.1f} ms; p50 {many[0]:.1f} ms / {few[0]:.1f} ms",
             )
         ]
+        yield measure_searches(stack, user, count)
         yield measure_profile(stack, user, small)
         yield asyncio.run(measure_service(stack, user))
 
@@ -83,6 +93,31 @@ def measure_check(stack: Stack, user_id: str) -> tuple[float, float, float]:
     paths = ",".join(f'"/record?id={each}&user={user_id}"' for each in ids)
     turns = [latency(stack.base_url, 5, CHECK_MANY.format(paths=paths)) for _ in range(3)]
     return min(turns, key=lambda turn: turn[2])
+
+
+def measure_searches(stack: Stack, user: dict[str, str], count: int) -> list[Row]:
+    """Measures searches of the user with a tenth of the records: one at a time, through the gateway."""
+    words = psql(stack, SOME_WORDS.format(user_id=user["id"])).split()
+    chosen = random.Random(1)
+    kinds: dict[str, Callable[[], str]] = {
+        "a word that every seventh title has": lambda: "репетиция",
+        "eight characters that one title has": lambda: chosen.choice(words)[:8],
+        "a word that no title has": lambda: f"absent{chosen.random()}",
+        "two characters": lambda: chosen.choice(words)[:2],
+        "two characters that no title has": lambda: "zz",
+    }
+    rows: list[Row] = []
+    with httpx.Client(base_url=stack.base_url, auth=(user["id"], user["token"])) as http:
+        for kind, choose in kinds.items():
+            times = []
+            for _ in range(SEARCHES):
+                began = time.perf_counter()
+                page = http.get("/records", params={"q": choose()}).raise_for_status().json()
+                times.append(1000 * (time.perf_counter() - began))
+            p50, p99 = statistics.median(times), statistics.quantiles(times, n=100)[98]
+            found = f"p50 {p50:.1f} ms; the last page had {len(page['records'])} records"
+            rows.append((f"a search among {count:,} records for {kind}, p99", f"{p99:.1f} ms", found))
+    return rows
 
 
 def measure_profile(stack: Stack, user: dict[str, str], small: dict[str, str]) -> list[Row]:

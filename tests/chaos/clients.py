@@ -53,6 +53,7 @@ WEIGHTS: dict[str, int] = {
     "get_original": 8,
     "delete_original": 4,
     "look_at_list": 7,
+    "rename_record": 8,
     "delete_record": 18,
     "renew_token": 4,
     "delete_user": 3,
@@ -300,7 +301,27 @@ class Client:
             return
         self._ledger.check_listed(user, documents)
 
-    # Deletions and tokens
+    # Renames, deletions and tokens
+
+    async def _rename_record(self, user: User) -> None:
+        if not user.living:
+            return
+        fact = self._random.choice(user.living)
+        title = f"renamed {self._random.getrandbits(64):016x}"
+        fact.unclear_titles.add(title)
+        headers = {**bearer({"token": user.token}), **JSON_TYPE}
+        body = json.dumps({"title": title})
+        response = await self._http.send("PATCH", f"/records/{fact.id}", headers, body)
+        if response.status == 200:
+            fact.last_title = title
+            fact.unclear_titles.discard(title)
+            self._ledger.acknowledged["renames"] += 1
+            self._ledger.note_record(user, response.json())
+        elif response.status == 401:
+            self._note_401(user, "a rename")
+        else:
+            self._expect(response, {0, 503}, f"a rename of record {fact.id}")
+            await self._pause()
 
     async def _delete_record(self, user: User) -> None:
         waiting = [fact for fact in user.records.values() if fact.is_deleted != "yes"]

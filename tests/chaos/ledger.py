@@ -20,13 +20,22 @@ class Fact:
     id: str
     url: str
     title: str
+    """Of the upload."""
     size_bytes: int
     sha256: str
     original_sha256: str | None = None
     is_original_deleted: Fate = "no"
     is_deleted: Fate = "no"
+    last_title: str = field(init=False)
+    """Of the last rename that got a response, or of the upload."""
+    unclear_titles: set[str] = field(default_factory=set)
+    """Of the renames without a clear response, which may have happened, or happen later."""
     ranges: dict[tuple[int, int], str] = field(default_factory=dict)
     """The SHA-256 of some ranges, as first downloaded."""
+
+    def __post_init__(self) -> None:
+        """The last title is the upload's until a rename."""
+        self.last_title = self.title
 
     def check_original(self, document: dict[str, Any]) -> str | None:
         """Returns what is wrong with the original that the service shows for the record."""
@@ -125,6 +134,8 @@ class Ledger:
         if known:
             if (known.sha256, known.size_bytes) != (document["sha256"], document["size_bytes"]):
                 self.violate(f"record {known.id} has changed: {document}")
+            if document["title"] not in {known.last_title, *known.unclear_titles}:
+                self.violate(f"record {known.id} is called {document['title']}, not {known.last_title}")
             if wrong := known.check_original(document):
                 self.violate(f"record {known.id}: {wrong}")
             return known

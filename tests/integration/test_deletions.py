@@ -15,7 +15,7 @@ from deploy.client import Client
 from deploy.local.stack import Stack
 from records.form import AudioBegins, FormItem
 from records.problems import UnknownRecord, UploadInterrupted
-from records.sql import find_record, find_user, renew_lease
+from records.sql import DELETE_RECORD, find_record, find_user, rename_record, renew_lease
 from tests.integration.paused_calls import (
     Pause,
     PausedUpload,
@@ -203,6 +203,25 @@ async def test_a_deletion_waits_for_an_upload_that_just_begins_and_ends_it(
     assert not await renew_lease(isolated_service.engine, record_id, 30)
     await isolated_service.settle(user_id)
     assert await isolated_service.rows(user_id) == []
+
+
+async def test_a_rename_that_waits_for_the_deletion_of_its_record_finds_no_record(
+    isolated_service: RecordsService,
+) -> None:
+    user_id, credentials = await isolated_service.make_user()
+    uploads = isolated_service.uploads()
+    record = (await uploads.store_record(wav_pieces(SMALL), credentials)).record
+    await uploads.close()
+    deletion = isolated_service.engine.execution_options(isolation_level="READ COMMITTED")
+    async with asyncio.timeout(MAX_WAIT_SECONDS):
+        async with deletion.begin() as connection:
+            await connection.execute(DELETE_RECORD, {"record_id": record.id, "owner_id": user_id})
+            rename = asyncio.create_task(rename_record(isolated_service.engine, record.id, user_id, "Late"))
+            await isolated_service.wait_for_locked_statements(1)
+        with pytest.raises(UnknownRecord):
+            await rename
+    (tombstone,) = await isolated_service.rows(user_id)
+    assert (tombstone.state, tombstone.title) == ("deleting", None)
 
 
 async def test_the_second_of_two_deletions_at_once_waits_and_finds_no_user(

@@ -113,6 +113,7 @@ def writes(client: Client, user: User, record: dict[str, Any]) -> list[Any]:
     return [
         client.http.post("/records", content=TINY_WAV, headers={**headers, **WAV_TYPE}),
         client.http.post("/records", content=TINY_WAV, headers={**headers, **WAV_TYPE, **key}),
+        client.http.patch(f"/records/{record['id']}", json={"title": "Renamed"}, headers=headers),
         client.http.delete(f"/records/{record['id']}/original", headers=headers),
         client.http.delete(f"/records/{record['id']}", headers=headers),
         client.http.post("/users/me/token", headers=headers),
@@ -168,7 +169,7 @@ def test_a_blocked_user_can_only_look_and_its_links_stop_until_it_is_unblocked(
         200,
         200,
     ]
-    assert all(response.is_success for response in writes(client, user, record)[:4])
+    assert all(response.is_success for response in writes(client, user, record)[:5])
     assert audits(user["id"]) == ["block", "block", "unblock"]
 
 

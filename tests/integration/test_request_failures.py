@@ -12,7 +12,7 @@ import pytest
 from common.credentials import Credentials
 from common.problems import InvalidCredentials, Unavailable
 from records.problems import UnknownRecord
-from records.sql import delete_record, find_record
+from records.sql import delete_record, find_own_record, find_record, rename_record
 from tests.integration.recordings import SMALL, wav_pieces
 from tests.integration.records_service import RecordsService
 from tests.integration.watched_calls import Call, CallWatcher, watch_engine
@@ -56,6 +56,12 @@ async def delete_account(service: RecordsService, owner: Owner, watcher: CallWat
     await service.delete_user(owner.credentials, watcher)
 
 
+async def give_title(service: RecordsService, owner: Owner, watcher: CallWatcher) -> None:
+    engine = watch_engine(service.engine, watcher)
+    record = await rename_record(engine, owner.record_id, owner.user_id, "A title")
+    assert record.title == "A title"
+
+
 async def replace_token(service: RecordsService, owner: Owner, watcher: CallWatcher) -> None:
     await renew_token(watch_engine(service.users_engine, watcher), owner.credentials)
 
@@ -70,6 +76,10 @@ async def has_link(service: RecordsService, owner: Owner) -> bool:
     except UnknownRecord:
         return False
     return True
+
+
+async def has_no_title(service: RecordsService, owner: Owner) -> bool:
+    return (await find_own_record(service.reader, owner.record_id, owner.user_id)).title is None
 
 
 async def has_right_token(service: RecordsService, owner: Owner) -> bool:
@@ -90,6 +100,7 @@ class Request(NamedTuple):
 
 REQUESTS = {
     "replay of an upload": Request(replay, None, None),
+    "rename of a record": Request(give_title, has_no_title, None),
     "deletion of a record": Request(delete_one_record, has_link, UnknownRecord),
     "deletion of an account": Request(delete_account, has_link, InvalidCredentials),
     "new token": Request(replace_token, has_right_token, InvalidCredentials),

@@ -20,7 +20,7 @@ from common.openapi import VERSION, make_document_route, make_openapi_config
 from records import openapi
 from records.memory import fit_to_memory, read_memory_limit
 from records.metrics import MAX_STORED_BYTES
-from records.routes import HANDLERS, RunningService
+from records.routes import HANDLERS, RunningService, with_pages
 from records.row_reader import RowReader
 from records.settings import Settings
 from records.storage import open_store
@@ -88,7 +88,7 @@ def create_app(settings: Settings) -> Litestar:
         dependencies={"service": Provide(provide_service, sync_to_thread=False)},
         before_send=make_cors_hooks(settings, openapi.EXPOSED_RESPONSE_HEADERS),
         lifespan=[lifespan],
-        exception_handlers={Exception: FailureLimit(settings.failures_per_minute).render_problem},
+        exception_handlers={Exception: with_pages(FailureLimit(settings.failures_per_minute).render_problem)},
         request_max_body_size=settings.max_upload_bytes,
         tags=["records"],
         openapi_config=make_openapi_config(

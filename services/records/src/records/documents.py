@@ -37,6 +37,9 @@ class RecordDocument(msgspec.Struct, frozen=True):
 
     id: Annotated[UUID, msgspec.Meta(description="The record's id.")]
     url: Annotated[str, msgspec.Meta(description="The link. Anyone who has it may listen, without a token.")]
+    listen_url: Annotated[
+        str, msgspec.Meta(description="The page behind the link, for people: it shows and plays the record.")
+    ]
     user_id: Annotated[UUID, msgspec.Meta(description="The id of the user who uploaded the record.")]
     title: Annotated[
         str | None,
@@ -102,7 +105,7 @@ class RecordDocument(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_row(cls, row: Any) -> Self:
-        """Reads a row of the table `records`, which gives its values by name. `url` has no origin yet."""
+        """Reads a row of the table `records`, which gives its values by name. Its URLs have no origin yet."""
         values = {name: row[name] for name in OWN_COLUMNS}
         values["sha256"] = values["sha256"].hex()
         original = None
@@ -110,15 +113,18 @@ class RecordDocument(msgspec.Struct, frozen=True):
             original = OriginalDocument(
                 row["original_size_bytes"], sha256.hex(), f"/records/{row['id']}/original"
             )
-        return cls(url=f"/record?id={row['id']}&user={row['user_id']}", original=original, **values)
+        query = f"id={row['id']}&user={row['user_id']}"
+        return cls(url=f"/record?{query}", listen_url=f"/listen?{query}", original=original, **values)
 
     def with_origin(self, origin: str) -> Self:
         """Returns the record with its URLs at `origin`, such as https://example.org."""
         original = self.original and msgspec.structs.replace(self.original, url=origin + self.original.url)
-        return msgspec.structs.replace(self, url=origin + self.url, original=original)
+        urls = {"url": origin + self.url, "listen_url": origin + self.listen_url}
+        return msgspec.structs.replace(self, **urls, original=original)
 
 
-OWN_COLUMNS = tuple(name for name in RecordDocument.__struct_fields__ if name not in ("url", "original"))
+MADE = ("url", "listen_url", "original")
+OWN_COLUMNS = tuple(name for name in RecordDocument.__struct_fields__ if name not in MADE)
 COLUMNS = (*OWN_COLUMNS, "original_size_bytes", "original_sha256")
 """The columns that a RecordDocument is read from."""
 

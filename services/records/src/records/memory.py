@@ -9,9 +9,10 @@ from records.audio import MAX_ID3_BYTES, MAX_METADATA_BYTES, WAITING_BYTES_PER_T
 from records.settings import Settings
 
 MIB = 1024**2
-# What an instance needs without uploads: about 115 MiB, 26 MiB for the models of chardet once it has loaded
-# them, and 12 MiB for the copies of a cover while a head is made, which happens to one upload at a time.
-BASE_BYTES = 160 * MIB
+# What an instance needs without uploads: about 122 MiB, 26 MiB for the models of chardet once it has loaded
+# them, 5 MiB for the picture that is drawn, and 12 MiB for the copies of a cover while a head is made, which
+# happens to one upload at a time.
+BASE_BYTES = 172 * MIB
 # What an upload needs at most: three upload parts of MP3 (records.storage.ObjectWriter); 5 MiB for its
 # encoders, for what is read, and for copies (measured by `./just bench --overload`); and the tags of its
 # WAV. When the head is stored, the encoders and the tags are gone; then the head is in memory twice.

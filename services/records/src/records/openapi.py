@@ -44,6 +44,7 @@ USER_ID = "5782688b-1430-4dac-ba89-4121f7da9f7c"
 RECORD: Json = {
     "id": "1e181220-b82f-4504-bb37-775161dacc20",
     "url": f"http://127.0.0.1:8080/record?id=1e181220-b82f-4504-bb37-775161dacc20&user={USER_ID}",
+    "listen_url": f"http://127.0.0.1:8080/listen?id=1e181220-b82f-4504-bb37-775161dacc20&user={USER_ID}",
     "user_id": USER_ID,
     "title": None,
     "duration_seconds": 10.0,
@@ -173,7 +174,7 @@ another codec, the problem names the codec. A body may have up to 4 GiB, and a r
 ABOUT = f"{ACCEPTED}\n"
 # Litestar takes descriptions and patterns from the fields' msgspec.Meta, but no formats.
 FIELDS: dict[str, dict[str, Json]] = {
-    "RecordDocument": {"url": {"format": "uri"}},
+    "RecordDocument": {"url": {"format": "uri"}, "listen_url": {"format": "uri"}},
     "OriginalDocument": {"url": {"format": "uri"}},
 }
 
@@ -303,11 +304,18 @@ def describe_bytes(what: str, media_type: str) -> dict[int, Json]:
     }
 
 
+REFUSAL_PAGE = (
+    "A browser that opens a link which does not work gets a page with the same status, and no problem."
+)
+LINK = [
+    query_parameter("id", "The record's id.", required=True, type="string", format="uuid"),
+    query_parameter("user", "The id of the record's user.", required=True, type="string", format="uuid"),
+]
 GET_RECORD_AUDIO = describe_operation(
     "Listen to a record",
+    description=REFUSAL_PAGE,
     parameters=[
-        query_parameter("id", "The record's id.", required=True, type="string", format="uuid"),
-        query_parameter("user", "The id of the record's user.", required=True, type="string", format="uuid"),
+        *LINK,
         query_parameter(
             "download",
             "1 to save the MP3 instead of playing it.",
@@ -320,6 +328,28 @@ GET_RECORD_AUDIO = describe_operation(
     problems=[UnknownRecord, LostRecord, PreconditionFailed, RangeNotSatisfiable],
     # HEAD ignores the header Range (RFC 9110 section 14.2).
     never_for_head=[206, 416],
+)
+GET_RECORD_PAGE = describe_operation(
+    "Show the page of a record",
+    description="For people: title, waveform, player and download, in English or Russian (Accept-Language)."
+    f" {REFUSAL_PAGE}",
+    parameters=LINK,
+    responses={
+        200: describe_response(
+            "The page.", "Cache-Control", content={"text/html": {"schema": {"type": "string"}}}
+        )
+    },
+    problems=[UnknownRecord, LostRecord],
+)
+GET_RECORD_PICTURE = describe_operation(
+    "Show the picture of a record",
+    description="The waveform, 1200 by 630 pixels, for previews of the page.",
+    parameters=[*LINK, *CONDITIONS],
+    responses={
+        200: describe_response("The picture.", *VALIDATORS[:3], content={"image/png": {"schema": BINARY}}),
+        304: NOT_MODIFIED,
+    },
+    problems=[UnknownRecord, LostRecord, NoWaveform, PreconditionFailed],
 )
 GET_RECORD_ORIGINAL = describe_operation(
     "Get the original of a record",

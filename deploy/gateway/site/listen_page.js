@@ -1,0 +1,36 @@
+// The page behind a link: a player with the waveform in the place of the browser's own, and the day as the reader writes it.
+
+import { find } from "./elements.js";
+import { Listen, PEAKS } from "./listen.js";
+
+const article = find("article");
+const audio = /** @type {HTMLAudioElement} */ (find("audio", article));
+const player = find("#player", article);
+const { id, user, seconds } = /** @type {Record<string, string>} */ (article.dataset);
+
+/** Without the waveform, or when the browser cannot play the record here, its own player stays. */
+function showOwnPlayer() {
+  audio.hidden = false;
+  player.hidden = true;
+}
+
+const time = /** @type {HTMLTimeElement} */ (find("time", article));
+const { lang } = document.documentElement;
+const locale = navigator.languages.find((name) => name.startsWith(lang)) ?? lang;
+time.textContent = new Intl.DateTimeFormat(locale, { dateStyle: "long" }).format(new Date(time.dateTime));
+
+const query = new URLSearchParams({ user, points: String(PEAKS) });
+const response = await fetch(`/records/${id}/waveform?${query}`);
+if (response.ok) {
+  /** @type {{data: number[]}} */
+  const { data } = await response.json();
+  audio.hidden = true;
+  player.hidden = false;
+  const listen = new Listen(player, {
+    url: audio.src,
+    seconds: Number(seconds),
+    getTitle: () => find("h1", article).textContent ?? "",
+    onFailure: showOwnPlayer,
+  });
+  listen.setPeaks(Array.from({ length: data.length / 2 }, (_, at) => Math.max(-data[2 * at], data[2 * at + 1]) / 128));
+}
