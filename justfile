@@ -285,16 +285,30 @@ test-observability *ARGS:
 test-tracing *ARGS:
     @PYTHONPATH=$(python -m deploy.local.tracing) pytest tests/tracing "$@"
 
+# Check the types of the page for people, which stand in its comments (installs TypeScript into .sdks)
+[group('check')]
+check-site: install-sdks
+    PATH="$PWD/.sdks/bin:$PATH" .sdks/node_modules/.bin/tsc --project deploy/gateway
+
+# Make the screenshots in docs/images anew
+[group('upkeep')]
+screenshots:
+    mkdir -p docs/images
+    SCREENSHOTS=docs/images pytest tests/browser/test_people.py
+
 # Generate clients in Python and TypeScript from docs/openapi, and use them (installs the generators into .sdks)
 [group('check')]
 [positional-arguments]
-test-sdks *ARGS:
+test-sdks *ARGS: install-sdks
+    pytest tests/sdks "$@"
+
+[private]
+install-sdks:
     @uv venv --quiet --allow-existing --python .venv/bin/python .sdks
     @# pip and npm must find the certificates that the machine trusts, such as the one of a proxy. uv does not look for them.
     @python -m pip --python .sdks install --quiet --no-deps --require-hashes -r tests/sdks/requirements.txt
     @cp tests/sdks/package.json tests/sdks/package-lock.json .sdks
     @PATH="$PWD/.sdks/bin:$PATH" NODE_USE_SYSTEM_CA=1 npm ci --prefix .sdks --loglevel=error --ignore-scripts --no-audit --no-fund
-    pytest tests/sdks "$@"
 
 # Look for bytes that break the WAV reader (arguments such as -runs=N and -seed=N go to libFuzzer; FILE: only this input)
 [group('check')]

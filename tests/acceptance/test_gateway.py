@@ -54,14 +54,34 @@ def test_a_condition_on_healthz_gets_a_problem_or_the_health(client: Client, hea
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_the_root_redirects_to_the_page_of_the_api(client: Client, method: str) -> None:
+def test_the_root_is_the_page_for_people_whose_policy_allows_nothing_unsafe(
+    client: Client, method: str
+) -> None:
     response = client.http.request(method, "/")
-    assert (response.status_code, response.headers["Content-Type"]) == (302, "text/html")
-    # A relative redirect works behind any host and port.
-    assert response.headers["Location"] == "/docs"
+    assert (response.status_code, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert request_id_of(response)
-    page = client.http.request(method, "/", follow_redirects=True)
-    assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    policy = response.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    assert response.headers["Cache-Control"] == "no-cache"
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("app.js", "text/javascript; charset=utf-8"),
+        ("recorder_worklet.js", "text/javascript; charset=utf-8"),
+        ("style.css", "text/css; charset=utf-8"),
+        ("icon.svg", "image/svg+xml; charset=utf-8"),
+    ],
+)
+def test_a_file_of_the_page_is_sent_again_only_if_it_has_changed(
+    client: Client, name: str, media_type: str
+) -> None:
+    response = client.http.get(f"/site/{name}")
+    assert (response.status_code, response.headers["Content-Type"]) == (200, media_type)
+    unchanged = client.http.get(f"/site/{name}", headers={"If-None-Match": response.headers["ETag"]})
+    assert unchanged.status_code == 304
 
 
 # Requests that nginx refuses
@@ -69,7 +89,17 @@ def test_the_root_redirects_to_the_page_of_the_api(client: Client, method: str) 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/nothing/at/all", "/.env", "/.git/config", "/favicon.ico", "/index.html"]
+    "path",
+    [
+        "/nothing",
+        "/nothing/at/all",
+        "/.env",
+        "/.git/config",
+        "/favicon.ico",
+        "/index.html",
+        "/site",
+        "/site/",
+    ],
 )
 def test_an_unknown_path_is_a_problem(client: Client, method: str, path: str) -> None:
     assert_problem(client.http.request(method, path), 404, "unknown-route")
@@ -200,20 +230,20 @@ def test_a_percent_escaped_path_is_unknown(client: Client, path: str) -> None:
     assert_problem(client.http.get(path), 404, "unknown-route")
 
 
-@pytest.mark.parametrize(
-    "path", ["/docs", "/docs/", "/docs/index.css", "/problems/busy", "/openapi/records.json"]
-)
-def test_pages_of_the_services_are_read_only(client: Client, path: str) -> None:
+@pytest.mark.parametrize("path", ["/openapi/users.json", "/openapi/records.json"])
+def test_documents_of_the_services_are_read_only(client: Client, path: str) -> None:
     for method in ("PUT", "POST", "DELETE", "BREW"):
         response = client.http.request(method, path)
         assert_problem(response, 405, "method-not-allowed")
         assert {*response.headers["Allow"].split(", ")} == {"GET", "HEAD", "OPTIONS"}
 
 
-@pytest.mark.parametrize(("path", "status"), [("/", 302), ("/healthz", 200)])
-def test_pages_of_the_gateway_are_read_only(client: Client, path: str, status: int) -> None:
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/docs", "/docs/", "/docs/page.js", "/problems/busy", "/site/app.js"]
+)
+def test_pages_of_the_gateway_are_read_only(client: Client, path: str) -> None:
     for method in ("GET", "HEAD"):
-        assert client.http.request(method, path).status_code == status
+        assert client.http.request(method, path).status_code == 200
     for method in ("PUT", "POST", "DELETE", "OPTIONS", "BREW"):
         response = client.http.request(method, path)
         assert_problem(response, 405, "method-not-allowed")

@@ -8,8 +8,12 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.browser.people import Person
+
 ARGUMENTS = [
     *("--disable-gpu", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required"),
+    # Chromium's own microphone beeps once a second, and asks nobody.
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
     # /dev/shm is small in a container.
     "--disable-dev-shm-usage",
 ]
@@ -36,3 +40,12 @@ def page(browser: Browser) -> Iterator[Page]:
     """A new tab without cookies or cache."""
     with browser.new_context() as context:
         yield context.new_page()
+
+
+@pytest.fixture
+def person(browser: Browser, base_url: str) -> Iterator[Person]:
+    """Somebody who speaks English and opens the page for people. At the end, the page has logged no error."""
+    with browser.new_context(locale="en-GB", permissions=["clipboard-read", "clipboard-write"]) as context:
+        person = Person(context.new_page(), base_url)
+        yield person
+        assert not person.errors

@@ -60,7 +60,7 @@ export class UploadRows {
     const progress = /** @type {HTMLProgressElement} */ (find("progress", row));
     progress.hidden = isWrong || state === "waiting";
     if (state === "finishing") progress.removeAttribute("value");
-    else progress.value = upload.sentBytes / upload.file.size;
+    else progress.value = upload.sentBytes / (upload.file.size || 1);
     row.classList.toggle("is-wrong", state === "failed");
     setWords(find(".state", row), this.#describe(upload));
     const detail = find(".detail", row);

@@ -5,7 +5,8 @@ import { Refusal, makeRefusal } from "./api.js";
 import { refuseOtherFile } from "./wav.js";
 
 const AT_ONCE = 2;
-const TRIES = 5;
+// With the usual pause, longer than the lease of an upload whose service was killed.
+const TRIES = 10;
 const PAUSE_SECONDS = 2;
 /** The speed is that of the last seconds. */
 const SPEED_SECONDS = 4;
