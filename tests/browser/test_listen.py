@@ -1,4 +1,4 @@
-"""The page behind a link, in Chromium: it plays, with JavaScript and without, and its policy allows all of it."""
+"""The page behind a link, in Chromium: it plays with and without JavaScript, and its policy is kept."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ IS_DRAWN = """
 
 @pytest.fixture
 def faults(page: Page) -> Iterator[list[str]]:
-    """What the console of the page says, such as a file that its policy does not allow. It must stay empty."""
+    """What the console of the page says, such as a file that its policy forbids. It must stay empty."""
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
