@@ -1,4 +1,4 @@
-"""The page behind a link, in Chromium: it plays, with JavaScript and without, and its policy allows all of it."""
+"""The page behind a link, in Chromium: it plays with JavaScript and without, within its policy."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,8 @@ IS_DRAWN = """
         const canvas = document.querySelector("#player:not([hidden]) canvas");
         if (!canvas?.width) return false;
         const context = canvas.getContext("2d");
-        const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+        const { width, height } = canvas;
+        const { data } = context.getImageData(0, 0, width, height);
         return data.some((value) => value);
     }
 """
@@ -23,7 +24,7 @@ IS_DRAWN = """
 
 @pytest.fixture
 def faults(page: Page) -> Iterator[list[str]]:
-    """What the console of the page says, such as a file that its policy does not allow. It must stay empty."""
+    """What the console of the page says, such as a file that its policy forbids. It must stay empty."""
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
