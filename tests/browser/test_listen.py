@@ -1,4 +1,4 @@
-"""The page behind a link, in Chromium: it plays with and without JavaScript, and its policy is kept."""
+"""The page behind a link, in Chromium: it plays with JavaScript and without, within its policy."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,8 @@ IS_DRAWN = """
         const canvas = document.querySelector("#player:not([hidden]) canvas");
         if (!canvas?.width) return false;
         const context = canvas.getContext("2d");
-        const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+        const { width, height } = canvas;
+        const { data } = context.getImageData(0, 0, width, height);
         return data.some((value) => value);
     }
 """

@@ -689,7 +689,10 @@ async def test_the_link_of_a_lost_record_is_410_and_everything_else_of_the_recor
     etag = f'"{record["sha256"]}"'
     for sent in ({}, {"Range": "bytes=0-9"}, {"If-None-Match": etag}, {"If-Match": '"other"'}):
         assert_problem(client.http.get(record["url"], headers=sent), 410, "lost-record", "operator")
-    assert client.http.head(record["url"]).status_code == 410
+    for link in (record["url"], record["listen_url"], record["listen_url"].replace("/listen", "/listen.png")):
+        assert client.http.head(link).status_code == 410
+    page = client.http.get(record["url"], headers={"Accept": "text/html"})
+    assert (page.status_code, page.headers["Content-Type"]) == (410, "text/html; charset=utf-8")
     path = f"/records/{record['id']}"
     shown = assert_json(client.http.get(path, headers=bearer(user)), 200)
     assert shown == {**record, "lost_at": shown["lost_at"]}

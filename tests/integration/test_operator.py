@@ -122,7 +122,7 @@ def writes(client: Client, user: User, record: dict[str, Any]) -> list[Any]:
 
 
 def listeners(client: Client, user: User, record: dict[str, Any]) -> list[Any]:
-    """Sends every request for the MP3, for its waveform and for the original."""
+    """Sends every request for the MP3, for its waveform and its page, and for the original."""
     waveform = f"/records/{record['id']}/waveform"
     return [
         client.http.get(record["url"]),
@@ -130,6 +130,8 @@ def listeners(client: Client, user: User, record: dict[str, Any]) -> list[Any]:
         client.http.get(record["url"], headers={"Range": "bytes=0-9"}),
         client.http.get(record["url"], headers={"If-None-Match": f'"{record["sha256"]}"'}),
         client.http.get(f"{waveform}?user={user['id']}"),
+        client.http.get(record["listen_url"]),
+        client.http.get(record["listen_url"].replace("/listen", "/listen.png")),
         client.http.get(waveform, headers=bearer(user)),
         client.http.get(f"/records/{record['id']}/original", headers=bearer(user)),
     ]
@@ -165,7 +167,7 @@ def test_a_blocked_user_can_only_look_and_its_links_stop_until_it_is_unblocked(
         200,
         206,
         304,
-        200,
+        *(200, 200, 200),
         200,
         200,
     ]
