@@ -15,6 +15,8 @@ from deploy.client import Client
 
 # A folder for screenshots (`just screenshots`); without it nobody takes any.
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
+# The views whose screenshots the documentation shows.
+SHOWN = ("welcome", "uploads", "records", "recording")
 WIDE = 1280
 WIDTHS = {WIDE: 900, 390: 844}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -115,7 +117,7 @@ class Person:
                     assert not found.violations_count, found.generate_report()
                 is_wider = "document.documentElement.scrollWidth > innerWidth"
                 assert not self.page.evaluate(is_wider), f"{view} is wider than {width} pixels"
-                if SCREENSHOTS:
+                if SCREENSHOTS and view in SHOWN:
                     self._keep(Path(SCREENSHOTS) / f"{view}-{width}-{scheme}.webp")
         self.page.emulate_media(color_scheme="light", reduced_motion="no-preference")
         self.page.set_viewport_size({"width": WIDE, "height": WIDTHS[WIDE]})
