@@ -336,7 +336,14 @@ GET_RECORD_PAGE = describe_operation(
     parameters=LINK,
     responses={
         200: describe_response(
-            "The page.", "Cache-Control", content={"text/html": {"schema": {"type": "string"}}}
+            "The page.",
+            "Cache-Control",
+            content={
+                "text/html": {
+                    "schema": {"type": "string"},
+                    "example": '<!doctype html>\n<html lang="en">…</html>\n',
+                }
+            },
         )
     },
     problems=[UnknownRecord, LostRecord],
