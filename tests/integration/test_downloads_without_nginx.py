@@ -151,7 +151,8 @@ def test_scripts_of_a_site_get_the_same_headers_from_the_service_and_the_gateway
             through.status_code,
             comparable_headers(through),
         ), download
-        assert through.headers.get_list("Vary") == ["Origin"], download
+        # A problem of a link also depends on Accept and Accept-Language.
+        assert through.headers["Vary"].split(",")[-1] == "Origin", download
         is_named = [name for name in through.headers if name.startswith("access-control-")]
         assert bool(is_named) == (origin == SITE), download
 
