@@ -24,7 +24,8 @@ export class Records {
   #isLoading = false;
   #typing = 0;
   #inView = new IntersectionObserver((changes) => this.#showWaveforms(changes), MARGIN);
-  #end = new IntersectionObserver(([change]) => change.isIntersecting && this.#loadPage(), MARGIN);
+  // Several changes may come at once, and only the last one is true.
+  #end = new IntersectionObserver((changes) => changes.at(-1)?.isIntersecting && this.#loadPage(), MARGIN);
 
   /**
    * @param {import("./api.js").Api} api
@@ -54,7 +55,7 @@ export class Records {
    * @param {import("./api.js").RecordDocument} record
    */
   add(record) {
-    if (this.#has(record.id)) return;
+    if (this.#findIds().has(record.id)) return;
     const row = this.#makeRow(record);
     row.element.classList.add("is-new");
     row.element.addEventListener("animationend", () => row.element.classList.remove("is-new"));
@@ -94,7 +95,9 @@ export class Records {
     try {
       const page = await this.api.getRecords(this.#search.value.trim(), this.#cursor, signal);
       this.#cursor = page.next_cursor;
-      this.#list.append(...page.records.filter(({ id }) => !this.#has(id)).map((record) => this.#makeRow(record).element));
+      const known = this.#findIds();
+      const further = page.records.filter(({ id }) => !known.has(id));
+      this.#list.append(...further.map((record) => this.#makeRow(record).element));
       this.#problem.hidden = true;
       this.#showCount();
       this.#isLoading = false;
@@ -108,9 +111,9 @@ export class Records {
     }
   }
 
-  /** A record that was uploaded meanwhile moves the others to later pages. @param {string} id */
-  #has(id) {
-    return [...this.#rows.values()].some((row) => row.record.id === id);
+  /** A page may have a record that was uploaded meanwhile, and is in the list already. */
+  #findIds() {
+    return new Set([...this.#rows.values()].map((row) => row.record.id));
   }
 
   /** @param {Refusal} refusal */
