@@ -221,7 +221,7 @@ async def test_a_rename_that_waits_for_the_deletion_of_its_record_finds_no_recor
             await isolated_service.wait_for_locked_statements(1)
         with pytest.raises(UnknownRecord):
             await rename
-    (tombstone,) = await isolated_service.rows(user_id)
+    (tombstone,) = [row for row in await isolated_service.rows(user_id) if row.id == record.id]
     assert (tombstone.state, tombstone.title) == ("deleting", None)
 
 
