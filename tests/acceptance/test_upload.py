@@ -26,6 +26,7 @@ def test_a_form_gets_the_record_with_its_link(client: Client, user: dict[str, An
     assert record == {
         "id": record["id"],
         "url": f"{base_url}/record?id={record['id']}&user={user['id']}",
+        "listen_url": f"{base_url}/listen?id={record['id']}&user={user['id']}",
         "user_id": user["id"],
         "title": "A walk",
         "duration_seconds": 2.0,
