@@ -172,12 +172,12 @@ async def test_an_upload_that_goes_wrong_at_any_call_can_be_sent_again_with_its_
     _, credentials = await isolated_service.make_user()
     await store(isolated_service, credentials, counted)
     outcomes: list[type[Published | Replayed]] = []
-    for strike in range(len(counted.calls)):
+    for struck in counted.calls:
         user_id, credentials = await isolated_service.make_user()
         watcher = CallWatcher()
 
-        async def watch(call: Call, watcher: CallWatcher = watcher, strike: int = strike) -> None:
-            if len(watcher.calls) == strike + 1 and call.is_done == is_done:
+        async def watch(call: Call, struck: Call = struck) -> None:
+            if (call.process, call.number, call.is_done) == (struck.process, struck.number, is_done):
                 raise ConnectionResetError
 
         watcher.watch = watch
