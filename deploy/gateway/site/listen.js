@@ -62,6 +62,7 @@ export class Listen {
 
   /** @param {number[]} peaks from 0 to 1; none when the waveform is out of view */
   setPeaks(peaks) {
+    if (!peaks.length && !this.#peaks.length) return;
     this.#peaks = peaks;
     if (peaks.length) {
       drawn.set(this.canvas, this);
@@ -114,8 +115,13 @@ export class Listen {
 
   /** @param {number} played from 0 to 1 */
   #draw(played) {
+    if (!this.#peaks.length) {
+      // To ask for the size of a canvas out of view would make the browser lay its row out.
+      if (this.canvas.width) this.canvas.width = 0;
+      return;
+    }
     const { clientWidth, clientHeight } = this.canvas;
-    const ratio = this.#peaks.length ? devicePixelRatio : 0;
+    const ratio = devicePixelRatio;
     const width = Math.round(clientWidth * ratio);
     const height = Math.round(clientHeight * ratio);
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
