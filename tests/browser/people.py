@@ -48,7 +48,10 @@ class Person:
         self.page.goto(self.base_url)
         self.page.get_by_label("Your name").fill(name)
         self.button("Start").click()
-        user = {key: self.page.locator(f"#new-{key}").inner_text() for key in ("id", "token")}
+        shown = {key: self.page.locator(f"#new-{key}") for key in ("id", "token")}
+        for each in shown.values():
+            expect(each).not_to_be_empty()
+        user = {key: each.inner_text() for key, each in shown.items()}
         self.page.locator("#credentials").get_by_label("Remember me").set_checked(remember)
         self.page.get_by_label("I have saved both").check()
         self.button("Continue").click()
