@@ -13,13 +13,16 @@ const PAGE_SECONDS = 30;
 
 /** Whose waveforms are drawn, by their canvas: the others let go of their memory. @type {Map<Element, Listen>} */
 const drawn = new Map();
-const sizes = new ResizeObserver((changes) => changes.forEach(({ target }) => drawn.get(target)?.show()));
+/** Tells each size at once and later. To ask a canvas for its size would make the browser lay the whole list out. */
+const sizes = new ResizeObserver((changes) => changes.forEach(({ target, contentRect }) => drawn.get(target)?.resize(contentRect)));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((listen) => listen.show()));
 
 export class Listen {
   /** @type {number[]} */
   #peaks = [];
   #shownSecond = -1;
+  #width = 0;
+  #height = 0;
 
   /**
    * @param {HTMLElement} place
@@ -74,6 +77,13 @@ export class Listen {
     this.show();
   }
 
+  /** @param {{width: number, height: number}} size of the waveform in CSS pixels */
+  resize({ width, height }) {
+    this.#width = width;
+    this.#height = height;
+    this.show();
+  }
+
   /** @param {KeyboardEvent} event */
   #useKey(event) {
     const position = getPosition(this.track);
@@ -116,30 +126,28 @@ export class Listen {
   /** @param {number} played from 0 to 1 */
   #draw(played) {
     if (!this.#peaks.length) {
-      // To ask for the size of a canvas out of view would make the browser lay its row out.
       if (this.canvas.width) this.canvas.width = 0;
       return;
     }
-    const { clientWidth, clientHeight } = this.canvas;
     const ratio = devicePixelRatio;
-    const width = Math.round(clientWidth * ratio);
-    const height = Math.round(clientHeight * ratio);
+    const width = Math.round(this.#width * ratio);
+    const height = Math.round(this.#height * ratio);
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
     const context = this.canvas.getContext("2d");
     if (!context || !width) return;
     const style = getComputedStyle(this.slider);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, clientWidth, clientHeight);
-    const count = Math.floor((clientWidth + GAP_PIXELS) / (BAR_PIXELS + GAP_PIXELS));
+    context.clearRect(0, 0, this.#width, this.#height);
+    const count = Math.floor((this.#width + GAP_PIXELS) / (BAR_PIXELS + GAP_PIXELS));
     const loudest = Math.max(...this.#peaks, 0.05);
     for (let bar = 0; bar < count; bar++) {
       const first = Math.floor((bar / count) * this.#peaks.length);
       const behind = Math.max(first + 1, Math.floor(((bar + 1) / count) * this.#peaks.length));
       const peak = Math.max(...this.#peaks.slice(first, behind)) / loudest;
-      const size = Math.max(BAR_PIXELS, peak * clientHeight);
+      const size = Math.max(BAR_PIXELS, peak * this.#height);
       context.fillStyle = style.getPropertyValue(bar / count < played ? "--played" : "--unplayed");
       context.beginPath();
-      context.roundRect(bar * (BAR_PIXELS + GAP_PIXELS), (clientHeight - size) / 2, BAR_PIXELS, size, BAR_PIXELS / 2);
+      context.roundRect(bar * (BAR_PIXELS + GAP_PIXELS), (this.#height - size) / 2, BAR_PIXELS, size, BAR_PIXELS / 2);
       context.fill();
     }
   }
