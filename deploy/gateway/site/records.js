@@ -59,9 +59,9 @@ export class Records {
     const row = this.#makeRow(record);
     row.element.classList.add("is-new");
     row.element.addEventListener("animationend", () => row.element.classList.remove("is-new"));
-    const rows = [...this.#list.children].map((element) => /** @type {RecordRow} */ (this.#rows.get(element)));
-    const older = rows.find((other) => other.record.created_at < record.created_at);
-    this.#list.insertBefore(row.element, older?.element ?? null);
+    const older = [...this.#list.querySelectorAll("li")].find((element) => this.#isOlder(element, record));
+    if (older) older.before(row.element);
+    else this.#addPage([row.element]);
     this.#showCount();
     announce("announce.done", { name: row.title });
   }
@@ -97,7 +97,7 @@ export class Records {
       this.#cursor = page.next_cursor;
       const known = this.#findIds();
       const further = page.records.filter(({ id }) => !known.has(id));
-      this.#list.append(...further.map((record) => this.#makeRow(record).element));
+      this.#addPage(further.map((record) => this.#makeRow(record).element));
       this.#problem.hidden = true;
       this.#showCount();
       this.#isLoading = false;
@@ -109,6 +109,21 @@ export class Records {
       this.#isLoading = false;
       this.#showRefusal(/** @type {Refusal} */ (error));
     }
+  }
+
+  /** Each page is a list of its own. @param {Element[]} rows */
+  #addPage(rows) {
+    const page = document.createElement("ul");
+    page.className = "rows";
+    setWords(page, { label: "records.title" });
+    page.append(...rows);
+    this.#list.append(page);
+  }
+
+  /** @param {Element} row @param {import("./api.js").RecordDocument} record */
+  #isOlder(row, record) {
+    const other = this.#rows.get(row);
+    return other !== undefined && other.record.created_at < record.created_at;
   }
 
   /** A page may have a record that was uploaded meanwhile, and is in the list already. */
@@ -140,9 +155,10 @@ export class Records {
 
   /** Hides a record, and deletes it when the time for undoing has passed. @param {RecordRow} row */
   #delete(row) {
+    const page = row.element.parentNode;
     const next = row.element.nextElementSibling;
     const put = () => {
-      this.#list.insertBefore(row.element, next?.parentNode === this.#list ? next : null);
+      page?.insertBefore(row.element, next?.parentNode === page ? next : null);
       this.#rows.set(row.element, row);
       this.#showCount();
     };
