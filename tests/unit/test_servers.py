@@ -1,5 +1,8 @@
 """A database URL names its servers as libpq reads it."""
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -39,3 +42,18 @@ def test_the_servers_of_a_url_are_found(url: str, servers: list[dict[str, Any]])
 def test_a_url_that_is_none_of_postgresql_is_named(url: str, says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         parse_servers(url)
+
+
+@pytest.mark.parametrize("service", ["users", "records"])
+def test_a_service_names_a_wrong_url_before_it_starts(service: str) -> None:
+    store = {f"S3_{name}": "x" for name in ("ACCESS_KEY", "SECRET_KEY")} | {"S3_ENDPOINT": "http://store"}
+    done = subprocess.run(
+        [sys.executable, "-m", service],
+        env={**os.environ, **store, "DATABASE_URL": "mysql://ann@a/waxwing"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("waxwing: wrong setting: DATABASE_URL begins with mysql:")
+    assert done.stdout == ""

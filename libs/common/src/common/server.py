@@ -15,6 +15,7 @@ from litestar.types import ASGIApp
 from common.http_protocol import HttpProtocol
 from common.logs import RequestLog, configure_logs
 from common.openapi import VERSION
+from common.servers import parse_servers
 from common.settings import ServiceSettings, SettingsError, load
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -55,6 +56,8 @@ def serve(create_app: Callable[[S], Litestar], kind: type[S]) -> None:
     """Runs a service until SIGTERM or SIGINT. Exits with a message if a setting is wrong."""
     try:
         settings = load(kind, os.environ)
+        # The first connection is opened much later, where a wrong URL would be a traceback.
+        parse_servers(settings.database_url)
         configure_logs(settings.log_level, settings.log_format)
         app = create_app(settings)
     except SettingsError as error:
