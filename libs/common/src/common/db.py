@@ -23,11 +23,11 @@ from common.servers import CONNECT_TIMEOUT_SECONDS, Servers
 STATEMENT_TIMEOUT_SECONDS = 10
 # If a read gets no response for so long, its connection counts as hung, and a fresh one repeats the read.
 SILENCE_SECONDS = 3
-# SQLSTATE classes that report a state of the server and no fault of the statement.
 READ_ONLY_SQLSTATE = "25006"
+# SQLSTATE classes that report a state of the server and no fault of the statement.
 OUTAGE_SQLSTATE_CLASSES = {
     "08",  # connection lost
-    "25",  # read-only (READ_ONLY_SQLSTATE)
+    "25",  # read-only
     "28",  # login refused
     "40",  # rolled back because of another transaction (deadlock)
     "53",  # out of resources (connections, disk)
@@ -101,6 +101,12 @@ def _terminate(connection: Any, _: object, error: BaseException | None) -> None:
         connection.driver_connection.terminate()
 
 
+def _leave_read_only_server(context: ExceptionContext) -> None:
+    """Drops all connections of the pool if a server has become read-only: another one is the primary now."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY_SQLSTATE:
+        context.is_disconnect = True
+
+
 async def execute(
     engine: AsyncEngine, statement: Executable, parameters: Mapping[str, Any] | None = None
 ) -> Sequence[Row[Any]]:
@@ -153,12 +159,6 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             await connection.execution_options(isolation_level="READ COMMITTED")
             async with connection.begin():
                 yield connection
-
-
-def _leave_read_only_server(context: ExceptionContext) -> None:
-    """Drops all connections of the pool if a server has become read-only: another one is the primary now."""
-    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY_SQLSTATE:
-        context.is_disconnect = True
 
 
 @contextmanager
