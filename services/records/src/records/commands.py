@@ -25,7 +25,7 @@ from common.db import make_engine
 from common.problems import Problem
 from common.settings import SettingsError, load
 from records import sql
-from records.doctor import REPAIRS, Doctor, DoctorError, Finding
+from records.doctor import REPAIRS, Doctor, DoctorError, Finding, Kind
 from records.settings import Settings
 from records.status import Addresses, describe, read_status
 from records.storage import open_store
@@ -41,6 +41,13 @@ POOL_SIZE = 2
 MAX_REPAIRS = 10_000
 # If most rows have no object, or most objects no row, bucket and database probably do not belong together.
 MANY_FINDINGS = 100
+# What a finding is a share of, by the names of the doctor's counts.
+SHARES: dict[Kind, str] = {
+    "orphan": "objects",
+    "lost-object": "ready",
+    "lost-original": "originals",
+    "lost-waveform": "waveforms",
+}
 ROW = "{:<22}  {:<77}  {}"
 EXPECTED_ERRORS = (SettingsError, DoctorError, Problem, asyncpg.PostgresError, SQLAlchemyError)
 
@@ -203,16 +210,7 @@ def _may_repair(options: argparse.Namespace, findings: Counter[str], seen: Count
     plan = Counter[str]()
     for kind, repair in REPAIRS.items():
         plan[repair] += min(findings[kind], MAX_REPAIRS)
-    most_objects = max(MANY_FINDINGS, seen["objects"] // 2)
-    most_records = max(MANY_FINDINGS, seen["ready"] // 2)
-    most_originals = max(MANY_FINDINGS, seen["originals"] // 2)
-    most_waveforms = max(MANY_FINDINGS, seen["waveforms"] // 2)
-    is_most = (
-        findings["orphan"] > most_objects
-        or findings["lost-object"] > most_records
-        or findings["lost-original"] > most_originals
-        or findings["lost-waveform"] > most_waveforms
-    )
+    is_most = any(findings[kind] > max(MANY_FINDINGS, seen[of_what] // 2) for kind, of_what in SHARES.items())
     what = ", ".join(f"{count:,} {repair}" for repair, count in plan.items() if count)
     if options.yes:
         if is_most:
