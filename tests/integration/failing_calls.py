@@ -1,7 +1,7 @@
 """Uploads and sweeps in which a chosen call fails or is cancelled."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -39,6 +39,8 @@ class Failure:
 
 
 NO_FAILURE = Failure("never")
+# Lets something of a new user's record go. Returns the user, and the object keys that stay: first the MP3's.
+LetGo = Callable[[RecordsService], Awaitable[tuple[UUID, list[str]]]]
 
 
 class Trial:
@@ -78,3 +80,22 @@ class Trial:
             (outcome,) = await asyncio.gather(self._task, return_exceptions=True)
             await uploads.close()
         return user_id, outcome
+
+
+async def kill_sweeps_at_any_call(service: RecordsService, let_go: LetGo, process: str) -> None:
+    """Repeats the sweep of what was let go, and kills it at another call each time. Asserts that the sweeps
+    afterwards remove all of that and nothing else.
+    """
+    number, struck = 1, True
+    while struck:
+        user_id, kept = await let_go(service)
+        trial = Trial(service, Failure("killed", process, number))
+        await service.sweep(trial.watcher)
+        await service.settle(user_id)
+        assert await service.objects(user_id) == kept
+        assert [row.object_key for row in await service.rows(user_id)] == kept[:1]
+        for key in trial.watcher.object_keys():
+            assert await service.multipart_uploads(key) == []
+        struck = bool(trial.struck)
+        number += 1
+    assert number > 2

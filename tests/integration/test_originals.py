@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import aiohttp
@@ -15,7 +15,7 @@ from records.form import KEEP_ORIGINAL, AudioBegins, FormField, FormItem
 from records.problems import CredentialsTooLate, IdempotencyKeyReused, LargerThanQuota, OriginalsNotKept
 from records.storage import UPLOAD_PART_BYTES, make_original_key, make_waveform_key
 from records.uploads import Published, Replayed
-from tests.integration.failing_calls import Failure, Trial
+from tests.integration.failing_calls import Failure, LetGo, Trial, kill_sweeps_at_any_call
 from tests.integration.paused_calls import Pause, PausedUpload, before_publish
 from tests.integration.recordings import KEPT, make_wav, wav_pieces
 from tests.integration.records_service import RecordsService
@@ -72,22 +72,10 @@ async def let_a_killed_upload_expire(service: RecordsService) -> tuple[UUID, lis
 @pytest.mark.parametrize("let_go", [delete_the_original, delete_the_user, let_a_killed_upload_expire])
 async def test_a_sweep_that_is_killed_at_any_call_neither_leaves_an_original_nor_takes_an_mp3(
     isolated_service: RecordsService,
-    let_go: Callable[[RecordsService], Awaitable[tuple[UUID, list[str]]]],
+    let_go: LetGo,
     process: str,
 ) -> None:
-    number, struck = 1, True
-    while struck:
-        user_id, kept = await let_go(isolated_service)
-        trial = Trial(isolated_service, Failure("killed", process, number))
-        await isolated_service.sweep(trial.watcher)
-        await isolated_service.settle(user_id)
-        assert await isolated_service.objects(user_id) == kept
-        assert [row.object_key for row in await isolated_service.rows(user_id)] == kept[:1]
-        for key in trial.watcher.object_keys():
-            assert await isolated_service.multipart_uploads(key) == []
-        struck = bool(trial.struck)
-        number += 1
-    assert number > 2
+    await kill_sweeps_at_any_call(isolated_service, let_go, process)
 
 
 async def test_an_original_is_deleted_at_once_and_its_room_is_free_before_the_sweep(

@@ -1,6 +1,5 @@
 """A waveform is read from the store, and lives as long as its record; no failure leaves it behind."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +11,7 @@ from records import sql
 from records.routes.downloads import hash_id
 from records.storage import make_waveform_key
 from records.sweeper import longest_late_put
-from tests.integration.failing_calls import Failure, Trial
+from tests.integration.failing_calls import Failure, LetGo, Trial, kill_sweeps_at_any_call
 from tests.integration.frozen_processes import frozen_process
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.paused_calls import PausedUpload, before_publish
@@ -131,20 +130,10 @@ async def let_a_killed_upload_expire(service: RecordsService) -> tuple[UUID, lis
 @pytest.mark.parametrize("let_go", [forget_the_waveform, delete_the_record, let_a_killed_upload_expire])
 async def test_a_sweep_that_is_killed_at_any_call_neither_leaves_a_waveform_nor_takes_an_mp3(
     isolated_service: RecordsService,
-    let_go: Callable[[RecordsService], Awaitable[tuple[UUID, list[str]]]],
+    let_go: LetGo,
     process: str,
 ) -> None:
-    number, struck = 1, True
-    while struck:
-        user_id, kept = await let_go(isolated_service)
-        trial = Trial(isolated_service, Failure("killed", process, number))
-        await isolated_service.sweep(trial.watcher)
-        await isolated_service.settle(user_id)
-        assert await isolated_service.objects(user_id) == kept
-        assert [row.object_key for row in await isolated_service.rows(user_id)] == kept
-        struck = bool(trial.struck)
-        number += 1
-    assert number > 2
+    await kill_sweeps_at_any_call(isolated_service, let_go, process)
 
 
 async def test_a_waveform_that_arrives_late_is_removed_by_the_second_look(
