@@ -3,7 +3,7 @@
 import { hasWords } from "./words.js";
 
 /**
- * @typedef {{id: string, url: string, listen_url?: string, user_id: string, title: string | null, duration_seconds: number,
+ * @typedef {{id: string, url: string, listen_url: string, user_id: string, title: string | null, duration_seconds: number,
  *   size_bytes: number, created_at: string, lost_at: string | null}} RecordDocument
  */
 
@@ -72,6 +72,19 @@ export function createUser(name, signUpKey) {
   return request("/users", { method: "POST", headers, body: JSON.stringify({ name }) });
 }
 
+/**
+ * Returns the loudest sample, from 0 to 1, of each of `count` equal pieces of a record. Its link is enough for that.
+ * @param {string} id
+ * @param {string} user
+ * @param {number} count
+ */
+export async function getPeaks(id, user, count) {
+  const query = new URLSearchParams({ user, points: String(count) });
+  /** @type {{data: number[]}} */
+  const { data } = await request(`/records/${id}/waveform?${query}`, { cache: "default" });
+  return Array.from({ length: data.length / 2 }, (_, at) => Math.max(-data[2 * at], data[2 * at + 1]) / 128);
+}
+
 export class Api {
   /**
    * @param {string} id
@@ -114,17 +127,5 @@ export class Api {
    */
   deleteRecord(id) {
     return request(`/records/${id}`, { method: "DELETE", headers: this.headers, keepalive: true });
-  }
-
-  /**
-   * Returns the loudest sample, from 0 to 1, of each of `count` equal pieces of the record.
-   * @param {RecordDocument} record
-   * @param {number} count
-   */
-  async getPeaks(record, count) {
-    const query = new URLSearchParams({ user: record.user_id, points: String(count) });
-    /** @type {{data: number[]}} */
-    const { data } = await request(`/records/${record.id}/waveform?${query}`, { cache: "default" });
-    return Array.from({ length: data.length / 2 }, (_, at) => Math.max(-data[2 * at], data[2 * at + 1]) / 128);
   }
 }

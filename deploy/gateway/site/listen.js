@@ -136,6 +136,7 @@ export class Listen {
     const context = this.canvas.getContext("2d");
     if (!context || !width) return;
     const style = getComputedStyle(this.slider);
+    const [playedColour, otherColour] = ["--played", "--unplayed"].map((name) => style.getPropertyValue(name));
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.#width, this.#height);
     const count = Math.floor((this.#width + GAP_PIXELS) / (BAR_PIXELS + GAP_PIXELS));
@@ -145,7 +146,7 @@ export class Listen {
       const behind = Math.max(first + 1, Math.floor(((bar + 1) / count) * this.#peaks.length));
       const peak = Math.max(...this.#peaks.slice(first, behind)) / loudest;
       const size = Math.max(BAR_PIXELS, peak * this.#height);
-      context.fillStyle = style.getPropertyValue(bar / count < played ? "--played" : "--unplayed");
+      context.fillStyle = bar / count < played ? playedColour : otherColour;
       context.beginPath();
       context.roundRect(bar * (BAR_PIXELS + GAP_PIXELS), (this.#height - size) / 2, BAR_PIXELS, size, BAR_PIXELS / 2);
       context.fill();

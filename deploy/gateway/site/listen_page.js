@@ -1,5 +1,6 @@
 // The page behind a link: a player with the waveform in the place of the browser's own, and the day as the reader writes it.
 
+import { getPeaks } from "./api.js";
 import { find } from "./elements.js";
 import { Listen, PEAKS } from "./listen.js";
 
@@ -19,11 +20,8 @@ const { lang } = document.documentElement;
 const locale = navigator.languages.find((name) => name.startsWith(lang)) ?? lang;
 time.textContent = new Intl.DateTimeFormat(locale, { dateStyle: "long" }).format(new Date(time.dateTime));
 
-const query = new URLSearchParams({ user, points: String(PEAKS) });
-const response = await fetch(`/records/${id}/waveform?${query}`);
-if (response.ok) {
-  /** @type {{data: number[]}} */
-  const { data } = await response.json();
+const peaks = await getPeaks(id, user, PEAKS).catch(() => null);
+if (peaks) {
   audio.hidden = true;
   player.hidden = false;
   const listen = new Listen(player, {
@@ -32,5 +30,5 @@ if (response.ok) {
     getTitle: () => find("h1", article).textContent ?? "",
     onFailure: showOwnPlayer,
   });
-  listen.setPeaks(Array.from({ length: data.length / 2 }, (_, at) => Math.max(-data[2 * at], data[2 * at + 1]) / 128));
+  listen.setPeaks(peaks);
 }

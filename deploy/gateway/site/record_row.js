@@ -1,6 +1,6 @@
 // One record in the list: listen, copy the link, download, rename, delete.
 
-import { Refusal } from "./api.js";
+import { Refusal, getPeaks } from "./api.js";
 import { copyText, copyTemplate, find } from "./elements.js";
 import { Listen, PEAKS } from "./listen.js";
 import { showInMediaControls } from "./player.js";
@@ -56,7 +56,8 @@ export class RecordRow {
       return;
     }
     // A record without a waveform, or a service that is away, leaves a flat line.
-    this.#peaks ??= this.api.getPeaks(this.record, PEAKS).catch(() => new Array(PEAKS).fill(0));
+    const { id, user_id } = this.record;
+    this.#peaks ??= getPeaks(id, user_id, PEAKS).catch(() => new Array(PEAKS).fill(0));
     this.listen.setPeaks(await this.#peaks);
   }
 
@@ -87,7 +88,7 @@ export class RecordRow {
   }
 
   async #copy() {
-    await copyText(this.record.listen_url ?? this.record.url);
+    await copyText(this.record.listen_url);
     showToast({ words: "copied" });
   }
 
