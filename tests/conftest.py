@@ -1,6 +1,7 @@
 """The stack that the tests use: their own, or for the acceptance tests the deployment at BASE_URL."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,13 @@ def pytest_configure(config: pytest.Config) -> None:
     # Only the main process of a run forgets; the workers of pytest-xdist have a `workerinput`.
     if not hasattr(config, "workerinput"):
         documented_responses.forget()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuses tests with the same id: of these, pytest-xdist would run the first and drop the others."""
+    ids = Counter(item.nodeid for item in items)
+    if twice := [nodeid for nodeid, count in ids.items() if count > 1]:
+        raise pytest.UsageError(f"several tests have the same id: {', '.join(twice)}")
 
 
 @pytest.hookimpl(optionalhook=True)
