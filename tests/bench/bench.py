@@ -69,7 +69,7 @@ def measure(stack: Stack, folder: Path, *, is_quick: bool) -> Iterator[list[Row]
     for seconds, turns in plan:
         yield measure_upload(stack, uploader, seconds, turns, folder)
     longest = plan[-1][0]
-    yield measure_original(stack, uploader, longest, 1 if is_quick else 2, folder)
+    yield measure_original(stack, uploader, longest, 1 if is_quick else 3, folder)
     yield measure_crowd(stack, uploader, 20, 1 if is_quick else 3, folder)
     yield measure_beside(uploader, max(longest, 600), folder)
     yield measure_serial(stack, 60 if is_quick else 600, 2, folder)
