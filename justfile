@@ -59,21 +59,42 @@ reset:
 [group('use')]
 [no-exit-message]
 demo: (up "-d")
-    @python -m deploy.client demo
+    @python -m deploy.terminal demo
 
-# Create a user and print its id and token
+# Create a user, whom the next commands use from then on (--json)
 [group('use')]
 [no-exit-message]
 [positional-arguments]
-user NAME:
-    @python -m deploy.client user "$@"
+user NAME *ARGS:
+    @python -m deploy.terminal user "$@"
 
-# Upload a WAV and print the link of its MP3 (--title TITLE: the record's name; --bitrate KBPS; --key KEY: repeat the upload safely)
+# Upload WAVs and print the links of their MP3s (--title TITLE, --bitrate KBPS, --keep-original; --key KEY: repeat an upload safely; --json)
 [group('use')]
 [no-exit-message]
 [positional-arguments]
-upload FILE USER TOKEN *ARGS:
-    @cd "{{invocation_directory()}}" && PYTHONPATH="{{justfile_directory()}}" python -m deploy.client upload "$@"
+upload +FILES:
+    @cd "{{invocation_directory()}}" && PYTHONPATH="{{justfile_directory()}}" python -m deploy.terminal upload "$@"
+
+# List the records, newest first, or those with a TEXT in their title (--json)
+[group('use')]
+[no-exit-message]
+[positional-arguments]
+records *TEXT:
+    @python -m deploy.terminal records "$@"
+
+# Download a record's MP3 and check it (FILE: a name or a folder; --original: the WAV that it has kept; --json)
+[group('use')]
+[no-exit-message]
+[positional-arguments]
+get RECORD *FILE:
+    @cd "{{invocation_directory()}}" && PYTHONPATH="{{justfile_directory()}}" python -m deploy.terminal get "$@"
+
+# Delete records
+[group('use')]
+[no-exit-message]
+[positional-arguments]
+delete +RECORDS:
+    @python -m deploy.terminal delete "$@"
 
 # List the users with their use, newest first (--json: one JSON object a line)
 [group('operate')]

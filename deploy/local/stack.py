@@ -92,6 +92,7 @@ class Stack:
         self._state_file = self._folder / "state.json"
         self._secrets_file = self._folder / "secrets.json"
         self._command_lock = self._folder / "command.lock"
+        self.logins_file = self._folder / "logins.jsonl"
         self._stop_seconds = _load(StopSettings, self._settings).shutdown_seconds
         self.supervisor = Supervisor(self._folder, self._stop_seconds)
 

@@ -13,7 +13,7 @@ from tests.upload_requests import TINY_WAV, bearer
 # The newest first.
 TITLES = [
     *("Monday's rehearsal", "monday 2", "Понедельник, блюз", "БЛЮЗ 100%", "100 per cent", "a_b", "aXb"),
-    *("back\\slash", "Zoë", "東京の朝", "q", None),
+    *("back\\slash", "Zoë", "東京の朝", "Die Straße", "\u039f\u03b4\u03cc\u03c2", "\u0130stanbul", "q", None),
 ]
 
 
@@ -49,6 +49,11 @@ def find(client: Client, user: dict[str, Any], part: str) -> list[str | None]:
         ("zoe\u0308", ["Zoë"]),
         ("京の", ["東京の朝"]),
         ("東京の", ["東京の朝"]),
+        ("STRASSE", ["Die Straße"]),
+        ("straße", ["Die Straße"]),
+        # The final sigma is another letter than the sigma within a word.
+        ("\u039f\u0394\u038c\u03a3", ["\u039f\u03b4\u03cc\u03c2"]),
+        ("i\u0307STANBUL", ["\u0130stanbul"]),
         (" monday  ", ["Monday's rehearsal", "monday 2"]),
         ("monday  2", []),
         ("100%", ["БЛЮЗ 100%"]),

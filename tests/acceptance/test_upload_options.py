@@ -168,6 +168,20 @@ def test_options_beside_a_form_may_be_in_the_query_or_in_both_places_with_the_sa
     assert_problem(response, 400, "invalid-form", "different values of 'title'")
 
 
+@pytest.mark.parametrize(("in_query", "in_form"), [("true", "TRUE"), ("1", "true"), ("False", "0")])
+def test_a_wish_for_the_original_may_be_in_both_places_in_other_words(
+    client: Client, user: dict[str, Any], in_query: str, in_form: str
+) -> None:
+    form = make_form(FormPart("keep_original", in_form), audio(Wav().build(wavs.noise(0.1))))
+    headers = {**FORM_TYPE, **bearer(user)}
+    response = client.http.post(f"/records?keep_original={in_query}", content=form, headers=headers)
+    is_kept = in_query in ("true", "1")
+    assert (assert_json(response, 201)["original"] is not None) == is_kept
+    other = "false" if is_kept else "true"
+    response = client.http.post(f"/records?keep_original={other}", content=form, headers=headers)
+    assert_problem(response, 400, "invalid-form", "different values of 'keep_original'")
+
+
 def test_a_bitrate_behind_the_audio_is_refused(client: Client, user: dict[str, Any]) -> None:
     response = post_form(client, audio(), FormPart("bitrate_kbps", "64"), headers=bearer(user))
     assert_problem(response, 400, "invalid-form", "'bitrate_kbps' in front of 'audio', or into the query")

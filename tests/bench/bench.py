@@ -20,7 +20,6 @@ from tests.bench.doctor import measure_doctor
 from tests.bench.downloads import (
     measure_cold,
     measure_downloads,
-    measure_many_rows,
     measure_slow_listeners,
     measure_users,
 )
@@ -80,8 +79,6 @@ def measure(stack: Stack, folder: Path, *, is_quick: bool) -> Iterator[list[Row]
         yield measure_slow_listeners(stack, records, 5)
     yield measure_downloads(stack, user["token"], 2 if is_quick else 5)
     yield measure_users(stack, 2 if is_quick else 5)
-    if not is_quick:
-        yield measure_many_rows(stack, user["id"], 10)
 
 
 def measure_everything(*, is_quick: bool) -> Iterator[list[Row]]:

@@ -25,7 +25,6 @@ from deploy.local.ports import LOOPBACK, free_ports, is_free
 from deploy.local.stack import Stack
 from deploy.postgres_binaries import binary
 from records.settings import StoreSettings
-from records.sql import FIND_RECORD
 from records.storage import open_store
 from tests.bench.results import Row
 from tests.bench.uploads import repeated
@@ -59,31 +58,12 @@ http {{
     }}
 }}
 """
-CHECK_MANY = """\
-local paths = {{ {paths} }}
-local next = 0
-request = function()
-    next = next % #paths + 1
-    return wrk.format("GET", paths[next], {{ ["If-None-Match"] = "*", ["Host"] = "localhost" }})
-end
-"""
 PERCENTILES = """
 done = function(_, latency, _)
     local function ms(share) return latency:percentile(share) / 1000 end
     io.write(string.format("percentiles %.3f %.3f %.3f\\n", ms(50), ms(95), ms(99)))
 end
 """
-MANY_ROWS = """\
-INSERT INTO records (id, user_id, state, object_key, size_bytes, sha256, duration_seconds, sample_rate,
-                     channels, bitrate_kbps, published_at)
-SELECT gen_random_uuid(), '{user_id}', 'ready', gen_random_uuid(), 160000, sha256('x'), 10, 44100, 2, 128,
-       now()
-FROM generate_series(1, {count})
-"""
-SOME_IDS = "SELECT id FROM records WHERE sha256 = sha256('x') ORDER BY random() LIMIT 1000"
-EXPLAIN = (
-    "PREPARE find AS {sql}; EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off) EXECUTE find ({values})"
-)
 POST_USER = """\
 wrk.method = "POST"
 wrk.body = '{"name": "Bench"}'
@@ -262,29 +242,6 @@ def measure_slow_listeners(stack: Stack, records: list[dict[str, Any]], seconds:
     ]
 
 
-def measure_many_rows(stack: Stack, user_id: str, seconds: int) -> list[Row]:
-    """Measures the access check with a thousand records and with a million."""
-    found: list[tuple[float, float, float]] = []
-    plan = ""
-    for count in (1_000, 999_000):
-        psql(stack, MANY_ROWS.format(user_id=user_id, count=count))
-        psql(stack, "VACUUM ANALYZE records")
-        ids = psql(stack, SOME_IDS).split()
-        paths = ",".join(f'"/record?id={each}&user={user_id}"' for each in ids)
-        values = FIND_RECORD.arguments({"record_id": ids[0], "user_id": user_id})
-        plan = psql(stack, EXPLAIN.format(sql=FIND_RECORD.sql, values=str(values)[1:-1]))
-        found.append(min(latency(stack.base_url, seconds, CHECK_MANY.format(paths=paths)) for _ in range(3)))
-    (few_p50, _, few_p99), (many_p50, _, many_p99) = found
-    return [
-        (
-            "the check among 10⁶ records / among 10³, p99",
-            f"{many_p99 / few_p99:.2f}",
-            f"{many_p99:.1f} ms / {few_p99:.1f} ms; p50 {many_p50:.1f} ms / {few_p50:.1f} ms;"
-            f" one round trip: {'; '.join(line.strip() for line in plan.splitlines())}",
-        )
-    ]
-
-
 def latency(url: str, seconds: int, script: str = "") -> tuple[float, float, float]:
     """Measures p50, p95 and p99 in ms of plain requests, or of the requests that a script for wrk makes."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as lua:
@@ -295,18 +252,6 @@ def latency(url: str, seconds: int, script: str = "") -> tuple[float, float, flo
     if not found:
         raise RuntimeError(output)
     return float(found[1]), float(found[2]), float(found[3])
-
-
-def psql(stack: Stack, statement: str) -> str:
-    """Runs a statement, and returns its result as text."""
-    done = subprocess.run(
-        [*postgres.psql_command(stack.ports.postgres), "-qAt", "-c", statement],
-        env=postgres.psql_environment(stack.secrets["postgres"]),
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout
 
 
 def measure_users(stack: Stack, seconds: int) -> list[Row]:

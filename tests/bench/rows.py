@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import statistics
+import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
@@ -11,12 +12,13 @@ from datetime import timedelta
 import httpx
 
 from deploy.client import Client
+from deploy.local import postgres
 from deploy.local.stack import Stack
 from records import sql
 from records.audio import Properties
 from records.storage import REQUEST_TIMEOUT_SECONDS, StoredObject, make_waveform_key
 from records.sweeper import BATCH, GRACE, sweep
-from tests.bench.downloads import CHECK_MANY, latency, psql
+from tests.bench.downloads import latency
 from tests.bench.results import Row
 from tests.integration.records_service import RecordsService, open_stack_service
 from tests.stacks import temporary_stack
@@ -24,6 +26,14 @@ from tests.stacks import temporary_stack
 # A tenth of the records, in the middle of all, belongs to one user; the rest belongs to a thousand others.
 OTHER_USERS = 1000
 FEW = 1000
+CHECK_MANY = """\
+local paths = {{ {paths} }}
+local next = 0
+request = function()
+    next = next % #paths + 1
+    return wrk.format("GET", paths[next], {{ ["If-None-Match"] = "*", ["Host"] = "localhost" }})
+end
+"""
 MAKE_USERS = "INSERT INTO users (id, name) SELECT gen_random_uuid(), 'Other' FROM generate_series(1, 1000)"
 FILL = """\
 INSERT INTO {table} (id, user_id, state, object_key, size_bytes, sha256, duration_seconds, sample_rate,
@@ -287,3 +297,15 @@ async def measure_publishing(service: RecordsService) -> Row:
         f"{kept / without:.2f}",
         f"{kept:.2f} ms / {without:.2f} ms; an upload also encodes and stores",
     )
+
+
+def psql(stack: Stack, statement: str) -> str:
+    """Runs a statement, and returns its result as text."""
+    done = subprocess.run(
+        [*postgres.psql_command(stack.ports.postgres), "-qAt", "-c", statement],
+        env=postgres.psql_environment(stack.secrets["postgres"]),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout

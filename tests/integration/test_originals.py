@@ -11,8 +11,14 @@ import pytest
 from common.credentials import Credentials
 from common.problems import Unavailable
 from records import sql
-from records.form import KEEP_ORIGINAL, AudioBegins, FormField, FormItem
-from records.problems import CredentialsTooLate, IdempotencyKeyReused, LargerThanQuota, OriginalsNotKept
+from records.form import BITRATE, KEEP_ORIGINAL, AudioBegins, FormField, FormItem
+from records.problems import (
+    CredentialsTooLate,
+    IdempotencyKeyReused,
+    InvalidForm,
+    LargerThanQuota,
+    OriginalsNotKept,
+)
 from records.storage import UPLOAD_PART_BYTES, make_original_key, make_waveform_key
 from records.uploads import Published, Replayed
 from tests.integration.failing_calls import Failure, LetGo, Trial, kill_sweeps_at_any_call
@@ -23,9 +29,10 @@ from tests.integration.watched_calls import Call, CallWatcher
 from tests.upload_requests import TINY_WAV
 
 
-async def body(*wish: str) -> AsyncIterator[FormItem]:
+async def body(*wish: str, bitrate_kbps: str = "") -> AsyncIterator[FormItem]:
     for value in wish:
         yield FormField(KEEP_ORIGINAL, value)
+    yield FormField(BITRATE, bitrate_kbps)
     yield AudioBegins()
     yield TINY_WAV
 
@@ -218,6 +225,24 @@ async def test_a_deployment_that_keeps_no_originals_refuses_the_wish_and_takes_u
         assert not (await uploads.store_record(body(*wish), credentials)).record.original
     await uploads.close()
     assert len(await isolated_service.objects(user_id)) == 2 * 2
+
+
+async def test_an_upload_is_replayed_though_its_options_are_no_longer_offered(
+    isolated_service: RecordsService,
+) -> None:
+    _, credentials = await isolated_service.make_user()
+    uploads = isolated_service.uploads()
+    made = await uploads.store_record(body("true", bitrate_kbps="320"), credentials, "key")
+    await uploads.close()
+    uploads = isolated_service.uploads(keep_originals="never", max_bitrate_kbps=256)
+    again = await uploads.store_record(body("true", bitrate_kbps="320"), credentials, "key")
+    assert (type(again), again.record) == (Replayed, made.record)
+    # A new upload is refused.
+    with pytest.raises(OriginalsNotKept):
+        await uploads.store_record(body("true"), credentials)
+    with pytest.raises(InvalidForm, match="256"):
+        await uploads.store_record(body(bitrate_kbps="320"), credentials)
+    await uploads.close()
 
 
 async def test_a_quota_counts_the_original_while_it_arrives(isolated_service: RecordsService) -> None:

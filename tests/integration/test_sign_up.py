@@ -90,7 +90,7 @@ def test_the_client_of_a_local_stack_knows_its_key(stack: Stack) -> None:
         "WAXWING_FOLDER": str(stack.supervisor.log("users").parents[1]),
     }
     del environment["SIGNUP_KEY"]
-    command = [sys.executable, "-m", "deploy.client", "user", "Ann"]
+    command = [sys.executable, "-m", "deploy.terminal", "user", "Ann"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "token" in done.stdout

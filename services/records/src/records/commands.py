@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from common.db import make_engine
 from common.problems import Problem
 from common.settings import SettingsError, load
+from common.text import make_printable
 from records import sql
 from records.doctor import REPAIRS, Doctor, DoctorError, Finding, Kind
 from records.settings import Settings
@@ -228,8 +229,7 @@ def _show(finding: Finding, *, as_json: bool) -> None:
     if as_json:
         _print_json({"finding": finding.kind, "object_key": finding.object_key, "detail": finding.detail})
     else:
-        key = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in finding.object_key)
-        print(ROW.format(finding.kind, key, finding.detail), flush=True)
+        print(ROW.format(finding.kind, make_printable(finding.object_key), finding.detail), flush=True)
 
 
 def _summarise(seen: Counter[str], findings: Counter[str], repaired: Counter[str], seconds: float) -> str:

@@ -19,13 +19,18 @@ def make_content_disposition(title: str | None, suffix: str = ".mp3", *, is_atta
 
     The ASCII name is for clients that do not read the extended one (RFC 8187).
     """
-    stem = _make_stem(title or "")
+    name = make_file_name(title, suffix)
     # Transliteration can make characters that a file name must not have.
-    ascii_stem = _make_stem(anyascii(stem))
-    names = {"filename": f"{ascii_stem}{suffix}"}
-    if ascii_stem != stem or "%" in stem:
-        names["filename*"] = "UTF-8''" + quote(f"{stem}{suffix}", safe="")
+    ascii_name = make_file_name(anyascii(name.removesuffix(suffix)), suffix)
+    names = {"filename": ascii_name}
+    if ascii_name != name or "%" in name:
+        names["filename*"] = "UTF-8''" + quote(name, safe="")
     return dump_options_header("attachment" if is_attachment else "inline", names)
+
+
+def make_file_name(title: str | None, suffix: str) -> str:
+    """Returns a file name that every operating system accepts."""
+    return f"{_make_stem(title or '')}{suffix}"
 
 
 def _make_stem(text: str) -> str:

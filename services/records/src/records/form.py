@@ -23,6 +23,8 @@ KEEP_ORIGINAL = "keep_original"
 OPTIONS = ("title", BITRATE, KEEP_ORIGINAL)
 # Why an option must stand in front of the audio, and an example of it in the query.
 EARLY_OPTIONS = {BITRATE: ("encoded", "192"), KEEP_ORIGINAL: ("stored", "true")}
+# The values of `keep_original`, in any case.
+WISHES = {"true": True, "1": True, "false": False, "0": False}
 FIELDS = (*CREDENTIAL_FIELDS, *OPTIONS)
 AUDIO = "audio"
 MAX_FIELD_BYTES = 4 * 1024
@@ -212,7 +214,7 @@ class _Form:
             # A field whose value comes from a file often ends in a newline.
             value = value.rstrip("\r\n")
         if in_query := self._query.get(self._name):
-            if value and _normalise(value) != _normalise(in_query):
+            if value and not _mean_the_same(self._name, value, in_query):
                 raise InvalidForm(
                     f"The query and the form have different values of {self._name!r}. Send one."
                 )
@@ -237,8 +239,11 @@ class _Form:
         self._name = name
 
 
-def _normalise(value: str) -> str:
-    return unicodedata.normalize("NFC", value.strip())
+def _mean_the_same(name: str, value: str, other: str) -> bool:
+    value, other = (unicodedata.normalize("NFC", text.strip()) for text in (value, other))
+    if name == KEEP_ORIGINAL:
+        return WISHES.get(value.lower(), value) == WISHES.get(other.lower(), other)
+    return value == other
 
 
 def _check_headers(headers: Sequence[tuple[str, str]]) -> None:

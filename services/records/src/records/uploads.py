@@ -35,6 +35,7 @@ from records.form import (
     CREDENTIAL_FIELDS,
     KEEP_ORIGINAL,
     MAX_TITLE_LENGTH,
+    WISHES,
     AudioBegins,
     FormField,
     FormItem,
@@ -66,8 +67,6 @@ PROBLEMS_OF_AUDIO: dict[type[Exception], type[Problem]] = {
     audio_package.TooLong: RecordingTooLong,
 }
 AUDIO_ERRORS = tuple(PROBLEMS_OF_AUDIO)
-# The values of `keep_original`.
-WISHES = {"true": True, "1": True, "false": False, "0": False}
 RENEWALS_PER_LEASE = 6
 # The response to a failed upload waits this long for the clean-up, which then goes on by itself.
 CLEAN_UP_WAIT_SECONDS = 5
@@ -307,7 +306,7 @@ class Upload:
             self._converter = self._make_converter()
         elif field.name == KEEP_ORIGINAL:
             if field.value:
-                self._keep_original = parse_wish(field.value, self._shared.settings)
+                self._keep_original = parse_wish(field.value)
         elif isinstance(self._state, Reserved | Replayable):
             raise InvalidForm("The upload has credentials twice. Send them in the header or as form fields.")
         else:
@@ -343,6 +342,10 @@ class Upload:
     async def _begin_audio(self) -> None:
         """Unidentified → Late."""
         self._audio_has_begun = True
+        if isinstance(self._state, Replayable):
+            # The settings may have changed since the options were offered. A replay only compares them.
+            return
+        self._check_options()
         if isinstance(self._state, Unidentified):
             if self._keep_original:
                 raise CredentialsTooLate(
@@ -364,6 +367,14 @@ class Upload:
                     raise _interrupted()
                 key = make_original_key(reservation.object_key)
                 self._original.open(key, self._state.lease_keeper.done)
+
+    def _check_options(self) -> None:
+        """Raises InvalidForm or OriginalsNotKept for an option that this deployment does not offer."""
+        settings = self._shared.settings
+        if not settings.min_bitrate_kbps <= self._bitrate_kbps <= settings.max_bitrate_kbps:
+            raise _bitrate_not_offered(str(self._bitrate_kbps), settings)
+        if self._keep_original and settings.keep_originals == "never":
+            raise OriginalsNotKept
 
     def _end_at_once(self, _: asyncio.Task[None]) -> None:
         """Ends an upload whose lease is lost, even while it waits for its client."""
@@ -492,25 +503,25 @@ async def keep_lease(engine: AsyncEngine, reservation: sql.Reservation, lease_se
 
 
 def parse_bitrate(text: str, settings: Settings) -> int:
-    """Returns the requested bitrate in kbit/s. Raises InvalidForm if this deployment does not offer it."""
-    lowest, highest = settings.min_bitrate_kbps, settings.max_bitrate_kbps
-    allowed: dict[str, int] = {str(kbps): kbps for kbps in get_args(BitrateKbps) if lowest <= kbps <= highest}
-    if text not in allowed:
-        raise InvalidForm(f"The bitrate_kbps {text[:100]!r} is not offered. Allowed: {', '.join(allowed)}.")
-    return allowed[text]
+    """Returns the requested bitrate in kbit/s. Raises InvalidForm if it is none of MP3."""
+    bitrates: dict[str, int] = {str(kbps): kbps for kbps in get_args(BitrateKbps)}
+    if text not in bitrates:
+        raise _bitrate_not_offered(text, settings)
+    return bitrates[text]
 
 
-def parse_wish(text: str, settings: Settings) -> bool:
-    """Returns whether to keep the original.
-
-    Raises InvalidForm for another value, and OriginalsNotKept if this deployment keeps none.
-    """
+def parse_wish(text: str) -> bool:
+    """Returns whether to keep the original. Raises InvalidForm for another value."""
     wish = WISHES.get(text.lower())
     if wish is None:
         raise InvalidForm(f"The {KEEP_ORIGINAL} is {text[:100]!r}. Allowed: {', '.join(WISHES)}.")
-    if wish and settings.keep_originals == "never":
-        raise OriginalsNotKept
     return wish
+
+
+def _bitrate_not_offered(text: str, settings: Settings) -> InvalidForm:
+    lowest, highest = settings.min_bitrate_kbps, settings.max_bitrate_kbps
+    allowed = ", ".join(str(kbps) for kbps in get_args(BitrateKbps) if lowest <= kbps <= highest)
+    return InvalidForm(f"The bitrate_kbps {text[:100]!r} is not offered. Allowed: {allowed}.")
 
 
 def _interrupted() -> UploadInterrupted:

@@ -24,7 +24,7 @@ from common.db import make_engine
 from common.problems import Problem
 from common.quotas import UNLIMITED
 from common.settings import SettingsError, load
-from common.text import normalise_text, parse_uuid
+from common.text import make_printable, normalise_text, parse_uuid
 from users.audit import make_audit_line
 from users.openapi import MAX_NAME_LENGTH
 from users.settings import Settings
@@ -190,5 +190,5 @@ def _to_table_row(user: Row[Any]) -> str:
         f"{user.total_bytes:,}",
         f"{user.total_seconds:,.0f}",
         "yes" if user.blocked_at else "no",
-        user.name,
+        make_printable(user.name),
     )
