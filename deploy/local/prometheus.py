@@ -19,8 +19,13 @@ def find() -> str | None:
 def configure(folder: Path, ports: Ports, seconds: int = 15, *, has_minio: bool = True) -> None:
     """Writes a configuration that reads both services of a stack, and its MinIO, every so many seconds."""
     jobs = [
-        {"job_name": name, "static_configs": [{"targets": [f"{LOOPBACK}:{port}"]}]}
-        for name, port in (("users", ports.users), ("records", ports.records))
+        {
+            "job_name": service,
+            "static_configs": [
+                {"targets": [f"{LOOPBACK}:{ports.of(name)}" for name in ports.instances(service)]}
+            ],
+        }
+        for service in ("users", "records")
     ]
     if has_minio:
         targets = [{"targets": [f"{LOOPBACK}:{ports.minio}"]}]

