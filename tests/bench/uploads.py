@@ -262,19 +262,24 @@ def measure_original(stack: Stack, uploader: Uploader, seconds: int, turns: int,
     """Uploads one recording in turn with and without keeping its original."""
     wav = make_wav(seconds, folder)
     records = Process(stack.pid("records"))
+    processes = [records, Process(stack.pid("minio"))]
     took: dict[bool, list[float]] = {False: [], True: []}
+    cpu: dict[bool, list[float]] = {False: [], True: []}
     peaks_mib = {False: 0.0, True: 0.0}
     for _ in range(turns):
         for keep_original, seconds_each in took.items():
             records.idle_mib()
             records.forget_peak()
+            before = sum(process.cpu_seconds() for process in processes)
             seconds_each.append(uploader.upload(wav, keep_original=keep_original)[1])
+            cpu[keep_original].append(sum(process.cpu_seconds() for process in processes) - before)
             peaks_mib[keep_original] = max(peaks_mib[keep_original], records.memory_mib("VmHWM"))
     _, _, last_byte = uploader.upload(wav, SLOW_BYTES_PER_SECOND, keep_original=True)
     wav.unlink()
     name = f"{name_of(seconds)} with its original"
     return [
         Turns().ratio(f"{name} / without", took[True], took[False]),
+        Turns().ratio(f"{name}: CPU of records and MinIO / without", cpu[True], cpu[False]),
         (f"{name}: last byte → 201 at 10 MB/s", f"{last_byte:.3f} s", "one upload"),
         (
             f"{name}: memory of records over without",
