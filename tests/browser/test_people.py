@@ -134,6 +134,19 @@ def test_a_deletion_can_be_undone_for_a_while_and_then_stays(client: Client, per
     assert page.evaluate("sessionStorage.length + localStorage.length") == 0
 
 
+def test_everybody_can_use_the_message_with_undo(person: Person) -> None:
+    person.page.add_init_script(
+        "const wait = setTimeout; setTimeout = (act, ms) => wait(act, ms === 5000 ? 1_000_000 : ms);"
+    )
+    person.sign_up()
+    person.drop(Rehearsal=TINY_WAV)
+    person.button("Delete: Rehearsal").click()
+    expect(person.button("Undo")).to_be_focused()
+    person.look("undo")
+    person.button("Undo").click()
+    expect(person.record("Rehearsal")).to_be_visible()
+
+
 def test_the_page_remembers_a_user_on_this_device_only_if_it_is_asked(person: Person) -> None:
     person.sign_up(remember=False)
     with person.page.context.new_page() as tab:
