@@ -341,6 +341,11 @@ fuzz *ARGS:
 chaos *ARGS:
     @python -m tests.chaos.chaos {{ARGS}}
 
+# Restart several instances in turn under load, and see whether they agree and what more of them bring (--keep: write RESULTS.md)
+[group('check')]
+drill-instances *ARGS:
+    @python -m tests.drills.instances {{ARGS}}
+
 # Use a stack for long with failures, and look whether memory or a count grows (--minutes 30, --seed X; --keep: write RESULTS.md)
 [group('check')]
 soak *ARGS:

@@ -3,15 +3,11 @@
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from alembic import command
@@ -29,14 +25,12 @@ from deploy.setup import SetupSettings, set_up
 from records.sql import find_wrong_sums
 from tests.integration.gateway_configuration import changed_gateway
 from tests.integration.instances import Instance, is_ready
-from tests.integration.recordings import upload_recording
+from tests.integration.steady_load import SteadyLoad
 from tests.integration.waiting import wait_until
 from tests.stacks import temporary_stack
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 
 SERVICES = ("users", "records")
-# Between two restarts each client makes so many requests.
-REQUESTS = 3
 # `./just keep-release` writes it: the services of the release before the newest migrations.
 PREVIOUS_RELEASE = Path(__file__).with_name("previous_release.zip")
 
@@ -47,75 +41,6 @@ def start_own(stack: Stack) -> None:
         stack.supervisor.start_process(service)
     for service in SERVICES:
         wait_until(partial(is_ready, getattr(stack.ports, service)))
-
-
-class Load:
-    """Clients who repeat each request of a user until the end, and count the statuses."""
-
-    def __init__(self, stack: Stack, user: dict[str, Any]) -> None:
-        self.seen = Counter[tuple[str, int]]()
-        self._stack = stack
-        self._user = user
-        self._is_over = Event()
-        record = upload_recording(stack, user)
-        self.record_id = record["id"]
-        self._requests: dict[str, tuple[str, str, dict[str, Any]]] = {
-            "link": ("GET", record["url"], {}),
-            "waveform": ("GET", f"/records/{record['id']}/waveform?user={user['id']}", {}),
-            "list": ("GET", "/records", {"headers": bearer(user)}),
-            "me": ("GET", "/users/me", {"headers": bearer(user)}),
-            "sign-up": ("POST", "/users", {"json": {"name": "Ann"}}),
-        }
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Lets the clients work."""
-        with ThreadPoolExecutor() as threads:
-            clients = [threads.submit(self._repeat, name) for name in self._requests]
-            clients.append(threads.submit(self._upload_and_delete))
-            try:
-                self.wait()
-                yield
-            finally:
-                self._is_over.set()
-            for each in clients:
-                each.result()
-
-    def wait(self) -> None:
-        """Returns when each client has made some more requests."""
-        before = self._counts()
-        wait_until(lambda: all(count >= before[name] + REQUESTS for name, count in self._counts().items()))
-
-    def check(self) -> None:
-        """Only uploads may have failed, with 503."""
-        assert {key for key in self.seen if key != ("upload", 503)} == {
-            *((name, 200) for name in self._requests if name != "sign-up"),
-            *(("sign-up", 201), ("upload", 201), ("deletion", 204)),
-        }
-
-    def _counts(self) -> dict[str, int]:
-        names = [*self._requests, "upload", "deletion"]
-        return {name: sum(self.seen[key] for key in list(self.seen) if key[0] == name) for name in names}
-
-    def _repeat(self, name: str) -> None:
-        method, path, options = self._requests[name]
-        with Client(self._stack.base_url) as client:
-            while not self._is_over.is_set():
-                self.seen[name, client.http.request(method, path, **options).status_code] += 1
-
-    def _upload_and_delete(self) -> None:
-        with Client(self._stack.base_url) as client:
-            while not self._is_over.is_set():
-                headers = {**bearer(self._user), **WAV_TYPE, "Idempotency-Key": str(uuid4())}
-                status = 0
-                while status != 201 and not self._is_over.is_set():
-                    response = client.http.post("/records", content=TINY_WAV, headers=headers)
-                    status = response.status_code
-                    self.seen["upload", status] += 1
-                if status == 201:
-                    path = f"/records/{response.json()['id']}"
-                    deleted = client.http.delete(path, headers=bearer(self._user))
-                    self.seen["deletion", deleted.status_code] += 1
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +70,7 @@ def sharing(stack: Stack, instances: dict[str, Instance]) -> Iterator[None]:
 
 def test_no_request_fails_while_instances_are_restarted_in_turn() -> None:
     with temporary_stack({"USERS": "2", "RECORDS": "3"}) as stack, Client(stack.base_url) as client:
-        load = Load(stack, client.create_user("Ann"))
+        load = SteadyLoad(stack, client.create_user("Ann"))
         with load.running():
             for name in ("users", "users-2", "records", "records-2", "records-3"):
                 stack.stop_process(name)
@@ -175,7 +100,7 @@ async def test_no_request_fails_during_an_upgrade_from_the_previous_release_and_
         stack.stop_process(service)
     await downgrade(engine, revision)
     with sharing(stack, previous):
-        load = Load(stack, owner)
+        load = SteadyLoad(stack, owner)
         with load.running():
             await set_up(settings)
             load.wait()
