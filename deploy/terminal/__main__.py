@@ -105,10 +105,13 @@ class Terminal:
 
     def _list_records(self) -> int:
         records = self._client.list_records(self._find_login().authorization, self._options.query)
-        if not self._options.json:
-            print(HEAD)
-        for record in records:
+        number = 0
+        for number, record in enumerate(records, start=1):
+            if number == 1 and not self._options.json:
+                print(HEAD)
             self._show(record, _to_row(record))
+        if not number and not self._options.json:
+            _say("no record has this text in its title" if self._options.query else "there are no records")
         return 0
 
     def _get(self) -> int:
