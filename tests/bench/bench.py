@@ -144,11 +144,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--doctor", action="store_true", help="only the doctor, with up to a million rows")
     parser.add_argument(
         "--rows",
-        type=int,
+        type=lambda number: int(float(number)),
         nargs="?",
         const=1_000_000,
         metavar="N",
-        help="only what grows with records, with N of them (10⁶)",
+        help="only what grows with records, with N of them (1e6)",
     )
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--keep", action="store_true", help="write RESULTS.md")
