@@ -14,18 +14,20 @@ from collections.abc import Callable
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
 import httpx
 
-from common.text import make_printable, parse_uuid
+from common.problems import InvalidRequest
+from common.text import make_printable, normalise_text, parse_uuid
 from deploy.client import Client, Refused
 from deploy.local.stack import StackError, find_stack
 from deploy.terminal.logins import KeptLogins, Login
 from deploy.terminal.transfers import WrongBytesError, describe_error, download, upload
 from records.file_names import make_file_name
+from records.form import MAX_TITLE_LENGTH
 
 ROW = "{:<36}  {:<16}  {:>8}  {:>13}  {}"
 STANDARD_OUTPUT = Path("-")
@@ -34,6 +36,13 @@ HEAD = ROW.format("ID", "CREATED (UTC)", "LENGTH", "BYTES", "TITLE")
 
 class UsageError(Exception):
     """A command cannot run as it was given; the message says what to do."""
+
+
+class NamedRecord(NamedTuple):
+    """A record as a person names it: by its id, or by its link, which also has the id of its user."""
+
+    record_id: UUID
+    user_id: str | None
 
 
 class Terminal:
@@ -78,30 +87,35 @@ class Terminal:
     def _upload(self) -> int:
         login = self._find_login()
         failures = 0
-        for file in self._options.files:
+        for number, file in enumerate(self._options.files):
             key = self._options.key or str(uuid4())
             try:
-                with file.open("rb") as wav:
-                    record = upload(
-                        self._client,
-                        wav,
-                        login,
-                        key,
-                        title=self._options.title,
-                        bitrate_kbps=self._options.bitrate,
-                        keep_original=self._options.keep_original,
-                    )
+                record = self._upload_file(file, login, key)
             except httpx.ConnectError:
                 raise
-            except (Refused, httpx.TransportError, OSError) as error:
+            except (UsageError, Refused, httpx.TransportError, OSError) as error:
                 failures += 1
-                _say(f"{file}: {describe_error(error)}")
+                _say(f"{file}: {_explain(error)}")
             except KeyboardInterrupt:
-                _say(f"interrupted; `--key {key}` repeats this upload safely")
+                _say(f"interrupted; `./just upload {file} --key {key}` repeats this upload safely")
+                if rest := self._options.files[number + 1 :]:
+                    _say(f"not sent: {' '.join(map(str, rest))}")
                 raise
             else:
                 self._show(record, record["url"])
         return 1 if failures else 0
+
+    def _upload_file(self, file: Path, login: Login, key: str) -> dict[str, Any]:
+        title = self._options.title
+        with file.open("rb") as wav:
+            if not wav.seekable():
+                raise UsageError("it cannot be read twice; `curl -T -` uploads a stream (see the README)")
+            return upload(
+                *(self._client, wav, file.name, login, key),
+                title=_make_title(file) if title is None else title,
+                bitrate_kbps=self._options.bitrate,
+                keep_original=self._options.keep_original,
+            )
 
     def _list_records(self) -> int:
         records = self._client.list_records(self._find_login().authorization, self._options.query)
@@ -116,7 +130,7 @@ class Terminal:
 
     def _get(self) -> int:
         authorization = self._find_login().authorization
-        record = self._client.get_record(self._options.record, authorization)
+        record = self._client.get_record(self._options.records[0].record_id, authorization)
         what, suffix, stream = record, ".mp3", partial(self._client.stream_mp3, record)
         if self._options.original:
             if not record["original"]:
@@ -134,6 +148,8 @@ class Terminal:
             file /= make_file_name(record["title"], suffix)
         if file.exists():
             raise UsageError(f"{file} is there already: name another FILE")
+        if not file.parent.is_dir():
+            raise UsageError(f"there is no folder {file.parent}")
         # Only a whole file gets the name, even if this process is killed.
         unfinished = file.with_name(f".waxwing-{os.getpid()}.part")
         try:
@@ -147,17 +163,28 @@ class Terminal:
 
     def _delete(self) -> int:
         authorization = self._find_login().authorization
-        for record_id in self._options.records:
-            self._client.delete_record(record_id, authorization)
-            print(record_id)
-        return 0
+        failures = 0
+        for named in self._options.records:
+            try:
+                self._client.delete_record(named.record_id, authorization)
+            except Refused as error:
+                failures += 1
+                _say(f"{named.record_id}: {error}")
+            else:
+                print(named.record_id)
+        return 1 if failures else 0
 
     def _find_login(self) -> Login:
-        """Returns the user of the options, of the environment, or the one that was made last."""
+        """Returns the user of the options, of the environment, or the one that was made last.
+
+        Raises UsageError if nobody is known, or if a link is another user's.
+        """
         user_id, token = self._options.user, self._options.token
-        if token:
-            return Login(user_id, token)
-        if login := self._logins.find(user_id):
+        login = Login(user_id, token) if token else self._logins.find(user_id)
+        if login:
+            for named in self._options.records:
+                if login.user_id and named.user_id not in (None, login.user_id):
+                    raise UsageError(f"{named.record_id}: this link is another user's; curl downloads it")
             return login
         if user_id:
             raise UsageError(f"no token of the user {user_id} is kept here: add --token TOKEN")
@@ -176,17 +203,9 @@ def main(arguments: list[str]) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         # Titles may have characters that the terminal's own encoding lacks.
         sys.stdout.reconfigure(encoding="utf-8")
-    base_url = os.environ.get("BASE_URL", "")
+    base_url = ""
     try:
-        if base_url:
-            logins, signup_key = (
-                KeptLogins(_find_configuration() / "logins.jsonl", base_url.rstrip("/")),
-                None,
-            )
-        else:
-            stack = find_stack()
-            base_url, signup_key = stack.base_url, stack.signup_key
-            logins = KeptLogins(stack.logins_file, "")
+        base_url, signup_key, logins = _find_place()
         with Client(base_url, signup_key=signup_key) as client:
             status = Terminal(client, logins, options).run()
             sys.stdout.flush()
@@ -197,10 +216,23 @@ def main(arguments: list[str]) -> int:
         # `head` reads no further. At its end Python writes what is left, and that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UsageError, WrongBytesError, Refused, StackError, httpx.TransportError, OSError) as error:
-        _say(describe_error(error))
+        _say(_explain(error))
     except KeyboardInterrupt:
         return 130
     return 1
+
+
+def _find_place() -> tuple[str, str | None, KeptLogins]:
+    """Returns the URL of a Waxwing, its sign-up key if it is the local stack, and its kept users."""
+    base_url = os.environ.get("BASE_URL", "").rstrip("/")
+    if not base_url:
+        stack = find_stack()
+        return stack.base_url, stack.signup_key, KeptLogins(stack.logins_file, "")
+    if not base_url.startswith(("http://", "https://")):
+        raise UsageError(f"BASE_URL is {base_url!r}: write it like http://127.0.0.1:8080")
+    # A reset of the local stack must not delete the only copy of a token for another Waxwing.
+    folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "waxwing"
+    return base_url, None, KeptLogins(folder / "logins.jsonl", base_url)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -208,6 +240,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     as_json, login = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
     as_json.add_argument("--json", action="store_true", help="one JSON object a line, for scripts")
+    login.set_defaults(records=[])
     login.add_argument(
         "--user",
         metavar="ID",
@@ -229,7 +262,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "upload", parents=[login, as_json], help="upload WAVs and print their links"
     )
     uploading.add_argument("files", metavar="FILE", type=Path, nargs="+")
-    uploading.add_argument("--title", help="a name for the record")
+    uploading.add_argument("--title", help='a name for the record (default: that of the file; "": none)')
     uploading.add_argument("--bitrate", type=int, metavar="KBPS", help="of the MP3, 32 to 320 (default: 128)")
     uploading.add_argument(
         "--keep-original",
@@ -243,11 +276,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     records = commands.add_parser("records", parents=[login, as_json], help="list the records, newest first")
     records.add_argument("query", metavar="TEXT", nargs="?", default="", help="only titles with this text")
     get = commands.add_parser("get", parents=[login, as_json], help="download the MP3 of a record")
-    get.add_argument("record", metavar="RECORD", type=_parse_record, help="the id, or the link")
+    get.add_argument("records", metavar="RECORD", type=_parse_record, nargs=1, help="the id, or the link")
     get.add_argument(
         "file",
         metavar="FILE",
-        type=Path,
+        type=_parse_file,
         nargs="?",
         help="or a folder (default: the title); -: to the output",
     )
@@ -262,12 +295,19 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def _parse_record(text: str) -> UUID:
-    """Returns the id of a record, which may also be given by its link."""
+def _parse_record(text: str) -> NamedRecord:
+    query = parse_qs(urlsplit(text).query)
     try:
-        return parse_uuid(parse_qs(urlsplit(text).query).get("id", [text])[0])
+        user_id = str(parse_uuid(query["user"][0])) if "user" in query else None
+        return NamedRecord(parse_uuid(query.get("id", [text])[0]), user_id)
     except ValueError:
         raise ArgumentTypeError(f"{text!r} is not the id or the link of a record") from None
+
+
+def _parse_file(text: str) -> Path:
+    if text.endswith(os.sep) and not Path(text).is_dir():
+        raise ArgumentTypeError(f"there is no folder {text}")
+    return Path(text)
 
 
 def _parse_user(text: str) -> str:
@@ -277,9 +317,17 @@ def _parse_user(text: str) -> str:
         raise ArgumentTypeError(f"{text!r} is not the id of a user") from None
 
 
-def _find_configuration() -> Path:
-    """Returns the folder for what belongs to no stack of this folder."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "waxwing"
+def _make_title(file: Path) -> str | None:
+    """Returns the name of the file without its ending, if it can be a title."""
+    try:
+        return normalise_text("title", file.stem, 1, MAX_TITLE_LENGTH)
+    except InvalidRequest:
+        return None
+
+
+def _explain(error: Exception) -> str:
+    # Python's own text names the file, too.
+    return getattr(error, "strerror", None) or describe_error(error)
 
 
 def _to_row(record: dict[str, Any]) -> str:

@@ -47,7 +47,7 @@ def run_demo(client: Client) -> None:
     user = client.create_user("Demo")
     print(f"user     {user['name']}, id {user['id']}, token {user['token']}")
     wav = make_tune()
-    record = upload(client, io.BytesIO(wav), Login(user["id"], user["token"]), str(uuid4()))
+    record = upload(client, io.BytesIO(wav), "uploading", Login(user["id"], user["token"]), str(uuid4()))
     mp3 = client.download(record["url"])
     seconds = measure_seconds(mp3)
     print(f"upload   {len(wav):,} bytes of WAV, 10 s, became {len(mp3):,} bytes of MP3, {seconds:.2f} s")

@@ -28,13 +28,13 @@ class WrongBytesError(Exception):
 
 
 def upload(
-    client: Client, wav: BinaryIO, login: Login, key: str, **options: str | int | None
+    client: Client, wav: BinaryIO, name: str, login: Login, key: str, **options: str | int | None
 ) -> dict[str, Any]:
     """Uploads a WAV and returns its record. However often it is tried, the key makes one record.
 
-    Raises Refused, or one of BROKEN.
+    `name` stands in front of the progress bar. Raises Refused, or one of BROKEN.
     """
-    return _try(partial(_upload, client, wav, login, key, **options), f" with --key {key}")
+    return _try(partial(_upload, client, wav, name, login, key, **options), f" with --key {key}")
 
 
 def download(
@@ -66,11 +66,11 @@ def _try(transfer: Callable[[], T], how: str = "") -> T:
 
 
 def _upload(
-    client: Client, wav: BinaryIO, login: Login, key: str, **options: str | int | None
+    client: Client, wav: BinaryIO, name: str, login: Login, key: str, **options: str | int | None
 ) -> dict[str, Any]:
     size_bytes = wav.seek(0, io.SEEK_END)
     wav.seek(0)
-    with tqdm.wrapattr(wav, "read", size_bytes, desc="uploading", disable=None) as watched:
+    with tqdm.wrapattr(wav, "read", size_bytes, desc=name, disable=None) as watched:
         return client.upload(cast(BinaryIO, watched), login.user_id, login.token, key, **options)
 
 

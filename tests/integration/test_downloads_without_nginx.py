@@ -244,7 +244,7 @@ async def test_an_original_that_is_lost_is_503_and_logged_and_its_mp3_plays(
         await stack_service.store.remove(f"{record['user_id']}/{record['id']}.wav")
     log = NewLogLines(stack, "records")
     through = DownloadRequest(503, "GET", {}).send(str(client.http.base_url), record, token)
-    assert_problem(through, 503, "unavailable", "does not have this recording")
+    assert_problem(through, 503, "unavailable", "does not have what belongs to this address")
     wait_until(partial(find_lost_object, log, through))
     assert record["id"] not in log.text()
     assert client.http.get(link_path(record)).status_code == 200
@@ -261,7 +261,7 @@ async def test_a_lost_object_gets_another_detail_than_a_store_that_is_away(
         through = download.send(str(client.http.base_url), record)
         alone = download.send(str(direct.base_url), record)
         for response in (through, alone):
-            assert_problem(response, 503, "unavailable", "does not have this recording")
+            assert_problem(response, 503, "unavailable", "does not have what belongs to this address")
         assert through.json()["detail"] == alone.json()["detail"]
         assert comparable_headers(through) == comparable_headers(alone)
         request_id = through.headers["X-Request-ID"]

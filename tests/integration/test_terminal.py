@@ -215,8 +215,11 @@ def test_one_user_is_made_and_then_commands_need_neither_id_nor_token(stack: Sta
     assert run(tmp_path, "get", records[0]["id"], "x.wav", "--original", **here).returncode == 0
     assert (tmp_path / "x.wav").read_bytes() == make_tune(1)
 
-    gone = run(tmp_path, "delete", first, records[0]["id"], **here)
-    assert gone.stdout.splitlines() == [records[1]["id"], records[0]["id"]]
+    # A record that is not there does not keep the next one.
+    absent = str(uuid4())
+    gone = run(tmp_path, "delete", first, absent, records[0]["id"], **here)
+    assert (gone.returncode, gone.stdout.splitlines()) == (1, [records[1]["id"], records[0]["id"]])
+    assert gone.stderr.startswith(f"client: {absent}: 404 ")
     none = run(tmp_path, "records", **here)
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "client: there are no records\n")
     missing = run(tmp_path, "get", first, "gone.mp3", **here)
@@ -270,8 +273,54 @@ def test_a_file_that_is_refused_does_not_stop_the_next_one(stack: Stack, tmp_pat
     assert json.loads(done.stdout)["duration_seconds"] == 1
     refused, missing = done.stderr.splitlines()
     assert refused.startswith("client: notes.txt: 415 ")
-    assert missing.startswith("client: missing.wav: ")
+    assert missing == "client: missing.wav: No such file or directory"
     assert run(tmp_path, "upload", "a", "b", "--key", "k", **here).returncode == 2
+
+
+def test_an_upload_without_a_title_has_the_name_of_its_file(stack: Stack, tmp_path: Path) -> None:
+    here = {"BASE_URL": stack.base_url}
+    run(tmp_path, "user", "Ada", **here)
+    for name in ("A walk.wav", "x" * 201 + ".wav"):
+        (tmp_path / name).write_bytes(make_tune(1))
+    (tmp_path / "hello.wav").write_bytes(make_tune(1))
+    made = run(tmp_path, "upload", "A walk.wav", "x" * 201 + ".wav", "--json", **here)
+    made.stdout += run(tmp_path, "upload", "hello.wav", "--title", "", "--json", **here).stdout
+    assert [json.loads(line)["title"] for line in made.stdout.splitlines()] == ["A walk", None, None]
+
+
+def test_a_line_that_was_cut_loses_no_other_user(stack: Stack, tmp_path: Path) -> None:
+    here = {"BASE_URL": stack.base_url}
+    run(tmp_path, "user", "Ada", **here)
+    run(tmp_path, "user", "Ben", **here)
+    (kept,) = tmp_path.glob("configuration/waxwing/*")
+    kept.write_bytes(kept.read_bytes()[:-20])
+    assert run(tmp_path, "records", **here).returncode == 0
+    cleo = json.loads(run(tmp_path, "user", "Cleo", "--json", **here).stdout)
+    with Client(stack.base_url) as client:
+        client.upload_stream([make_tune(1)], cleo["token"])
+    assert json.loads(run(tmp_path, "records", "--json", **here).stdout)["user_id"] == cleo["id"]
+
+
+def test_what_cannot_be_done_is_said_in_a_sentence(stack: Stack, tmp_path: Path) -> None:
+    here = {"BASE_URL": stack.base_url}
+    run(tmp_path, "user", "Ada", **here)
+    with Client(stack.base_url) as client:
+        record = client.upload_stream([make_tune(1)], client.create_user("Ben")["token"])
+    os.mkfifo(tmp_path / "pipe")
+    # Somebody writes into the pipe; otherwise the command would wait.
+    writer = os.open(tmp_path / "pipe", os.O_RDWR)
+    for arguments, environment, reason in [
+        (["get", record["url"]], here, f"{record['id']}: this link is another user's; curl downloads it"),
+        (["get", record["id"], "new/a.mp3"], here, "404 There is no such record"),
+        (["upload", "pipe"], here, "pipe: it cannot be read twice; `curl -T -` uploads a stream"),
+        (["upload", "none.wav"], here, "none.wav: No such file or directory"),
+        (["records"], {"BASE_URL": "127.0.0.1"}, "BASE_URL is '127.0.0.1': write it like http://127."),
+    ]:
+        done = run(tmp_path, *arguments, **environment)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"client: {reason}"), done.stderr
+    os.close(writer)
+    assert run(tmp_path, "get", record["id"], "new/", **here).returncode == 2
 
 
 def test_a_user_who_cannot_be_kept_is_shown_and_the_reason_too(stack: Stack, tmp_path: Path) -> None:
@@ -318,7 +367,7 @@ def test_a_terminal_shows_how_far_an_upload_is_how_fast_and_how_long_it_takes(
     shown = os.read(controller, 65536).decode()
     os.close(controller)
     assert done.stdout.startswith(stack.base_url.encode())
-    assert re.search(r"uploading: 100%\S+ \d+\.?\dk/\d+\.?\dk \[\S+<\S+, \S+B/s\]", shown)
+    assert re.search(r"tune.wav: 100%\S+ \d+\.?\dk/\d+\.?\dk \[\S+<\S+, \S+B/s\]", shown)
 
 
 def test_the_usage_names_the_command_that_people_type(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ async def test_a_lost_waveform_is_503_and_logged_until_the_doctor_forgets_it_and
 ) -> None:
     await stack_service.store.remove(key_of(record))
     log = NewLogLines(stack, "records")
-    assert_problem(client.http.get(path), 503, "unavailable", "does not have this recording")
+    assert_problem(client.http.get(path), 503, "unavailable", "does not have what belongs to this address")
     wait_until(lambda: "object lost" in log.text())
     assert hash_id(UUID(record["id"])) in log.text()
     assert record["id"] not in log.text()

@@ -79,7 +79,8 @@ class UserBlocked(Problem):
     def __init__(self) -> None:
         super().__init__(
             "The operator of this deployment has blocked this user. It can look at its records, but it cannot"
-            " upload, delete or get a new token, and its links do not work. Ask the operator to unblock it."
+            " upload, rename, delete, get an original or a new token, and its links do not work. Ask the"
+            " operator to unblock it."
         )
 
 

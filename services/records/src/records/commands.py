@@ -8,6 +8,7 @@ wrong.
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 import traceback
@@ -49,7 +50,7 @@ SHARES: dict[Kind, str] = {
     "lost-original": "originals",
     "lost-waveform": "waveforms",
 }
-ROW = "{:<22}  {:<77}  {}"
+ROW = "{:<22}  {:<82}  {}"
 EXPECTED_ERRORS = (SettingsError, DoctorError, Problem, asyncpg.PostgresError, SQLAlchemyError)
 
 
@@ -65,6 +66,10 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return _fail(_explain(error))
     except KeyboardInterrupt:
         return _fail("interrupted")
+    except BrokenPipeError:
+        # `head` reads no further. At its end Python writes what is left, and that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except Exception:
         # Python's own status for an exception is 1, which means a finding here.
         traceback.print_exc()
@@ -247,7 +252,8 @@ def _summarise(seen: Counter[str], findings: Counter[str], repaired: Counter[str
 
 def _count_findings(findings: Counter[str], repaired: Counter[str]) -> str:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in findings.items())
-    return f"{findings.total():,} findings ({kinds}), {repaired.total():,} repaired"
+    total = findings.total()
+    return f"{total:,} finding{'s'[: total > 1]} ({kinds}), {repaired.total():,} repaired"
 
 
 def _print_json(line: Any) -> None:

@@ -30,7 +30,8 @@ def make_content_disposition(title: str | None, suffix: str = ".mp3", *, is_atta
 
 def make_file_name(title: str | None, suffix: str) -> str:
     """Returns a file name that every operating system accepts."""
-    return f"{_make_stem(title or '')}{suffix}"
+    stem = _make_stem(title or "")
+    return stem if stem.lower().endswith(suffix) else f"{stem}{suffix}"
 
 
 def _make_stem(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from functools import cache
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -22,6 +23,8 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex",
 }
+# These stay, however often the browser tries.
+REFUSED = (405, 412, 421)
 WORDS: dict[Language, dict[str, str]] = {
     "en": {
         "untitled": "Untitled",
@@ -33,6 +36,8 @@ WORDS: dict[Language, dict[str, str]] = {
         "404 advice": "It has been deleted, or the link is not complete.",
         "410": "This recording is lost",
         "410 advice": "Tell whoever sent you the link.",
+        "refused": "This link does not work",
+        "refused advice": "Open it exactly as it was given.",
         "other": "This does not work now",
         "other advice": "Try again in a moment.",
     },
@@ -46,6 +51,8 @@ WORDS: dict[Language, dict[str, str]] = {
         "404 advice": "Её удалили, или ссылка неполная.",
         "410": "Эта запись утрачена",
         "410 advice": "Сообщите тому, кто прислал вам ссылку.",
+        "refused": "Эта ссылка не работает",
+        "refused advice": "Откройте её точно так, как вам её дали.",
         "other": "Сейчас не получается",
         "other advice": "Попробуйте чуть позже.",
     },
@@ -61,13 +68,17 @@ def make_record_page(record: RecordDocument, language: Language) -> bytes:
         record=record,
         title=record.title or words["untitled"],
         duration=_format_duration(record.duration_seconds),
+        # The page plays from where it was opened, whatever name links have.
+        path=f"/record?{urlsplit(record.url).query}",
         picture_url=record.listen_url.replace("/listen?", "/listen.png?", 1),
     )
 
 
 def make_refusal_page(status: int, request_id: str, language: Language) -> bytes:
     """Returns the page of a link that gets this status."""
-    kind = str(status) if str(status) in WORDS[language] else "other"
+    kind = str(status)
+    if kind not in WORDS[language]:
+        kind = "refused" if status in REFUSED else "other"
     advice = WORDS[language][f"{kind} advice"]
     return _render(
         "refusal.html",

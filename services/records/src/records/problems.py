@@ -31,15 +31,15 @@ class NoWaveform(Problem):
 
 
 class NoOriginal(Problem):
-    """The upload did not ask to keep its original, or the original was deleted."""
+    """The upload did not ask to keep its original, or the original was deleted or is lost."""
 
     status_code = 404
     title = "The record has no original"
 
     def __init__(self) -> None:
         super().__init__(
-            "This record has no original: its upload did not ask to keep it, or it was deleted. To keep the"
-            " WAV of another upload, send keep_original=true."
+            "This record has no original: its upload did not ask to keep it, or it was deleted, or the object"
+            " store has lost it. To keep the WAV of another upload, send keep_original=true."
         )
 
 

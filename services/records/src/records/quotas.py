@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from records.problems import LargerThanQuota, QuotaReached
 
-WAY_OUT = "Delete records, or ask the operator of this deployment for a larger quota."
+WAY_OUT = "Delete records or originals, or ask the operator of this deployment for a larger quota."
 
 
 class Room(NamedTuple):
@@ -47,7 +47,7 @@ class Room(NamedTuple):
 def _check_limit(what: str, limit: int | None, used: float, new: float) -> None:
     if limit is None:
         return
-    if new > limit:
+    if new > limit or not limit:
         raise LargerThanQuota(
             f"The quota of this user is {limit} {what}, and this recording alone has more. Send a shorter"
             " recording, or ask the operator of this deployment for a larger quota."

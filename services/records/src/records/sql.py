@@ -845,4 +845,4 @@ async def _find_published(
 
 
 def _unknown_record() -> UnknownRecord:
-    return UnknownRecord("No record has this id and user. Use the link exactly as it was given.")
+    return UnknownRecord("No record has this id and user. Use the link or the id exactly as it was given.")

@@ -60,7 +60,7 @@ MINIO_METRICS = "/minio/v2/metrics/cluster"
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 # Keep identical to the text in waxwing.conf.template.
 STORE_AWAY = "The object store does not answer"
-LOST_OBJECT = "The object store does not have this recording, so tell the operator"
+LOST_OBJECT = "The object store does not have what belongs to this address, so tell the operator"
 OTHER_BYTES = "The object store returned other bytes than it was sent"
 STORE_ERRORS = (aiohttp.ClientError, MinioException, OSError)
 BROKEN_CONNECTION = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)

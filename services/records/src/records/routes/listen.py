@@ -110,8 +110,8 @@ def choose_language(request: Request[Any, Any, Any]) -> Language:
     """Returns the language of Accept-Language that a page has; English without one."""
     accept = parse_accept_header(request.headers.get("accept-language"), LanguageAccept)
     # Not best_match, which prefers a later `ru` to an earlier `en-GB`.
-    for name in accept.values():
+    for name, quality in accept:
         for language in LANGUAGES:
-            if name.lower().startswith(language):
+            if quality and name.lower().partition("-")[0] == language:
                 return language
     return "en"

@@ -9,10 +9,11 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
+from common.problems import UserBlocked
 from records import openapi
 from records.conditions import Representation
 from records.file_names import make_content_disposition
-from records.problems import NoOriginal
+from records.problems import NoOriginal, UnknownRecord
 from records.requests import reject_query
 from records.routes.downloads import Download, refuse_lost_object, send_download
 from records.routes.running_service import RunningService
@@ -27,9 +28,15 @@ async def find_original(
 ) -> Download:
     """Returns the original of a record of the user.
 
-    Raises UnknownRecord, also for a user who is blocked, or NoOriginal.
+    Raises UnknownRecord, UserBlocked, or NoOriginal.
     """
-    record, object_key = await find_record(service.reader, record_id, await service.authenticate(request))
+    user_id = await service.authenticate(request)
+    try:
+        record, object_key = await find_record(service.reader, record_id, user_id)
+    except UnknownRecord:
+        # A user who is blocked has records, too.
+        await find_own_record(service.reader, record_id, user_id)
+        raise UserBlocked from None
     if not record.original:
         raise NoOriginal
     return Download(
