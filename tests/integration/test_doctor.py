@@ -559,6 +559,8 @@ async def test_the_command_reports_and_repairs_only_if_it_may(
     status, out, _ = await run("--repair", "--yes")
     assert status == 0
     assert out.startswith("clean: 1 records (1 marked as lost, 0 with their original), ")
+    await service.query("UPDATE records SET state = 'deleting'")
+    assert (await run())[1].startswith("clean: 0 records (0 marked as lost, 0 with their original), ")
 
 
 async def test_the_command_prints_no_control_characters_of_a_key(service: RecordsService, run: Run) -> None:

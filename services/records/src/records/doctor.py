@@ -207,7 +207,7 @@ class Doctor:
             self.seen[f"{row.content}s"] += row.state == "ready"
         elif row:
             self.seen[row.state] += 1
-            self.seen["marked_as_lost"] += row.is_lost
+            self.seen["marked_as_lost"] += row.is_lost and row.state == "ready"
         if found:
             self.seen["objects"] += 1
             self.seen["bytes"] += found.size_bytes
