@@ -366,6 +366,7 @@ async def restore(
         if not overwrite:
             await _refuse_to_overwrite(settings, store)
         if is_trial:
+            log.info("the backup would be restored", place=str(place))
             return manifest
         for sha256, key in _read_listing(place.work / manifest.objects):
             await _put(store, place, key, sha256)

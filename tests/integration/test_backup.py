@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from common.credentials import Credentials
 from common.settings import SettingsError
@@ -151,6 +152,10 @@ async def test_a_restored_deployment_has_the_same_rows_and_objects(
         "sha256sum", "--check", "--quiet", manifest.objects, cwd=tmp_path
     )
     assert await check.wait() == 0
+    with capture_logs() as lines:
+        await restore(target.setup, Folder(tmp_path), is_trial=True)
+    assert lines[-1]["event"] == "the backup would be restored"
+    assert await target.rows(user_id) == []
     await restore(target.setup, Folder(tmp_path))
     assert sorted(await target.rows(user_id)) == sorted(await source.rows(user_id))
     assert sorted(await target.objects(user_id)) == sorted(await source.objects(user_id))
