@@ -252,13 +252,13 @@ compose-logs *ARGS:
 [positional-arguments]
 compose-status *ARGS:
     @docker compose ps --services --status running | grep -qx records || { echo 'waxwing: the records service does not run: `docker compose up --build --wait` starts everything' >&2; exit 1; }
-    @docker compose exec -T records python -m records status --cache-free-bytes "$(docker compose exec -T gateway df -kP /var/cache/waxwing | awk 'NR == 2 {print $4 * 1024}')" "$@"
+    @docker compose exec -T records python -m records status --cache-free-bytes "$(docker compose exec -T gateway df -kP /var/cache/waxwing | awk 'NR == 2 {printf "%.0f", $4 * 1024}')" "$@"
 
 # Copy database and bucket of the containers to a folder (--prune: remove the MP3s of deleted records)
 [group('docker')]
 [positional-arguments]
 compose-backup DIR *ARGS:
-    @cd "{{invocation_directory()}}" && mkdir -p "$1" && {{run-backup}} back-up "$@"
+    @cd "{{invocation_directory()}}" && mkdir -p -m 700 "$1" && {{run-backup}} back-up "$@"
 
 # Put a backup into the containers; gateway and services stop meanwhile (--overwrite: even if they have users already)
 [group('docker')]

@@ -85,11 +85,12 @@ def test_the_doctor_looks_at_the_database_and_the_bucket_of_the_containers(recor
 
 
 def test_the_screen_shows_every_container(record: dict[str, Any]) -> None:
-    found = json.loads(compose("exec", "-T", "records", "python", "-m", "records", "status", "--json").stdout)
+    found = json.loads(just("compose-status", "--json"))
     assert {part["name"] for part in found["parts"]} == {"gateway", "users", "records", "postgres", "store"}
     assert {part["state"] for part in found["parts"]} == {"ready"}
     assert all(part["version"] for part in found["parts"])
     assert found["contents"]["records"] > 0
+    assert found["cache_free_bytes"] > 0
 
 
 def test_the_operators_commands_work_in_the_container(
@@ -295,16 +296,21 @@ def test_env_example_lists_every_variable_that_compose_reads() -> None:
 def test_a_backup_brings_a_deleted_record_back(client: Client, user: dict[str, Any], tmp_path: Path) -> None:
     record = client.upload_stream([TINY_WAV], user["token"])
     mp3 = client.http.get(record["url"]).content
-    just("compose-backup", str(tmp_path))
+    folder = tmp_path / "backup"
+    just("compose-backup", str(folder))
+    assert folder.stat().st_mode & 0o777 == 0o700
     client.http.delete(f"/records/{record['id']}", headers=bearer(user)).raise_for_status()
     assert client.http.get(record["url"]).status_code == 404
-    just("compose-restore", str(tmp_path), "--overwrite")
+    just("compose-restore", str(folder), "--overwrite")
     wait_until_ready(client)
     assert client.http.get(record["url"]).content == mp3
 
 
-def just(*arguments: str) -> None:
-    subprocess.run(["./just", "--no-deps", *arguments], check=True, capture_output=True, timeout=600)
+def just(*arguments: str) -> str:
+    done = subprocess.run(
+        ["./just", "--no-deps", *arguments], check=True, capture_output=True, text=True, timeout=600
+    )
+    return done.stdout
 
 
 def test_all_times_of_a_stop_follow_from_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
