@@ -6,9 +6,11 @@ import sys
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
-from common.servers import parse_servers
+from common.servers import Servers, parse_servers
 from common.settings import SettingsError
+from deploy.local.ports import free_ports
 
 A, B = {"host": "a", "port": 1}, {"host": "b", "port": 2}
 
@@ -57,3 +59,15 @@ def test_a_service_names_a_wrong_url_before_it_starts(service: str) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("waxwing: wrong setting: DATABASE_URL begins with mysql:")
     assert done.stdout == ""
+
+
+async def test_a_server_that_is_away_counts_as_a_failure_of_the_database() -> None:
+    def failures() -> float:
+        name = "waxwing_database_statement_errors_total"
+        return REGISTRY.get_sample_value(name, {"statement": "connect"}) or 0
+
+    (port,) = free_ports(1)
+    before = failures()
+    with pytest.raises(ConnectionRefusedError):
+        await Servers(f"postgresql://127.0.0.1:{port}/waxwing").connect()
+    assert failures() == before + 1

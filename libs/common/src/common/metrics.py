@@ -45,7 +45,9 @@ STATEMENT_SECONDS = Histogram(
     buckets=CALL_BUCKETS,
 )
 STATEMENT_ERRORS = Counter(
-    "waxwing_database_statement_errors", "Statements that have failed.", ("statement",)
+    "waxwing_database_statement_errors",
+    "Statements that have failed. `connect`: connections that could not be opened.",
+    ("statement",),
 )
 CONNECTIONS = Gauge(
     "waxwing_database_connections", "Open connections to PostgreSQL, by use and state.", ("use", "state")
@@ -54,7 +56,7 @@ CONNECTIONS = Gauge(
 STATEMENT_WATCHERS: list[Callable[[str, str, float, BaseException | None], None]] = []
 # A series that begins with its first error would hide that error: Prometheus needs the 0 before it.
 PROBLEMS.labels("internal-error")
-for _kind in ("select", "insert", "update", "delete", "row"):
+for _kind in ("select", "insert", "update", "delete", "row", "connect"):
     STATEMENT_ERRORS.labels(_kind)
 
 

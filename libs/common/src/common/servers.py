@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
+from common.metrics import STATEMENT_ERRORS
 from common.settings import SettingsError
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -52,6 +53,7 @@ class Servers:
                 # Connections that open at the same time may have reordered the list.
                 self._servers.sort(key=lambda each: each is not server)
                 return connection
+        STATEMENT_ERRORS.labels("connect").inc()
         raise refusals[-1]
 
 
