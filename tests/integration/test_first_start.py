@@ -130,6 +130,7 @@ class Clone:
             "just",
             "requirements-dev.txt",
             "deploy/local/minio.py",
+            "deploy/local/go_build.py",
             "deploy/local/requirements-go.txt",
         ):
             self._copy(ROOT / name)

