@@ -182,11 +182,12 @@ responses:
 format:
     ruff format --check
 
-# Check the code against the lint and import rules
+# Check the code against the lint and import rules, and the manifests against the schemas of Kubernetes
 [group('check')]
 lint:
     ruff check
     lint-imports
+    python -m tests.kubernetes.manifests
 
 # Check the types
 [group('check')]
@@ -299,6 +300,13 @@ test-browser *ARGS:
 [positional-arguments]
 test-observability *ARGS:
     pytest tests/observability "$@"
+
+# Apply the manifests to a real API server of Kubernetes, which is built once (11 minutes of CPU time); etcd must be installed (Debian: apt-get install --no-install-recommends etcd-server)
+[group('check')]
+[positional-arguments]
+k8s-test *ARGS:
+    @python -m tests.kubernetes.programs --build
+    pytest tests/kubernetes "$@"
 
 # Follow requests through a stack with OpenTelemetry (installs deploy/requirements-otel.txt into .otel)
 [group('check')]
