@@ -44,15 +44,14 @@ def patched(resource: Resource, patch: list[dict[str, Any]]) -> Resource:
 def make_pod(resource: Resource) -> Resource:
     """Returns the pod that a controller would make of the template."""
     template = resource["spec"]["template"]
+    name, namespace = resource["metadata"]["name"], resource["metadata"]["namespace"]
+    claims = [each["metadata"]["name"] for each in resource["spec"].get("volumeClaimTemplates", ())]
+    volumes = [{"name": each, "persistentVolumeClaim": {"claimName": f"{each}-{name}-0"}} for each in claims]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {
-            **template["metadata"],
-            "name": resource["metadata"]["name"],
-            "namespace": resource["metadata"]["namespace"],
-        },
-        "spec": template["spec"],
+        "metadata": {**template["metadata"], "name": name, "namespace": namespace},
+        "spec": {**template["spec"], "volumes": [*template["spec"].get("volumes", ()), *volumes]},
     }
 
 
