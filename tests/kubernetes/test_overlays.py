@@ -13,6 +13,7 @@ from deploy.setup import SetupSettings, refuse_laptop_secrets
 from records.memory import needed_bytes
 from records.settings import Settings as RecordsSettings
 from tests.kubernetes.manifests import FOLDER, OVERLAYS, Resource, find_flaws
+from tests.kubernetes.reachable import find_ways, pods_of, ports_of, selects
 from users.settings import Settings as UsersSettings
 
 ROOT = FOLDER.parents[1]
@@ -24,6 +25,16 @@ SECRETS = {
     "users": {"database-password", "sign-up-key"},
     "records": {"database-password", "s3-access-key", "s3-secret-key"},
     "owner": {"database-password", "minio-root-user", "minio-root-password"},
+}
+
+# As in docker-compose.yml, and no further. Records asks other instances for `python -m records status`.
+WAYS = {
+    *("gateway users:8000", "gateway records:8000"),
+    *("records users:8000", "records records:8000", "records gateway:8081"),
+}
+WAYS_TO_STORES = {
+    *("users postgres:5432", "records postgres:5432", "set-up postgres:5432"),
+    *("gateway minio:9000", "records minio:9000", "set-up minio:9000"),
 }
 
 Overlays = dict[str, list[Resource]]
@@ -174,3 +185,21 @@ def test_the_images_are_of_this_version(overlays: Overlays, overlay: str) -> Non
     for name in ("gateway", "users", "records", "set-up"):
         assert pod_of(overlays[overlay], name)["containers"][0]["image"].endswith(f"/{name}:{version}")
     assert f"set-up-{version.replace('.', '-')}" in named(overlays[overlay], "Job")
+
+
+@pytest.mark.parametrize(("overlay", "ways"), [("laptop", WAYS | WAYS_TO_STORES), ("production", WAYS)])
+def test_each_pod_reaches_only_what_it_needs(overlays: Overlays, overlay: str, ways: set[str]) -> None:
+    assert find_ways(overlays[overlay]) == ways
+
+
+@every_overlay
+def test_each_service_finds_its_pods_and_their_ports(overlays: Overlays, overlay: str) -> None:
+    pods = pods_of(overlays[overlay])
+    services = named(overlays[overlay], "Service")
+    assert {"gateway", "users", "records"} <= services.keys()
+    for name, service in services.items():
+        selector = {"matchLabels": service["spec"]["selector"]}
+        found = [key for key, each in pods.items() if selects(selector, each["metadata"]["labels"])]
+        assert found == [name]
+        ports = ports_of(pods[name])
+        assert {ports[port["targetPort"]] for port in service["spec"]["ports"]} == set(ports.values())
