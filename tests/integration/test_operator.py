@@ -122,7 +122,7 @@ def writes(client: Client, user: User, record: dict[str, Any]) -> list[Any]:
 
 
 def listeners(client: Client, user: User, record: dict[str, Any]) -> list[Any]:
-    """Sends every request for the MP3, for its waveform and its page, and for the original."""
+    """Sends every request for the MP3, and for its waveform and its page."""
     waveform = f"/records/{record['id']}/waveform"
     return [
         client.http.get(record["url"]),
@@ -133,7 +133,6 @@ def listeners(client: Client, user: User, record: dict[str, Any]) -> list[Any]:
         client.http.get(record["listen_url"]),
         client.http.get(record["listen_url"].replace("/listen", "/listen.png")),
         client.http.get(waveform, headers=bearer(user)),
-        client.http.get(f"/records/{record['id']}/original", headers=bearer(user)),
     ]
 
 
@@ -153,6 +152,8 @@ def test_a_blocked_user_can_only_look_and_its_links_stop_until_it_is_unblocked(
     for response in listeners(client, user, record):
         assert response.status_code == 404
     assert_problem(client.http.get(record["url"]), 404, "unknown-record")
+    original = client.http.get(f"/records/{record['id']}/original", headers=bearer(user))
+    assert_problem(original, 403, "user-blocked", "operator")
     profile = assert_json(client.http.get("/users/me", headers=bearer(user)), 200)
     assert profile["record_count"] == 1
     listed = assert_json(client.http.get("/records", headers=bearer(user)), 200)
@@ -169,8 +170,9 @@ def test_a_blocked_user_can_only_look_and_its_links_stop_until_it_is_unblocked(
         304,
         *(200, 200, 200),
         200,
-        200,
     ]
+    original = client.http.get(f"/records/{record['id']}/original", headers=bearer(user))
+    assert original.content == TINY_WAV
     assert all(response.is_success for response in writes(client, user, record)[:5])
     assert audits(user["id"]) == ["block", "block", "unblock"]
 

@@ -363,7 +363,7 @@ GET_RECORD_ORIGINAL = describe_operation(
     security=NEEDS_CREDENTIALS,
     parameters=RANGES,
     responses=describe_bytes("WAV", "audio/wav"),
-    problems=[UnknownRecord, UnknownRoute, NoOriginal, PreconditionFailed, RangeNotSatisfiable],
+    problems=[UserBlocked, UnknownRecord, UnknownRoute, NoOriginal, PreconditionFailed, RangeNotSatisfiable],
     never_for_head=[206, 416],
 )
 REMOVE_RECORD_ORIGINAL = describe_operation(
