@@ -77,9 +77,14 @@ def health(stack: Stack) -> int:
         connection.close()
 
 
+def own_ports(ports: Ports) -> dict[str, int]:
+    """Returns the ports by their names, without those of further instances."""
+    return {name: port for name, port in asdict(ports).items() if isinstance(port, int)}
+
+
 def environment(folder: Path, ports: Ports | None) -> dict[str, str]:
     """Returns this process's environment with the stack's folder and ports."""
-    named = {f"{name}_port".upper(): str(port) for name, port in asdict(ports).items()} if ports else {}
+    named = {f"{name}_port".upper(): str(port) for name, port in own_ports(ports).items()} if ports else {}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "WAXWING_FOLDER": str(folder), **named}
 
@@ -505,7 +510,7 @@ def test_a_start_whose_supervisor_is_killed_says_so_and_leaves_no_process(tmp_pa
         _, said = starting.communicate(timeout=120)
     assert starting.returncode == 1
     assert "waxwing: the supervisor was killed while the stack started, so everything was stopped" in said
-    assert all(is_free(LOOPBACK, port) for port in asdict(ports).values())
+    assert all(is_free(LOOPBACK, port) for port in own_ports(ports).values())
 
 
 def test_after_the_death_of_the_supervisor_ps_shows_the_rest_up_starts_anew_and_reset_wipes(

@@ -366,7 +366,9 @@ async def test_the_migrations_can_be_undone_and_done_again(own_service: RecordsS
         for _ in range(2):
             await migrate(engine)
             await create_user(engine, "Ann")
-            async with engine.begin() as connection:
+            # Not in one transaction, in which an index cannot be made concurrently.
+            async with engine.connect() as connection:
+                await connection.execution_options(isolation_level="READ COMMITTED")
                 await connection.run_sync(lambda sync: command.downgrade(make_alembic_config(sync), "base"))
             async with engine.connect() as connection:
                 tables = await connection.exec_driver_sql(
