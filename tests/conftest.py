@@ -10,6 +10,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from common.imports import without_collector
 from deploy.client import Client
 from deploy.local.stack import Stack
 from tests import documented_responses
@@ -32,6 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ids = Counter(item.nodeid for item in items)
     if twice := [nodeid for nodeid, count in ids.items() if count > 1]:
         raise pytest.UsageError(f"several tests have the same id: {', '.join(twice)}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collects without Python's collector of garbage, which would take a sixth of the time and find none."""
+    with without_collector():
+        return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)
