@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from deploy.client import Client
 from deploy.local.ports import LOOPBACK, Ports, free_ports
 from deploy.local.stack import Stack, StackError
 from deploy.local.supervision import ROOT
-from records import sql
+from records import commands, sql
 from records.sweeper import _measure
 from tests.integration.records_service import RecordsService
 from tests.integration.waiting import wait_until
@@ -27,7 +28,7 @@ Show = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def show(stack: Stack, capfd: pytest.CaptureFixture[str]) -> Show:
+def show_as_a_process(stack: Stack, capfd: pytest.CaptureFixture[str]) -> Show:
     def show(*arguments: str) -> tuple[int, str]:
         capfd.readouterr()
         status = stack.show_status(list(arguments))
@@ -38,16 +39,34 @@ def show(stack: Stack, capfd: pytest.CaptureFixture[str]) -> Show:
     return show
 
 
+@pytest.fixture
+def show(stack: Stack, show_as_a_process: Show, monkeypatch: pytest.MonkeyPatch) -> Show:
+    """The command runs in this process, because a process of its own loads its libraries for two seconds."""
+
+    def run_command(service: str, arguments: list[str]) -> int:
+        assert service == "records"
+        # In a thread, because an event loop may run in this one.
+        with ThreadPoolExecutor() as thread:
+            return thread.submit(commands.main, arguments, stack.environment(service)).result()
+
+    def show(*arguments: str) -> tuple[int, str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(stack, "run_command", run_command)
+            return show_as_a_process(*arguments)
+
+    return show
+
+
 def read_status(show: Show, *arguments: str) -> tuple[int, dict[str, Any]]:
     status, printed = show("--json", *arguments)
     return status, json.loads(printed)
 
 
 def test_the_screen_shows_every_part_and_what_is_stored(
-    stack: Stack, client: Client, owner: dict[str, Any], show: Show
+    stack: Stack, client: Client, owner: dict[str, Any], show_as_a_process: Show
 ) -> None:
     client.upload_stream([TINY_WAV], owner["token"])
-    status, found = read_status(show)
+    status, found = read_status(show_as_a_process)
     assert status == 0
     assert [part["name"] for part in found["parts"]] == ["gateway", "users", "records", "postgres", "store"]
     assert {part["state"] for part in found["parts"]} == {"ready"}
@@ -58,7 +77,7 @@ def test_the_screen_shows_every_part_and_what_is_stored(
     assert found["contents"]["mp3_bytes"] > 0
     assert found["store_free_bytes"] > 0
     assert found["cache_free_bytes"] > 0
-    status, screen = show()
+    status, screen = show_as_a_process()
     lines = [line.split()[:2] for line in screen.splitlines()]
     assert ["records", "ready"] in lines
     assert ["disk", "free"] in lines
