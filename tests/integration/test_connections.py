@@ -21,7 +21,7 @@ from tests.integration.gateway_configuration import changed_gateway
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.recordings import upload_recording
 from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
-from tests.raw_connection import header_lines, make_request_head, open_raw_connection
+from tests.raw_connection import RawConnection, header_lines, make_request_head, open_raw_connection
 from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
 from tests.upload_requests import (
@@ -96,33 +96,43 @@ def test_thousands_of_slow_connections_leave_room_for_everybody_else(
             assert upload_recording(stack, owner)["url"]
 
 
-@pytest.mark.parametrize("service", ["records", "users"])
-def test_a_service_that_hangs_is_503_soon(
-    stack: Stack, owner: dict[str, Any], http: httpx.Client, service: str
-) -> None:
+@pytest.fixture(scope="module")
+def pausing_clients(stack: Stack) -> Iterator[list[RawConnection]]:
+    """Clients that pause in their head and in a small body."""
+    head = make_request_head("POST", "/users", stack.base_url, "Content-Length: 10")
+    with open_raw_connection(stack.base_url) as in_head, open_raw_connection(stack.base_url) as in_body:
+        in_head.send(head[:-2])
+        in_body.send(head + b"{")
+        yield [in_head, in_body]
+
+
+# nginx waits ten seconds for the services and for the clients, so both wait at the same time.
+@pytest.mark.usefixtures("pausing_clients")
+def test_services_that_hang_are_503_soon(stack: Stack, owner: dict[str, Any], http: httpx.Client) -> None:
     record = upload_recording(stack, owner)
-    paths = {"records": [record["url"], "/records"], "users": ["/openapi/users.json", "/users/me"]}
+    # No request needs both services.
+    paths = [record["url"], "/records", "/openapi/users.json", "/users/me"]
 
     def get(path: str) -> httpx.Response:
         # The client gives up after less time than nginx would wait by default.
         return http.get(path, auth=(owner["id"], owner["token"]), timeout=30)
 
-    with frozen_process(stack, service), ThreadPoolExecutor() as threads:
-        for response in threads.map(get, paths[service]):
+    with (
+        frozen_process(stack, "records"),
+        frozen_process(stack, "users"),
+        ThreadPoolExecutor(len(paths)) as threads,
+    ):
+        for response in threads.map(get, paths):
             assert_problem(response, 503, "unavailable", "A service behind the gateway does not answer")
-    for path in paths[service]:
+    for path in paths:
         assert get(path).status_code == 200
 
 
 def test_a_client_that_pauses_in_its_head_or_in_a_small_body_does_not_hold_its_connection(
-    stack: Stack,
+    pausing_clients: list[RawConnection],
 ) -> None:
-    head = make_request_head("POST", "/users", stack.base_url, "Content-Length: 10")
-    with open_raw_connection(stack.base_url) as in_head, open_raw_connection(stack.base_url) as in_body:
-        in_head.send(head[:-2])
-        in_body.send(head + b"{")
-        for each in (in_head, in_body):
-            assert each.connection.recv(1) == b""
+    for each in pausing_clients:
+        assert each.connection.recv(1) == b""
 
 
 def begin_request(stack: Stack) -> bytes:
