@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -311,13 +312,28 @@ def test_no_client_reaches_the_path_at_which_the_gateway_reports_a_lost_object(
     assert hash_id(UUID(records[SMALL]["id"])) not in json.dumps(said)
 
 
-def test_a_store_that_hangs_is_503_from_the_service_alone_too(
-    stack: Stack, direct: httpx.Client, records: dict[str, dict[str, Any]]
+def test_while_the_store_hangs_downloads_and_waveforms_are_503_soon_and_afterwards_they_are_sent(
+    stack: Stack, client: Client, direct: httpx.Client, token: str
 ) -> None:
-    with frozen_process(stack, "minio"):
+    # The gateway has not cached it.
+    record = client.upload_stream([make_wav(SMALL)], token)
+    link, waveform = link_path(record), f"/records/{record['id']}/waveform?user={record['user_id']}"
+
+    def get(http: httpx.Client, path: str, **headers: str) -> httpx.Response:
         # For an upload the service waits longer than this timeout.
-        response = direct.get(link_path(records[SMALL]), timeout=MAX_WAIT_SECONDS // 2)
-    assert_problem(response, 503, "unavailable", "does not answer")
+        return http.get(path, headers=headers, timeout=MAX_WAIT_SECONDS // 2)
+
+    # All of them at once, because each waits for ten seconds.
+    with frozen_process(stack, "minio"), ThreadPoolExecutor() as threads:
+        alone = threads.submit(get, direct, link)
+        through = threads.submit(get, client.http, f"{link}&download=1", Origin=SITE)
+        peaks = threads.submit(get, client.http, waveform)
+    assert_problem(alone.result(), 503, "unavailable", "does not answer")
+    assert_problem(peaks.result(), 503, "unavailable")
+    assert_problem(through.result(), 503, "unavailable")
+    assert "Content-Disposition" not in through.result().headers
+    assert through.result().headers["Access-Control-Allow-Origin"] == SITE
+    wait_until(lambda: {client.http.get(path).status_code for path in (link, waveform)} == {200})
 
 
 def read_connections(stack: Stack) -> set[int]:

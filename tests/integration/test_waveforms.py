@@ -12,7 +12,6 @@ from records.routes.downloads import hash_id
 from records.storage import make_waveform_key
 from records.sweeper import longest_late_put
 from tests.integration.failing_calls import Failure, LetGo, Trial, kill_sweeps_at_any_call
-from tests.integration.frozen_processes import frozen_process
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.paused_calls import PausedUpload, before_publish
 from tests.integration.recordings import SMALL, upload_kind, wav_pieces
@@ -83,14 +82,6 @@ async def test_the_waveform_of_a_deleted_record_is_404_however_far_the_sweeper_i
     assert_problem(client.http.get(path), 404, "unknown-record")
     await stack_service.sweep()
     assert_problem(client.http.get(path), 404, "unknown-record")
-
-
-def test_while_the_store_hangs_a_waveform_is_503_soon_and_afterwards_it_is_sent(
-    stack: Stack, client: Client, path: str
-) -> None:
-    with frozen_process(stack, "minio"):
-        assert_problem(client.http.get(path), 503, "unavailable")
-    wait_until(lambda: client.http.get(path).status_code == 200)
 
 
 async def make_record(service: RecordsService) -> tuple[UUID, UUID, str]:
