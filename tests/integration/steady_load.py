@@ -1,7 +1,7 @@
-"""Clients who use a stack without a pause, so that a test sees each request that fails meanwhile."""
+"""Clients who use a stack all the time, so that a test sees each request that fails meanwhile."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
@@ -16,6 +16,8 @@ from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 
 # Between two events each client makes so many requests.
 REQUESTS = 3
+# While a service starts, each client pauses between its requests, and so leaves the processor to the service.
+PAUSE_SECONDS = 0.05
 
 
 class SteadyLoad:
@@ -26,6 +28,7 @@ class SteadyLoad:
         self._stack = stack
         self._user = user
         self._is_over = Event()
+        self._pause_seconds = 0.0
         record = upload_recording(stack, user)
         self.record_id = record["id"]
         self._requests: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -55,6 +58,14 @@ class SteadyLoad:
         before = self._counts()
         wait_until(lambda: all(count >= before[name] + REQUESTS for name, count in self._counts().items()))
 
+    def wait_while_starting(self, *starts: Callable[[], None]) -> None:
+        """Starts services, and returns when each client has made some more requests afterwards."""
+        self._pause_seconds = PAUSE_SECONDS
+        for start in starts:
+            start()
+        self._pause_seconds = 0.0
+        self.wait()
+
     def check(self) -> None:
         """Only uploads may have failed, with 503."""
         assert {key for key in self.seen if key != ("upload", 503)} == {
@@ -69,12 +80,12 @@ class SteadyLoad:
     def _repeat(self, name: str) -> None:
         method, path, options = self._requests[name]
         with Client(self._stack.base_url) as client:
-            while not self._is_over.is_set():
+            while not self._is_over.wait(self._pause_seconds):
                 self.seen[name, client.http.request(method, path, **options).status_code] += 1
 
     def _upload_and_delete(self) -> None:
         with Client(self._stack.base_url) as client:
-            while not self._is_over.is_set():
+            while not self._is_over.wait(self._pause_seconds):
                 headers = {**bearer(self._user), **WAV_TYPE, "Idempotency-Key": str(uuid4())}
                 status = 0
                 while status != 201 and not self._is_over.is_set():

@@ -75,8 +75,7 @@ def test_no_request_fails_while_instances_are_restarted_in_turn() -> None:
             for name in ("users", "users-2", "records", "records-2", "records-3"):
                 stack.stop_process(name)
                 load.wait()
-                stack.start_process(name)
-                load.wait()
+                load.wait_while_starting(partial(stack.start_process, name))
         load.check()
 
 
@@ -104,8 +103,7 @@ async def test_no_request_fails_during_an_upgrade_from_the_previous_release_and_
         with load.running():
             await set_up(settings)
             load.wait()
-            start_own(stack)
-            load.wait()
+            load.wait_while_starting(partial(start_own, stack))
             # The records service must not be older than the users service (DECISIONS, 97).
             for service in ("records", "users"):
                 previous[service].stop()
@@ -115,9 +113,7 @@ async def test_no_request_fails_during_an_upgrade_from_the_previous_release_and_
                 kept = client.http.post("/records?keep_original=true", content=TINY_WAV, headers=headers)
             assert kept.status_code == 201
             record_id = kept.json()["id"]
-            for instance in previous.values():
-                instance.start()
-            load.wait()
+            load.wait_while_starting(*(instance.start for instance in previous.values()))
             for service in ("users", "records"):
                 stack.stop_process(service)
                 load.wait()
