@@ -1,10 +1,11 @@
-"""The local stack with several instances of each service."""
+"""The local stack with several instances of each service, which are also restarted in turn under load."""
 
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack, StackError
 from deploy.local.supervision import ROOT
+from tests.integration.steady_load import SteadyLoad
 from tests.integration.waiting import wait_until
 from tests.stacks import temporary_stack
 from tests.upload_requests import TINY_WAV
@@ -80,3 +82,14 @@ def test_a_running_stack_does_not_change_its_number_of_instances(stack: Stack) -
         again.start(background=True)
     with pytest.raises(StackError, match="RECORDS"):
         Stack(stack.logins_file.parent, settings={"RECORDS": "0"})
+
+
+def test_no_request_fails_while_instances_are_restarted_in_turn(stack: Stack) -> None:
+    with Client(stack.base_url) as client:
+        load = SteadyLoad(stack, client.create_user("Ann"))
+    with load.running():
+        for name in INSTANCES:
+            stack.stop_process(name)
+            load.wait()
+            load.wait_while_starting(partial(stack.start_process, name))
+    load.check()

@@ -1,4 +1,4 @@
-"""The instances of each service are restarted or upgraded in turn under load, and only uploads notice it."""
+"""The services are upgraded and downgraded in turn under load, and only uploads notice it."""
 
 import os
 import re
@@ -66,17 +66,6 @@ def sharing(stack: Stack, instances: dict[str, Instance]) -> Iterator[None]:
             closer.callback(instance.stop)
         closer.enter_context(changed_gateway(stack, add_instances))
         yield
-
-
-def test_no_request_fails_while_instances_are_restarted_in_turn() -> None:
-    with temporary_stack({"USERS": "2", "RECORDS": "3"}) as stack, Client(stack.base_url) as client:
-        load = SteadyLoad(stack, client.create_user("Ann"))
-        with load.running():
-            for name in ("users", "users-2", "records", "records-2", "records-3"):
-                stack.stop_process(name)
-                load.wait()
-                load.wait_while_starting(partial(stack.start_process, name))
-        load.check()
 
 
 async def test_no_request_fails_during_an_upgrade_from_the_previous_release_and_back(
