@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from http.client import HTTPConnection
@@ -406,6 +407,8 @@ def test_uploads_under_way_get_their_links_while_the_stack_stops_and_a_restart_k
         for upload in uploads:
             upload.send(TINY_WAV[-1:])
             assert upload.read_response("POST").status_code == 201
+            # Otherwise nginx waits ten seconds for the end of the connection.
+            upload.connection.close()
         assert stopping.wait(60) == 0
     assert not stack.has_processes()
     assert "nothing runs" in run(folder, "ps").stderr
@@ -438,7 +441,10 @@ def test_a_supervisor_that_does_not_answer_is_named_until_it_goes_on(stack: Stac
     supervisor = everything_of(folder)[0]
     supervisor.suspend()
     try:
-        shown, started = run(folder, "ps"), run(folder, "up", "-d")
+        with ThreadPoolExecutor() as threads:
+            # Each command waits five seconds for the supervisor.
+            running = [threads.submit(run, folder, *command) for command in (("ps",), ("up", "-d"))]
+            shown, started = (each.result() for each in running)
     finally:
         supervisor.resume()
     says = (
