@@ -36,7 +36,7 @@ from deploy.local.supervision import ROOT, AlreadyRunningError
 from deploy.postgres_binaries import binary
 from tests.integration.waiting import has_ended, wait_until
 from tests.raw_connection import open_raw_connection
-from tests.stacks import QuickStack, make_empty_folder
+from tests.stacks import QuickStack, make_set_up_folder
 from tests.upload_requests import TINY_WAV, make_bare_upload
 
 PROCESSES = ["postgres", "minio", "users", "records", "gateway"]
@@ -426,7 +426,7 @@ def test_starting_and_stopping_changes_no_mode_outside_its_folder(
 def test_a_second_stack_runs_beside_the_first_on_a_given_object_store(stack: Stack, tmp_path: Path) -> None:
     records = stack.environment("records")
     store = {name: records[name] for name in ("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY")}
-    second = QuickStack(copytree(make_empty_folder(), tmp_path / "second"), Ports.free(), settings=store)
+    second = QuickStack(copytree(make_set_up_folder(), tmp_path / "second"), Ports.free(), settings=store)
     second.start()
     try:
         assert "minio" not in second.process_names
@@ -481,7 +481,7 @@ def test_down_ends_what_outlives_the_supervisor_and_nginx(stack: Stack, folder: 
 
 
 def test_sigterm_stops_everything_in_order_and_leaves_no_process(tmp_path: Path) -> None:
-    folder = copytree(make_empty_folder(), tmp_path / "local")
+    folder = copytree(make_set_up_folder(), tmp_path / "local")
     with foreground(folder) as process:
         processes = everything_of(folder)
         process.send_signal(signal.SIGTERM)
@@ -495,7 +495,7 @@ def test_sigterm_stops_everything_in_order_and_leaves_no_process(tmp_path: Path)
 
 
 def test_when_one_process_dies_everything_stops_and_the_process_is_named(tmp_path: Path) -> None:
-    folder = copytree(make_empty_folder(), tmp_path / "local")
+    folder = copytree(make_set_up_folder(), tmp_path / "local")
     with foreground(folder) as process:
         processes = everything_of(folder)
         os.kill(Stack(folder).pid("gateway"), signal.SIGKILL)
@@ -522,7 +522,7 @@ def test_a_start_whose_supervisor_is_killed_says_so_and_leaves_no_process(tmp_pa
 def test_after_the_death_of_the_supervisor_ps_shows_the_rest_up_starts_anew_and_reset_wipes(
     tmp_path: Path,
 ) -> None:
-    folder = tmp_path / "local"
+    folder = copytree(make_set_up_folder(), tmp_path / "local")
     started = run(folder, "up", "-d", ports=Ports.free())
     assert started.returncode == 0, started.stderr
     processes = everything_of(folder)
