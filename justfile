@@ -327,6 +327,12 @@ k8s-test *ARGS:
     @python -m tests.kubernetes.programs --build
     pytest tests/kubernetes "$@"
 
+# Start services behind right and wrong settings of PgBouncer, which must be installed (Debian: apt-get install pgbouncer; PGBOUNCER names another one)
+[group('check')]
+[positional-arguments]
+test-pooler *ARGS:
+    pytest tests/drills/test_pooler.py "$@"
+
 # Follow requests through a stack with OpenTelemetry (installs deploy/requirements-otel.txt into .otel)
 [group('check')]
 [positional-arguments]

@@ -37,6 +37,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from common.db import make_engine
 from common.logs import configure_logs
 from common.migrate import known_revisions
+from common.poolers import refuse_pooler
 from common.problems import Problem, Unavailable
 from common.servers import Servers
 from common.settings import SettingsError, load
@@ -519,6 +520,8 @@ async def _remove_older(place: Place, manifest: Manifest, *, prune: bool) -> int
 
 
 async def _run_command(settings: SetupSettings, options: argparse.Namespace) -> int:
+    whose = "the backup" if options.command == "back-up" else "the restore"
+    await refuse_pooler(Servers(settings.database_url, settings.postgres_password), whose)
     async with open_place(options.target, os.environ) as place:
         if options.command == "restore":
             await restore(settings, place, overwrite=options.overwrite, is_trial=options.trial)

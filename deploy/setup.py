@@ -24,6 +24,8 @@ from common.db import make_engine
 from common.host_names import SignUp, choose_sign_up, public_hosts
 from common.logs import configure_logs
 from common.migrate import MIGRATION_TIMEOUT_SECONDS, make_login_roles, migrate
+from common.poolers import refuse_pooler
+from common.servers import Servers
 from common.settings import PublicUrl, SettingsError, load
 from deploy.gateway_settings import GatewaySettings
 from records.settings import StoreSettings
@@ -82,6 +84,7 @@ def _sign_up(settings: SetupSettings) -> SignUp:
 
 async def set_up(settings: SetupSettings) -> None:
     """Creates schema, login roles, bucket and bucket key, in this order."""
+    await refuse_pooler(Servers(settings.database_url, settings.postgres_password), "the set-up")
     engine = make_engine(settings.database_url, settings.postgres_password, MIGRATION_TIMEOUT_SECONDS)
     try:
         await migrate(engine)

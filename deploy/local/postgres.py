@@ -18,7 +18,7 @@ SUPERUSER = "postgres"
 DATABASE = "waxwing"
 
 
-def _as_ordinary_user() -> list[str]:
+def as_ordinary_user() -> list[str]:
     """Returns a prefix for commands of PostgreSQL, which refuses to run as root.
 
     As root, PostgreSQL runs in a user namespace, where root has another user id. The files keep their owner,
@@ -56,7 +56,7 @@ def create_cluster(folder: Path, password: str) -> None:
         "--builtin-locale=C.UTF-8",
     ]
     done = subprocess.run(
-        [*_as_ordinary_user(), binary("initdb"), *options],
+        [*as_ordinary_user(), binary("initdb"), *options],
         input=password + "\n",
         capture_output=True,
         text=True,
@@ -70,7 +70,7 @@ def create_cluster(folder: Path, password: str) -> None:
 def command(folder: Path, port: int) -> list[str]:
     """Returns the server's command line: loopback only, and no unix socket, whose path could be too long."""
     options = ["-D", str(folder), "-h", LOOPBACK, "-p", str(port), "-c", "unix_socket_directories="]
-    return [*_as_ordinary_user(), binary("postgres"), *options]
+    return [*as_ordinary_user(), binary("postgres"), *options]
 
 
 def is_ready(port: int) -> bool:

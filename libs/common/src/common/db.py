@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from common.poolers import READY_TIMEOUT_SECONDS, refuse_wrong_pooler
 from common.problems import Unavailable
 from common.servers import CONNECT_TIMEOUT_SECONDS, Servers
 
@@ -194,7 +195,14 @@ def outages_as_unavailable() -> Iterator[None]:
 
 
 async def check_database(engine: AsyncEngine) -> None:
-    """Raises Unavailable if PostgreSQL does not answer, or takes no writes."""
+    """Raises Unavailable if PostgreSQL does not answer, or takes no writes.
+
+    Raises SettingsError if a wrong pooler is in front of PostgreSQL.
+    """
     ((is_read_only,),) = await execute(engine, text("SHOW transaction_read_only"))
     if is_read_only == "on":
         raise Unavailable("PostgreSQL takes no writes")
+    servers: Servers = engine.get_execution_options()["servers"]
+    # When the service started, PostgreSQL may have been away.
+    if not servers.has_right_pooler:
+        servers.has_right_pooler = await refuse_wrong_pooler(servers, READY_TIMEOUT_SECONDS)

@@ -15,7 +15,8 @@ from litestar.types import ASGIApp
 from common.http_protocol import HttpProtocol
 from common.logs import RequestLog, configure_logs
 from common.openapi import VERSION
-from common.servers import parse_servers
+from common.poolers import refuse_wrong_pooler
+from common.servers import Servers
 from common.settings import ServiceSettings, SettingsError, load
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -57,9 +58,10 @@ def serve(create_app: Callable[[S], Litestar], kind: type[S]) -> None:
     try:
         settings = load(kind, os.environ)
         # The first connection is opened much later, where a wrong URL would be a traceback.
-        parse_servers(settings.database_url)
+        servers = Servers(settings.database_url, settings.database_password)
         configure_logs(settings.log_level, settings.log_format)
         app = create_app(settings)
+        asyncio.run(refuse_wrong_pooler(servers))
     except SettingsError as error:
         sys.exit(f"waxwing: wrong setting: {error}")
     request_seconds = settings.shutdown_seconds - CANCELLED_BEFORE_END_SECONDS

@@ -28,6 +28,8 @@ class Servers:
         self._url = database_url
         self._password = password or None
         self._servers = parse_servers(database_url)
+        # `common.db.check_database` sets it once it knows.
+        self.has_right_pooler = False
 
     @property
     def first(self) -> Server:

@@ -23,7 +23,9 @@ import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.db import make_engine
+from common.poolers import refuse_pooler
 from common.problems import Problem
+from common.servers import Servers
 from common.settings import SettingsError, load
 from common.text import make_printable
 from records import sql
@@ -160,6 +162,7 @@ async def _show_status(options: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _run_doctor(options: argparse.Namespace, settings: Settings) -> int:
+    await refuse_pooler(Servers(settings.database_url, settings.database_password), "the doctor")
     engine = make_engine(
         settings.database_url, settings.database_password, STATEMENT_TIMEOUT_SECONDS, POOL_SIZE
     )
