@@ -245,6 +245,7 @@ lock *ARGS:
     {{requirements}} {{ARGS}} --no-deps deploy/requirements-backup.in -o deploy/requirements-backup.txt
     {{requirements}} {{ARGS}} --no-deps deploy/gateway/requirements.in -o deploy/gateway/requirements.txt
     {{requirements}} {{ARGS}} tests/sdks/requirements.in -o tests/sdks/requirements.txt
+    {{requirements}} {{ARGS}} tests/drills/requirements.in -o tests/drills/requirements.txt
 
 # Keep the services of a release, which the tests run on the schema of the next one (TAG: any revision of git)
 [group('upkeep')]
@@ -378,6 +379,18 @@ chaos *ARGS:
 [group('check')]
 drill-instances *ARGS:
     @python -m tests.drills.instances {{ARGS}}
+
+# Kill a primary of PostgreSQL and stop the next one under load, with Patroni, etcd and haproxy (--short: only a crash; --keep: write RESULTS.md; Debian: apt-get install etcd-server haproxy)
+[group('check')]
+drill-database *ARGS:
+    @uv venv --quiet --allow-existing --python .venv/bin/python .drills
+    @python -m pip --python .drills install --quiet --no-deps --require-hashes -r tests/drills/requirements.txt
+    @python -m tests.drills.database {{ARGS}}
+
+# Upload and download through PgBouncer (--seconds S; --keep: write RESULTS.md; PGBOUNCER names the program)
+[group('check')]
+drill-pooler *ARGS:
+    @python -m tests.drills.pooler {{ARGS}}
 
 # Use a stack for long with failures, and look whether memory or a count grows (--minutes 30, --seed X; --keep: write RESULTS.md)
 [group('check')]

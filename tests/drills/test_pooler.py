@@ -17,19 +17,18 @@ from deploy.local.stack import Stack
 from tests.drills.pgbouncer import PREPARES_SINCE, find_version, pgbouncer
 from tests.integration.waiting import wait_until
 
-VERSION = find_version()
-PREPARES = VERSION >= PREPARES_SINCE
+PREPARES = find_version() >= PREPARES_SINCE
 FORGETS = "leads to a pooler that shares sessions of PostgreSQL and does not prepare"
-NO_PREPARING = {"max_prepared_statements": 0} if PREPARES else {}
-WRONG = [
+NO_PREPARING: dict[str, object] = {"max_prepared_statements": 0} if PREPARES else {}
+WRONG: list[tuple[dict[str, object], str]] = [
     ({"pool_mode": "transaction", **NO_PREPARING}, FORGETS),
     ({"pool_mode": "transaction", "server_round_robin": 1, **NO_PREPARING}, FORGETS),
     ({"pool_mode": "transaction", "default_pool_size": 1, **NO_PREPARING}, FORGETS),
     ({"pool_mode": "statement"}, "leads to a pooler that takes no transactions"),
 ]
-PREPARING = {"pool_mode": "transaction", "max_prepared_statements": 200}
+PREPARING: dict[str, object] = {"pool_mode": "transaction", "max_prepared_statements": 200}
 # An older PgBouncer does not start with a setting that it does not know.
-RIGHT = [
+RIGHT: list[dict[str, object]] = [
     {"pool_mode": "session"},
     *([PREPARING, {**PREPARING, "default_pool_size": 1}] if PREPARES else []),
     *([{**PREPARING, "server_round_robin": 1}] if PREPARES else []),

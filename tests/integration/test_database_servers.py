@@ -1,5 +1,6 @@
 """A URL with several servers leads to the primary, even while another one hangs or is a standby."""
 
+import asyncio
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -12,14 +13,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.db import check_database, execute, make_engine
+from common.db import check_database, execute, make_engine, writes_wait
 from common.problems import Unavailable
 from common.servers import Servers
 from deploy.local import postgres
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.postgres_binaries import binary
 from tests.integration.frozen_processes import frozen
-from tests.integration.waiting import wait_until
+from tests.integration.waiting import wait_until, wait_until_async
 
 PASSWORD = "of the superuser"
 PORT = text("SELECT inet_server_port()")
@@ -32,6 +33,7 @@ class Pair(NamedTuple):
     primary: int
     standby: int
     primary_process: psutil.Process
+    standby_process: psutil.Process
 
     @property
     def url(self) -> str:
@@ -47,7 +49,8 @@ def running(folder: Path, port: int) -> Iterator[psutil.Process]:
             wait_until(lambda: postgres.is_ready(port))
             yield process
         finally:
-            process.send_signal(signal.SIGQUIT)
+            if process.poll() is None:
+                process.send_signal(signal.SIGQUIT)
             process.wait()
 
 
@@ -66,8 +69,8 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
             env=postgres.psql_environment(PASSWORD),
             check=True,
         )
-        servers.enter_context(running(tmp_path / "standby", standby))
-        yield Pair(primary, standby, process)
+        follower = servers.enter_context(running(tmp_path / "standby", standby))
+        yield Pair(primary, standby, process, follower)
 
 
 @asynccontextmanager
@@ -121,3 +124,41 @@ async def test_a_server_that_takes_no_writes_is_not_ready_and_is_left(pair: Pair
         await execute(engine, text("SELECT pg_promote()"))
         await check_database(engine)
         await execute(engine, WRITE)
+
+
+async def wait_for_a_standby(engine: AsyncEngine, names: str = "*") -> None:
+    """From now on PostgreSQL commits what a standby has, too."""
+    await execute(engine, text(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'"))
+    await execute(engine, text("SELECT pg_reload_conf()"))
+    await wait_until_async(lambda: has_names(engine, names))
+
+
+async def has_names(engine: AsyncEngine, names: str) -> bool:
+    ((shown,),) = await execute(engine, text("SHOW synchronous_standby_names"))
+    return bool(shown == names)
+
+
+async def test_a_primary_whose_synchronous_standby_is_away_is_not_ready(pair: Pair) -> None:
+    async with opened(f"postgresql://postgres@{LOOPBACK}:{pair.primary}/postgres") as engine:
+        await wait_for_a_standby(engine)
+        await execute(engine, WRITE)
+        await check_database(engine)
+        pair.standby_process.send_signal(signal.SIGQUIT)
+        await wait_until_async(lambda: writes_wait(engine))
+        with pytest.raises(Unavailable, match="wait for the synchronous standby"):
+            await check_database(engine)
+        await wait_for_a_standby(engine, names="")
+        await check_database(engine)
+
+
+async def test_a_primary_whose_synchronous_standby_hangs_is_not_ready_while_a_write_waits(pair: Pair) -> None:
+    async with opened(f"postgresql://postgres@{LOOPBACK}:{pair.primary}/postgres") as engine:
+        await wait_for_a_standby(engine)
+        hanging = [pair.standby_process, *pair.standby_process.children(recursive=True)]
+        with frozen(hanging):
+            writing = asyncio.create_task(execute(engine, WRITE))
+            await wait_until_async(lambda: writes_wait(engine))
+            with pytest.raises(Unavailable, match="wait for the synchronous standby"):
+                await check_database(engine)
+        await writing
+        await check_database(engine)

@@ -1,5 +1,6 @@
 """One screen shows how everything is, also while parts are away; and the database remembers the last runs."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from common.db import writes_wait
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK, Ports, free_ports
 from deploy.local.stack import Stack, StackError
@@ -19,7 +21,7 @@ from deploy.local.supervision import ROOT
 from records import commands, sql
 from records.sweeper import _measure
 from tests.integration.records_service import RecordsService
-from tests.integration.waiting import wait_until
+from tests.integration.waiting import wait_until, wait_until_async
 from tests.raw_connection import make_request_head, open_raw_connection
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 
@@ -148,6 +150,36 @@ def test_the_screen_shows_the_rest_while_a_store_is_away(stack: Stack, setting: 
     name = {"DATABASE_URL": "postgres", "S3_ENDPOINT": "store"}[setting]
     assert [each["name"] for each in found["parts"] if each["state"] == "away"] == [name]
     assert (found["contents"] is None) == (name == "postgres")
+
+
+async def test_the_screen_and_a_metric_say_that_writes_wait_for_a_standby(
+    stack_service: RecordsService, show: Show
+) -> None:
+    def metric() -> float | None:
+        return REGISTRY.get_sample_value("waxwing_database_writes_wait")
+
+    await stack_service.query("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    try:
+        await stack_service.query("SELECT pg_reload_conf()")
+        await wait_until_async(lambda: writes_wait(stack_service.engine))
+        status, found = await asyncio.to_thread(read_status, show)
+        await _measure(stack_service.engine)
+        assert metric() == 1
+    finally:
+        await stack_service.query("ALTER SYSTEM RESET synchronous_standby_names")
+        await stack_service.query("SELECT pg_reload_conf()")
+    assert status == 1
+    (postgres,) = [part for part in found["parts"] if part["name"] == "postgres"]
+    assert postgres["state"] == "not ready"
+    assert postgres["detail"].startswith("PostgreSQL's writes wait for the synchronous standby")
+    assert found["contents"]
+    await wait_until_async(lambda: are_writes_done(stack_service))
+    await _measure(stack_service.engine)
+    assert metric() == 0
+
+
+async def are_writes_done(service: RecordsService) -> bool:
+    return not await writes_wait(service.engine)
 
 
 def test_a_stack_that_does_not_run_says_how_to_start_it(tmp_path: Path) -> None:

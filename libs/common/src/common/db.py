@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from common.metrics import WRITES_WAIT_FOR_STANDBY
 from common.poolers import READY_TIMEOUT_SECONDS, refuse_wrong_pooler
 from common.problems import Unavailable
 from common.servers import CONNECT_TIMEOUT_SECONDS, Servers
@@ -25,6 +26,15 @@ STATEMENT_TIMEOUT_SECONDS = 10
 # If a read gets no response for so long, its connection counts as hung, and a fresh one repeats the read.
 SILENCE_SECONDS = 3
 READ_ONLY_SQLSTATE = "25006"
+# Reads go on while PostgreSQL waits for a standby, so only this statement shows that no commit ends. Every
+# role sees how many standbys follow, and what its own sessions wait for. A commit usually waits for
+# milliseconds.
+WRITES_WAIT = text(
+    "SELECT current_setting('synchronous_commit') NOT IN ('off', 'local')"
+    " AND current_setting('synchronous_standby_names') <> ''"
+    " AND (NOT EXISTS (SELECT FROM pg_stat_replication) OR EXISTS (SELECT FROM pg_stat_activity"
+    " WHERE wait_event = 'SyncRep' AND state_change < now() - interval '3 s'))"
+)
 # SQLSTATE classes that report a state of the server and no fault of the statement.
 OUTAGE_SQLSTATE_CLASSES = {
     "08",  # connection lost
@@ -195,14 +205,23 @@ def outages_as_unavailable() -> Iterator[None]:
 
 
 async def check_database(engine: AsyncEngine) -> None:
-    """Raises Unavailable if PostgreSQL does not answer, or takes no writes.
+    """Raises Unavailable if PostgreSQL does not answer, or no write can end.
 
     Raises SettingsError if a wrong pooler is in front of PostgreSQL.
     """
     ((is_read_only,),) = await execute(engine, text("SHOW transaction_read_only"))
     if is_read_only == "on":
         raise Unavailable("PostgreSQL takes no writes")
+    if await writes_wait(engine):
+        raise Unavailable("PostgreSQL's writes wait for the synchronous standby")
     servers: Servers = engine.get_execution_options()["servers"]
     # When the service started, PostgreSQL may have been away.
     if not servers.has_right_pooler:
         servers.has_right_pooler = await refuse_wrong_pooler(servers, READY_TIMEOUT_SECONDS)
+
+
+async def writes_wait(engine: AsyncEngine) -> bool:
+    """Returns whether writes hang because a synchronous standby is away or hangs. Renews the metric of it."""
+    ((does_wait,),) = await execute(engine, WRITES_WAIT)
+    WRITES_WAIT_FOR_STANDBY.set(does_wait)
+    return bool(does_wait)

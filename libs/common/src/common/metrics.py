@@ -52,6 +52,10 @@ STATEMENT_ERRORS = Counter(
 CONNECTIONS = Gauge(
     "waxwing_database_connections", "Open connections to PostgreSQL, by use and state.", ("use", "state")
 )
+WRITES_WAIT_FOR_STANDBY = Gauge(
+    "waxwing_database_writes_wait",
+    "1 while writes hang because a synchronous standby of PostgreSQL is away or hangs, else 0.",
+)
 # What else hears of each statement: its kind, its SQL, its seconds, and the error if it has failed.
 STATEMENT_WATCHERS: list[Callable[[str, str, float, BaseException | None], None]] = []
 # A series that begins with its first error would hide that error: Prometheus needs the 0 before it.

@@ -58,11 +58,10 @@ async def find_pooler(servers: Servers) -> Pooler:
             except asyncpg.InvalidSQLStatementNameError:
                 mixes = True
                 break
-            session, has_statement = await second.fetchrow(
-                f"SELECT {SESSION}, EXISTS (SELECT FROM pg_prepared_statements WHERE name = '{name}')"  # noqa: S608
+            others.add(await second.fetchval(f"SELECT {SESSION}"))
+            mixes = mixes or await second.fetchval(
+                f"SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = '{name}')"  # noqa: S608
             )
-            others.add(session)
-            mixes = mixes or has_statement
         shares = mixes or len(mine) > 1 or len(others) > 1 or bool(mine & others)
         return Pooler(shares, mixes, shares and await _refuses_transactions(second))
 

@@ -12,6 +12,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.db import check_database
 from common.problems import Problem
 from records import sql
 from records.settings import StoreSettings
@@ -225,7 +226,18 @@ async def _ask_postgres(engine: AsyncEngine) -> tuple[Part, Contents | None]:
         oldest_tombstone_seconds=int(oldest),
         runs=runs,
     )
-    part = Part(name="postgres", state="ready", version=row.version, uptime_seconds=int(row.uptime_seconds))
+    state, detail = "ready", ""
+    try:
+        await check_database(engine)
+    except Problem as problem:
+        state, detail = "not ready", problem.detail
+    part = Part(
+        name="postgres",
+        state=state,
+        version=row.version,
+        uptime_seconds=int(row.uptime_seconds),
+        detail=detail,
+    )
     return part, contents
 
 

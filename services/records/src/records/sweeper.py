@@ -14,6 +14,7 @@ from functools import partial
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.db import writes_wait
 from common.problems import Problem
 from records import metrics, sql
 from records.settings import Settings
@@ -46,6 +47,7 @@ async def run_sweeper(engine: AsyncEngine, store: ObjectStore, settings: Setting
 
 async def _measure(engine: AsyncEngine) -> bool:
     """Renews the metrics of a round that has ended. Returns False: nothing more is to be done."""
+    await writes_wait(engine)
     count, seconds = await sql.measure_tombstones(engine)
     metrics.TOMBSTONES.set(count)
     metrics.OLDEST_TOMBSTONE_SECONDS.set(seconds)
