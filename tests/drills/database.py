@@ -33,8 +33,8 @@ no write, until Patroni lets it go on alone.
 """
 MAX_AWAY_SECONDS = 25
 # /readyz may take 3 s to find out, and is then asked again.
-READY_AGREES_AFTER_SECONDS = 5
-SETTLED_SECONDS = 3
+AGREES_WITHIN_SECONDS = 5
+SETTLED_SECONDS = 2
 CRASH, DEATH, HANG, STANDBY = "crash", "death", "hang", "standby's death"
 ACTS = (DEATH, HANG, STANDBY)
 WAYS = {"through haproxy": "records", "both hosts in the URL": "records-2"}
@@ -168,8 +168,9 @@ class Drill:
         wrong = [
             each
             for each in polls
-            if (each.is_good and began + READY_AGREES_AFTER_SECONDS < each.began and each.ended < ended - 1)
-            or (not each.is_good and each.began > ended + READY_AGREES_AFTER_SECONDS)
+            # An upload that waits for the old primary ends later than /readyz has found the new one.
+            if (each.is_good and began + AGREES_WITHIN_SECONDS < each.began < ended - AGREES_WITHIN_SECONDS)
+            or (not each.is_good and each.began > ended + AGREES_WITHIN_SECONDS)
         ]
         away = [each for each in polls if not each.is_good]
         when = (

@@ -152,8 +152,12 @@ async def test_a_primary_whose_synchronous_standby_is_away_is_not_ready(pair: Pa
 
 
 async def test_a_primary_whose_synchronous_standby_hangs_is_not_ready_while_a_write_waits(pair: Pair) -> None:
-    async with opened(f"postgresql://postgres@{LOOPBACK}:{pair.primary}/postgres") as engine:
-        await wait_for_a_standby(engine)
+    async with opened(f"postgresql://postgres@{LOOPBACK}:{pair.primary}/postgres") as owner:
+        await execute(owner, text(f"CREATE ROLE service LOGIN PASSWORD '{PASSWORD}'"))
+        await execute(owner, text("GRANT CREATE ON SCHEMA public TO service"))
+        await wait_for_a_standby(owner)
+    # As the services, this login has no right to look at other sessions.
+    async with opened(f"postgresql://service@{LOOPBACK}:{pair.primary}/postgres") as engine:
         hanging = [pair.standby_process, *pair.standby_process.children(recursive=True)]
         with frozen(hanging):
             writing = asyncio.create_task(execute(engine, WRITE))

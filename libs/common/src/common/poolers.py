@@ -94,18 +94,21 @@ async def refuse_wrong_pooler(servers: Servers, timeout_seconds: float = START_T
     between over which requests would fail.
     """
     pooler = await _find_in_time(servers, timeout_seconds)
-    if pooler and pooler.refuses_transactions:
+    if not pooler:
+        log.warning("it is not known yet whether a pooler is in front of PostgreSQL")
+        return False
+    if pooler.refuses_transactions:
         raise SettingsError(
             "DATABASE_URL leads to a pooler that takes no transactions (PgBouncer: pool_mode = statement)."
             f" Set pool_mode = transaction there {WHERE_TO_READ}"
         )
-    if pooler and pooler.mixes_statements:
+    if pooler.mixes_statements:
         raise SettingsError(
             "DATABASE_URL leads to a pooler that shares sessions of PostgreSQL and does not prepare a"
             " client's statements in each of them. Set max_prepared_statements = 200 (PgBouncer 1.21 or"
             f" newer), or pool_mode = session {WHERE_TO_READ}"
         )
-    return pooler is not None
+    return True
 
 
 async def refuse_pooler(servers: Servers, whose: str) -> None:
@@ -125,6 +128,5 @@ async def _find_in_time(servers: Servers, timeout_seconds: float) -> Pooler | No
     try:
         async with asyncio.timeout(timeout_seconds):
             return await find_pooler(servers)
-    except UNCLEAR as error:
-        log.warning("not known whether a pooler is in front of PostgreSQL", cause=repr(error))
+    except UNCLEAR:
         return None
