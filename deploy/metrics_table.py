@@ -34,9 +34,14 @@ def _read_rows() -> Iterator[tuple[str, ...]]:
 
 def put_table_into(page: str) -> str:
     """Returns the text of the page with the table of today."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    return before + begin + make_table() + end + after
+    return replace_between(BEGIN, END, page, make_table())
+
+
+def replace_between(begin: str, end: str, page: str, text: str) -> str:
+    """Returns the page with this text between two marks."""
+    before, begin, rest = page.partition(begin)
+    _, end, after = rest.partition(end)
+    return before + begin + text + end + after
 
 
 if __name__ == "__main__":

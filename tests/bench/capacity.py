@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from deploy.metrics_table import replace_between
+
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 BEGIN, END = "<!-- Made by tests/bench/capacity.py. -->\n", "<!-- The end of what it makes. -->\n"
 
@@ -219,9 +221,7 @@ def _with_unit(number: float, unit: str) -> str:
 
 def put_tables_into(page: str) -> str:
     """Returns the text of the page with the tables of today."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    return before + begin + make_tables() + end + after
+    return replace_between(BEGIN, END, page, make_tables())
 
 
 if __name__ == "__main__":

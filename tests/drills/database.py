@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +16,12 @@ from pathlib import Path
 from deploy.client import Client
 from deploy.local import postgres
 from deploy.local.ports import LOOPBACK, Ports
+from deploy.local.stack import Stack
 from tests.bench.results import Row
 from tests.drills.load import Load
 from tests.drills.patroni import Cluster, Node, running_cluster
-from tests.drills.report import keep_logs, report, say
+from tests.drills.report import run_drill, say
 from tests.integration.waiting import wait_until
-from tests.stacks import QuickStack
 
 TITLE = "The last database drill"
 NOTE = """\
@@ -47,7 +46,7 @@ SETTINGS = {
 }
 
 
-class DrillStack(QuickStack):
+class DrillStack(Stack):
     """A stack whose services use the cluster. Its own PostgreSQL is idle."""
 
     def __init__(self, folder: Path) -> None:
@@ -193,18 +192,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--short", action="store_true", help="only a crash of the primary")
     parser.add_argument("--keep", action="store_true", help="write the summary to tests/bench/RESULTS.md")
     options = parser.parse_args(arguments)
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="waxwing-drill-") as folder:
-        drill = Drill(Path(folder), [CRASH] if options.short else ACTS)
-        try:
-            drill.run()
-        except BaseException:
-            keep_logs(Path(folder))
-            raise
-        if drill.violations:
-            keep_logs(Path(folder))
     command = " ".join(["./just drill-database", *arguments])
-    return report(drill.rows, drill.violations, began, (TITLE, command, NOTE) if options.keep else None)
+    return run_drill(
+        lambda folder: Drill(folder, [CRASH] if options.short else ACTS),
+        (TITLE, command, NOTE) if options.keep else None,
+    )
 
 
 if __name__ == "__main__":

@@ -104,6 +104,8 @@ def change_users(stack: Stack, times: int = 40) -> Iterator[Row]:
             for each in records:
                 link = {"id": record["id"], "user": user["id"]}
                 late["the link of a deleted user"] += http.get(f"{each}/record", params=link).is_success
+    if late.total():
+        sys.exit(f"drill-instances: instances went on with what no longer counts: {dict(late)}")
     for what in ("an old token", "the token of a deleted user", "the link of a deleted user"):
         yield (f"instances that still took {what}", str(late[what]), f"{times} users, asked at once")
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from deploy.client import Client
 from deploy.local.ports import Ports
+from deploy.local.stack import Stack
 from tests.bench.results import Row
 from tests.drills.load import Load
 from tests.drills.pgbouncer import PREPARES_SINCE, PgBouncer, find_version, pgbouncer
-from tests.drills.report import keep_logs, report, say
-from tests.stacks import QuickStack
+from tests.drills.report import run_drill, say
 
 TITLE = "The last pooler drill"
 NOTE = """\
@@ -41,7 +40,7 @@ TRANSACTION_MODE: dict[str, object] = {
 SESSION_MODE: dict[str, object] = {"pool_mode": "session", "default_pool_size": 40}
 
 
-class PooledStack(QuickStack):
+class PooledStack(Stack):
     """A stack whose services reach PostgreSQL through PgBouncer. The set-up does not."""
 
     def __init__(self, folder: Path) -> None:
@@ -122,18 +121,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=60, help="how long the clients work")
     parser.add_argument("--keep", action="store_true", help="write the summary to tests/bench/RESULTS.md")
     options = parser.parse_args(arguments)
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="waxwing-drill-") as folder:
-        drill = Drill(Path(folder), options.seconds)
-        try:
-            drill.run()
-        except BaseException:
-            keep_logs(Path(folder))
-            raise
-        if drill.violations:
-            keep_logs(Path(folder))
     command = " ".join(["./just drill-pooler", *arguments])
-    return report(drill.rows, drill.violations, began, (TITLE, command, NOTE) if options.keep else None)
+    return run_drill(
+        lambda folder: Drill(folder, options.seconds),
+        (TITLE, command, NOTE) if options.keep else None,
+    )
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from deploy.local.supervision import ROOT
 from tests.bench.results import Row, write_results
@@ -14,6 +17,31 @@ from tests.bench.results import Row, write_results
 def say(message: str) -> None:
     """Tells the person at the terminal how far the drill is."""
     print(f"drill: {message}", flush=True)
+
+
+class Drill(Protocol):
+    """A drill on stacks in one folder."""
+
+    rows: list[Row]
+    violations: list[str]
+
+    def run(self) -> None:
+        """Runs it, and fills the lists."""
+
+
+def run_drill(make: Callable[[Path], Drill], section: tuple[str, str, str] | None) -> int:
+    """Runs a drill in a folder of its own and reports it. Returns the exit status as `report` does."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="waxwing-drill-") as folder:
+        drill = make(Path(folder))
+        try:
+            drill.run()
+        except BaseException:
+            keep_logs(Path(folder))
+            raise
+        if drill.violations:
+            keep_logs(Path(folder))
+    return report(drill.rows, drill.violations, began, section)
 
 
 def report(rows: list[Row], violations: list[str], began: float, section: tuple[str, str, str] | None) -> int:
