@@ -392,6 +392,11 @@ drill-database *ARGS:
 drill-pooler *ARGS:
     @python -m tests.drills.pooler {{ARGS}}
 
+# Kill nodes of a MinIO of four under load, then look whether anything is lost (--keep: write RESULTS.md)
+[group('check')]
+drill-store *ARGS:
+    @python -m tests.drills.store {{ARGS}}
+
 # Use a stack for long with failures, and look whether memory or a count grows (--minutes 30, --seed X; --keep: write RESULTS.md)
 [group('check')]
 soak *ARGS:

@@ -43,7 +43,7 @@ from common.servers import Servers
 from common.settings import SettingsError, load
 from deploy.postgres_binaries import binary
 from deploy.setup import SetupSettings, set_up
-from records.settings import S3Endpoint, StoreSettings
+from records.settings import StoreSettings
 from records.sql import BACKUP_LOCK, READ_FOR_BACKUP, note_run
 from records.storage import READ_BYTES, ObjectStore, ObjectWriter, means_lost, open_store
 
@@ -94,10 +94,23 @@ class StoredRecord(NamedTuple):
 class BackupStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The object store that has the backups."""
 
-    backup_s3_endpoint: S3Endpoint
+    backup_s3_endpoint: str
     backup_s3_access_key: str
     backup_s3_secret_key: str
     backup_s3_region: str = "us-east-1"
+
+    def of_bucket(self, name: str) -> StoreSettings:
+        """Returns the settings of one bucket. Raises SettingsError if an endpoint is wrong."""
+        try:
+            return StoreSettings(
+                s3_endpoint=self.backup_s3_endpoint,
+                s3_access_key=self.backup_s3_access_key,
+                s3_secret_key=self.backup_s3_secret_key,
+                s3_bucket=name,
+                s3_region=self.backup_s3_region,
+            )
+        except SettingsError as error:
+            raise SettingsError(f"BACKUP_{error}") from None
 
 
 class Folder:
@@ -223,14 +236,7 @@ async def open_place(target: str, environ: Mapping[str, str]) -> AsyncIterator[P
         return
     if not (found := IN_BUCKET.fullmatch(target)):
         raise BackupError(f"{target} names no bucket: write s3://BUCKET/PREFIX")
-    settings = load(BackupStoreSettings, environ)
-    store_settings = StoreSettings(
-        s3_endpoint=settings.backup_s3_endpoint,
-        s3_access_key=settings.backup_s3_access_key,
-        s3_secret_key=settings.backup_s3_secret_key,
-        s3_bucket=found["bucket"],
-        s3_region=settings.backup_s3_region,
-    )
+    store_settings = load(BackupStoreSettings, environ).of_bucket(found["bucket"])
     with tempfile.TemporaryDirectory(prefix="waxwing-backup-") as work:
         async with open_store(store_settings) as store:
             yield Bucket(target, store, found["prefix"], Path(work))

@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -104,13 +105,22 @@ async def set_up(settings: SetupSettings) -> None:
         if not await client.bucket_exists(settings.store.s3_bucket):
             await client.make_bucket(settings.store.s3_bucket)
         if settings.minio_root_user:
-            await make_bucket_key(make_admin(settings, session), settings)
+            await _make_bucket_key_at_any_node(settings, session)
     log.info("bucket is there", key="made" if settings.minio_root_user else "given")
 
 
-def make_admin(settings: SetupSettings, session: aiohttp.ClientSession) -> MinioAdmin:
-    """Returns a client of MinIO's administration, as its root user."""
-    endpoint = urlsplit(settings.store.s3_endpoint)
+async def _make_bucket_key_at_any_node(settings: SetupSettings, session: aiohttp.ClientSession) -> None:
+    """Creates the key at the first node that is there. MinIO tells the others."""
+    *firsts, last = settings.store.endpoints
+    for node in firsts:
+        with suppress(aiohttp.ClientError, MinioAdminException):
+            return await make_bucket_key(make_admin(settings, session, node), settings)
+    return await make_bucket_key(make_admin(settings, session, last), settings)
+
+
+def make_admin(settings: SetupSettings, session: aiohttp.ClientSession, node: str = "") -> MinioAdmin:
+    """Returns a client of MinIO's administration at a node, or at the first one, as MinIO's root user."""
+    endpoint = urlsplit(node or settings.store.endpoints[0])
     provider = StaticProvider(settings.minio_root_user, settings.minio_root_password)
     secure = endpoint.scheme == "https"
     return MinioAdmin(endpoint.netloc, provider, settings.store.s3_region, secure, session=session)

@@ -41,6 +41,7 @@ from deploy.local.supervision import (
     try_lock,
 )
 from records.settings import Settings as RecordsSettings
+from records.settings import StoreSettings
 from users.settings import Settings as UsersSettings
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -459,7 +460,8 @@ class Stack:
 
     def _gateway_variables(self) -> dict[str, str]:
         ports = self.ports
-        store = urlsplit(self.environment("records")["S3_ENDPOINT"])
+        nodes = _load(StoreSettings, self.environment("records")).endpoints
+        store = urlsplit(nodes[0])
         return {
             "WAXWING_LISTEN": f"{_bracketed(self._state['host'])}:{ports.gateway}",
             "WAXWING_STATUS_LISTEN": f"{LOOPBACK}:{ports.gateway_status}",
@@ -472,10 +474,11 @@ class Stack:
                 for service in ("users", "records")
             },
             "WAXWING_S3_SERVERS": gateway.list_servers(
-                [f"{store.hostname}:{store.port or {'http': 80, 'https': 443}[store.scheme]}"],
-                with_backups=False,
+                [_host_and_port(node) for node in nodes],
+                # nginx never leaves out a server that is alone.
+                with_backups=len(nodes) > 1,
             ),
-            # Exactly as in the endpoint, because a presigned URL is valid for this Host only.
+            # Exactly as in the first endpoint, because a presigned URL is valid for this Host only.
             "WAXWING_S3_HOST": store.netloc,
             "WAXWING_S3_SCHEME": store.scheme,
             # No name here can change its address, so nginx resolves none.
@@ -669,6 +672,12 @@ def _load(kind: type[S], environ: Mapping[str, str]) -> S:
         return load(kind, environ)
     except SettingsError as error:
         raise StackError(f"wrong setting: {error}") from error
+
+
+def _host_and_port(url: str) -> str:
+    parts = urlsplit(url)
+    default = {"http": 80, "https": 443}[parts.scheme]
+    return f"{_bracketed(parts.hostname or '')}:{parts.port or default}"
 
 
 def _bracketed(host: str) -> str:

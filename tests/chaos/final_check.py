@@ -109,7 +109,7 @@ async def check_everything(stack: WiredStack, http: Http, ledger: Ledger) -> Non
             await _check_user(http, ledger, user)
 
     await asyncio.gather(*map(check, ledger.users))
-    await _ask_doctor(stack, ledger)
+    await ask_doctor(stack, ledger)
     _check_multipart_folders(stack, ledger)
     _check_statuses(ledger)
 
@@ -160,7 +160,7 @@ async def _check_list(http: Http, ledger: Ledger, user: User, profile: dict[str,
         ledger.violate(f"user {user.id} has {sums}, and its profile says {profile}")
 
 
-async def _ask_doctor(stack: Stack, ledger: Ledger) -> None:
+async def ask_doctor(stack: Stack, ledger: Ledger) -> None:
     """Lets the doctor read everything. Nothing is under way, so it may judge what is young, too."""
     settings = load(Settings, stack.environment("records"))
     engine = make_engine(settings.database_url, settings.database_password)

@@ -75,7 +75,7 @@ def relay(stack: Stack) -> Iterator[Relay]:
 
 def test_no_status_of_the_store_passes(stack: Stack, relay: Relay, client: Client) -> None:
     record = client.upload_stream([make_wav(SMALL)], client.create_user("Test")["token"])
-    minio, own = f"server {LOOPBACK}:{stack.ports.minio} ", f"server {LOOPBACK}:{relay.server_address[1]} "
+    minio, own = f"server {LOOPBACK}:{stack.ports.minio};", f"server {LOOPBACK}:{relay.server_address[1]};"
     with changed_gateway(stack, lambda conf: conf.replace(minio, own)):
         for relay.status in STATUSES:
             # The gateway does not cache ranges.

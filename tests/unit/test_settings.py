@@ -72,11 +72,41 @@ def test_an_empty_setting_counts_as_missing(name: str) -> None:
         ("DOWNLOADS", "nginx"),
         ("S3_ENDPOINT", "localhost:9000"),
         ("S3_ENDPOINT", "http://localhost:9000/bucket"),
+        ("S3_ENDPOINT", "http://localhost:9000,"),
+        ("S3_ENDPOINT", "http://localhost:9000 http://localhost:9001"),
     ],
 )
 def test_a_wrong_setting_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=rf"^{name}: "):
         load(Settings, {**REQUIRED, name: value})
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "reason"),
+    [
+        ("http://a:9000,b:9000", "'b:9000' is no endpoint: write it like http://minio:9000"),
+        ("http://a:9000,,http://b:9000", "'' is no endpoint: write it like http://minio:9000"),
+        (
+            "http://a:9000,http://b:9000/x",
+            "'http://b:9000/x' is no endpoint: write it like http://minio:9000",
+        ),
+        ("http://a:port", "'http://a:port' is no endpoint: write it like http://minio:9000"),
+        ("http://a:9000,https://b:9000", "all nodes of a store must have the same scheme, http or https"),
+        ("http://a:9000,http://a:9000/", "http://a:9000 is named twice"),
+    ],
+)
+def test_a_wrong_node_of_the_store_is_named(endpoints: str, reason: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load(Settings, {**REQUIRED, "S3_ENDPOINT": endpoints})
+    assert str(refusal.value) == f"S3_ENDPOINT: {reason}"
+
+
+def test_a_store_may_have_several_nodes() -> None:
+    store = load(
+        Settings, {**REQUIRED, "S3_ENDPOINT": "http://a:9000/, http://b:9000,http://[::1]:9000"}
+    ).store
+    assert store.endpoints == ["http://a:9000", "http://b:9000", "http://[::1]:9000"]
+    assert load(Settings, REQUIRED).store.endpoints == ["http://localhost:9000"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """The settings of the records service."""
 
 import os
+import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -12,17 +14,42 @@ BitrateKbps = Literal[32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 
 # An original goes to the store in upload parts of 5 MiB (records.storage), and S3 takes 10,000 of them.
 MAX_ORIGINAL_BYTES = 10_000 * 5 * 1024**2
 
-S3Endpoint = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]+/?$")]
+_ENDPOINT = re.compile(r"https?://[^/?#@\s]+/?")
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The object store: MinIO, or any other S3."""
 
-    s3_endpoint: S3Endpoint
+    # Of one node, or of several nodes of the same store with commas between.
+    s3_endpoint: str
     s3_access_key: str
     s3_secret_key: str
     s3_bucket: str = "records"
     s3_region: str = "us-east-1"
+
+    def __post_init__(self) -> None:
+        """Raises SettingsError if an endpoint is wrong, or if these cannot be nodes of one store."""
+        for endpoint in self.endpoints:
+            if not _is_endpoint(endpoint):
+                raise SettingsError(
+                    f"S3_ENDPOINT: {endpoint!r} is no endpoint: write it like http://minio:9000"
+                )
+            if self.endpoints.count(endpoint) > 1:
+                raise SettingsError(f"S3_ENDPOINT: {endpoint} is named twice")
+        if len({urlsplit(endpoint).scheme for endpoint in self.endpoints}) > 1:
+            raise SettingsError("S3_ENDPOINT: all nodes of a store must have the same scheme, http or https")
+
+    @property
+    def endpoints(self) -> list[str]:
+        """The endpoint of each node, without a slash at its end."""
+        return [each.strip().removesuffix("/") for each in self.s3_endpoint.split(",")]
+
+
+def _is_endpoint(text: str) -> bool:
+    try:
+        return bool(_ENDPOINT.fullmatch(text) and urlsplit(text).hostname and urlsplit(text).port != 0)
+    except ValueError:
+        return False
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):

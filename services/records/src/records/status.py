@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from socket import SOCK_STREAM, gaierror
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -89,6 +90,13 @@ class _Metrics:
         values = [sample.value for sample in self._samples if sample.name == name]
         return int(sum(values)) if values else None
 
+    def number_of(self, server: str, name: str) -> int | None:
+        """Returns the value of a metric that each node of MinIO has, for one node."""
+        values = {each.labels.get("server"): each.value for each in self._samples if each.name == name}
+        # A node that is alone may call itself otherwise than its endpoint does.
+        found = values.get(server) if len(values) > 1 else next(iter(values.values()), None)
+        return None if found is None else int(found)
+
     def label(self, name: str, label: str) -> str | None:
         """Returns a label of a metric."""
         return next((sample.labels[label] for sample in self._samples if sample.name == name), None)
@@ -107,7 +115,7 @@ async def read_status(
     The caller knows, if anybody does, since when nginx runs and how much room the disk of its cache has.
     """
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)) as session:
-        gateway, users, records, (minio, store_metrics), (postgres, contents) = await asyncio.gather(
+        gateway, users, records, nodes, (postgres, contents) = await asyncio.gather(
             _ask_gateway(session, addresses.gateway, gateway_uptime_seconds),
             _ask_service(session, "users", addresses.users),
             _ask_service(session, "records", addresses.records),
@@ -115,13 +123,15 @@ async def read_status(
             _ask_postgres(engine),
         )
     uploads = [metrics for _, metrics in records]
+    # Each node knows it of all nodes.
+    free_bytes = (metrics.number("minio_cluster_capacity_usable_free_bytes") for _, metrics in nodes)
     return Status(
-        parts=[gateway, *(part for part, _ in (*users, *records)), postgres, minio],
+        parts=[gateway, *(part for part, _ in (*users, *records)), postgres, *(part for part, _ in nodes)],
         uploads_under_way=_sum(uploads, "waxwing_uploads_under_way"),
         uploads_waiting=_sum(uploads, "waxwing_uploads_waiting"),
         upload_slots=_sum(uploads, "waxwing_upload_slots"),
         contents=contents,
-        store_free_bytes=store_metrics.number("minio_cluster_capacity_usable_free_bytes"),
+        store_free_bytes=next((each for each in free_bytes if each is not None), None),
         cache_free_bytes=cache_free_bytes,
     )
 
@@ -191,20 +201,28 @@ async def _ask_instance(session: aiohttp.ClientSession, name: str, url: str) -> 
     return part, metrics
 
 
-async def _ask_store(session: aiohttp.ClientSession, settings: StoreSettings) -> tuple[Part, _Metrics]:
-    metrics = _Metrics(await read_server_metrics(settings, session))
+async def _ask_store(session: aiohttp.ClientSession, settings: StoreSettings) -> list[tuple[Part, _Metrics]]:
+    """Returns each node with its metrics."""
+    nodes = [msgspec.structs.replace(settings, s3_endpoint=endpoint) for endpoint in settings.endpoints]
+    return await asyncio.gather(*(_ask_node(session, node) for node in nodes))
+
+
+async def _ask_node(session: aiohttp.ClientSession, settings: StoreSettings) -> tuple[Part, _Metrics]:
+    metrics = _Metrics(await read_server_metrics(settings.s3_endpoint, session))
     state, detail = "ready", ""
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS), open_store(settings) as store:
             await store.check()
     except (Problem, TimeoutError) as error:
-        state, detail = "away", getattr(error, "detail", "no response")
+        state, detail = "away", f"{settings.s3_endpoint}: {getattr(error, 'detail', 'no response')}"
     version = metrics.label("minio_software_version_info", "version")
     part = Part(
         name="store",
         state=state,
         version=version and f"MinIO {version}",
-        uptime_seconds=metrics.number("minio_node_process_uptime_seconds"),
+        uptime_seconds=metrics.number_of(
+            urlsplit(settings.s3_endpoint).netloc, "minio_node_process_uptime_seconds"
+        ),
         detail=detail,
     )
     return part, metrics

@@ -534,11 +534,10 @@ def make_session() -> aiohttp.ClientSession:
     )
 
 
-async def read_server_metrics(settings: StoreSettings, session: aiohttp.ClientSession) -> str:
+async def read_server_metrics(endpoint: str, session: aiohttp.ClientSession) -> str:
     """Returns what MinIO says of itself to Prometheus, or an empty text if another store says nothing."""
-    url = f"{settings.s3_endpoint.rstrip('/')}{MINIO_METRICS}"
     try:
-        async with session.get(url) as response:
+        async with session.get(f"{endpoint}{MINIO_METRICS}") as response:
             is_minio = response.status == HTTPStatus.OK and response.content_type == "text/plain"
             return await response.text() if is_minio else ""
     except (TimeoutError, UnicodeDecodeError, *STORE_ERRORS):
@@ -555,7 +554,15 @@ class _Client(Minio):
 
     miniopy-async keeps an error in a variable of the frame that raises it. This reference cycle would keep
     the request's frames, with the bytes of an upload part, until Python's cycle collector runs.
+
+    The client puts the bucket into the path, never into the host name, because the gateway knows the hosts of
+    the endpoints only.
     """
+
+    def __init__(self, endpoint: str, **options: Any) -> None:
+        scheme, netloc, *_ = urlsplit(endpoint)
+        super().__init__(netloc, secure=scheme == "https", **options)
+        self.disable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
 
     async def _url_open(self, *args: Any, **named: Any) -> Any:
         try:
@@ -564,20 +571,76 @@ class _Client(Minio):
             raise error.with_traceback(None) from None
 
 
-def make_client(settings: StoreSettings, session: aiohttp.ClientSession, **keys: Any) -> Minio:
-    """Returns a client. Without the region, the client would ask the store for it.
+class _ClientOfNodes(_Client):
+    """A client of a store with several nodes. It signs URLs for the first one.
 
-    The client puts the bucket into the path, never into the host name, because the gateway knows one host
-    only.
+    A request goes to the node that succeeded last. Another node gets it at once if this one fails in passing,
+    or says that it does not have what the request names: for seconds after its return, a node says so of
+    objects that the store has.
     """
-    endpoint = urlsplit(settings.s3_endpoint)
-    credentials = {"access_key": settings.s3_access_key, "secret_key": settings.s3_secret_key, **keys}
-    client = _Client(
-        endpoint.netloc,
-        secure=endpoint.scheme == "https",
-        region=settings.s3_region,
-        session=session,
-        **credentials,
-    )
-    client.disable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
-    return client
+
+    def __init__(self, endpoints: list[str], **options: Any) -> None:
+        super().__init__(endpoints[0], **options)
+        self._nodes = [_Client(endpoint, **options) for endpoint in endpoints]
+        # So the instances of the service begin with different nodes.
+        self._preferred = random.randrange(len(endpoints))  # noqa: S311
+
+    async def _url_open(self, method: str, *args: Any, body: Any = None, **named: Any) -> Any:
+        failures: list[Exception] = []
+        for number in [*range(self._preferred, len(self._nodes)), *range(self._preferred)]:
+            # A request that has failed leaves its body at an end or in the middle.
+            own_body = BytesIO(body.getvalue()) if isinstance(body, BytesIO) else body
+            # If the request is cancelled, perhaps because this node hangs, the next one goes elsewhere.
+            self._preferred = (number + 1) % len(self._nodes)
+            try:
+                response = await self._nodes[number]._url_open(method, *args, body=own_body, **named)
+            except STORE_ERRORS as error:
+                if not _may_ask_another_node(method, error):
+                    raise
+                # The error's frames hold the body.
+                failures.append(error.with_traceback(None))
+            else:
+                self._preferred = number
+                return response
+        try:
+            raise _choose_failure(failures)
+        finally:
+            # The error holds this frame, so the frame must not hold the error.
+            failures.clear()
+
+
+def _may_ask_another_node(method: str, error: Exception) -> bool:
+    """Whether another node may succeed.
+
+    A POST that failed may have had its effect, and beginning a multipart upload twice would leave one open.
+    So its caller repeats it (see ObjectWriter).
+    """
+    return _says_absent(error) or (_is_passing(error) and method != "POST")
+
+
+def _choose_failure(failures: list[Exception]) -> Exception:
+    """Returns what counts if all nodes have failed.
+
+    Fewer than half of the nodes are not believed that something is absent, because they may lack the others.
+    """
+    absent = [error for error in failures if _says_absent(error)]
+    if 2 * len(absent) >= len(failures):
+        return absent[0]
+    return next(error for error in failures if error not in absent)
+
+
+def _says_absent(error: Exception) -> bool:
+    return isinstance(error, S3Error) and error.response.status == HTTPStatus.NOT_FOUND
+
+
+def make_client(settings: StoreSettings, session: aiohttp.ClientSession, **keys: Any) -> Minio:
+    """Returns a client. Without the region, the client would ask the store for it."""
+    options = {
+        "access_key": settings.s3_access_key,
+        "secret_key": settings.s3_secret_key,
+        "region": settings.s3_region,
+        "session": session,
+        **keys,
+    }
+    endpoint, *others = settings.endpoints
+    return _ClientOfNodes([endpoint, *others], **options) if others else _Client(endpoint, **options)

@@ -1,0 +1,307 @@
+"""`just drill-store`: kills nodes of a MinIO under load, and then looks whether anything is lost.
+
+First one of four nodes is away, then two, and then both return. MinIO needs three nodes to write and two
+to read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from deploy.local.stack import Stack
+from records.storage import LOST_OBJECT
+from tests.bench.results import Row, write_results
+from tests.chaos.clients import LARGE, LARGE_BITRATE_KBPS, SMALL
+from tests.chaos.final_check import ask_doctor
+from tests.chaos.ledger import Ledger
+from tests.integration.waiting import wait_until
+from tests.minio_nodes import NODES, MinioNodes, minio_nodes
+from tests.stacks import temporary_stack
+from tests.upload_requests import WAV_TYPE, bearer
+
+UPLOADERS, LISTENERS = 3, 4
+# With these, MinIO can write.
+MAX_AWAY_FOR_UPLOADS = 1
+# Some of the records that a listener chooses from are always the latest ones, which returning nodes lack.
+LATEST = 12
+TIMEOUT = aiohttp.ClientTimeout(total=90)
+OK, CREATED, PARTIAL, NOT_FOUND, GONE, NONE = 200, 201, 206, 404, 410, 0
+
+
+class Kind(NamedTuple):
+    """A kind of uploads."""
+
+    wav: bytes
+    query: str
+
+
+# One PUT for each object; the same with the WAV; and multipart uploads of both, which take most of the time.
+KINDS = (
+    *2 * (Kind(SMALL, ""), Kind(SMALL, "?keep_original=true")),
+    Kind(LARGE, f"?keep_original=true&bitrate_kbps={LARGE_BITRATE_KBPS}"),
+)
+
+
+@dataclass
+class Phase:
+    """What clients were told while the nodes were in one state."""
+
+    name: str
+    nodes_away: int
+    uploads: Counter[int] = field(default_factory=Counter)
+    downloads: Counter[int] = field(default_factory=Counter)
+    slowest_seconds: dict[str, float] = field(default_factory=lambda: {"upload": 0.0, "download": 0.0})
+
+    @property
+    def failed_uploads(self) -> int:
+        return self.uploads.total() - self.uploads[CREATED]
+
+    @property
+    def failed_downloads(self) -> int:
+        return self.downloads.total() - self.downloads[OK] - self.downloads[PARTIAL]
+
+
+class StoreDrill:
+    """Clients who use a stack all the time, while nodes of its store are killed and started again.
+
+    The ledger has what is violated.
+    """
+
+    def __init__(self, stack: Stack, nodes: MinioNodes, say: Callable[[str], None] = lambda _: None) -> None:
+        self._stack = stack
+        self._nodes = nodes
+        self._say = say
+        self._records: list[dict[str, Any]] = []
+        self._is_over = False
+        self.phases: list[Phase] = []
+        self.ledger = Ledger()
+
+    async def run(self, uploads: int, downloads: int, failed_uploads: int) -> None:
+        """Lets each phase go on until it has so many successful uploads and downloads.
+
+        With two nodes away, no upload can end: that phase goes on for so many failed ones.
+        """
+        async with aiohttp.ClientSession(self._stack.base_url, timeout=TIMEOUT) as session:
+            user = await self._sign_up(session)
+            clients = [asyncio.create_task(self._upload(session, user)) for _ in range(UPLOADERS)]
+            self._begin("all nodes", 0)
+            await self._until(lambda phase: phase.uploads[CREATED] >= uploads, clients)
+            clients += [asyncio.create_task(self._listen(session, user)) for _ in range(LISTENERS)]
+
+            def is_enough(phase: Phase) -> bool:
+                return phase.uploads[CREATED] >= uploads and phase.downloads.total() >= downloads
+
+            await self._until(is_enough, clients)
+            self._nodes.kill(0)
+            self._begin("one node is away", 1)
+            await self._until(is_enough, clients)
+            self._nodes.kill(1)
+            self._begin("two nodes are away", 2)
+            await self._until(
+                lambda phase: phase.failed_uploads >= failed_uploads and phase.downloads.total() >= downloads,
+                clients,
+            )
+            self._begin("both nodes start", 2)
+            for number in (0, 1):
+                self._nodes.start(number)
+            await self._until(lambda _: all(map(self._nodes.is_ready, range(NODES))), clients)
+            self._begin("all nodes are back", 0)
+            await self._until(is_enough, clients)
+            self._is_over = True
+            await asyncio.gather(*clients)
+            await self._check_everything(session, user)
+        self._check_log()
+
+    def _begin(self, name: str, nodes_away: int) -> None:
+        self._say(name)
+        self.phases.append(Phase(name, nodes_away))
+
+    async def _until(self, condition: Callable[[Phase], bool], clients: list[asyncio.Task[None]]) -> None:
+        """Waits for a condition. A client that fails ends the drill."""
+        phase = self.phases[-1]
+        waiting = asyncio.create_task(asyncio.to_thread(wait_until, lambda: condition(phase), 90))
+        done, _ = await asyncio.wait({waiting, *clients}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.gather(*done)
+
+    async def _sign_up(self, session: aiohttp.ClientSession) -> dict[str, Any]:
+        async with session.post("/users", json={"name": "Ann"}) as response:
+            return dict(await response.json())
+
+    async def _upload(self, session: aiohttp.ClientSession, user: dict[str, Any]) -> None:
+        for kind in cycle(KINDS):
+            if self._is_over:
+                return
+            headers = {**WAV_TYPE, **bearer(user)}
+            phase, status, body = await self._send(
+                "upload", session, "POST", f"/records{kind.query}", headers, kind.wav
+            )
+            phase.uploads[status] += 1
+            if status == CREATED:
+                self._records.append(json.loads(body))
+            elif phase.nodes_away <= MAX_AWAY_FOR_UPLOADS:
+                self.ledger.violate(f"{phase.name}: an upload got {status} {body[:300]!r}")
+
+    async def _listen(self, session: aiohttp.ClientSession, user: dict[str, Any]) -> None:
+        while not self._is_over:
+            record = random.choice(random.choice((self._records, self._records[-LATEST:])))
+            await self._download(session, record, *random.choice(self._ways(user, record)))
+
+    def _ways(self, user: dict[str, Any], record: dict[str, Any]) -> list[tuple[str, dict[str, str], str]]:
+        """Returns what can be downloaded of a record: path, headers and SHA-256.
+
+        With If-Match the gateway does not use its cache.
+        """
+        url = record["url"].removeprefix(self._stack.base_url)
+        path = f"/records/{record['id']}"
+        ways = [
+            (url, {"If-Match": "*"}, record["sha256"]),
+            # The first download of a record fills the cache, and later ones come from it.
+            (url, {}, record["sha256"]),
+            (url, {"Range": "bytes=1-1000"}, ""),
+            (f"{path}/waveform?user={user['id']}", {}, ""),
+        ]
+        if record["original"]:
+            ways.append((f"{path}/original", bearer(user), record["original"]["sha256"]))
+        return ways
+
+    async def _download(
+        self,
+        session: aiohttp.ClientSession,
+        record: dict[str, Any],
+        path: str,
+        headers: Mapping[str, str],
+        sha256: str,
+    ) -> bool:
+        """Returns whether the bytes came and are right."""
+        phase, status, body = await self._send("download", session, "GET", path, headers)
+        phase.downloads[status] += 1
+        what = f"{phase.name}: GET {path.partition('?')[0]} of record {record['id']}"
+        if status in (NOT_FOUND, GONE) or LOST_OBJECT in body[:1000].decode(errors="replace"):
+            self.ledger.violate(f"{what} says that it is lost: {status} {body[:300]!r}")
+        elif status == OK and sha256 and hashlib.sha256(body).hexdigest() != sha256:
+            self.ledger.violate(f"{what} has {len(body)} other bytes")
+        elif status not in (OK, PARTIAL, NONE, 503):
+            self.ledger.violate(f"{what} got {status} {body[:300]!r}")
+        return status in (OK, PARTIAL)
+
+    async def _send(
+        self,
+        what: str,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        data: bytes | None = None,
+    ) -> tuple[Phase, int, bytes]:
+        """Returns the phase with the most nodes away that the request saw, its status, and its body.
+
+        The status is 0 if the response broke off.
+        """
+        first, began = len(self.phases) - 1, time.monotonic()
+        try:
+            async with session.request(method, path, headers=headers, data=data) as response:
+                status, body = response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            status, body = NONE, repr(error).encode()
+        phase = max(self.phases[first:], key=lambda each: each.nodes_away)
+        phase.slowest_seconds[what] = max(phase.slowest_seconds[what], time.monotonic() - began)
+        return phase, status, body
+
+    async def _check_everything(self, session: aiohttp.ClientSession, user: dict[str, Any]) -> None:
+        """Reads every acknowledged record in every way, and lets the doctor read all objects."""
+        self._say(f"reading all {len(self._records)} records …")
+        self._begin("everything at the end", 0)
+        for record in self._records:
+            for way in self._ways(user, record):
+                if not await self._download(session, record, *way):
+                    self.ledger.violate(f"lost: record {record['id']}, {way[0].partition('?')[0]}")
+        await ask_doctor(self._stack, self.ledger)
+        self._say(
+            f"the doctor has read the objects of {self.ledger.acknowledged['seen by the doctor']} records"
+        )
+
+    def _check_log(self) -> None:
+        log = self._stack.supervisor.log("records").read_text(errors="replace")
+        if lost := log.count('"object lost"'):
+            self.ledger.violate(f"{lost} log lines say that an object is lost")
+
+    def rows(self) -> list[Row]:
+        """Returns the summary."""
+        rows = [
+            (
+                "violations",
+                str(len(self.ledger.violations)),
+                "; ".join(self.ledger.violations[:3]) or "none",
+            ),
+            (
+                "acknowledged records",
+                str(len(self._records)),
+                "all read at the end in every way; doctor --deep is clean",
+            ),
+        ]
+        for phase in self.phases:
+            rows += [
+                (f"{phase.name}: failed uploads", f"{phase.failed_uploads}", _describe(phase, "upload")),
+                (
+                    f"{phase.name}: failed downloads",
+                    f"{phase.failed_downloads}",
+                    _describe(phase, "download"),
+                ),
+            ]
+        return rows
+
+
+def _describe(phase: Phase, what: str) -> str:
+    counted = phase.uploads if what == "upload" else phase.downloads
+    statuses = ", ".join(f"{count:,} x {status or 'broken off'}" for status, count in sorted(counted.items()))
+    return f"{statuses or 'none'}; the slowest {phase.slowest_seconds[what]:.1f} s"
+
+
+NOTE = """\
+Three clients upload all the time: small WAVs, small ones with their original, and ones whose MP3 and
+original are multipart uploads. Four listeners get MP3s, ranges, waveforms and originals. A request counts for
+the worst state that it saw. The nodes end by SIGKILL. With two nodes away, MinIO takes no objects.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the drill. Returns the exit status: 1 if anything is violated."""
+    parser = argparse.ArgumentParser(prog="just drill-store", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="write the summary to tests/bench/RESULTS.md")
+    options = parser.parse_args(arguments)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="waxwing-drill-") as folder, minio_nodes(Path(folder)) as nodes:
+        wait_until(lambda: all(map(nodes.is_ready, range(NODES))))
+        with temporary_stack(nodes.settings, say) as stack:
+            drill = StoreDrill(stack, nodes, lambda what: say(f"{time.monotonic() - began:.0f} s: {what}"))
+            asyncio.run(drill.run(uploads=15, downloads=200, failed_uploads=UPLOADERS))
+    for what, result, origin in drill.rows():
+        print(f"{what:<44} {result:>6}   {origin}")
+    say(f"{len(drill.ledger.violations)} violations in {time.monotonic() - began:.0f} s")
+    if options.keep:
+        write_results(drill.rows(), "The last drill of the store", "./just drill-store --keep", NOTE)
+    return 1 if drill.ledger.violations else 0
+
+
+def say(message: str) -> None:
+    """Tells the person at the terminal how far the drill is."""
+    print(f"drill: {message}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
