@@ -14,6 +14,7 @@ import httpx
 from deploy.client import load_certificates
 from deploy.local import minio
 from deploy.local.ports import LOOPBACK, free_ports
+from tests.integration.waiting import wait_until
 
 NODES = 4
 ROOT_USER, ROOT_PASSWORD = "waxwing", "only-for-this-test"
@@ -24,21 +25,22 @@ CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 
 
 class MinioNodes:
-    """Four nodes of one store. Numbers of nodes count from 0."""
+    """The nodes of one store, four or only one. Numbers of nodes count from 0."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, count: int = NODES) -> None:
         self._folder = folder
+        self.count = count
         program = minio.find_or_build(os.environ, print)
         self._command, self._drives = [str(program)], str(folder)
         if any(mark.exists() for mark in CONTAINER_MARKS):
             self._command, self._drives = _hide_container(program, folder), ""
-        self._ports = free_ports(2 * NODES)
+        self._ports = free_ports(2 * count)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     @property
     def endpoints(self) -> list[str]:
         """The endpoint of each node."""
-        return [f"http://{LOOPBACK}:{port}" for port in self._ports[:NODES]]
+        return [f"http://{LOOPBACK}:{port}" for port in self._ports[: self.count]]
 
     @property
     def settings(self) -> dict[str, str]:
@@ -53,14 +55,16 @@ class MinioNodes:
 
     def start(self, number: int) -> None:
         """Starts a node. The first nodes are ready when enough of the others run."""
-        address, console = (f"{LOOPBACK}:{self._ports[each]}" for each in (number, NODES + number))
+        address, console = (f"{LOOPBACK}:{self._ports[each]}" for each in (number, self.count + number))
         drives = [f"{endpoint}{self._drives}/{each}" for each, endpoint in enumerate(self.endpoints)]
+        if self.count == 1:
+            drives = [f"{self._drives}/0"]
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": f"{self._drives}/home-{number}",
             "MINIO_ROOT_USER": ROOT_USER,
             "MINIO_ROOT_PASSWORD": ROOT_PASSWORD,
-            "MINIO_STORAGE_CLASS_STANDARD": PARITY,
+            **({"MINIO_STORAGE_CLASS_STANDARD": PARITY} if self.count > 1 else {}),
             "MINIO_PROMETHEUS_AUTH_TYPE": "public",
             # Otherwise MinIO refuses drives that are on the disk of the operating system.
             "MINIO_CI_CD": "on",
@@ -81,6 +85,14 @@ class MinioNodes:
         """Whether the node takes part in a store that can be read and written."""
         return _responds_200(f"{self.endpoints[number]}/minio/health/cluster")
 
+    def are_ready(self) -> bool:
+        """Whether all nodes are ready."""
+        return all(map(self.is_ready, range(self.count)))
+
+    def wait_until_ready(self) -> None:
+        """Waits until all nodes are ready."""
+        wait_until(self.are_ready)
+
     def read_log(self, number: int) -> str:
         """Returns what the node has said."""
         return (self._folder / f"node-{number}.log").read_text(errors="replace")
@@ -92,13 +104,14 @@ class MinioNodes:
 
 
 @contextmanager
-def minio_nodes(folder: Path) -> Iterator[MinioNodes]:
-    """Starts the nodes. They may not be ready yet."""
-    nodes = MinioNodes(folder)
+def minio_nodes(folder: Path, count: int = NODES) -> Iterator[MinioNodes]:
+    """Starts the nodes, and kills them at the end."""
+    nodes = MinioNodes(folder, count)
     with ExitStack() as opened:
         opened.callback(nodes.kill_all)
-        for number in range(NODES):
+        for number in range(count):
             nodes.start(number)
+        nodes.wait_until_ready()
         yield nodes
 
 

@@ -86,7 +86,7 @@ def _find_grown(before: dict[str, Level], after: dict[str, Level]) -> Iterator[s
             yield f"{name} had {before[name].descriptors} descriptors, and now {level.descriptors}"
 
 
-async def let_sweeper_finish(stack: WiredStack, ledger: Ledger) -> None:
+async def let_sweeper_finish(stack: Stack, ledger: Ledger) -> None:
     """Returns when the sweeper has removed everything that is not a record.
 
     No upload may be under way.

@@ -15,7 +15,7 @@ import psutil
 from miniopy_async.error import MinioException
 
 from common.settings import load
-from deploy.local.stack import StackError
+from deploy.local.stack import Stack, StackError
 from deploy.setup import SetupSettings, make_admin
 from records.storage import make_session
 from tests.chaos.wires import MOMENTS, STEPS, Connection, Moment, Steps, Trap, WiredStack
@@ -290,7 +290,7 @@ class Hand:
             await asyncio.sleep(0.2)
 
 
-async def run_sql(stack: WiredStack, statement: str) -> list[asyncpg.Record]:
+async def run_sql(stack: Stack, statement: str) -> list[asyncpg.Record]:
     """Runs a statement as the superuser, on a connection that no wire has."""
     address = stack.environment("setup")
     async with asyncio.timeout(10):

@@ -1,37 +1,170 @@
-"""A stack whose object store has several nodes: what clients and operators see when nodes are away or come back."""
+"""A stack whose object store has several nodes, of which some are away, come back, or lack objects."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import httpx
 import pytest
+import pytest_asyncio
 
+from common.settings import load
+from deploy.client import Client
 from deploy.local.stack import Stack
-from tests.drills.store import StoreDrill
+from deploy.setup import SetupSettings, make_admin, make_bucket_key
+from records.storage import LOST_OBJECT, STORE_AWAY, ObjectStore, make_client, make_session
+from tests.drills.store import QUICK_KINDS, SETTINGS, StoreDrill
+from tests.integration.new_log_lines import NewLogLines
 from tests.integration.waiting import wait_until
-from tests.minio_nodes import NODES, MinioNodes, minio_nodes
+from tests.minio_nodes import MinioNodes, minio_nodes
+from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
+from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioNodes]:
-    with minio_nodes(tmp_path_factory.mktemp("nodes")) as nodes:
-        wait_until(lambda: all(map(nodes.is_ready, range(NODES))))
-        yield nodes
-
-
-@pytest.fixture(scope="module")
-def stack(nodes: MinioNodes) -> Iterator[Stack]:
-    # The first endpoint, for which URLs are signed, is one of the nodes that the drill kills.
-    with temporary_stack(nodes.settings) as stack:
-        yield stack
+OWNERS = {
+    "DATABASE_URL": "postgresql://nobody@nowhere/nothing",
+    "POSTGRES_PASSWORD": "none",
+    "USERS_DATABASE_PASSWORD": "none",
+    "RECORDS_DATABASE_PASSWORD": "none",
+}
+# Past the gateway's cache, from it, a range, the waveform and the original.
+WAYS = 5
 
 
 async def test_nothing_is_lost_or_called_lost_while_nodes_of_the_store_are_away_and_come_back(
-    stack: Stack, nodes: MinioNodes
+    tmp_path: Path,
 ) -> None:
-    drill = StoreDrill(stack, nodes, print)
-    await drill.run(uploads=4, downloads=60, failed_uploads=0)
+    with minio_nodes(tmp_path) as nodes, temporary_stack({**nodes.settings, **SETTINGS}) as stack:
+        drill = StoreDrill(stack, nodes, QUICK_KINDS, print)
+        await drill.run(uploads=3, downloads=60, failed_uploads=0)
     assert drill.ledger.violations == []
 
 
-def test_status_shows_every_node(stack: Stack, nodes: MinioNodes) -> None:
-    pass
+class Halves(NamedTuple):
+    """A stack, and two stores that know nothing of each other. The stack takes them for two nodes of one.
+
+    A node that has just come back answers 404 for seconds. Each of these does so for good, for the objects of
+    the other one.
+    """
+
+    stack: Stack
+    stores: list[MinioNodes]
+
+    async def move(self, key: str, target: int | None) -> None:
+        """Moves an object to one of the stores, or removes it."""
+        data = b""
+        async with make_session() as session:
+            stores = [
+                ObjectStore(make_client(read_settings(each).store, session), "records")
+                for each in self.stores
+            ]
+            for store in stores:
+                if await store.find(key):
+                    data = b"".join([piece async for piece in await store.open(key)])
+                    await store.remove(key)
+            if target is not None:
+                await stores[target].put(key, data)
+
+
+def read_settings(store: MinioNodes) -> SetupSettings:
+    return load(SetupSettings, {**OWNERS, **store.settings})
+
+
+@pytest_asyncio.fixture(scope="module")
+async def halves(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Halves]:
+    with ExitStack() as opened:
+        stores = [
+            opened.enter_context(minio_nodes(tmp_path_factory.mktemp("store"), count=1)) for _ in range(2)
+        ]
+        async with make_session() as session:
+            for settings in map(read_settings, stores):
+                root = {"access_key": settings.minio_root_user, "secret_key": settings.minio_root_password}
+                await make_client(settings.store, session, **root).make_bucket(settings.store.s3_bucket)
+                await make_bucket_key(make_admin(settings, session), settings)
+        endpoints = ",".join(store.endpoints[0] for store in stores)
+        stack = opened.enter_context(temporary_stack({**stores[0].settings, "S3_ENDPOINT": endpoints}))
+        yield Halves(stack, stores)
+
+
+@pytest.fixture
+def user(halves: Halves) -> dict[str, Any]:
+    with Client(halves.stack.base_url) as client:
+        return client.create_user("Ann")
+
+
+def upload(http: httpx.Client, user: dict[str, Any]) -> dict[str, Any]:
+    headers = {**WAV_TYPE, **bearer(user)}
+    response = http.post("/records?keep_original=true", content=TINY_WAV, headers=headers)
+    assert response.status_code == 201
+    return dict(response.json())
+
+
+def get_in_all_ways(http: httpx.Client, user: dict[str, Any], record: dict[str, Any]) -> list[httpx.Response]:
+    path = f"/records/{record['id']}"
+    responses = [
+        http.get(record["url"], headers={"If-Match": "*"}),
+        http.get(record["url"], headers={"Range": "bytes=1-9"}),
+        http.get(record["url"]),
+        http.get(f"{path}/waveform", params={"user": user["id"]}),
+        http.get(f"{path}/original", headers=bearer(user)),
+    ]
+    assert len(responses) == WAYS
+    return responses
+
+
+def has_status(gateway: NewLogLines, ending: str) -> bool:
+    return any(line["upstream_status"].endswith(ending) for line in gateway.lines())
+
+
+async def test_a_404_of_one_node_is_asked_of_another_before_an_object_counts_as_lost(
+    halves: Halves, user: dict[str, Any]
+) -> None:
+    gateway, service = (NewLogLines(halves.stack, name) for name in ("gateway", "records"))
+    with Client(halves.stack.base_url) as client:
+        for number in range(6):
+            record = upload(client.http, user)
+            for suffix in ("mp3", "wav", "waveform"):
+                await halves.move(f"{user['id']}/{record['id']}.{suffix}", number % 2)
+            responses = get_in_all_ways(client.http, user, record)
+            assert [response.status_code for response in responses] == [200, 206, 200, 200, 200]
+            assert responses[-1].content == TINY_WAV
+    for ending in ("404, 200", "404, 206"):
+        wait_until(partial(has_status, gateway, ending))
+    wait_until(lambda: "a node of the store lacks what another node has" in service.text())
+    assert "object lost" not in service.text()
+
+
+async def test_an_object_that_no_node_has_is_lost(halves: Halves, user: dict[str, Any]) -> None:
+    with Client(halves.stack.base_url) as client:
+        record = upload(client.http, user)
+        for suffix in ("mp3", "wav", "waveform"):
+            await halves.move(f"{user['id']}/{record['id']}.{suffix}", None)
+        service = NewLogLines(halves.stack, "records")
+        for response in get_in_all_ways(client.http, user, record):
+            assert_problem(response, 503, "unavailable", LOST_OBJECT)
+        wait_until(lambda: service.text().count('"object lost"') == WAYS)
+
+
+async def test_an_object_that_the_remaining_nodes_lack_is_not_lost(
+    halves: Halves, user: dict[str, Any]
+) -> None:
+    with Client(halves.stack.base_url) as client:
+        record = upload(client.http, user)
+        for suffix in ("mp3", "wav", "waveform"):
+            await halves.move(f"{user['id']}/{record['id']}.{suffix}", 0)
+        service = NewLogLines(halves.stack, "records")
+        halves.stores[0].kill(0)
+        try:
+            # Also when nginx leaves out the node that has failed.
+            for _ in range(2):
+                for response in get_in_all_ways(client.http, user, record):
+                    assert_problem(response, 503, "unavailable", STORE_AWAY)
+        finally:
+            halves.stores[0].start(0)
+            halves.stores[0].wait_until_ready()
+        assert "object lost" not in service.text()
+        # At once, although nginx leaves a node out for ten seconds.
+        responses = get_in_all_ways(client.http, user, record)
+        assert [response.status_code for response in responses] == [200, 206, 200, 200, 200]

@@ -586,20 +586,23 @@ class _ClientOfNodes(_Client):
         self._preferred = random.randrange(len(endpoints))  # noqa: S311
 
     async def _url_open(self, method: str, *args: Any, body: Any = None, **named: Any) -> Any:
-        failures: list[Exception] = []
+        failures: list[BaseException] = []
         for number in [*range(self._preferred, len(self._nodes)), *range(self._preferred)]:
             # A request that has failed leaves its body at an end or in the middle.
             own_body = BytesIO(body.getvalue()) if isinstance(body, BytesIO) else body
-            # If the request is cancelled, perhaps because this node hangs, the next one goes elsewhere.
-            self._preferred = (number + 1) % len(self._nodes)
             try:
                 response = await self._nodes[number]._url_open(method, *args, body=own_body, **named)
-            except STORE_ERRORS as error:
+            except BaseException as error:
+                # Also if the request was cancelled, perhaps because this node hangs.
+                if self._preferred == number:
+                    self._preferred = (number + 1) % len(self._nodes)
                 if not _may_ask_another_node(method, error):
                     raise
                 # The error's frames hold the body.
                 failures.append(error.with_traceback(None))
             else:
+                if any(map(_says_absent, failures)):
+                    log.warning("a node of the store lacks what another node has", method=method)
                 self._preferred = number
                 return response
         try:
@@ -609,7 +612,7 @@ class _ClientOfNodes(_Client):
             failures.clear()
 
 
-def _may_ask_another_node(method: str, error: Exception) -> bool:
+def _may_ask_another_node(method: str, error: BaseException) -> bool:
     """Whether another node may succeed.
 
     A POST that failed may have had its effect, and beginning a multipart upload twice would leave one open.
@@ -618,18 +621,18 @@ def _may_ask_another_node(method: str, error: Exception) -> bool:
     return _says_absent(error) or (_is_passing(error) and method != "POST")
 
 
-def _choose_failure(failures: list[Exception]) -> Exception:
+def _choose_failure(failures: list[BaseException]) -> BaseException:
     """Returns what counts if all nodes have failed.
 
-    Fewer than half of the nodes are not believed that something is absent, because they may lack the others.
+    Something is absent if more than half of the nodes say so. Fewer may have come back too recently to know.
     """
     absent = [error for error in failures if _says_absent(error)]
-    if 2 * len(absent) >= len(failures):
+    if 2 * len(absent) > len(failures):
         return absent[0]
     return next(error for error in failures if error not in absent)
 
 
-def _says_absent(error: Exception) -> bool:
+def _says_absent(error: BaseException) -> bool:
     return isinstance(error, S3Error) and error.response.status == HTTPStatus.NOT_FOUND
 
 
