@@ -1,7 +1,10 @@
 """A stack whose object store has several nodes, of which some are away, come back, or lack objects."""
 
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +16,7 @@ import pytest_asyncio
 from common.settings import load
 from deploy.client import Client
 from deploy.local.stack import Stack
-from deploy.setup import SetupSettings, make_admin, make_bucket_key
+from deploy.setup import SetupSettings, make_admin, make_bucket_key, set_up
 from records.storage import LOST_OBJECT, STORE_AWAY, ObjectStore, make_client, make_session
 from tests.drills.store import QUICK_KINDS, SETTINGS, StoreDrill
 from tests.integration.new_log_lines import NewLogLines
@@ -31,6 +34,8 @@ OWNERS = {
 }
 # Past the gateway's cache, from it, a range, the waveform and the original.
 WAYS = 5
+STORES = 3
+SUFFIXES = ("mp3", "wav", "waveform")
 
 
 async def test_nothing_is_lost_or_called_lost_while_nodes_of_the_store_are_away_and_come_back(
@@ -42,15 +47,25 @@ async def test_nothing_is_lost_or_called_lost_while_nodes_of_the_store_are_away_
     assert drill.ledger.violations == []
 
 
-class Halves(NamedTuple):
-    """A stack, and two stores that know nothing of each other. The stack takes them for two nodes of one.
+class Strangers(NamedTuple):
+    """A stack, and stores that know nothing of each other. The stack takes them for the nodes of one store.
 
     A node that has just come back answers 404 for seconds. Each of these does so for good, for the objects of
-    the other one.
+    the others.
     """
 
     stack: Stack
     stores: list[MinioNodes]
+
+    @contextmanager
+    def without(self, number: int) -> Iterator[None]:
+        """Kills one of the stores, and starts it again at the end."""
+        self.stores[number].kill(0)
+        try:
+            yield
+        finally:
+            self.stores[number].start(0)
+            self.stores[number].wait_until_ready()
 
     async def move(self, key: str, target: int | None) -> None:
         """Moves an object to one of the stores, or removes it."""
@@ -73,10 +88,11 @@ def read_settings(store: MinioNodes) -> SetupSettings:
 
 
 @pytest_asyncio.fixture(scope="module")
-async def halves(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Halves]:
+async def strangers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Strangers]:
     with ExitStack() as opened:
         stores = [
-            opened.enter_context(minio_nodes(tmp_path_factory.mktemp("store"), count=1)) for _ in range(2)
+            opened.enter_context(minio_nodes(tmp_path_factory.mktemp("store"), count=1))
+            for _ in range(STORES)
         ]
         async with make_session() as session:
             for settings in map(read_settings, stores):
@@ -85,12 +101,12 @@ async def halves(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Halv
                 await make_bucket_key(make_admin(settings, session), settings)
         endpoints = ",".join(store.endpoints[0] for store in stores)
         stack = opened.enter_context(temporary_stack({**stores[0].settings, "S3_ENDPOINT": endpoints}))
-        yield Halves(stack, stores)
+        yield Strangers(stack, stores)
 
 
 @pytest.fixture
-def user(halves: Halves) -> dict[str, Any]:
-    with Client(halves.stack.base_url) as client:
+def user(strangers: Strangers) -> dict[str, Any]:
+    with Client(strangers.stack.base_url) as client:
         return client.create_user("Ann")
 
 
@@ -119,14 +135,14 @@ def has_status(gateway: NewLogLines, ending: str) -> bool:
 
 
 async def test_a_404_of_one_node_is_asked_of_another_before_an_object_counts_as_lost(
-    halves: Halves, user: dict[str, Any]
+    strangers: Strangers, user: dict[str, Any]
 ) -> None:
-    gateway, service = (NewLogLines(halves.stack, name) for name in ("gateway", "records"))
-    with Client(halves.stack.base_url) as client:
+    gateway, service = (NewLogLines(strangers.stack, name) for name in ("gateway", "records"))
+    with Client(strangers.stack.base_url) as client:
         for number in range(6):
             record = upload(client.http, user)
-            for suffix in ("mp3", "wav", "waveform"):
-                await halves.move(f"{user['id']}/{record['id']}.{suffix}", number % 2)
+            for suffix in SUFFIXES:
+                await strangers.move(f"{user['id']}/{record['id']}.{suffix}", number % STORES)
             responses = get_in_all_ways(client.http, user, record)
             assert [response.status_code for response in responses] == [200, 206, 200, 200, 200]
             assert responses[-1].content == TINY_WAV
@@ -136,35 +152,79 @@ async def test_a_404_of_one_node_is_asked_of_another_before_an_object_counts_as_
     assert "object lost" not in service.text()
 
 
-async def test_an_object_that_no_node_has_is_lost(halves: Halves, user: dict[str, Any]) -> None:
-    with Client(halves.stack.base_url) as client:
+async def test_an_object_that_no_node_has_is_lost(strangers: Strangers, user: dict[str, Any]) -> None:
+    with Client(strangers.stack.base_url) as client:
         record = upload(client.http, user)
-        for suffix in ("mp3", "wav", "waveform"):
-            await halves.move(f"{user['id']}/{record['id']}.{suffix}", None)
-        service = NewLogLines(halves.stack, "records")
+        for suffix in SUFFIXES:
+            await strangers.move(f"{user['id']}/{record['id']}.{suffix}", None)
+        service = NewLogLines(strangers.stack, "records")
         for response in get_in_all_ways(client.http, user, record):
             assert_problem(response, 503, "unavailable", LOST_OBJECT)
         wait_until(lambda: service.text().count('"object lost"') == WAYS)
 
 
-async def test_an_object_that_the_remaining_nodes_lack_is_not_lost(
-    halves: Halves, user: dict[str, Any]
+async def test_an_object_that_most_nodes_lack_is_lost_although_another_node_is_away(
+    strangers: Strangers, user: dict[str, Any]
 ) -> None:
-    with Client(halves.stack.base_url) as client:
+    with Client(strangers.stack.base_url) as client:
         record = upload(client.http, user)
-        for suffix in ("mp3", "wav", "waveform"):
-            await halves.move(f"{user['id']}/{record['id']}.{suffix}", 0)
-        service = NewLogLines(halves.stack, "records")
-        halves.stores[0].kill(0)
-        try:
+        for suffix in SUFFIXES:
+            await strangers.move(f"{user['id']}/{record['id']}.{suffix}", None)
+        with strangers.without(0):
             # Also when nginx leaves out the node that has failed.
             for _ in range(2):
                 for response in get_in_all_ways(client.http, user, record):
+                    assert_problem(response, 503, "unavailable", LOST_OBJECT)
+
+
+async def test_an_object_that_one_remaining_node_lacks_is_not_lost(
+    strangers: Strangers, user: dict[str, Any]
+) -> None:
+    with Client(strangers.stack.base_url) as client:
+        record = upload(client.http, user)
+        for suffix in SUFFIXES:
+            await strangers.move(f"{user['id']}/{record['id']}.{suffix}", 0)
+        service = NewLogLines(strangers.stack, "records")
+        with strangers.without(0), strangers.without(1):
+            for _ in range(2):
+                for response in get_in_all_ways(client.http, user, record):
                     assert_problem(response, 503, "unavailable", STORE_AWAY)
-        finally:
-            halves.stores[0].start(0)
-            halves.stores[0].wait_until_ready()
         assert "object lost" not in service.text()
         # At once, although nginx leaves a node out for ten seconds.
         responses = get_in_all_ways(client.http, user, record)
         assert [response.status_code for response in responses] == [200, 206, 200, 200, 200]
+
+
+def test_a_download_needs_no_node_that_is_away(strangers: Strangers, user: dict[str, Any]) -> None:
+    with Client(strangers.stack.base_url) as client:
+        for number in range(STORES):
+            with strangers.without(number):
+                record = upload(client.http, user)
+                responses = get_in_all_ways(client.http, user, record)
+                assert [response.status_code for response in responses] == [200, 206, 200, 200, 200]
+
+
+def test_status_shows_each_node(strangers: Strangers) -> None:
+    def show() -> tuple[int, list[tuple[str, str]]]:
+        options = [f"--{name}=127.0.0.1:{strangers.stack.ports.of(name)}" for name in ("users", "records")]
+        options.append(f"--gateway=127.0.0.1:{strangers.stack.ports.gateway_status}")
+        done = subprocess.run(
+            [sys.executable, "-m", "records", "status", "--json", *options],
+            env=strangers.stack.environment("records"),
+            capture_output=True,
+            check=False,
+        )
+        parts = json.loads(done.stdout)["parts"]
+        return done.returncode, [(each["state"], each["detail"]) for each in parts if each["name"] == "store"]
+
+    assert show() == (0, [("ready", "")] * STORES)
+    with strangers.without(1):
+        away = f"{strangers.stores[1].endpoints[0]}: {STORE_AWAY}; try again in 5 seconds."
+        assert show() == (1, [("ready", ""), ("away", away), ("ready", "")])
+
+
+async def test_the_set_up_and_readiness_need_no_node_that_is_away(strangers: Strangers) -> None:
+    with strangers.without(0):
+        await set_up(load(SetupSettings, strangers.stack.environment("setup")))
+        with Client(strangers.stack.base_url) as client:
+            assert client.http.get("/readyz/records").status_code == 200
