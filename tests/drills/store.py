@@ -324,7 +324,7 @@ def main(arguments: list[str]) -> int:
         temporary_stack({**nodes.settings, **SETTINGS}, say) as stack,
     ):
         drill = StoreDrill(stack, nodes, KINDS, lambda what: say(f"{time.monotonic() - began:.0f} s: {what}"))
-        asyncio.run(drill.run(uploads=15, downloads=200, failed_uploads=UPLOADERS))
+        asyncio.run(drill.run(uploads=15, downloads=200, failed_uploads=1))
     for what, result, origin in drill.rows():
         print(f"{what:<44} {result:>6}   {origin}")
     say(f"{len(drill.ledger.violations)} violations in {time.monotonic() - began:.0f} s")

@@ -280,6 +280,18 @@ def test_an_object_store_without_its_keys_is_refused(tmp_path: Path) -> None:
         Stack(tmp_path, settings={"S3_ENDPOINT": "https://s3.example.com"}).start()
 
 
+def test_a_wrong_node_of_an_object_store_is_refused_in_one_line(tmp_path: Path) -> None:
+    settings = {
+        "S3_ENDPOINT": "http://minio1:9000,minio2:9000",
+        "S3_ACCESS_KEY": "key",
+        "S3_SECRET_KEY": "secret",
+    }
+    with pytest.raises(StackError) as refusal:
+        Stack(tmp_path, settings=settings).start()
+    reason = "'minio2:9000' is no endpoint: write it like http://minio:9000"
+    assert str(refusal.value) == f"wrong setting: S3_ENDPOINT: {reason}"
+
+
 def test_nginx_accepts_the_gateway_s_configuration() -> None:
     assert "test is successful" in check_gateway()
 

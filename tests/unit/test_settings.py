@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.settings import ServiceSettings, SettingsError, load
+from deploy.backup import BackupStoreSettings
 from deploy.gateway_settings import GatewaySettings
 from deploy.setup import SetupSettings
 from records.settings import MAX_ORIGINAL_BYTES, Settings
@@ -99,6 +100,13 @@ def test_a_wrong_node_of_the_store_is_named(endpoints: str, reason: str) -> None
     with pytest.raises(SettingsError) as refusal:
         load(Settings, {**REQUIRED, "S3_ENDPOINT": endpoints})
     assert str(refusal.value) == f"S3_ENDPOINT: {reason}"
+
+
+def test_a_wrong_node_of_the_store_for_backups_is_named() -> None:
+    keys = {"BACKUP_S3_ACCESS_KEY": "key", "BACKUP_S3_SECRET_KEY": "secret"}
+    settings = load(BackupStoreSettings, {**keys, "BACKUP_S3_ENDPOINT": "http://a:9000,b:9000"})
+    with pytest.raises(SettingsError, match=r"^BACKUP_S3_ENDPOINT: 'b:9000' is no endpoint"):
+        settings.of_bucket("backups")
 
 
 def test_a_store_may_have_several_nodes() -> None:
