@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 
+from common.settings import load
 from deploy.client import load_certificates
 from deploy.local import minio
 from deploy.local.ports import LOOPBACK, free_ports
+from deploy.setup import SetupSettings, make_admin, make_bucket_key
+from records.storage import make_client, make_session
 from tests.integration.waiting import wait_until
 
 NODES = 4
 ROOT_USER, ROOT_PASSWORD = "waxwing", "only-for-this-test"
 # An object needs two of four drives to be read, and three to be written.
 PARITY = "EC:2"
+# The settings of the set-up that the bucket does not need.
+NO_DATABASE = {
+    "DATABASE_URL": "postgresql://nobody@nowhere/nothing",
+    "POSTGRES_PASSWORD": "none",
+    "USERS_DATABASE_PASSWORD": "none",
+    "RECORDS_DATABASE_PASSWORD": "none",
+}
 # In a container, MinIO waits until a node has an address of another machine. It looks for these files.
 CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 
@@ -105,14 +117,25 @@ class MinioNodes:
 
 @contextmanager
 def minio_nodes(folder: Path, count: int = NODES) -> Iterator[MinioNodes]:
-    """Starts the nodes, and kills them at the end."""
+    """Starts the nodes with the bucket and the key of `settings`, and kills them at the end."""
     nodes = MinioNodes(folder, count)
     with ExitStack() as opened:
         opened.callback(nodes.kill_all)
         for number in range(count):
             nodes.start(number)
         nodes.wait_until_ready()
+        # In a thread, because an event loop may run in this one.
+        with ThreadPoolExecutor() as thread:
+            thread.submit(asyncio.run, _make_bucket(nodes)).result()
         yield nodes
+
+
+async def _make_bucket(nodes: MinioNodes) -> None:
+    settings = load(SetupSettings, {**NO_DATABASE, **nodes.settings})
+    async with make_session() as session:
+        root = {"access_key": ROOT_USER, "secret_key": ROOT_PASSWORD}
+        await make_client(settings.store, session, **root).make_bucket(settings.store.s3_bucket)
+        await make_bucket_key(make_admin(settings, session), settings)
 
 
 def _hide_container(program: Path, root: Path) -> list[str]:

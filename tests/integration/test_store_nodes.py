@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,27 +11,20 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from common.settings import load
 from deploy.client import Client
 from deploy.local.stack import Stack
-from deploy.setup import SetupSettings, make_admin, make_bucket_key, set_up
+from deploy.setup import SetupSettings, set_up
 from records.storage import LOST_OBJECT, STORE_AWAY, ObjectStore, make_client, make_session
 from tests.drills.store import QUICK_KINDS, SETTINGS, StoreDrill
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.waiting import wait_until
-from tests.minio_nodes import MinioNodes, minio_nodes
+from tests.minio_nodes import NO_DATABASE, MinioNodes, minio_nodes
 from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 
-OWNERS = {
-    "DATABASE_URL": "postgresql://nobody@nowhere/nothing",
-    "POSTGRES_PASSWORD": "none",
-    "USERS_DATABASE_PASSWORD": "none",
-    "RECORDS_DATABASE_PASSWORD": "none",
-}
 # Past the gateway's cache, from it, a range, the waveform and the original.
 WAYS = 5
 STORES = 3
@@ -84,21 +77,16 @@ class Strangers(NamedTuple):
 
 
 def read_settings(store: MinioNodes) -> SetupSettings:
-    return load(SetupSettings, {**OWNERS, **store.settings})
+    return load(SetupSettings, {**NO_DATABASE, **store.settings})
 
 
-@pytest_asyncio.fixture(scope="module")
-async def strangers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Strangers]:
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strangers]:
     with ExitStack() as opened:
         stores = [
             opened.enter_context(minio_nodes(tmp_path_factory.mktemp("store"), count=1))
             for _ in range(STORES)
         ]
-        async with make_session() as session:
-            for settings in map(read_settings, stores):
-                root = {"access_key": settings.minio_root_user, "secret_key": settings.minio_root_password}
-                await make_client(settings.store, session, **root).make_bucket(settings.store.s3_bucket)
-                await make_bucket_key(make_admin(settings, session), settings)
         endpoints = ",".join(store.endpoints[0] for store in stores)
         stack = opened.enter_context(temporary_stack({**stores[0].settings, "S3_ENDPOINT": endpoints}))
         yield Strangers(stack, stores)
