@@ -16,8 +16,9 @@ import aiohttp
 import asyncpg
 import msgspec
 import structlog
+from miniopy_async.api import Minio
 from miniopy_async.credentials.providers import StaticProvider
-from miniopy_async.error import MinioAdminException, MinioException
+from miniopy_async.error import MinioAdminException, MinioException, S3Error
 from miniopy_async.minioadmin import MinioAdmin
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -102,11 +103,22 @@ async def set_up(settings: SetupSettings) -> None:
     async with make_session() as session:
         root = {"access_key": settings.minio_root_user, "secret_key": settings.minio_root_password}
         client = make_client(settings.store, session, **(root if settings.minio_root_user else {}))
-        if not await client.bucket_exists(settings.store.s3_bucket):
-            await client.make_bucket(settings.store.s3_bucket)
+        await make_bucket(client, settings.store.s3_bucket)
         if settings.minio_root_user:
             await _make_bucket_key_at_any_node(settings, session)
     log.info("bucket is there", key="made" if settings.minio_root_user else "given")
+
+
+async def make_bucket(client: Minio, name: str) -> None:
+    """Creates the bucket unless it is there."""
+    if await client.bucket_exists(name):
+        return
+    try:
+        await client.make_bucket(name)
+    except S3Error as error:
+        # A node can create the bucket and nevertheless fail, and then another node is asked.
+        if error.code != "BucketAlreadyOwnedByYou":
+            raise
 
 
 async def _make_bucket_key_at_any_node(settings: SetupSettings, session: aiohttp.ClientSession) -> None:

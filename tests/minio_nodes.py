@@ -17,7 +17,7 @@ from common.settings import load
 from deploy.client import load_certificates
 from deploy.local import minio
 from deploy.local.ports import LOOPBACK, free_ports
-from deploy.setup import SetupSettings, make_admin, make_bucket_key
+from deploy.setup import SetupSettings, make_admin, make_bucket, make_bucket_key
 from records.storage import make_client, make_session
 from tests.integration.waiting import wait_until
 
@@ -134,7 +134,7 @@ async def _make_bucket(nodes: MinioNodes) -> None:
     settings = load(SetupSettings, {**NO_DATABASE, **nodes.settings})
     async with make_session() as session:
         root = {"access_key": ROOT_USER, "secret_key": ROOT_PASSWORD}
-        await make_client(settings.store, session, **root).make_bucket(settings.store.s3_bucket)
+        await make_bucket(make_client(settings.store, session, **root), settings.store.s3_bucket)
         await make_bucket_key(make_admin(settings, session), settings)
 
 

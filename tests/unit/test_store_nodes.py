@@ -11,12 +11,18 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from common.problems import Unavailable
+from deploy.setup import make_bucket
 from records.settings import StoreSettings
 from records.storage import STORE_AWAY, ObjectStore, ObjectWriter, make_client, make_session, means_lost
 
 KEY = "user/record.mp3"
-ABSENT, AWAY, BUSY, REFUSING, WORKING, BREAKING, HANGING = 404, 0, 503, 403, 200, -1, -2
-CODES = {ABSENT: "NoSuchKey", BUSY: "SlowDownRead", REFUSING: "AccessDenied"}
+ABSENT, AWAY, BUSY, REFUSING, WORKING, BREAKING, HANGING, OWNED = 404, 0, 503, 403, 200, -1, -2, 409
+CODES = {
+    ABSENT: "NoSuchKey",
+    BUSY: "SlowDownRead",
+    REFUSING: "AccessDenied",
+    OWNED: "BucketAlreadyOwnedByYou",
+}
 
 
 class Node:
@@ -37,6 +43,8 @@ class Node:
             request.transport.abort()
         if self.state in (WORKING, BREAKING):
             return web.Response(headers={"ETag": '"0"'}, body=b"sound")
+        if self.state == OWNED and request.method == "HEAD":
+            return web.Response(status=ABSENT)
         body = f"<Error><Code>{CODES[self.state]}</Code><Message>No</Message></Error>"
         return web.Response(status=self.state, text=body, content_type="application/xml")
 
@@ -174,6 +182,18 @@ async def test_a_post_which_may_have_had_its_effect_is_left_to_its_caller(failur
             await store.begin(KEY)
         # Only the writer can remove the multipart upload that the first POST may have begun.
         assert [len(node.asked) for node in nodes] == [1, 0]
+
+
+async def test_a_bucket_that_a_failing_node_has_made_is_there() -> None:
+    async with open_nodes(BREAKING, OWNED, OWNED) as (_, nodes, endpoints), make_session() as session:
+        settings = StoreSettings(s3_endpoint=",".join(endpoints), s3_access_key="key", s3_secret_key="secret")
+        await make_bucket(make_client(settings, session), "records")
+        # aiohttp itself repeats what a connection breaks off.
+        assert [{method for method, _, _ in node.asked} for node in nodes] == [
+            {"HEAD", "PUT"},
+            {"HEAD", "PUT"},
+            {"HEAD"},
+        ]
 
 
 async def test_an_upload_goes_on_at_another_node_without_a_repetition_of_its_own() -> None:
