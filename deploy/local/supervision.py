@@ -347,7 +347,7 @@ class Supervisor:
 class LogReader:
     """Reads the log files of some processes while they grow, and goes on after supervisor rotates them.
 
-    Lines of JSON become readable, unless the reader `is_raw`.
+    Lines of JSON become readable, each behind the name of its process, unless the reader `is_raw`.
     """
 
     def __init__(self, supervisor: Supervisor, names: Sequence[str], *, is_raw: bool = False) -> None:
@@ -369,29 +369,30 @@ class LogReader:
         self._closer.close()
 
     def last_lines(self, count: int) -> Iterator[str]:
-        """Yields the last lines of each process, each behind the name of its process."""
+        """Yields the last lines of each process."""
         for name, path in self._paths.items():
             with path.open(encoding="utf-8", errors="replace") as file:
-                yield from (self._prefixed(name, line) for line in deque(file, maxlen=count))
+                yield from (self._render(name, line) for line in deque(file, maxlen=count))
 
     def new_lines(self) -> Iterator[str]:
-        """Yields the lines logged since the last call, each behind the name of its process."""
+        """Yields the lines logged since the last call."""
         for name, path in self._paths.items():
             text = self._files[name].read()
             if not text and path.stat().st_ino != os.fstat(self._files[name].fileno()).st_ino:
                 self._open(name)
                 text = self._files[name].read()
             *lines, self._unfinished[name] = (self._unfinished[name] + text).split("\n")
-            yield from (self._prefixed(name, line) for line in lines)
+            yield from (self._render(name, line) for line in lines)
 
     def _open(self, name: str) -> None:
         self._files[name] = self._closer.enter_context(
             self._paths[name].open(encoding="utf-8", errors="replace")
         )
 
-    def _prefixed(self, name: str, line: str) -> str:
-        text = line.rstrip() if self._is_raw else make_readable(line.rstrip())
-        return f"{name:<{self._width}} | {text}"
+    def _render(self, name: str, line: str) -> str:
+        if self._is_raw:
+            return line.rstrip()
+        return f"{name:<{self._width}} | {make_readable(line.rstrip())}"
 
 
 class _Connection(UnixStreamHTTPConnection):  # type: ignore[misc]
