@@ -60,14 +60,13 @@ def serve(create_app: Callable[[S], Litestar], kind: type[S]) -> None:
         # The first connection is opened much later, where a wrong URL would be a traceback.
         servers = Servers(settings.database_url, settings.database_password)
         configure_logs(settings.log_level, settings.log_format)
-        app = create_app(settings)
+        served: ASGIApp = RequestLog(create_app(settings), settings.log_format)
+        if settings.otel_exporter_otlp_endpoint:
+            served = _trace(served, kind.__module__.partition(".")[0])
         asyncio.run(refuse_wrong_pooler(servers))
     except SettingsError as error:
         sys.exit(f"waxwing: wrong setting: {error}")
     request_seconds = settings.shutdown_seconds - CANCELLED_BEFORE_END_SECONDS
-    served: ASGIApp = RequestLog(app, settings.log_format)
-    if settings.otel_exporter_otlp_endpoint:
-        served = _trace(served, kind.__module__.partition(".")[0])
     config = uvicorn.Config(
         served,
         host=settings.host,
