@@ -154,6 +154,8 @@ def test_a_blocked_user_can_only_look_and_its_links_stop_until_it_is_unblocked(
     assert_problem(client.http.get(record["url"]), 404, "unknown-record")
     original = client.http.get(f"/records/{record['id']}/original", headers=bearer(user))
     assert_problem(original, 403, "user-blocked", "operator")
+    head = client.http.head(f"/records/{record['id']}/original", headers=bearer(user))
+    assert (head.status_code, head.content) == (403, b"")
     profile = assert_json(client.http.get("/users/me", headers=bearer(user)), 200)
     assert profile["record_count"] == 1
     listed = assert_json(client.http.get("/records", headers=bearer(user)), 200)
