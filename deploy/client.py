@@ -130,9 +130,7 @@ class Client:
 
     def delete_record(self, record_id: UUID, authorization: str) -> None:
         """Deletes a record. Raises Refused."""
-        response = self.http.delete(f"/records/{record_id}", headers=_sign(authorization))
-        if response.is_error:
-            raise Refused(response)
+        _accept(self.http.delete(f"/records/{record_id}", headers=_sign(authorization)))
 
     def stream_mp3(self, record: dict[str, Any]) -> AbstractContextManager[httpx.Response]:
         """Opens the download of a record's MP3."""
@@ -149,10 +147,7 @@ class Client:
 
     def download(self, url: str) -> bytes:
         """Returns the whole MP3 of a link. Raises Refused."""
-        response = self.http.get(url)
-        if response.is_error:
-            raise Refused(response)
-        return response.content
+        return _accept(self.http.get(url)).content
 
 
 def authorize(token: str, user_id: str | None = None) -> str:
@@ -167,6 +162,10 @@ def _sign(authorization: str) -> dict[str, str]:
 
 
 def _read_document(response: httpx.Response) -> dict[str, Any]:
+    return cast(dict[str, Any], _accept(response).json())
+
+
+def _accept(response: httpx.Response) -> httpx.Response:
     if response.is_error:
         raise Refused(response)
-    return cast(dict[str, Any], response.json())
+    return response

@@ -12,7 +12,6 @@ import tempfile
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from functools import partial
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -20,8 +19,9 @@ from uuid import UUID, uuid4
 
 import httpx
 
+from common.console import drop_output, make_printable, use_utf8
 from common.problems import InvalidRequest
-from common.text import make_printable, normalise_text, parse_uuid
+from common.text import normalise_text, parse_uuid
 from deploy.client import Client, Refused
 from deploy.local.stack import StackError, find_stack
 from deploy.terminal.logins import KeptLogins, Login
@@ -200,9 +200,7 @@ class Terminal:
 def main(arguments: list[str]) -> int:
     """Runs one command and returns the exit status."""
     options = _parse(arguments)
-    if isinstance(sys.stdout, TextIOWrapper):
-        # Titles may have characters that the terminal's own encoding lacks.
-        sys.stdout.reconfigure(encoding="utf-8")
+    use_utf8()
     base_url = ""
     try:
         base_url, signup_key, logins = _find_place()
@@ -213,8 +211,7 @@ def main(arguments: list[str]) -> int:
     except httpx.ConnectError:
         _say(f"nothing answers at {base_url}: `./just up` starts the stack")
     except BrokenPipeError:
-        # `head` reads no further. At its end Python writes what is left, and that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
     except (UsageError, WrongBytesError, Refused, StackError, httpx.TransportError, OSError) as error:
         _say(_explain(error))
     except KeyboardInterrupt:

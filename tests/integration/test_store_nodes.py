@@ -60,6 +60,13 @@ class Strangers(NamedTuple):
             self.stores[number].start(0)
             self.stores[number].wait_until_ready()
 
+    async def upload_to(self, target: int | None, http: httpx.Client, user: dict[str, Any]) -> dict[str, Any]:
+        """Uploads, and moves all objects of the record to one of the stores, or removes them."""
+        record = upload(http, user)
+        for suffix in SUFFIXES:
+            await self.move(f"{user['id']}/{record['id']}.{suffix}", target)
+        return record
+
     async def move(self, key: str, target: int | None) -> None:
         """Moves an object to one of the stores, or removes it."""
         data = b""
@@ -128,9 +135,7 @@ async def test_a_404_of_one_node_is_asked_of_another_before_an_object_counts_as_
     gateway, service = (NewLogLines(strangers.stack, name) for name in ("gateway", "records"))
     with Client(strangers.stack.base_url) as client:
         for number in range(6):
-            record = upload(client.http, user)
-            for suffix in SUFFIXES:
-                await strangers.move(f"{user['id']}/{record['id']}.{suffix}", number % STORES)
+            record = await strangers.upload_to(number % STORES, client.http, user)
             responses = get_in_all_ways(client.http, user, record)
             assert [response.status_code for response in responses] == [200, 206, 200, 200, 200]
             assert responses[-1].content == TINY_WAV
@@ -142,9 +147,7 @@ async def test_a_404_of_one_node_is_asked_of_another_before_an_object_counts_as_
 
 async def test_an_object_that_no_node_has_is_lost(strangers: Strangers, user: dict[str, Any]) -> None:
     with Client(strangers.stack.base_url) as client:
-        record = upload(client.http, user)
-        for suffix in SUFFIXES:
-            await strangers.move(f"{user['id']}/{record['id']}.{suffix}", None)
+        record = await strangers.upload_to(None, client.http, user)
         service = NewLogLines(strangers.stack, "records")
         for response in get_in_all_ways(client.http, user, record):
             assert_problem(response, 503, "unavailable", LOST_OBJECT)
@@ -155,9 +158,7 @@ async def test_an_object_that_most_nodes_lack_is_lost_although_another_node_is_a
     strangers: Strangers, user: dict[str, Any]
 ) -> None:
     with Client(strangers.stack.base_url) as client:
-        record = upload(client.http, user)
-        for suffix in SUFFIXES:
-            await strangers.move(f"{user['id']}/{record['id']}.{suffix}", None)
+        record = await strangers.upload_to(None, client.http, user)
         with strangers.without(0):
             # Also when nginx leaves out the node that has failed.
             for _ in range(2):
@@ -169,9 +170,7 @@ async def test_an_object_that_one_remaining_node_lacks_is_not_lost(
     strangers: Strangers, user: dict[str, Any]
 ) -> None:
     with Client(strangers.stack.base_url) as client:
-        record = upload(client.http, user)
-        for suffix in SUFFIXES:
-            await strangers.move(f"{user['id']}/{record['id']}.{suffix}", 0)
+        record = await strangers.upload_to(0, client.http, user)
         service = NewLogLines(strangers.stack, "records")
         with strangers.without(0), strangers.without(1):
             for _ in range(2):

@@ -147,8 +147,3 @@ def parse_uuid(text: str) -> UUID:
         return msgspec.convert(text, UUID)
     except msgspec.ValidationError:
         raise ValueError(text) from None
-
-
-def make_printable(text: str) -> str:
-    """Returns the text with an escape for each character that could disturb a terminal."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -8,7 +8,6 @@ wrong.
 
 import argparse
 import asyncio
-import os
 import sys
 import time
 import traceback
@@ -22,12 +21,12 @@ import asyncpg
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
+from common.console import drop_output, make_printable
 from common.db import make_engine
 from common.poolers import refuse_pooler
 from common.problems import Problem
 from common.servers import Servers
 from common.settings import SettingsError, load
-from common.text import make_printable
 from records import sql
 from records.doctor import REPAIRS, Doctor, DoctorError, Finding, Kind
 from records.settings import Settings
@@ -69,8 +68,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted")
     except BrokenPipeError:
-        # `head` reads no further. At its end Python writes what is left, and that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return FAILED
     except Exception:
         # Python's own status for an exception is 1, which means a finding here.

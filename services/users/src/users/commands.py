@@ -5,13 +5,11 @@ They work on the database with the settings of the service, whether the service 
 
 import argparse
 import asyncio
-import os
 import re
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,11 +18,12 @@ import msgspec
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.console import drop_output, make_printable, use_utf8
 from common.db import make_engine
 from common.problems import Problem
 from common.quotas import UNLIMITED
 from common.settings import SettingsError, load
-from common.text import make_printable, normalise_text, parse_uuid
+from common.text import normalise_text, parse_uuid
 from users.audit import make_audit_line
 from users.openapi import MAX_NAME_LENGTH
 from users.settings import Settings
@@ -46,9 +45,7 @@ TABLE_HEAD = TABLE_ROW.format("ID", "CREATED (UTC)", "RECORDS", "BYTES", "SECOND
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     """Runs one command. Exits with a message if it fails."""
     options = _parse(arguments)
-    if isinstance(sys.stdout, TextIOWrapper):
-        # Names may have characters that the terminal's own encoding lacks.
-        sys.stdout.reconfigure(encoding="utf-8")
+    use_utf8()
     try:
         settings = load(Settings, environ)
         asyncio.run(_run(options, settings))
@@ -60,8 +57,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     except Problem as problem:
         sys.exit(f"waxwing: {problem.detail}")
     except BrokenPipeError:
-        # `head` reads no further. At its end Python writes what is left, and that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
