@@ -294,11 +294,13 @@ def test_the_list_can_be_printed_whatever_encoding_the_terminal_has(stack: Stack
     assert row.endswith("Zoë 東京")
 
 
-def test_the_list_ends_quietly_if_nobody_reads_on(stack: Stack, client: Client) -> None:
+@pytest.mark.parametrize("line", ["users list", "records doctor", "records doctor --json"])
+def test_a_command_ends_quietly_if_nobody_reads_on(stack: Stack, client: Client, line: str) -> None:
     client.create_user("Test")
+    service, *arguments = line.split()
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "users", "list"]
-    done = subprocess.run(command, env=stack.environment("users"), stdout=writer, stderr=PIPE, check=False)
+    command = [sys.executable, "-m", service, *arguments]
+    done = subprocess.run(command, env=stack.environment(service), stdout=writer, stderr=PIPE, check=False)
     os.close(writer)
     assert done.stderr == b""

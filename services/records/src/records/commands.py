@@ -62,7 +62,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return _fail("without a terminal --repair needs --yes")
     run = _run_doctor if options.command == "doctor" else _show_status
     try:
-        return asyncio.run(run(options, load(Settings, environ)))
+        status = asyncio.run(run(options, load(Settings, environ)))
+        sys.stdout.flush()
     except EXPECTED_ERRORS as error:
         return _fail(_explain(error))
     except KeyboardInterrupt:
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         # Python's own status for an exception is 1, which means a finding here.
         traceback.print_exc()
         return FAILED
+    return status
 
 
 def _fail(message: str) -> int:
