@@ -6,6 +6,7 @@ They send HTTP requests to BASE_URL, or to the local stack.
 import argparse
 import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -95,11 +96,12 @@ class Terminal:
                 raise
             except (UsageError, Refused, httpx.TransportError, OSError) as error:
                 failures += 1
-                _say(f"{file}: {_explain(error)}")
+                _say(f"{file}: {describe_error(error)}")
             except KeyboardInterrupt:
-                _say(f"interrupted; `./just upload {file} --key {key}` repeats this upload safely")
+                repeat = shlex.join(["./just", "upload", str(file), *self._list_options(), "--key", key])
+                _say(f"interrupted; `{repeat}` repeats this upload safely")
                 if rest := self._options.files[number + 1 :]:
-                    _say(f"not sent: {' '.join(map(str, rest))}")
+                    _say(f"not sent: {shlex.join(map(str, rest))}")
                 raise
             else:
                 self._show(record, record["url"])
@@ -116,6 +118,15 @@ class Terminal:
                 bitrate_kbps=self._options.bitrate,
                 keep_original=self._options.keep_original,
             )
+
+    def _list_options(self) -> list[str]:
+        """Returns the options of an upload that a repetition must have too."""
+        options = []
+        if self._options.title is not None:
+            options += ["--title", self._options.title]
+        if self._options.bitrate is not None:
+            options += ["--bitrate", str(self._options.bitrate)]
+        return [*options, "--keep-original"] if self._options.keep_original else options
 
     def _list_records(self) -> int:
         records = self._client.list_records(self._find_login().authorization, self._options.query)
@@ -156,6 +167,8 @@ class Terminal:
             with unfinished.open("wb") as target:
                 download(stream, target, what)
             unfinished.replace(file)
+        except OSError as error:
+            raise UsageError(f"{file}: {describe_error(error)}") from None
         finally:
             unfinished.unlink(missing_ok=True)
         self._show(record, str(file))
@@ -213,7 +226,7 @@ def main(arguments: list[str]) -> int:
     except BrokenPipeError:
         drop_output()
     except (UsageError, WrongBytesError, Refused, StackError, httpx.TransportError, OSError) as error:
-        _say(_explain(error))
+        _say(describe_error(error))
     except KeyboardInterrupt:
         return 130
     return 1
@@ -320,11 +333,6 @@ def _make_title(file: Path) -> str | None:
         return normalise_text("title", file.stem, 1, MAX_TITLE_LENGTH)
     except InvalidRequest:
         return None
-
-
-def _explain(error: Exception) -> str:
-    # Python's own text names the file, too.
-    return getattr(error, "strerror", None) or describe_error(error)
 
 
 def _to_row(record: dict[str, Any]) -> str:

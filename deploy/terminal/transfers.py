@@ -49,7 +49,8 @@ def download(
 
 def describe_error(error: Exception) -> str:
     """Returns the text of an error. Some errors of httpx have no text, so their class is named."""
-    return str(error) or type(error).__name__
+    # The whole text of an OSError names the file too, as the caller does.
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _try(transfer: Callable[[], T], how: str = "") -> T:

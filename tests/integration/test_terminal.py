@@ -9,6 +9,9 @@ import json
 import os
 import pty
 import re
+import shlex
+import signal
+import socket
 import stat
 import struct
 import subprocess
@@ -277,6 +280,33 @@ def test_a_file_that_is_refused_does_not_stop_the_next_one(stack: Stack, tmp_pat
     assert run(tmp_path, "upload", "a", "b", "--key", "k", **here).returncode == 2
 
 
+def test_an_interrupted_upload_says_how_to_repeat_it_with_all_its_options(tmp_path: Path) -> None:
+    (tmp_path / "a walk.wav").write_bytes(make_tune(1))
+    options = ["--title", "Ann's walk", "--bitrate", "64", "--keep-original"]
+    arguments = ["upload", *options, "a walk.wav", "b.wav", "--token", "none"]
+    command = [sys.executable, "-m", "deploy.terminal", *arguments]
+    # Nothing behind this socket responds.
+    with socket.create_server((LOOPBACK, 0)) as silent:
+        url = f"http://{LOOPBACK}:{silent.getsockname()[1]}"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "BASE_URL": url}
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        ) as process:
+            connection, _ = silent.accept()
+            with connection:
+                connection.recv(1)
+                process.send_signal(signal.SIGINT)
+                _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    repeat, rest = said.splitlines()
+    line = re.fullmatch(r"client: interrupted; `(.+)` repeats this upload safely", repeat)
+    assert line
+    just, *words, key = shlex.split(line[1])
+    assert [just, *words] == ["./just", "upload", "a walk.wav", *options, "--key"]
+    assert str(UUID(key)) == key
+    assert rest == "client: not sent: b.wav"
+
+
 def test_an_upload_without_a_title_has_the_name_of_its_file(stack: Stack, tmp_path: Path) -> None:
     here = {"BASE_URL": stack.base_url}
     run(tmp_path, "user", "Ada", **here)
@@ -305,7 +335,8 @@ def test_what_cannot_be_done_is_said_in_a_sentence(stack: Stack, tmp_path: Path)
     here = {"BASE_URL": stack.base_url}
     run(tmp_path, "user", "Ada", **here)
     with Client(stack.base_url) as client:
-        record = client.upload_stream([make_tune(1)], client.create_user("Ben")["token"])
+        token = client.create_user("Ben")["token"]
+        record = client.upload_stream([make_tune(1)], token)
     os.mkfifo(tmp_path / "pipe")
     # Somebody writes into the pipe; otherwise the command would wait.
     writer = os.open(tmp_path / "pipe", os.O_RDWR)
@@ -314,6 +345,8 @@ def test_what_cannot_be_done_is_said_in_a_sentence(stack: Stack, tmp_path: Path)
         (["get", record["id"], "new/a.mp3"], here, "404 There is no such record"),
         (["upload", "pipe"], here, "pipe: it cannot be read twice; `curl -T -` uploads a stream"),
         (["upload", "none.wav"], here, "none.wav: No such file or directory"),
+        # Not even root can make a file there.
+        (["get", record["id"], "/proc/a.mp3", "--token", token], here, "/proc/a.mp3: No such file or"),
         (["records"], {"BASE_URL": "127.0.0.1"}, "BASE_URL is '127.0.0.1': write it like http://127."),
     ]:
         done = run(tmp_path, *arguments, **environment)
