@@ -560,6 +560,9 @@ def _explain(error: Exception) -> str:
             return error.detail
         case BackupError() | asyncpg.PostgresError() | SQLAlchemyError():
             return str(error)
+        case TimeoutError():
+            # The bucket's own time-outs are problems already.
+            return "PostgreSQL does not answer"
     return f"{type(error).__name__}: {error}"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +24,7 @@ from common.settings import SettingsError
 from deploy import backup
 from deploy.backup import BackupError, Folder, Place, back_up, open_place, restore
 from deploy.client import Client
+from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
 from records import sql
@@ -266,6 +268,24 @@ async def test_a_bucket_without_its_settings_is_refused() -> None:
     with pytest.raises(BackupError, match="names no bucket: write s3://BUCKET/PREFIX"):
         async with open_place("s3:///backups", {}):
             pass
+
+
+def test_a_backup_says_that_postgresql_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("common.servers.CONNECT_TIMEOUT_SECONDS", 0.1)
+    passwords = ("POSTGRES_PASSWORD", "USERS_DATABASE_PASSWORD", "RECORDS_DATABASE_PASSWORD")
+    # This socket accepts connections and never responds, as a PostgreSQL that hangs.
+    with socket.create_server((LOOPBACK, 0)) as silent:
+        for name, value in {
+            **dict.fromkeys((*passwords, "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"), "unused"),
+            **dict.fromkeys(("S3_ACCESS_KEY", "S3_SECRET_KEY"), "unused"),
+            "S3_ENDPOINT": f"http://{LOOPBACK}:{silent.getsockname()[1]}",
+            "DATABASE_URL": f"postgresql://postgres@{LOOPBACK}:{silent.getsockname()[1]}/waxwing",
+        }.items():
+            monkeypatch.setenv(name, value)
+        assert backup.main(["back-up", str(tmp_path)]) == backup.FAILED
+    assert capsys.readouterr().err.splitlines()[-1] == "waxwing: PostgreSQL does not answer"
 
 
 @contextmanager
