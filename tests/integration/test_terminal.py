@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import pty
@@ -18,7 +20,6 @@ import subprocess
 import sys
 import termios
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -28,24 +29,34 @@ from deploy.client import Client
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
+from deploy.terminal.__main__ import main
 from deploy.terminal.demo import make_tune
 from tests.integration.records_service import RecordsService
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command from `folder`, as the recipes run it. Users of a URL are kept in the folder, too."""
-    names = ("BASE_URL", "WAXWING_FOLDER", "WAXWING_USER", "WAXWING_TOKEN")
-    neutral = {name: value for name, value in os.environ.items() if name not in names}
-    neutral["XDG_CONFIG_HOME"] = str(folder / "configuration")
-    return subprocess.run(
-        [sys.executable, "-m", "deploy.terminal", *arguments],
-        cwd=folder,
-        env={**neutral, "PYTHONPATH": str(ROOT), **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    """Runs a command from `folder`, as the recipes run it. Users of a URL are kept in the folder, too.
+
+    It runs in this process, because a process of its own would spend most of its time on imports.
+    """
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.chdir(folder)
+        for name in ("BASE_URL", "WAXWING_FOLDER", "WAXWING_USER", "WAXWING_TOKEN"):
+            patch.delenv(name, raising=False)
+        for name, value in {"XDG_CONFIG_HOME": str(folder / "configuration"), **variables}.items():
+            patch.setenv(name, value)
+        try:
+            status = main([*arguments])
+        except SystemExit as wrong_usage:
+            status = int(wrong_usage.code or 0)
+    for stream in (out, err):
+        stream.seek(0)
+    return subprocess.CompletedProcess(arguments, status, out.read(), err.read())
 
 
 def just(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -90,7 +101,7 @@ BUSY = (
 )
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def open_unreliable_proxy(stack: Stack, *troubles: str) -> AsyncIterator[str]:
     """Yields the URL of a proxy whose connections have these troubles, one after the other, and then none."""
     remaining = list(troubles)
