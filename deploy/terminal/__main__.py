@@ -111,7 +111,7 @@ class Terminal:
         title = self._options.title
         with file.open("rb") as wav:
             if not wav.seekable():
-                raise UsageError("it cannot be read twice; `curl -T -` uploads a stream (see the README)")
+                raise UsageError("it cannot be read twice; `curl -T -` uploads a stream (see docs/api.md)")
             return upload(
                 *(self._client, wav, file.name, login, key),
                 title=_make_title(file) if title is None else title,

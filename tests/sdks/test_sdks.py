@@ -1,12 +1,19 @@
-"""Generators of clients take the OpenAPI documents, and the clients work; so does Java (`just test-sdks`)."""
+"""Generators of clients take the OpenAPI documents, and the clients work (`just test-sdks`).
 
+So do Java, and the examples in JavaScript of docs/api.md.
+"""
+
+import json
 import os
 import subprocess
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any
 
-from tests.upload_requests import TINY_WAV
+from deploy.client import Client
+from tests.docs_examples import HELLO_WAV, join_examples
+from tests.response_checks import assert_problem
+from tests.upload_requests import TINY_WAV, bearer
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -60,6 +67,72 @@ def test_typescript_clients_compile_strictly_and_do_what_users_do(base_url: str)
         *("--rootDir", ROOT, "--outDir", "javascript"),
     )
     run("node", "javascript/tests/sdks/journey.js", base_url, b64encode(TINY_WAV).decode())
+
+
+# Prints what the examples in JavaScript have made, with the bytes in Base64.
+SHOW_EXAMPLES = """
+const base64 = (bytes) => Buffer.from(bytes).toString("base64");
+console.log(JSON.stringify({
+  me, user, record, kept, bare, safe, page, waveform, ids, shown, renamed, found, renewed,
+  mp3: base64(await readFile("hello.mp3")), picture: base64(picture), original: base64(original),
+}));
+"""
+
+
+def test_the_javascript_examples_run_from_top_to_bottom(client: Client, base_url: str) -> None:
+    (SDKS / "hello.wav").write_bytes(HELLO_WAV)
+    program = join_examples("docs/api.md", "js", base_url) + SHOW_EXAMPLES
+    did = json.loads(run("node", "--input-type=module", given=program.encode()))
+    record = did["record"]
+    assert did["me"]["id"] == did["user"]["id"] == record["user_id"]
+    assert (did["kept"]["title"], did["kept"]["bitrate_kbps"]) == ("Monday", 192)
+    assert record["sha256"] == did["bare"]["sha256"] == did["safe"]["sha256"]
+    assert len(b64decode(did["mp3"])) == record["size_bytes"]
+    assert record["id"] in did["page"]
+    assert b64decode(did["picture"]).startswith(b"\x89PNG")
+    assert did["waveform"]["length"] <= 12
+    assert did["ids"] == [did[name]["id"] for name in ("safe", "bare", "kept", "record")]
+    assert did["shown"] == record
+    assert did["found"] == [did["renamed"]] == [{**record, "title": "Hello"}]
+    assert b64decode(did["original"]) == HELLO_WAV
+    assert_problem(client.http.get(did["safe"]["url"]), 404, "unknown-record")
+    response = client.http.get("/users/me", headers=bearer(did["renewed"]))
+    assert_problem(response, 401, "invalid-credentials")
+
+
+# Its `fetch` breaks once, and is busy once; the last upload is refused.
+FAIL_EXAMPLES = """
+const keys = [], pauses = [];
+const busy = () => Response.json({ detail: "Busy" }, { status: 503, headers: { "Retry-After": "7" } });
+const responses = [
+  () => { throw new TypeError("broken"); }, busy, () => Response.json({ id: "made" }),
+  busy, busy, () => Response.json({ detail: "No WAV" }, { status: 415 }),
+];
+globalThis.fetch = async (url, { headers }) => {
+  keys.push(headers["Idempotency-Key"]);
+  return responses.shift()();
+};
+globalThis.setTimeout = (done, milliseconds) => {
+  pauses.push(milliseconds);
+  done();
+};
+const made = await upload(form);
+const refused = [await upload(form, 2).catch(String), await upload(form).catch(String)];
+console.log(JSON.stringify({ made, keys, pauses, refused, left: responses.length }));
+"""
+
+
+def test_the_upload_in_javascript_is_sent_again_with_its_key_after_a_break_and_after_a_busy_response(
+    base_url: str,
+) -> None:
+    (SDKS / "hello.wav").write_bytes(HELLO_WAV)
+    program = join_examples("docs/api.md", "js", base_url, until="Send an upload again") + FAIL_EXAMPLES
+    did = json.loads(run("node", "--input-type=module", given=program.encode()))
+    assert did["made"] == {"id": "made"}
+    assert did["pauses"] == [1000, 7000, 7000]
+    assert did["keys"][:3] == did["keys"][:1] * 3
+    assert did["refused"] == ["Error: Busy", "Error: No WAV"]
+    assert did["left"] == 0
 
 
 def test_java_authenticates_when_it_is_asked(base_url: str, user: dict[str, Any]) -> None:

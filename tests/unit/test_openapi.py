@@ -184,9 +184,9 @@ def test_the_gateway_and_the_users_service_have_the_same_limit_for_a_body() -> N
     assert f"client_max_body_size {MAX_JSON_BYTES};" in template
 
 
-def test_the_readme_names_the_status_of_every_problem_that_a_client_sees() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \|", readme, re.MULTILINE)
+def test_the_api_page_names_the_status_of_every_problem_that_a_client_sees() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \|", page, re.MULTILINE)
     # 499 is only in the log: nobody reads the response.
     seen = {paragraph["status"] for paragraph in PROBLEMS.values()} - {"499"}
     assert sorted(status for row in rows for status in row.split(", ")) == sorted(seen)

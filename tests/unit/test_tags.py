@@ -14,7 +14,7 @@ from records.audio.tags import MAX_CHARACTERS, MAX_PICTURE_BYTES, MAX_TAG_BYTES,
 from records.audio.texts import decode
 from tests.titles import TITLES
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "operate.md"
 
 Chunks = list[tuple[bytes, bytes]]
 
@@ -188,7 +188,7 @@ def test_utf_16_of_east_asia_without_a_mark_is_read_right_or_left_out(
 
 
 def test_words_in_ascii_are_no_utf_16() -> None:
-    words = {word for word in README.read_text().split() if word.isalpha() and word.isascii()}
+    words = {word for word in PAGE.read_text().split() if word.isalpha() and word.isascii()}
     assert len(words) > 500
     for word in words:
         for end in (b"", b"\0", b"\0\0"):
