@@ -33,6 +33,8 @@ Run = Callable[..., httpx.Response]
 
 API = "docs/api.md"
 README = "README.md"
+# The sign-up key, if the deployment under test needs one. The examples do not show it.
+SIGNUP_KEY = os.environ.get("SIGNUP_KEY")
 
 
 def curl_lines(page: str) -> dict[str, Any]:
@@ -52,7 +54,8 @@ def has_curl() -> bool:
 def send_by_curl(line: str, variables: dict[str, str], folder: Path) -> httpx.Response:
     """Runs the line in a shell, in a folder with hello.wav."""
     # -q ignores the settings in the user's ~/.curlrc.
-    command = line.replace("curl ", "curl -q -sS -D headers ", 1)
+    key = f"-H {shlex.quote(f'X-Signup-Key: {SIGNUP_KEY}')} " if SIGNUP_KEY else ""
+    command = line.replace("curl ", f"curl -q -sS -D headers {key}", 1)
     environment = {"PATH": os.environ["PATH"], **variables}
     shell = ["/bin/sh", "-c", command]
     done = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, check=False)
@@ -238,9 +241,12 @@ def run_python(
     Path("hello.wav").write_bytes(HELLO_WAV)
 
     def run(until: str | None = None) -> Any:
-        Path("examples.py").write_text(
-            join_examples(API, "python", str(client.http.base_url).rstrip("/"), until)
-        )
+        program = join_examples(API, "python", str(client.http.base_url).rstrip("/"), until)
+        if SIGNUP_KEY:
+            program = program.replace(
+                "base_url=", f"headers={{'X-Signup-Key': {SIGNUP_KEY!r}}}, base_url=", 1
+            )
+        Path("examples.py").write_text(program)
         spec = importlib.util.spec_from_file_location("examples", "examples.py")
         assert spec
         assert spec.loader

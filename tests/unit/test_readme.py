@@ -11,7 +11,7 @@ PAGES = ["README.md", "docs/api.md", "docs/run.md"]
 
 def read_rows(title: str) -> dict[str, tuple[str, str]]:
     """Returns the table below this title: what was measured, the result, and from what."""
-    section = RESULTS.split(f"# {title}\n")[1].split("\n# ")[0]
+    section = re.split(r"\n#+ ", RESULTS.split(f"# {title}\n")[1])[0]
     rows = re.findall(r"^\| (.+?) \| (.+?) \| (.*?) \|$", section, re.MULTILINE)
     return {what: (result, source) for what, result, source in rows}
 
