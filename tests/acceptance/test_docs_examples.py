@@ -299,7 +299,6 @@ def test_the_upload_in_python_is_sent_again_with_its_key_after_a_break_and_after
     did.time = SimpleNamespace(sleep=pauses.append)
     assert did.upload("hello.wav") == {"id": "made"}
     assert pauses == [1, 7]
-    assert keys == keys[:1] * 3
 
     outcomes += [busy, busy]
     with pytest.raises(RuntimeError, match="Busy"):
@@ -308,3 +307,7 @@ def test_the_upload_in_python_is_sent_again_with_its_key_after_a_break_and_after
     with pytest.raises(RuntimeError, match="No WAV"):
         did.upload("hello.wav")
     assert outcomes == []
+    # Three tries of one upload, two of the next one, and one that is refused.
+    first, second, third = keys[0], keys[3], keys[5]
+    assert keys == [first, first, first, second, second, third]
+    assert len({first, second, third}) == 3
