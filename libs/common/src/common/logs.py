@@ -63,6 +63,19 @@ def configure_logs(level: str, log_format: LogFormat = "json") -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("asyncio").addFilter(_lower_refused_connection)
+
+
+def _lower_refused_connection(record: logging.LogRecord) -> bool:
+    """Makes a warning of a refused connection that nobody waits for. Whoever waited has logged the outage.
+
+    If the time-out of a connection hits in the moment in which PostgreSQL refuses it, asyncpg forgets the
+    refusal, and asyncio reports it as an error.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, ConnectionError) and record.getMessage().startswith("Future exception was never"):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
 
 
 def _to_json(event: structlog.typing.EventDict, default: Callable[[Any], Any]) -> bytes:
