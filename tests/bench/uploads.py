@@ -33,6 +33,18 @@ MIB = 1024 * 1024
 SLOW_BYTES_PER_SECOND = 10_000_000
 # Longer recordings have no SNR, because comparing them takes gigabytes of memory.
 LONGEST_COMPARED_SECONDS = 60
+PYDUB = """
+import sys, time
+from pydub import AudioSegment
+
+def memory_kib(name):
+    return next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]
+
+AudioSegment.converter = sys.argv[1]
+idle, started = memory_kib("VmRSS"), time.perf_counter()
+AudioSegment.from_wav(sys.argv[2]).export(sys.argv[3], format="mp3", bitrate="128k")
+print(time.perf_counter() - started, idle, memory_kib("VmHWM"))
+"""
 
 
 class Process:
@@ -102,17 +114,15 @@ def run_ffmpeg(wav: Path, mp3: Path) -> None:
     )
 
 
-def run_pydub(wav: Path, mp3: Path) -> float:
-    """Converts as similar services do, with pydub in its own process; its start and imports do not count."""
-    code = (
-        "import sys, time; from pydub import AudioSegment; AudioSegment.converter = sys.argv[1]; "
-        "started = time.perf_counter(); "
-        "AudioSegment.from_wav(sys.argv[2]).export(sys.argv[3], format='mp3', bitrate='128k'); "
-        "print(time.perf_counter() - started)"
-    )
-    arguments = [sys.executable, "-W", "ignore", "-c", code, FFMPEG, str(wav), str(mp3)]
+def run_pydub(wav: Path, mp3: Path) -> tuple[float, float, float]:
+    """Converts as similar services do, with pydub in its own process; its start and imports do not count.
+
+    Returns the seconds, and the memory of the process in MiB at its start and at its peak.
+    """
+    arguments = [sys.executable, "-W", "ignore", "-c", PYDUB, FFMPEG, str(wav), str(mp3)]
     done = subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=900)
-    return float(done.stdout)
+    seconds, idle_kib, peak_kib = map(float, done.stdout.split())
+    return seconds, idle_kib / 1024, peak_kib / 1024
 
 
 def run_lameenc(wav: Path) -> tuple[float, float]:
@@ -219,7 +229,8 @@ def measure_upload(stack: Stack, uploader: Uploader, seconds: int, turns: int, f
         took.ours.append(whole)
         took.ours_cpu.append(records.cpu_seconds() - before)
         took.ffmpeg.append(seconds_of(run_ffmpeg, wav, folder / "ffmpeg.mp3"))
-        took.pydub.append(run_pydub(wav, folder / "pydub.mp3"))
+        pydub_seconds, pydub_idle_mib, pydub_peak_mib = run_pydub(wav, folder / "pydub.mp3")
+        took.pydub.append(pydub_seconds)
         bare, bare_cpu = run_lameenc(wav)
         took.bare.append(bare)
         took.bare_cpu.append(bare_cpu)
@@ -235,6 +246,11 @@ def measure_upload(stack: Stack, uploader: Uploader, seconds: int, turns: int, f
             f"{name}: memory of records over idle",
             f"{peak_mib - idle_mib:.0f} MiB",
             f"idle {idle_mib:.0f} MiB, peak {peak_mib:.0f} MiB",
+        ),
+        (
+            f"{name}: memory of pydub over its start",
+            f"{pydub_peak_mib - pydub_idle_mib:.0f} MiB",
+            f"start {pydub_idle_mib:.0f} MiB, peak {pydub_peak_mib:.0f} MiB; its ffmpeg does not count",
         ),
         (f"{name}: last byte → 201 at 10 MB/s", f"{last_byte:.3f} s", "one upload"),
         (
