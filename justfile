@@ -351,6 +351,11 @@ screenshots:
     mkdir -p docs/images
     SCREENSHOTS=docs/images pytest tests/browser/test_people.py
 
+# Draw the charts in docs/images/charts anew, from tests/bench/RESULTS.md
+[group('upkeep')]
+charts:
+    @python -m tests.bench.charts
+
 # Generate clients in Python and TypeScript from docs/openapi, and use them (installs the generators into .sdks)
 [group('check')]
 [positional-arguments]
@@ -402,7 +407,7 @@ drill-store *ARGS:
 soak *ARGS:
     @python -m tests.chaos.soak {{ARGS}}
 
-# Measure speeds and sizes as ratios (--quick: the short ones; --overload: too many uploads; --doctor; --keep: write RESULTS.md)
+# Measure speeds and sizes as ratios (--quick: the short ones; --overload: too many uploads; --doctor; --keep: write RESULTS.md and its charts)
 [group('check')]
 bench *ARGS:
     @python -m tests.bench.bench {{ARGS}}

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from deploy.client import Client
 from deploy.local.stack import Stack
+from tests.bench.charts import write_charts
 from tests.bench.doctor import measure_doctor
 from tests.bench.downloads import (
     measure_cold,
@@ -137,7 +138,7 @@ def choose_run(options: argparse.Namespace) -> Run:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs all measurements, prints a table, and with --keep writes RESULTS.md."""
+    """Runs all measurements, prints a table, and with --keep writes RESULTS.md and its charts."""
     parser = argparse.ArgumentParser(prog="just bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only the short recordings, one turn each")
     parser.add_argument("--overload", action="store_true", help="only what too many uploads at once do")
@@ -151,8 +152,10 @@ def main(arguments: list[str]) -> None:
         help="only what grows with records, with N of them (1e6)",
     )
     parser.add_argument("--json", type=Path, help="write the rows to this file")
-    parser.add_argument("--keep", action="store_true", help="write RESULTS.md")
+    parser.add_argument("--keep", action="store_true", help="write RESULTS.md and its charts")
     options = parser.parse_args(arguments)
+    if options.quick and options.keep:
+        parser.error("--quick measures too little for RESULTS.md: leave out --quick or --keep")
     if not shutil.which("wrk"):
         sys.exit("bench: downloads are measured with wrk; install it (`apt install wrk`)")
     # With a longer interval the polling thread would wait for the uploading one: both run in this process.
@@ -169,6 +172,7 @@ def main(arguments: list[str]) -> None:
         )
     if options.keep:
         write_results(rows, run.title, f"./just bench{run.options} --keep", run.note)
+        write_charts()
 
 
 if __name__ == "__main__":
