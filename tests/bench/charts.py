@@ -22,7 +22,7 @@ MINUTES = {"10 s": 10 / 60, "60 s": 1, "10 min": 10, "60 min": 60}
 # All lengths are points. A screen of 390 CSS pixels shows a chart at three quarters of its size.
 WIDTH = 360
 LINE = 16
-# Readers have one of these fonts. DejaVu Sans is at least as wide as each, so every text fits.
+# Readers have one of these fonts. DejaVu Sans is wider than these, so every text fits.
 FONTS = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
 
 
