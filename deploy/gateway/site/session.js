@@ -1,12 +1,14 @@
 // Keeps the user's id and token in this browser: for this tab, or for longer if the person wishes.
 
+import { read, remove, write } from "./storage.js";
+
 /** @typedef {{id: string, token: string, name: string}} Session */
 
 const KEPT = "waxwing.session";
 
 /** @returns {Session | null} */
 export function findSession() {
-  return JSON.parse(sessionStorage.getItem(KEPT) ?? localStorage.getItem(KEPT) ?? "null");
+  return JSON.parse(read("sessionStorage", KEPT) ?? read("localStorage", KEPT) ?? "null");
 }
 
 /**
@@ -15,10 +17,10 @@ export function findSession() {
  */
 export function keepSession(session, remember) {
   forgetSession();
-  (remember ? localStorage : sessionStorage).setItem(KEPT, JSON.stringify(session));
+  write(remember ? "localStorage" : "sessionStorage", KEPT, JSON.stringify(session));
 }
 
 export function forgetSession() {
-  sessionStorage.removeItem(KEPT);
-  localStorage.removeItem(KEPT);
+  remove("sessionStorage", KEPT);
+  remove("localStorage", KEPT);
 }

@@ -7,6 +7,7 @@
 
 import en from "./en.js";
 import ru from "./ru.js";
+import { read, write } from "./storage.js";
 
 /** @typedef {Record<string, string | number | null>} Values */
 /** @typedef {string | Record<string, string>} Words Words for one number each (`one`, `few`, `many`, `other`), or for all. */
@@ -17,7 +18,7 @@ const KEPT = "waxwing.language";
 
 /** The languages of the browser, such as en-GB, which also say how to write a date. */
 const locales = navigator.languages.filter((name) => name.slice(0, 2) in languages);
-let language = localStorage.getItem(KEPT) ?? (locales[0] ?? "en").slice(0, 2);
+let language = read("localStorage", KEPT) ?? (locales[0] ?? "en").slice(0, 2);
 const findLocale = () => locales.find((name) => name.startsWith(language)) ?? language;
 
 /** @type {Record<string, (value: any) => string>} */
@@ -117,7 +118,7 @@ export function offerLanguages(group) {
   for (const button of buttons) {
     button.addEventListener("click", () => {
       language = button.value;
-      localStorage.setItem(KEPT, language);
+      write("localStorage", KEPT, language);
       show();
     });
   }
