@@ -67,6 +67,7 @@ export default {
   "cancel.upload": "Cancel: {name}",
   "dismiss.upload": "Remove: {name}",
   "file.empty": "This file is empty. Choose another one.",
+  "file.unreadable": "The browser cannot read this. Choose files, not a folder.",
   "file.other": "This is a file of the kind {format}, not a WAV. Save or export it as WAV, and send that.",
   "file.unknown": "This is not a WAV. Save or export the recording as WAV, and send that.",
   "announce.sending": "Sending {name}",

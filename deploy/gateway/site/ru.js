@@ -67,6 +67,7 @@ export default {
   "cancel.upload": "Отменить: {name}",
   "dismiss.upload": "Убрать: {name}",
   "file.empty": "Этот файл пуст. Выберите другой.",
+  "file.unreadable": "Браузер не может это прочесть. Выберите файлы, а не папку.",
   "file.other": "Это файл типа {format}, а не WAV. Сохраните запись как WAV и отправьте её.",
   "file.unknown": "Это не WAV. Сохраните запись как WAV и отправьте её.",
   "announce.sending": "Отправляется {name}",

@@ -35,14 +35,15 @@ const OTHER_FILES = [
 const PERHAPS_WAV = /^(RIFF|RIFX|RF64|BW64|ID3|\xef\xbb\xbf|\xff\xfe|[\r\n])/;
 
 /**
- * Returns why the file is surely no WAV, as a key and values of words; null if it may be one.
+ * Returns why the file is surely no WAV, or cannot be read, as a key and values of words; null if it may be one.
  * @param {File} file
  * @returns {Promise<{words: string, values: {format: string}} | null>}
  */
 export async function refuseOtherFile(file) {
   if (!file.size) return { words: "file.empty", values: { format: "" } };
-  const octets = new Uint8Array(await file.slice(0, START_BYTES).arrayBuffer());
-  const start = String.fromCharCode(...octets);
+  const octets = await file.slice(0, START_BYTES).arrayBuffer().catch(() => null);
+  if (!octets) return { words: "file.unreadable", values: { format: "" } };
+  const start = String.fromCharCode(...new Uint8Array(octets));
   const other = OTHER_FILES.find(([offset, mark]) => start.startsWith(mark, offset));
   if (other) return { words: "file.other", values: { format: other[2] } };
   return PERHAPS_WAV.test(start) ? null : { words: "file.unknown", values: { format: "" } };
