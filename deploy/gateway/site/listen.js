@@ -10,6 +10,8 @@ const GAP_PIXELS = 2;
 export const PEAKS = 120;
 const STEP_SECONDS = 5;
 const PAGE_SECONDS = 30;
+/** A finger that moves less to the side taps, or scrolls the page. */
+const TAP_PIXELS = 10;
 
 /** Whose waveforms are drawn, by their canvas: the others let go of their memory. @type {Map<Element, Listen>} */
 const drawn = new Map();
@@ -113,12 +115,22 @@ export class Listen {
       const { left, width } = this.slider.getBoundingClientRect();
       seek(this.track, ((at.clientX - left) / width) * this.track.seconds);
     };
+    // Only a finger that taps or moves sideways means the waveform: one that scrolls the page may begin anywhere.
+    let seeks = event.pointerType !== "touch";
     const end = new AbortController();
     this.slider.setPointerCapture(event.pointerId);
-    this.slider.addEventListener("pointermove", move, { signal: end.signal });
-    for (const last of ["pointerup", "pointercancel"]) {
-      this.slider.addEventListener(last, () => end.abort(), { signal: end.signal });
-    }
+    this.slider.addEventListener("pointermove", (at) => {
+      seeks ||= Math.abs(at.clientX - event.clientX) > TAP_PIXELS;
+      if (seeks) move(at);
+    }, { signal: end.signal });
+    this.slider.addEventListener("pointerup", (at) => {
+      end.abort();
+      if (event.pointerType !== "touch") return;
+      move(at);
+      play(this.track);
+    }, { signal: end.signal });
+    this.slider.addEventListener("pointercancel", () => end.abort(), { signal: end.signal });
+    if (!seeks) return;
     move(event);
     play(this.track);
   }
