@@ -7,6 +7,7 @@
  * @property {() => string} getTitle
  * @property {() => void} onChange is called when the track plays, pauses or moves
  * @property {() => void} onFailure is called when the browser cannot play it
+ * @property {() => void} [onPlay] is called when its sound begins
  */
 
 const audio = new Audio();
@@ -15,7 +16,7 @@ audio.preload = "none";
 let current = null;
 
 /** @param {Track} track */
-export const isPlaying = (track) => track === current && !audio.paused && !audio.ended;
+export const isPlaying = (track) => track === current && !audio.paused && !audio.ended && !audio.error;
 
 /** @param {Track} track */
 export const getPosition = (track) => (track === current ? audio.currentTime : 0);
@@ -29,6 +30,7 @@ export function toggle(track) {
 /** @param {Track} track */
 export function play(track) {
   choose(track);
+  if (audio.error) loadAgain();
   // A pause that follows at once interrupts the play, which is no failure.
   audio.play().catch((error) => error.name !== "AbortError" && track.onFailure());
 }
@@ -73,13 +75,22 @@ export function showInMediaControls(track) {
   navigator.mediaSession.metadata = new MediaMetadata({ title: track.getTitle(), artist: "Waxwing" });
 }
 
+/** A browser gives up a track that it could not load, although the next try may succeed. */
+function loadAgain() {
+  const { currentTime } = audio;
+  audio.load();
+  audio.currentTime = currentTime;
+}
+
 /** The position of the track moves smoothly while it plays. */
 function follow() {
   current?.onChange();
-  if (!audio.paused) requestAnimationFrame(follow);
+  if (current && isPlaying(current)) requestAnimationFrame(follow);
 }
 
-for (const event of ["play", "pause", "ended", "seeked"]) audio.addEventListener(event, follow);
+for (const event of ["play", "pause", "ended", "seeked", "error"]) audio.addEventListener(event, follow);
+audio.addEventListener("error", () => current?.onFailure());
+audio.addEventListener("playing", () => current?.onPlay?.());
 
 /** @type {[MediaSessionAction, (details: MediaSessionActionDetails) => void][]} */
 const controls = [

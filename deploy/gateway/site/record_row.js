@@ -29,6 +29,7 @@ export class RecordRow {
       seconds: record.duration_seconds,
       getTitle: () => this.title,
       onFailure: () => this.#complain("play.failed"),
+      onPlay: () => (find(".notice", this.element).hidden = true),
     });
     /** @type {HTMLAnchorElement} */ (find(".download", this.element)).href = `/record?${query}&download=1`;
     find(".copy", this.element).addEventListener("click", () => this.#copy());
