@@ -39,10 +39,15 @@ export class Recorder {
     // Browsers give the microphone only to pages from this machine or over TLS.
     if (!navigator.mediaDevices) throw new DOMException("", "SecurityError");
     const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
-    const context = new AudioContext({ sampleRate: SAMPLE_RATE });
-    await context.audioWorklet.addModule("/site/recorder_worklet.js");
-    await context.resume();
-    return new Recorder(stream, context, onLevel);
+    try {
+      const context = new AudioContext({ sampleRate: SAMPLE_RATE });
+      await context.audioWorklet.addModule("/site/recorder_worklet.js");
+      await context.resume();
+      return new Recorder(stream, context, onLevel);
+    } catch (error) {
+      letGo(stream);
+      throw error;
+    }
   }
 
   get seconds() {
@@ -51,7 +56,7 @@ export class Recorder {
 
   /** Lets go of the microphone. */
   stop() {
-    for (const track of this.stream.getTracks()) track.stop();
+    letGo(this.stream);
     this.context.close();
   }
 
@@ -72,6 +77,11 @@ export class Recorder {
     this.#parts.push(new Blob(this.#blocks));
     this.#blocks = [];
   }
+}
+
+/** @param {MediaStream} stream */
+function letGo(stream) {
+  for (const track of stream.getTracks()) track.stop();
 }
 
 /**

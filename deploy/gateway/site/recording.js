@@ -11,6 +11,8 @@ export class Recording {
   #recorder = null;
   /** What was recorded, before it is sent. @type {{file: File, listen: Listen} | null} */
   #preview = null;
+  /** Whether the person is being asked for the microphone. */
+  #isAsking = false;
   #panel = find("#recorder");
   #title = /** @type {HTMLInputElement} */ (find("#recording-title"));
 
@@ -19,6 +21,7 @@ export class Recording {
    * @param {AbortSignal} signal ends the panel
    */
   constructor(onSend, signal) {
+    this.signal = signal;
     find("#record").addEventListener("click", () => this.#start(), { signal });
     find("#pause").addEventListener("click", () => this.#pause(), { signal });
     find("#stop").addEventListener("click", () => this.#stop(), { signal });
@@ -40,16 +43,20 @@ export class Recording {
   async #start() {
     const problem = find("#recorder-problem");
     problem.hidden = true;
-    if (this.isUnsent) return;
+    if (this.isUnsent || this.#isAsking) return;
+    this.#isAsking = true;
     try {
       this.#recorder = await Recorder.start((level) => this.#showLevel(level));
     } catch (error) {
       const name = /** @type {DOMException} */ (error).name;
-      setWords(problem, { words: { NotAllowedError: "microphone.denied", SecurityError: "microphone.insecure" }[name] ?? "microphone.absent" });
+      setWords(problem, { words: { NotAllowedError: "microphone.denied", SecurityError: "microphone.insecure", AbortError: "problem.no-connection" }[name] ?? "microphone.absent" });
       problem.hidden = false;
       return;
+    } finally {
+      this.#isAsking = false;
     }
-    this.#show("recording");
+    if (this.signal.aborted) this.discard();
+    else this.#show("recording");
   }
 
   #pause() {

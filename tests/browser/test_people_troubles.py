@@ -1,0 +1,148 @@
+"""The page `/` stays of use when the browser, the files, the network or the person do what nobody expects."""
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.people import Person
+from tests.upload_requests import TINY_WAV
+from tests.wavs import Wav, music
+
+# 2.6 MB.
+INTERVIEW = Wav().build(music(15))
+FORBIDDEN = """
+    for (const storage of ["localStorage", "sessionStorage"]) {
+        Object.defineProperty(window, storage, { get() { throw new DOMException("", "SecurityError"); } });
+    }
+"""
+FULL = 'Storage.prototype.setItem = () => { throw new DOMException("", "QuotaExceededError"); };'
+
+
+@pytest.mark.parametrize("storage", [FORBIDDEN, FULL])
+def test_the_page_works_in_a_browser_that_stores_nothing(person: Person, storage: str) -> None:
+    person.page.add_init_script(storage)
+    person.sign_up(remember=True)
+    person.button("Русский").click()
+    expect(person.page.get_by_text("Здесь пока пусто")).to_be_visible()
+    person.button("Выйти").click()
+    expect(person.button("Войти")).to_be_visible()
+
+
+def test_a_folder_among_files_is_told_so_and_the_files_are_sent(person: Person, tmp_path: Any) -> None:
+    person.sign_up()
+    (tmp_path / "Album").mkdir()
+    (tmp_path / "Memo.wav").write_bytes(TINY_WAV)
+    box = person.page.locator("#drop").bounding_box()
+    assert box
+    files = [str(tmp_path / "Album"), str(tmp_path / "Memo.wav")]
+    drag = {
+        "x": box["x"] + 9,
+        "y": box["y"] + 9,
+        "data": {"items": [], "files": files, "dragOperationsMask": 1},
+    }
+    mouse = person.page.context.new_cdp_session(person.page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        mouse.send("Input.dispatchDragEvent", {"type": kind, **drag})
+    expect(person.upload("Album")).to_contain_text(
+        "The browser cannot read this. Choose files, not a folder."
+    )
+    expect(person.record("Memo")).to_be_visible()
+
+
+@pytest.fixture
+def phone(browser: Browser, base_url: str) -> Any:
+    """Somebody with a small phone."""
+    with browser.new_context(
+        locale="en-GB", viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True
+    ) as context:
+        person = Person(context.new_page(), base_url)
+        yield person
+        assert not person.errors
+
+
+def test_a_finger_plays_a_waveform_by_a_tap_but_not_by_scrolling_the_page(phone: Person) -> None:
+    phone.sign_up()
+    phone.drop(Interview=INTERVIEW, Rehearsal=INTERVIEW, Memo=INTERVIEW)
+    expect(phone.page.locator(".record")).to_have_count(3)
+    wave = phone.record("Interview").get_by_role("slider")
+    wave.scroll_into_view_if_needed()
+    phone.page.evaluate("addEventListener('scroll', () => document.body.setAttribute('data-scrolled', ''))")
+    scroll_by_touch(phone.page, wave.bounding_box())
+    expect(phone.page.locator("body")).to_have_attribute("data-scrolled", "")
+    expect(phone.page.locator(".is-playing")).to_have_count(0)
+    wave.tap()
+    expect(phone.button("Pause: Interview")).to_be_visible()
+
+
+def scroll_by_touch(page: Page, box: Any) -> None:
+    """Moves a finger down from the middle of a box."""
+    finger = page.context.new_cdp_session(page)
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    for kind, moved in [("touchStart", 0), *(("touchMove", step) for step in range(20, 220, 20))]:
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y + moved}]})
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_a_record_that_did_not_play_plays_when_the_connection_is_back(person: Person) -> None:
+    person.sign_up()
+    person.drop(Memo=INTERVIEW)
+    memo = person.record("Memo")
+    expect(memo).to_be_visible()
+    person.page.route("**/record?*", lambda route: route.abort("internetdisconnected"))
+    person.button("Play: Memo").click()
+    expect(memo.get_by_role("alert")).to_contain_text("does not play now")
+    expect(person.button("Play: Memo")).to_be_visible()
+    person.page.unroute_all()
+    person.button("Play: Memo").click()
+    expect(memo.get_by_role("slider")).to_have_attribute("aria-valuenow", "1")
+    expect(memo.get_by_role("alert")).to_be_hidden()
+    person.errors = [error for error in person.errors if "ERR_INTERNET_DISCONNECTED" not in error]
+
+
+BREAK = """() => {
+    window.addModule = AudioWorklet.prototype.addModule;
+    AudioWorklet.prototype.addModule = async () => { throw new DOMException("", "AbortError"); };
+}"""
+MEND = "() => { AudioWorklet.prototype.addModule = window.addModule; }"
+SLOW_TO_ASK = """
+    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    window.answers = [];
+    navigator.mediaDevices.getUserMedia = async (wanted) => {
+        await new Promise((resolve) => answers.push(resolve));
+        return ask(wanted);
+    };
+    const stop = MediaStreamTrack.prototype.stop;
+    let stopped = 0;
+    MediaStreamTrack.prototype.stop = function () {
+        stop.call(this);
+        document.documentElement.dataset.stopped = String(++stopped);
+    };
+"""
+
+
+def test_the_microphone_is_let_go_whatever_happens_while_the_browser_asks(person: Person) -> None:
+    page = person.page
+    page.add_init_script(SLOW_TO_ASK)
+    person.sign_up()
+    # A second click asks no second time.
+    person.button("Record").click()
+    person.button("Record").click()
+    page.evaluate("answers.forEach((answer) => answer())")
+    assert page.evaluate("answers.length") == 1
+    person.button("Stop").click()
+    stopped = page.locator("html")
+    expect(stopped).to_have_attribute("data-stopped", "1")
+    page.locator("#preview").get_by_role("button", name="Discard").click()
+    # The file that records does not come.
+    page.evaluate(BREAK)
+    person.button("Record").click()
+    page.evaluate("answers.at(-1)()")
+    expect(page.locator("#recorder-problem")).to_have_text("The connection is broken.")
+    expect(stopped).to_have_attribute("data-stopped", "2")
+    page.evaluate(MEND)
+    # Somebody signs out before the answer.
+    person.button("Record").click()
+    person.button("Sign out").click()
+    page.evaluate("answers.at(-1)()")
+    expect(stopped).to_have_attribute("data-stopped", "3")
