@@ -2,6 +2,8 @@
 
 import { hasWords } from "./words.js";
 
+const PAUSE_SECONDS = 2;
+
 /**
  * @typedef {{id: string, url: string, listen_url: string, user_id: string, title: string | null, duration_seconds: number,
  *   size_bytes: number, created_at: string, lost_at: string | null}} RecordDocument
@@ -24,6 +26,15 @@ export class Refusal extends Error {
   /** The key of the sentence that says what is wrong. */
   get words() {
     return hasWords(`problem.${this.type}`) ? `problem.${this.type}` : "problem.internal-error";
+  }
+
+  /** Whether the same request may succeed soon. */
+  get mayPass() {
+    return !this.status || this.pauseSeconds !== null;
+  }
+
+  get pauseMilliseconds() {
+    return 1000 * (this.pauseSeconds ?? PAUSE_SECONDS);
   }
 
   /** Whether the token is wrong, or has been replaced. */

@@ -62,7 +62,7 @@ export default {
   "upload.starting": "{size:bytes} · starting",
   "upload.sending": "{sent:bytes} of {size:bytes} · {speed:speed} · {left:left} left",
   "upload.finishing": "{size:bytes} sent · finishing",
-  "upload.pausing": "{reason:words} Waxwing soon tries again by itself.",
+  "tries-again": "{reason:words} Waxwing soon tries again by itself.",
   "retry.upload": "Try again: {name}",
   "cancel.upload": "Cancel: {name}",
   "dismiss.upload": "Remove: {name}",

@@ -21,8 +21,11 @@ export class Records {
   /** The next page; null behind the last one. @type {string | null} */
   #cursor = "";
   #request = new AbortController();
+  /** What is deleted, although the service may still list it. @type {Set<string>} */
+  #deleted = new Set();
   #isLoading = false;
   #typing = 0;
+  #again = 0;
   #inView = new IntersectionObserver((changes) => this.#showWaveforms(changes), MARGIN);
   // Several changes may come at once, and only the last one is true.
   #end = new IntersectionObserver((changes) => changes.at(-1)?.isIntersecting && this.#loadPage(), MARGIN);
@@ -47,6 +50,7 @@ export class Records {
     this.#request.abort();
     this.#end.disconnect();
     clearTimeout(this.#typing);
+    clearTimeout(this.#again);
     this.#clear();
   }
 
@@ -59,15 +63,22 @@ export class Records {
     const row = this.#makeRow(record);
     row.element.classList.add("is-new");
     row.element.addEventListener("animationend", () => row.element.classList.remove("is-new"));
-    const older = [...this.#list.querySelectorAll("li")].find((element) => this.#isOlder(element, record));
+    this.#insert(row);
+    announce("announce.done", { name: row.title });
+  }
+
+  /** @param {RecordRow} row */
+  #insert(row) {
+    const older = [...this.#list.querySelectorAll("li")].find((element) => this.#isOlder(element, row.record));
     if (older) older.before(row.element);
     else this.#addPage([row.element]);
+    this.#rows.set(row.element, row);
     this.#showCount();
-    announce("announce.done", { name: row.title });
   }
 
   #startAgain() {
     this.#request.abort();
+    clearTimeout(this.#again);
     this.#request = new AbortController();
     this.#isLoading = false;
     this.#cursor = "";
@@ -96,8 +107,8 @@ export class Records {
       const page = await this.api.getRecords(this.#search.value.trim(), this.#cursor, signal);
       this.#cursor = page.next_cursor;
       const known = this.#findIds();
-      const further = page.records.filter(({ id }) => !known.has(id));
-      this.#addPage(further.map((record) => this.#makeRow(record).element));
+      const further = page.records.filter(({ id }) => !known.has(id) && !this.#deleted.has(id));
+      if (further.length) this.#addPage(further.map((record) => this.#makeRow(record).element));
       this.#problem.hidden = true;
       this.#showCount();
       this.#isLoading = false;
@@ -107,7 +118,11 @@ export class Records {
     } catch (error) {
       if (signal.aborted) return;
       this.#isLoading = false;
-      this.#showRefusal(/** @type {Refusal} */ (error));
+      const refusal = /** @type {Refusal} */ (error);
+      this.#showRefusal(refusal);
+      if (!refusal.mayPass) return;
+      setWords(this.#problem, { words: "tries-again", values: { reason: refusal.words } });
+      this.#again = setTimeout(() => this.#loadPage(), refusal.pauseMilliseconds);
     }
   }
 
@@ -139,7 +154,7 @@ export class Records {
   }
 
   #showCount() {
-    this.#nothing.hidden = this.#rows.size > 0;
+    this.#nothing.hidden = this.#rows.size > 0 || this.#cursor !== null;
     const wanted = this.#search.value.trim();
     setWords(this.#nothing, { words: wanted ? "records.none-found" : "records.none", values: { wanted } });
     if (wanted) announce("announce.found", { count: this.#rows.size });
@@ -155,17 +170,21 @@ export class Records {
 
   /** Hides a record, and deletes it when the time for undoing has passed. @param {RecordRow} row */
   #delete(row) {
-    const page = row.element.parentNode;
-    const next = row.element.nextElementSibling;
+    const { id } = row.record;
+    const next = row.element.nextElementSibling ?? row.element.previousElementSibling;
+    const request = this.#request;
     const put = () => {
-      page?.insertBefore(row.element, next?.parentNode === page ? next : null);
-      this.#rows.set(row.element, row);
-      this.#showCount();
+      this.#deleted.delete(id);
+      // The list may have gone, or may be another one because the person searched meanwhile.
+      if (this.#request.signal.aborted) return;
+      if (this.#request === request) this.#insert(row);
+      else this.#startAgain();
     };
     stop(row.listen.track);
     row.setInView(false);
     row.element.remove();
     this.#rows.delete(row.element);
+    this.#deleted.add(id);
     this.#showCount();
     showToast({
       words: "deleted",
@@ -176,10 +195,13 @@ export class Records {
         find(".delete", row.element).focus();
       },
       onEnd: () =>
-        this.api.deleteRecord(row.record.id).catch((refusal) => {
+        this.api.deleteRecord(id).catch((refusal) => {
+          // Another tab has deleted it.
+          if (refusal.type === "unknown-record") return;
           put();
           this.#showRefusal(refusal);
         }),
+      focusNext: () => (next?.isConnected ? find(".play", next) : this.#search).focus({ preventScroll: true }),
     });
   }
 

@@ -62,7 +62,7 @@ export default {
   "upload.starting": "{size:bytes} · начинается",
   "upload.sending": "{sent:bytes} из {size:bytes} · {speed:speed} · осталось {left:left}",
   "upload.finishing": "{size:bytes} отправлено · завершается",
-  "upload.pausing": "{reason:words} Скоро Waxwing попробует снова.",
+  "tries-again": "{reason:words} Скоро Waxwing попробует снова.",
   "retry.upload": "Повторить: {name}",
   "cancel.upload": "Отменить: {name}",
   "dismiss.upload": "Убрать: {name}",

@@ -7,11 +7,14 @@ const SECONDS = 5;
 let timer = 0;
 /** What happens when the present message goes without its button. @type {() => void} */
 let leave = () => {};
+/** Where the focus goes that was on the button. @type {() => void} */
+let focusNext = () => {};
 
 /**
- * @param {{words: string, values?: import("./words.js").Values, button?: string, onButton?: () => void, onEnd?: () => void}} message
+ * @param {{words: string, values?: import("./words.js").Values, button?: string, onButton?: () => void, onEnd?: () => void,
+ *   focusNext?: () => void}} message
  */
-export function showToast({ words, values = {}, button, onButton = () => {}, onEnd = () => {} }) {
+export function showToast({ words, values = {}, button, onButton = () => {}, onEnd = () => {}, ...next }) {
   endToast();
   const toast = find("#toast");
   const text = document.createElement("span");
@@ -30,6 +33,7 @@ export function showToast({ words, values = {}, button, onButton = () => {}, onE
     undo.focus();
   }
   leave = onEnd;
+  focusNext = next.focusNext ?? (() => {});
   timer = setTimeout(endToast, SECONDS * 1000);
 }
 
@@ -42,5 +46,5 @@ export function endToast() {
   const hadFocus = toast.contains(document.activeElement);
   toast.replaceChildren();
   act();
-  if (hadFocus && document.activeElement === document.body) find("#search").focus({ preventScroll: true });
+  if (hadFocus && document.activeElement === document.body) focusNext();
 }

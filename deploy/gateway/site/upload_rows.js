@@ -83,7 +83,7 @@ export class UploadRows {
    */
   #describe({ state, file, sentBytes, bytesPerSecond, secondsLeft, refusal, unsuitable }) {
     if (unsuitable) return unsuitable;
-    if (state === "pausing" && refusal) return { words: "upload.pausing", values: { reason: refusal.words } };
+    if (state === "pausing" && refusal) return { words: "tries-again", values: { reason: refusal.words } };
     if (refusal) return { words: refusal.words, values: {} };
     const words = state === "sending" && secondsLeft !== null ? "upload.sending" : `upload.${state === "sending" ? "starting" : state}`;
     return { words, values: { size: file.size, sent: sentBytes, speed: bytesPerSecond, left: Math.ceil(secondsLeft ?? 0) } };

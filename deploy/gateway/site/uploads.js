@@ -7,7 +7,6 @@ import { refuseOtherFile } from "./wav.js";
 const AT_ONCE = 2;
 // With the usual pause, longer than the lease of an upload whose service was killed.
 const TRIES = 10;
-const PAUSE_SECONDS = 2;
 /** The speed is that of the last seconds. */
 const SPEED_SECONDS = 4;
 const CREATED = 201;
@@ -161,12 +160,11 @@ export class Uploads {
    */
   #fail(upload, refusal) {
     upload.refusal = refusal;
-    const mayPass = !refusal.status || refusal.pauseSeconds !== null;
-    if (!mayPass || upload.tries >= TRIES) {
+    if (!refusal.mayPass || upload.tries >= TRIES) {
       this.#change(upload, "failed");
       return;
     }
-    upload.pause = setTimeout(() => this.#run(upload), (refusal.pauseSeconds ?? PAUSE_SECONDS) * 1000);
+    upload.pause = setTimeout(() => this.#run(upload), refusal.pauseMilliseconds);
     this.#change(upload, "pausing");
   }
 }
