@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from deploy.client import Client
 from tests.browser.people import Person
-from tests.upload_requests import TINY_WAV
+from tests.upload_requests import NOBODY, TINY_WAV
 from tests.wavs import Wav, music
 
 # 2.6 MB.
@@ -146,3 +147,116 @@ def test_the_microphone_is_let_go_whatever_happens_while_the_browser_asks(person
     person.button("Sign out").click()
     page.evaluate("answers.at(-1)()")
     expect(stopped).to_have_attribute("data-stopped", "3")
+
+
+def test_a_deleted_record_stays_away_from_a_search_and_comes_back_by_undo(person: Person) -> None:
+    person.sign_up()
+    person.drop(Interview=TINY_WAV, Rehearsal=TINY_WAV, Memo=TINY_WAV)
+    expect(person.page.locator(".record")).to_have_count(3)
+    person.button("Delete: Rehearsal").click()
+    search = person.page.get_by_role("searchbox")
+    search.fill("rehearsal")
+    expect(person.page.get_by_text("No title has “rehearsal” in it.")).to_be_visible()
+    person.button("Undo").click()
+    expect(person.record("Rehearsal")).to_be_visible()
+    search.fill("")
+    titles = person.page.locator(".record .title")
+    expect(titles).to_have_count(3)
+    # A row comes back to its place, although the row behind it has gone meanwhile.
+    [_, second, third] = titles.all_inner_texts()
+    with person.page.expect_response(lambda response: response.request.method == "DELETE"):
+        person.button(f"Delete: {second}").click()
+        person.button(f"Delete: {third}").click()
+    person.button("Undo").click()
+    expect(titles).to_have_count(2)
+    expect(titles.last).to_have_text(third)
+
+
+def test_a_record_that_another_tab_has_deleted_can_be_deleted_and_the_focus_stays_near(
+    client: Client, person: Person
+) -> None:
+    person.expected = {404}
+    user = person.sign_up()
+    person.drop(Interview=TINY_WAV)
+    expect(person.record("Interview")).to_be_visible()
+    person.drop(Memo=TINY_WAV)
+    expect(person.record("Memo")).to_be_visible()
+    records = (
+        client.http.get("/records", auth=(user["id"], user["token"])).raise_for_status().json()["records"]
+    )
+    client.http.delete(f"/records/{records[0]['id']}", auth=(user["id"], user["token"])).raise_for_status()
+    with person.page.expect_response(lambda response: response.request.method == "DELETE") as deleted:
+        person.button("Delete: Memo").press("Enter")
+    assert deleted.value.status == 404
+    expect(person.button("Play: Interview")).to_be_focused()
+    expect(person.record("Memo")).to_have_count(0)
+    expect(person.page.locator("#records-problem")).to_be_hidden()
+
+
+def test_a_list_that_did_not_come_comes_by_itself_when_the_connection_is_back(person: Person) -> None:
+    person.sign_up()
+    person.drop(Memo=TINY_WAV)
+    expect(person.record("Memo")).to_be_visible()
+    person.page.route("**/records?", lambda route: route.abort("internetdisconnected"))
+    person.page.reload()
+    problem = person.page.locator("#records-problem")
+    expect(problem).to_have_text("The connection is broken. Waxwing soon tries again by itself.")
+    expect(person.page.get_by_text("Nothing here yet")).to_be_hidden()
+    person.page.unroute_all()
+    expect(person.record("Memo")).to_be_visible()
+    expect(problem).to_be_hidden()
+    person.errors = [error for error in person.errors if "ERR_INTERNET_DISCONNECTED" not in error]
+
+
+def test_the_name_of_any_file_becomes_a_title_that_the_service_takes(phone: Person) -> None:
+    phone.sign_up()
+    long = "Very long " * 24
+    with phone.slow_network():
+        phone.drop(**{long: INTERVIEW, "left\u202eright\tname": TINY_WAV, "e\u0301" * 150: TINY_WAV})
+        # The name leaves the buttons room.
+        cancel = phone.upload("Very long").get_by_role("button", name="Cancel")
+        expect(cancel).to_be_visible()
+        box = cancel.bounding_box()
+        assert box
+        assert box["height"] < 50
+        assert box["width"] > 60
+    expect(phone.record(long[:200].strip())).to_be_visible()
+    expect(phone.record("left right name")).to_be_visible()
+    expect(phone.record("é" * 150)).to_be_visible()
+
+
+def test_the_first_view_says_beside_the_button_what_is_wrong(phone: Person) -> None:
+    phone.expected = {401}
+    phone.page.goto(phone.base_url)
+    requests: list[str] = []
+    phone.page.on("request", lambda request: requests.append(request.method))
+    # White space is no name.
+    phone.page.get_by_label("Your name").fill("  ")
+    phone.button("Start").tap()
+    expect(phone.page.get_by_label("Your name")).to_have_value("")
+    assert "POST" not in requests
+    phone.sign_in({"id": NOBODY, "token": NOBODY})
+    expect(phone.page.get_by_role("alert")).to_have_text("User id or token is wrong.")
+    expect(phone.page.get_by_role("alert")).to_be_in_viewport()
+    # The whole head is one line.
+    phone.sign_up()
+    heights = [phone.page.locator(place).bounding_box() for place in (".brand", "#sign-out", "#languages")]
+    assert len({round((box["y"] + box["height"] / 2) / 10) for box in heights if box}) == 1
+
+
+def test_forced_colours_show_borders_and_progress(person: Person) -> None:
+    person.sign_up()
+    person.page.emulate_media(forced_colors="active")
+    with person.slow_network():
+        person.drop(Interview=INTERVIEW)
+        progress = person.page.get_by_role("progressbar")
+        expect(progress).to_be_visible()
+        expect(progress).to_have_css("forced-color-adjust", "none")
+        expect(person.button("Choose files")).to_have_css("border-top-style", "solid")
+
+
+def test_a_file_that_misses_the_first_view_does_not_take_its_place(person: Person) -> None:
+    person.page.goto(person.base_url)
+    expect(person.button("Start")).to_be_visible()
+    is_taken = "!document.body.dispatchEvent(new DragEvent('drop', { bubbles: true, cancelable: true }))"
+    assert person.page.evaluate(is_taken)

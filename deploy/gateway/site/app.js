@@ -13,6 +13,8 @@ import { offerLanguages, writeAllWords } from "./words.js";
 
 /** @typedef {import("./api.js").Refusal} Refusal */
 
+const MAX_TITLE_LENGTH = 200;
+
 /** Shows the desk until the person signs out. Returns why, if the token no longer works. */
 function work(/** @type {import("./session.js").Session} */ { id, token, name }) {
   const api = new Api(id, token);
@@ -75,7 +77,7 @@ function takeFiles(send, signal) {
     const all = [...files];
     for (const [index, file] of all.entries()) {
       const number = all.length > 1 ? ` ${index + 1}` : "";
-      await send(file, wanted ? wanted + number : file.name.replace(/\.[^.]+$/, ""));
+      await send(file, wanted ? cut(wanted, number.length) + number : makeTitle(file.name));
     }
   };
   const hover = (/** @type {boolean} */ isOver) => find("#drop").classList.toggle("is-over", isOver);
@@ -84,18 +86,25 @@ function takeFiles(send, signal) {
     await take(/** @type {FileList} */ (picker.files));
     picker.value = "";
   }, { signal });
-  document.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    hover(true);
-  }, { signal });
+  document.addEventListener("dragover", () => hover(true), { signal });
   document.addEventListener("dragleave", (event) => event.relatedTarget || hover(false), { signal });
   document.addEventListener("drop", (event) => {
-    event.preventDefault();
     hover(false);
     if (event.dataTransfer) take(event.dataTransfer.files);
   }, { signal });
 }
 
+/** Returns the name of a file as a title that the service takes (common/text.py). @param {string} name */
+function makeTitle(name) {
+  const visible = name.replace(/[\p{Cc}\u2028-\u202e\u2066-\u2069]/gu, " ");
+  return cut(visible.replace(/\.\w{1,5}$/, "").normalize("NFC").trim());
+}
+
+/** @param {string} title @param {number} room for what follows */
+const cut = (title, room = 0) => [...title].slice(0, MAX_TITLE_LENGTH - room).join("").trim();
+
+// A file that misses the page must not take its place.
+for (const event of ["dragover", "drop"]) document.addEventListener(event, (dropped) => dropped.preventDefault());
 offerLanguages(find("#languages"));
 writeAllWords(document);
 let session = findSession();

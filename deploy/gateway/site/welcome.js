@@ -22,7 +22,7 @@ export function welcome(reason = null) {
   view.hidden = false;
   find("#doors").hidden = false;
   credentials.hidden = true;
-  showNotice(reason);
+  showNotice(reason, find("#doors"));
   return new Promise((resolve) => {
     /** @param {Session} session @param {FormData} answers */
     const enter = (session, answers) => {
@@ -54,13 +54,13 @@ function onSubmit(form, act) {
     event.preventDefault();
     const button = /** @type {HTMLButtonElement} */ (find("button:not([type])", form));
     button.disabled = true;
-    showNotice(null);
+    showNotice(null, button);
     try {
       await act(new FormData(form));
     } catch (error) {
       const refusal = /** @type {Refusal} */ (error);
       if (refusal.type === "invalid-sign-up-key") find("#sign-up-key").hidden = false;
-      showNotice(refusal.words);
+      showNotice(refusal.words, button);
     }
     button.disabled = false;
   };
@@ -69,8 +69,13 @@ function onSubmit(form, act) {
 /** @param {FormData} answers @param {string} name */
 const text = (answers, name) => String(answers.get(name)).trim();
 
-/** @param {string | null} words */
-function showNotice(words) {
+/**
+ * Shows a sentence where the person looks.
+ * @param {string | null} words
+ * @param {Element} next what stands below it
+ */
+function showNotice(words, next) {
+  next.before(notice);
   notice.hidden = !words;
   if (words) setWords(notice, { words });
 }
@@ -83,6 +88,12 @@ function showCredentials({ id, token }) {
   credentials.hidden = false;
   find("h2", credentials).focus();
 }
+
+// White space alone is no answer, and the browser says so.
+view.addEventListener("change", ({ target }) => {
+  const field = /** @type {HTMLInputElement} */ (target);
+  field.value = field.value.trim();
+});
 
 for (const button of credentials.querySelectorAll("button[data-copy]")) {
   const copy = /** @type {HTMLButtonElement} */ (button);
