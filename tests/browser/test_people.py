@@ -267,7 +267,7 @@ def test_the_page_speaks_russian_on_a_phone_and_changes_its_language_at_once(rus
     expect(page.locator("html")).to_have_attribute("lang", "ru")
     page.get_by_label("Ваше имя").fill("Аня")
     russian.button("Начать").click()
-    page.get_by_label("Я сохранил обе").check()
+    page.get_by_label("Обе строки сохранены").check()
     russian.button("Продолжить").click()
     page.locator("#files").set_input_files(
         {"name": "Разговор.wav", "mimeType": "audio/wav", "buffer": INTERVIEW}

@@ -260,3 +260,37 @@ def test_a_file_that_misses_the_first_view_does_not_take_its_place(person: Perso
     expect(person.button("Start")).to_be_visible()
     is_taken = "!document.body.dispatchEvent(new DragEvent('drop', { bubbles: true, cancelable: true }))"
     assert person.page.evaluate(is_taken)
+
+
+def test_the_page_asks_before_a_token_that_nobody_has_saved_is_gone(person: Person) -> None:
+    page = person.page
+    page.goto(person.base_url)
+    page.get_by_label("Your name").fill("Ann")
+    person.button("Start").click()
+    expect(page.get_by_role("heading", name="Keep these two")).to_be_focused()
+    with page.expect_event("dialog") as asked:
+        page.once("dialog", lambda dialog: dialog.dismiss())
+        page.close(run_before_unload=True)
+    assert asked.value.type == "beforeunload"
+    # Once it is saved, nothing asks.
+    page.get_by_label("I have saved both").check()
+    person.button("Continue").click()
+    expect(page.get_by_role("heading", name="Your recordings")).to_be_focused()
+    page.reload()
+    expect(page.get_by_text("Nothing here yet")).to_be_visible()
+
+
+def test_the_page_asks_before_somebody_signs_out_during_an_upload(person: Person) -> None:
+    page = person.page
+    person.sign_up()
+    with person.slow_network():
+        person.drop(Interview=INTERVIEW)
+        expect(person.upload("Interview")).to_contain_text("left")
+        page.once("dialog", lambda dialog: dialog.dismiss())
+        with page.expect_event("dialog") as asked:
+            person.button("Sign out").click()
+        assert asked.value.message == "Not everything is sent yet. Sign out all the same, and lose it?"
+        expect(person.upload("Interview")).to_contain_text("left")
+        page.once("dialog", lambda dialog: dialog.accept())
+        person.button("Sign out").click()
+        expect(page.get_by_role("heading", name="A recording in, a link out")).to_be_focused()

@@ -9,7 +9,7 @@ import { endToast } from "./toast.js";
 import { UploadRows } from "./upload_rows.js";
 import { Upload, Uploads } from "./uploads.js";
 import { welcome } from "./welcome.js";
-import { offerLanguages, writeAllWords } from "./words.js";
+import { offerLanguages, say, writeAllWords } from "./words.js";
 
 /** @typedef {import("./api.js").Refusal} Refusal */
 
@@ -53,8 +53,11 @@ function work(/** @type {import("./session.js").Session} */ { id, token, name })
   }
 
   takeFiles(send, end.signal);
-  find("#sign-out").addEventListener("click", () => leave(null), { signal: end.signal });
-  addEventListener("beforeunload", (event) => (uploads.areUnderWay || recording.isUnsent) && event.preventDefault(), { signal: end.signal });
+  const isBusy = () => uploads.areUnderWay || recording.isUnsent;
+  find("#sign-out").addEventListener("click", () => {
+    if (!isBusy() || confirm(say("sign-out.busy"))) leave(null);
+  }, { signal: end.signal });
+  addEventListener("beforeunload", (event) => isBusy() && event.preventDefault(), { signal: end.signal });
   // A deletion that still could be undone is sent before the page goes.
   addEventListener("pagehide", endToast, { signal: end.signal });
   find("#user-name").textContent = name;
@@ -110,8 +113,19 @@ writeAllWords(document);
 let session = findSession();
 /** @type {string | null} */
 let reason = null;
+// Whoever comes from the other view begins at the heading of this one.
+let hasChanged = false;
+const begin = (/** @type {string} */ view) => hasChanged && find(`${view} h1`).focus({ preventScroll: true });
 for (;;) {
-  session ??= await welcome(reason);
-  reason = await work(session);
+  if (!session) {
+    const entered = welcome(reason);
+    begin("#welcome");
+    session = await entered;
+    hasChanged = true;
+  }
+  const left = work(session);
+  begin("#desk");
+  reason = await left;
+  hasChanged = true;
   session = null;
 }

@@ -1,6 +1,7 @@
 export default {
   language: "Language",
   "sign-out": "Sign out",
+  "sign-out.busy": "Not everything is sent yet. Sign out all the same, and lose it?",
   name: "Your name",
   id: "User id",
   token: "Token",

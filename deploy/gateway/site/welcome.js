@@ -28,7 +28,7 @@ export function welcome(reason = null) {
     const enter = (session, answers) => {
       keepSession(session, answers.has("remember"));
       for (const form of [signUp, signIn, credentials]) form.reset();
-      view.hidden = true;
+      view.hidden = credentials.hidden = true;
       resolve(session);
     };
     onSubmit(signUp, async (answers) => {
@@ -89,6 +89,8 @@ function showCredentials({ id, token }) {
   find("h2", credentials).focus();
 }
 
+// Nobody can find the token out later.
+addEventListener("beforeunload", (event) => credentials.hidden || event.preventDefault());
 // White space alone is no answer, and the browser says so.
 view.addEventListener("change", ({ target }) => {
   const field = /** @type {HTMLInputElement} */ (target);
