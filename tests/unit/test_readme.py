@@ -38,6 +38,7 @@ def test_the_readme_compares_with_the_numbers_of_the_last_bench() -> None:
     drill = read_rows("The last chaos drill")
     ours, ffmpeg = read_seconds(bench["60 min: request → 201 / ffmpeg"][1])
     pydub = read_seconds(bench["60 min: request → 201 / pydub"][1])[1]
+    pydub_mib = int(bench["60 min: memory of pydub over its start"][0].split()[0])
     short, short_ffmpeg = read_seconds(bench["10 s: request → 201 / ffmpeg"][1])
     completion = read_seconds(bench["60 min: last byte → 201 at 10 MB/s"][0])[0]
     assert drill["violations"][0] == "0"
@@ -47,6 +48,7 @@ def test_the_readme_compares_with_the_numbers_of_the_last_bench() -> None:
         f"| {short_ffmpeg:.2f} s, {there} | {short:.2f} s, {ready} |",
         f"| {ffmpeg:.1f} s (pydub {pydub:.1f} s), {there} | {ours:.1f} s, {ready} |",
         f"| those {ffmpeg:.1f} s | {completion:.2f} s: ",
+        f"| pydub {pydub_mib:,} MiB; ",
         f"| {bench['60 min: memory of records over idle'][0]}, and no file |",
         f"| {kills} kills in a drill: of {links} links given none was lost",
         f"costs {bench['60 min: CPU of records / bare lameenc'][0]} times the CPU of bare LAME",
