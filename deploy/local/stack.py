@@ -339,7 +339,7 @@ class Stack:
         }
         if service != "setup":
             own |= {"HOST": LOOPBACK, "PORT": str(ports.of(process or service))}
-            # As in deploy/Dockerfile (DECISIONS, 23).
+            # As in deploy/Dockerfile (decision 23).
             own |= {"MALLOC_ARENA_MAX": "1"}
             if self._settings.get(TRACES_TO):
                 own |= {"PYTHONPATH": str(tracing.find_folder())}

@@ -93,7 +93,7 @@ async def test_no_request_fails_during_an_upgrade_from_the_previous_release_and_
             await set_up(settings)
             load.wait()
             load.wait_while_starting(partial(start_own, stack))
-            # The records service must not be older than the users service (DECISIONS, 97).
+            # The records service must not be older than the users service (decision 97).
             for service in ("records", "users"):
                 previous[service].stop()
                 load.wait()
