@@ -234,6 +234,44 @@ openapi:
 metrics:
     python -m deploy.metrics_table
 
+# Write the licences of all packages in the images into docs/licences.md
+[group('upkeep')]
+licences:
+    python -m deploy.licences
+
+# Write what each image contains to sbom/, in CycloneDX's form (installs deploy/requirements-audit.txt into .audit)
+[group('upkeep')]
+sbom: install-audit
+    python -m deploy.sbom
+
+# Ask the package index which pinned packages have known vulnerabilities (status 1: some; 3: it could not be asked)
+[group('upkeep')]
+[no-exit-message]
+audit: install-audit
+    @python -m deploy.audit
+
+# Test that `sbom` names every package and that `audit` says when it could not ask
+[group('check')]
+[positional-arguments]
+test-audit *ARGS: install-audit
+    pytest tests/audit "$@"
+
+[private]
+install-audit:
+    @uv venv --quiet --allow-existing --python .venv/bin/python .audit
+    @python -m pip --python .audit install --quiet --no-deps --require-hashes -r deploy/requirements-audit.txt
+
+# Write VERSION into every file that has it, date its section of CHANGELOG.md, commit and tag; nothing is pushed
+[group('upkeep')]
+[no-exit-message]
+release VERSION:
+    @python -m deploy.release {{VERSION}}
+
+# Check the workflows in .github with actionlint, which is built once with Go (half a minute)
+[group('check')]
+lint-workflows:
+    python -m tests.workflows
+
 # Renew all hash-pinned requirements (--upgrade: to the newest versions)
 [group('upkeep')]
 lock *ARGS:
@@ -241,6 +279,7 @@ lock *ARGS:
     {{requirements}} {{ARGS}} services/records/pyproject.toml -o services/records/requirements.txt
     {{requirements}} {{ARGS}} libs/common/pyproject.toml services/users/pyproject.toml services/records/pyproject.toml requirements-dev.in -o requirements-dev.txt
     {{requirements}} {{ARGS}} --constraints services/records/requirements.txt --constraints requirements-dev.txt deploy/requirements-otel.in -o deploy/requirements-otel.txt
+    {{requirements}} {{ARGS}} deploy/requirements-audit.in -o deploy/requirements-audit.txt
     {{requirements}} {{ARGS}} deploy/local/requirements-go.in -o deploy/local/requirements-go.txt
     {{requirements}} {{ARGS}} --no-deps deploy/requirements-backup.in -o deploy/requirements-backup.txt
     {{requirements}} {{ARGS}} --no-deps deploy/gateway/requirements.in -o deploy/gateway/requirements.txt

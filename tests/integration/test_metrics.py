@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
+from common.version import VERSION
 from deploy.client import Client
 from deploy.local.ports import LOOPBACK
 from deploy.local.stack import Stack
@@ -124,7 +125,7 @@ def test_gauges_show_what_an_instance_holds(stack: Stack) -> None:
     assert value_of(samples, "waxwing_upload_slots") == 32
     assert value_of(samples, "waxwing_uploads_under_way") == 0
     assert value_of(samples, "waxwing_encoder_threads") >= 1
-    assert value_of(samples, "waxwing_build_info", version="0.1.0") == 1
+    assert value_of(samples, "waxwing_build_info", version=VERSION) == 1
     connections = [
         value_of(samples, "waxwing_database_connections", use=use, state=state)
         for use in ("pool", "row")

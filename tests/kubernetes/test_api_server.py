@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from common.version import VERSION
 from tests.kubernetes.api_server import ApiServer
 from tests.kubernetes.conftest import place
 from tests.kubernetes.manifests import FOLDER, OVERLAYS, Resource, describe, render
@@ -90,7 +91,7 @@ def test_an_upgrade_changes_one_line_and_adds_a_set_up_job(
 ) -> None:
     folder = shutil.copytree(FOLDER, tmp_path / "kubernetes")
     release = folder / "release" / "release.yaml"
-    release.write_text(release.read_text().replace('"0.1.0"', '"0.2.10"'))
+    release.write_text(release.read_text().replace(f'"{VERSION}"', '"0.2.10"'))
     upgraded = [place(each, "laptop") for each in render(programs[1], folder / "laptop")]
 
     first = api_server.kubectl(

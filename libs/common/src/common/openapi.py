@@ -20,12 +20,12 @@ from litestar.openapi.spec import License, OpenAPI, Operation
 from litestar.types import Method
 
 from common.problems import InvalidCredentials, InvalidRequest, Problem, Unavailable, UnknownHost, type_of
+from common.version import VERSION
 
 Json = dict[str, Any]
 Fields = Mapping[str, Mapping[str, Json]]
 Components = Mapping[str, Mapping[str, Json]]
 
-VERSION = "0.1.0"
 REQUEST_ID = "2f1c7a0e9b5d4c3a8e6f7d2b1a0c9e8f"
 # Problems of every route.
 COMMON_PROBLEMS = (InvalidRequest, UnknownHost, Unavailable)

@@ -14,10 +14,10 @@ from litestar.types import ASGIApp
 
 from common.http_protocol import HttpProtocol
 from common.logs import RequestLog, configure_logs
-from common.openapi import VERSION
 from common.poolers import refuse_wrong_pooler
 from common.servers import Servers
 from common.settings import ServiceSettings, SettingsError, load
+from common.version import VERSION
 
 S = TypeVar("S", bound=ServiceSettings)
 

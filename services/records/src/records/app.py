@@ -16,7 +16,8 @@ from common.health import make_health_routes
 from common.hosts import HostCheck
 from common.methods import with_options
 from common.metrics import make_metrics_route, watch_engine
-from common.openapi import VERSION, make_document_route, make_openapi_config
+from common.openapi import make_document_route, make_openapi_config
+from common.version import VERSION
 from records import openapi
 from records.memory import fit_to_memory, read_memory_limit
 from records.metrics import MAX_STORED_BYTES

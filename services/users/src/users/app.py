@@ -13,8 +13,9 @@ from common.health import make_health_routes
 from common.hosts import HostCheck
 from common.methods import with_options
 from common.metrics import make_metrics_route, watch_engine
-from common.openapi import VERSION, make_document_route, make_openapi_config
+from common.openapi import make_document_route, make_openapi_config
 from common.requests import MAX_JSON_BYTES
+from common.version import VERSION
 from users import openapi
 from users.routes import RunningService, get_user, post_token, post_user, remove_user
 from users.settings import Settings
