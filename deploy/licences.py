@@ -48,8 +48,7 @@ def read_licence(package: importlib.metadata.Distribution) -> str:
     if name in _READ_FROM_TEXTS:
         return _READ_FROM_TEXTS[name]
     metadata = package.metadata
-    fields = ("License-Expression", "License")
-    declared = next((metadata[field] for field in fields if field in metadata and metadata[field]), "")
+    declared = [*metadata.get_all("License-Expression", []), *metadata.get_all("License", []), ""][0]
     try:
         return str(canonicalize_license_expression(declared))
     except InvalidLicenseExpression:
