@@ -40,8 +40,9 @@ def make_release(root: Path, version: str, date: str) -> None:
     print(f"{CHANGELOG}: the section {version} gets the date {date}")
     changelog.write_text(dated, encoding="utf-8")
     for file, before in {SOURCE: 'VERSION = "', **COPIES}.items():
-        print(f"{file}: {', '.join(sorted(set(read_versions(root, file))))} becomes {version}")
-        _write(root / file, before, version)
+        if (found := set(read_versions(root, file))) != {version}:
+            print(f"{file}: {', '.join(sorted(found))} becomes {version}")
+            _write(root / file, before, version)
     _git(root, "commit", "--quiet", "--all", "--message", f"Release {version}")
     _git(root, "tag", "--annotate", f"v{version}", "--message", f"Waxwing {version}")
     print(f"committed, with the tag v{version}; nothing was pushed: git push origin HEAD v{version}")

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from common.version import VERSION
 from deploy.client import Client
 from deploy.local.ports import free_ports
 from tests.raw_connection import open_raw_connection
@@ -419,3 +420,25 @@ def test_secrets_come_from_files_and_stand_in_no_environment(own_project: str, t
     for service in ("users", "records"):
         environment = compose("exec", "-T", service, "env").stdout
         assert not [secret for secret in (*secrets, "laptop-") if secret in environment]
+
+
+@pytest.mark.parametrize("service", ["gateway", "users", "records"])
+def test_an_image_says_what_it_is(service: str) -> None:
+    told = subprocess.run(
+        ["docker", "image", "inspect", f"waxwing/{service}:{VERSION}"],  # noqa: S607 (the user's docker)
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    (image,) = json.loads(told.stdout)
+    labels = {
+        name.removeprefix("org.opencontainers.image."): text
+        for name, text in image["Config"]["Labels"].items()
+    }
+    assert labels["title"] == f"Waxwing {service}"
+    assert "WAV in, MP3 link out" in labels["description"]
+    assert labels["version"] == VERSION
+    assert labels["revision"] == os.environ.get("REVISION", "")
+    assert labels["licenses"].startswith("MIT AND ")
+    # The container runs that image.
+    assert compose("images", "-q", service).stdout.strip().removeprefix("sha256:") in image["Id"]
