@@ -272,6 +272,15 @@ release VERSION:
 lint-workflows:
     python -m tests.workflows
 
+# Build the docs as a site in .docs/site; a broken link fails (REPOSITORY_URL: where links to code lead; installs docs/requirements.txt into .docs)
+[group('upkeep')]
+docs:
+    @uv venv --quiet --allow-existing --python .venv/bin/python .docs
+    @python -m pip --python .docs install --quiet --no-deps --require-hashes -r docs/requirements.txt
+    @cp docs/package.json docs/package-lock.json .docs
+    @PATH="$PWD/.docs/bin:$PATH" NODE_USE_SYSTEM_CA=1 npm ci --prefix .docs --loglevel=error --ignore-scripts --no-audit --no-fund
+    @python -m deploy.docs_site
+
 # Renew all hash-pinned requirements (--upgrade: to the newest versions)
 [group('upkeep')]
 lock *ARGS:
@@ -285,6 +294,7 @@ lock *ARGS:
     {{requirements}} {{ARGS}} --no-deps deploy/gateway/requirements.in -o deploy/gateway/requirements.txt
     {{requirements}} {{ARGS}} tests/sdks/requirements.in -o tests/sdks/requirements.txt
     {{requirements}} {{ARGS}} tests/drills/requirements.in -o tests/drills/requirements.txt
+    {{requirements}} {{ARGS}} docs/requirements.in -o docs/requirements.txt
 
 # Keep the services of a release, which the tests run on the schema of the next one (TAG: any revision of git)
 [group('upkeep')]
