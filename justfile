@@ -281,6 +281,11 @@ docs:
     @PATH="$PWD/.docs/bin:$PATH" NODE_USE_SYSTEM_CA=1 npm ci --prefix .docs --loglevel=error --ignore-scripts --no-audit --no-fund
     @python -m deploy.docs_site
 
+# Draw the figures of docs/parallel-encoding.md anew, from music that the service encodes
+[group('upkeep')]
+figures:
+    @python -m tests.bench.figures
+
 # Renew all hash-pinned requirements (--upgrade: to the newest versions)
 [group('upkeep')]
 lock *ARGS:

@@ -1,4 +1,4 @@
-"""Encodes with a single LAME encoder, the reference for segments, and measures the errors of an MP3."""
+"""Encodes with a single LAME encoder and in segments with cuts at chosen places, and measures the errors."""
 
 import io
 from functools import cache
@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from records.audio.encoder import Encoder
+from records.audio.join import LEAD_OUT_MP3_FRAMES, Mp3Frames, join, lead_in_mp3_frames
+from records.audio.mp3 import sample_frames_per_mp3_frame
 from tests import wavs
 from tests.wavs import Sound
 
@@ -34,6 +36,32 @@ def music(seconds: float, rate: int, channels: int) -> Samples:
 def encode(samples: Samples, stream: Stream) -> bytes:
     encoder = Encoder(*stream)
     return encoder.encode(samples.tobytes()) + encoder.finish()
+
+
+def encode_in_segments(samples: Samples, stream: Stream, cuts: list[int]) -> tuple[bytes, list[int]]:
+    """Encodes with a cut before each of these MP3 frames. Returns the MP3, and the MP3 frames
+    at which segments took over.
+
+    Where no MP3 frame fits, the segment goes on, as in the service.
+    """
+    mp3_frame_samples = sample_frames_per_mp3_frame(stream[0])
+    lead_in = lead_in_mp3_frames(stream[0], stream[2])
+    encoder, mp3_frames, fed, mp3 = Encoder(*stream), Mp3Frames(0), 0, b""
+    joins: list[int] = []
+    for cut in cuts:
+        end = (cut + LEAD_OUT_MP3_FRAMES) * mp3_frame_samples
+        mp3_frames.append(encoder.encode(samples[fed:end].tobytes()))
+        next_encoder, next_mp3_frames = Encoder(*stream), Mp3Frames(cut - lead_in)
+        start = (cut - lead_in) * mp3_frame_samples
+        next_mp3_frames.append(next_encoder.encode(samples[start:end].tobytes()))
+        joined = join(mp3_frames, next_mp3_frames, cut - lead_in // 2)
+        if joined is not None:
+            mp3 += joined
+            encoder, mp3_frames = next_encoder, next_mp3_frames
+            joins.append(mp3_frames.first)
+        fed = end
+    mp3_frames.append(encoder.encode(samples[fed:].tobytes()) + encoder.finish())
+    return mp3 + mp3_frames.take_all(), joins
 
 
 @cache

@@ -13,7 +13,17 @@ from records.audio.join import LEAD_OUT_MP3_FRAMES, Mp3Frames, join, lead_in_mp3
 from records.audio.mp3 import sample_frames_per_mp3_frame
 from tests import wavs
 from tests.mp3_walk import assert_valid, walk
-from tests.unit.serial_encoding import Samples, Stream, decode, encode, errors, music, power_db, samples_of
+from tests.unit.serial_encoding import (
+    Samples,
+    Stream,
+    decode,
+    encode,
+    encode_in_segments,
+    errors,
+    music,
+    power_db,
+    samples_of,
+)
 
 # Every layout of side information; reservoirs of no MP3 frame (at 320 kbit/s) to several MP3 frames.
 STREAMS = [
@@ -28,29 +38,6 @@ STREAMS = [
     (12000, 2, 32),
     (8000, 1, 8),
 ]
-
-
-def encode_in_segments(samples: Samples, stream: Stream, cuts: list[int]) -> tuple[bytes, int]:
-    """Encodes with a cut before each of these MP3 frames. Returns the MP3 and how many joins were found.
-
-    Where no MP3 frame fits, the segment goes on, as in the service.
-    """
-    mp3_frame_samples = sample_frames_per_mp3_frame(stream[0])
-    lead_in = lead_in_mp3_frames(stream[0], stream[2])
-    encoder, mp3_frames, fed, mp3, found = Encoder(*stream), Mp3Frames(0), 0, b"", 0
-    for cut in cuts:
-        end = (cut + LEAD_OUT_MP3_FRAMES) * mp3_frame_samples
-        mp3_frames.append(encoder.encode(samples[fed:end].tobytes()))
-        next_encoder, next_mp3_frames = Encoder(*stream), Mp3Frames(cut - lead_in)
-        start = (cut - lead_in) * mp3_frame_samples
-        next_mp3_frames.append(next_encoder.encode(samples[start:end].tobytes()))
-        joined = join(mp3_frames, next_mp3_frames, cut - lead_in // 2)
-        if joined is not None:
-            mp3 += joined
-            encoder, mp3_frames, found = next_encoder, next_mp3_frames, found + 1
-        fed = end
-    mp3_frames.append(encoder.encode(samples[fed:].tobytes()) + encoder.finish())
-    return mp3 + mp3_frames.take_all(), found
 
 
 def worst_excerpt_db(ours: NDArray[np.float64], theirs: NDArray[np.float64], mp3_frame_samples: int) -> float:
@@ -96,8 +83,8 @@ def test_a_joined_stream_is_valid_and_sounds_like_one_encoding(stream: Stream, s
     samples = SOUNDS[sound](seconds, rate, channels)
     mp3_frames = len(samples) // mp3_frame_samples
     serial = encode(samples, stream)
-    joined, found = encode_in_segments(samples, stream, [mp3_frames // 3, 2 * mp3_frames // 3])
-    assert found
+    joined, joins = encode_in_segments(samples, stream, [mp3_frames // 3, 2 * mp3_frames // 3])
+    assert joins
     joined_walk = walk(joined)
     assert_valid(joined_walk)
     assert len(joined_walk) == len(walk(serial))
