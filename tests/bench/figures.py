@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def snr_db(samples: Samples, mp3: bytes) -> NDArray[np.float64]:
-    """Returns the signal-to-noise ratio of every POINT_MP3_FRAMES, with the MP3 at the level of its source."""
+    """Returns the signal-to-noise ratio of every POINT_MP3_FRAMES, with the MP3 at its source's level."""
     decoded = decode(mp3)[DECODER_DELAY:]
     size = POINT_MP3_FRAMES * MP3_FRAME_SAMPLES
     count = min(len(samples), len(decoded)) // size
