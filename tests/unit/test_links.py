@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.docs_site import point_at_repository
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
     *ROOT.glob("*.md"),
@@ -58,3 +60,21 @@ def test_a_broken_link_a_broken_anchor_and_a_missing_picture_are_found(tmp_path:
         encoding="utf-8",
     )
     assert find_broken_links(page) == ["other.md", "#a", "picture.svg", "picture.webp"]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://github.com/a/b/", "[the recipes](https://github.com/a/b/blob/HEAD/justfile#L1)"),
+        ("", "the recipes"),
+    ],
+)
+def test_on_the_site_links_to_code_lead_to_the_repository_or_are_plain_text(
+    monkeypatch: pytest.MonkeyPatch, url: str, expected: str
+) -> None:
+    monkeypatch.setenv("REPOSITORY_URL", url)
+    page, other = ROOT / "docs" / "operate.md", ROOT / "docs" / "limits.md"
+    # Links to pages stay, and so do broken ones, which the generator refuses.
+    rest = "[limits](limits.md) [broken](nowhere.md) [elsewhere](https://example.org/)"
+    text = point_at_repository(f"[the recipes](../justfile#L1) {rest}", page, {page, other})
+    assert text == f"{expected} {rest}"
