@@ -54,10 +54,12 @@ def test_dependabot_watches_every_folder_of_pins() -> None:
         for update in updates
         for folder in update.get("directories", [update.get("directory")])
     }
-    command = ("git", "ls-files", "*requirements*.txt", "*Dockerfile", "*package-lock.json", "*go.mod")
-    files = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    patterns = ("*requirements*.txt", "Dockerfile", "package-lock.json", "go.mod")
+    folders = ("deploy", "docs", "libs", "services", "tests")
+    files = [*ROOT.glob(patterns[0])]
+    files += [file for folder in folders for pattern in patterns for file in (ROOT / folder).rglob(pattern)]
     kinds = {"Dockerfile": "docker", "package-lock.json": "npm", "go.mod": "gomod"}
     needed = {
-        (kinds.get(Path(file).name, "pip"), f"/{Path(file).parent}".removesuffix(".")) for file in files
+        (kinds.get(file.name, "pip"), f"/{file.parent.relative_to(ROOT)}".removesuffix(".")) for file in files
     }
     assert needed <= watched
