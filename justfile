@@ -308,8 +308,14 @@ keep-release TAG:
 
 # Build and start everything in Docker (arguments go to `docker compose up`)
 [group('docker')]
-compose-up *ARGS:
+compose-up *ARGS: check-docker
     docker compose up --build --wait {{ARGS}}
+
+# Ends with a sentence if Docker is absent or too old
+[private]
+[no-exit-message]
+check-docker:
+    @python -m deploy.docker_versions
 
 # Stop what runs in Docker (-v: and delete its data)
 [group('docker')]
@@ -362,6 +368,11 @@ compose-test *ARGS:
 [group('docker')]
 standins *ARGS:
     tests/compose/standins.sh {{ARGS}}
+
+# Do what a stranger does, from a fresh clone to an MP3, and show minutes and megabytes (--ways local,docker; --keep: write RESULTS.md)
+[group('check')]
+first-run *ARGS:
+    @python -m tests.first_run {{ARGS}}
 
 # Open links in Chromium, which must be installed (Debian: apt-get install chromium)
 [group('check')]

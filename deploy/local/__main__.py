@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import signal
 import sys
 import time
@@ -10,6 +12,8 @@ from collections.abc import Callable
 
 from deploy.local.stack import Stack, StackError, check_gateway, find_stack
 from deploy.local.supervision import AlreadyRunningError, LogReader
+
+_NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 def _say(message: str) -> None:
@@ -144,7 +148,9 @@ def main(arguments: list[str]) -> int:
     try:
         return _run(parsed, arguments[end:])
     except (StackError, RuntimeError, OSError) as error:
-        print(f"waxwing: {error}", file=sys.stderr)
+        _say(str(error))
+        if _NO_SPACE in str(error):
+            _say("the disk is full: free some space, then run the same command again")
         # For `doctor`, 1 means a finding.
         return 2 if parsed.command == "doctor" else 1
     except KeyboardInterrupt:

