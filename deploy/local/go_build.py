@@ -27,9 +27,8 @@ _OLDEST_GO = (1, 24)
 _BUILD_FLAGS = ("-trimpath", "-gcflags=all=-dwarf=false")
 _LINK_FLAGS = "-s -w"
 _SIGN_OF_LIFE_SECONDS = 30
-_NO_SPACE = os.strerror(errno.ENOSPC)
 # What Go and pip say if they reach nobody.
-_NETWORK_FAILURE = re.compile(r"dial tcp|proxyconnect|TLS handshake|x509:|i/o timeout|connection broken")
+_NETWORK_FAILURE = re.compile(r"dial tcp|proxyconnect|TLS handshake|x509:|i/o timeout|from versions: none")
 _NETWORK_ADVICE = (
     "check the network, or set HTTPS_PROXY, GOPROXY and PIP_INDEX_URL to the proxies of your network; "
 )
@@ -207,8 +206,8 @@ def _run(
                 os.killpg(process.pid, signal.SIGKILL)
             raise
     if process.returncode:
-        if _NO_SPACE in output:
-            raise RuntimeError(_blame_folder(build, _NO_SPACE))
+        if os.strerror(errno.ENOSPC).lower() in output.lower():
+            raise RuntimeError(_blame_folder(build, "its disk is full"))
         last_lines = "\n".join(output.splitlines()[-20:])
         network = _NETWORK_ADVICE if _NETWORK_FAILURE.search(output) else ""
         raise RuntimeError(

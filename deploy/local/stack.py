@@ -278,7 +278,9 @@ class Stack:
     def base_url(self) -> str:
         """The URL of the gateway."""
         host = self._state["host"]
-        return f"http://{LOOPBACK if host in ('0.0.0.0', '::') else _bracketed(host)}:{self.ports.gateway}"  # noqa: S104
+        # nginx takes no IPv4 at `::`.
+        host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104
+        return f"http://{_bracketed(host)}:{self.ports.gateway}"
 
     @property
     def ports(self) -> Ports:

@@ -404,6 +404,7 @@ def test_a_clone_in_which_nothing_can_be_written_is_named_with_the_reason(
             "echo OSError: [Errno 28] No space left on device; exit 1",
             "(No space left on device): move the folder",
         ),
+        ("exit 1", "(No space left on device): move the folder"),
         (
             "echo Retrying after connection broken; echo ERROR: No matching distribution found; exit 1",
             "the packages could not be downloaded: check the network and HTTPS_PROXY, or name the index",
@@ -482,8 +483,8 @@ def test_a_venv_that_cannot_be_made_says_so(clone: Clone, tmp_path: Path) -> Non
             "check the network, or set HTTPS_PROXY, GOPROXY and",
         ),
         (
-            "echo link: No space left on device; exit 1",
-            "(No space left on device): set XDG_CACHE_HOME to a folder",
+            "echo link: no space left on device; exit 1",
+            "(its disk is full): set XDG_CACHE_HOME to a folder",
         ),
         (
             "mkdir $GOBIN; touch $GOBIN/minio",

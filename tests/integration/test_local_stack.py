@@ -204,6 +204,19 @@ def test_an_ip_address_of_another_machine_is_named(tmp_path: Path) -> None:
         Stack(tmp_path, Ports.free(), settings={"GATEWAY_HOST": "192.0.2.1"}).start()
 
 
+@pytest.mark.parametrize(
+    ("host", "url_host"),
+    [("0.0.0.0", LOOPBACK), ("::", "[::1]"), ("::1", "[::1]"), ("127.0.0.2", "127.0.0.2")],  # noqa: S104
+)
+def test_the_url_of_the_gateway_has_an_address_at_which_nginx_listens(
+    tmp_path: Path, host: str, url_host: str
+) -> None:
+    """At `::` nginx takes no IPv4."""
+    chosen = Ports.free()
+    (tmp_path / "state.json").write_text(json.dumps({"ports": asdict(chosen), "host": host}))
+    assert Stack(tmp_path).base_url == f"http://{url_host}:{chosen.gateway}"
+
+
 def test_a_machine_without_the_loopback_address_is_told_how_to_add_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
