@@ -33,9 +33,10 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INHERITED = re.compile(
     r"(?i)(https?|all|no)_proxy|.*_(cert|ca_bundle|cainfo|cert_file|cert_dir)|pip_.*|docker_.*|.*_port"
 )
-NOTE = (
-    "A fresh clone, an empty HOME and no caches; the megabytes are what the whole machine received meanwhile."
-)
+NOTE = """\
+A fresh clone, an empty HOME and no caches. The megabytes are what the whole machine received meanwhile.
+Images that Docker had already are not in them.
+"""
 
 
 class Way(NamedTuple):
@@ -63,6 +64,7 @@ class Stranger:
     def __init__(self, folder: Path, inherited: Mapping[str, str]) -> None:
         self.clone, self.home = folder / "waxwing", folder / "home"
         self.home.mkdir()
+        self.commands, self.seconds, self.received = 0, 0.0, 0
         self.environment = {
             **{name: value for name, value in inherited.items() if INHERITED.fullmatch(name)},
             "PATH": PATH,
@@ -73,7 +75,7 @@ class Stranger:
     def run(self, command: str) -> tuple[Row, str]:
         """Runs a command. Returns what it cost, and its output."""
         print(f"$ {command}", file=sys.stderr, flush=True)
-        started, received = time.monotonic(), received_bytes()
+        started, cpu, received = time.monotonic(), cpu_seconds(), received_bytes()
         done = subprocess.run(
             ["/bin/sh", "-c", command],
             cwd=self.clone,
@@ -87,12 +89,11 @@ class Stranger:
             raise FailedCommandError(
                 f"`{command}` ended with status {done.returncode}: {done.stdout[-2000:]}"
             )
-        seconds, received = time.monotonic() - started, received_bytes() - received
-        return (
-            f"`{command}`",
-            f"{seconds / 60:.1f} minutes",
-            f"{received / 1e6:.0f} MB received",
-        ), done.stdout
+        seconds, cpu = time.monotonic() - started, cpu_seconds() - cpu
+        self.commands += 1
+        self.seconds += seconds
+        self.received += received_bytes() - received
+        return (f"`{command}`", f"{seconds:.1f} s", f"{cpu:.1f} s of CPU of the command itself"), done.stdout
 
     def use(self) -> list[Row]:
         """Runs the three curl lines, each with what the one before has returned."""
@@ -112,6 +113,12 @@ class Stranger:
         size = (self.clone / "hello.mp3").stat().st_size
         (self.clone / "hello.wav").unlink()
         return [*rows, ("the MP3", f"{size:,} bytes", "of a WAV of 10 s")]
+
+
+def cpu_seconds() -> float:
+    """Returns the CPU time of all commands that have ended, without what runs on or runs in Docker."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def received_bytes() -> int:
@@ -166,7 +173,8 @@ def measure(name: str, folder: Path) -> list[Row]:
             rows.append(sum_up({part: size - before.get(part, 0) for part, size in after.items()}))
     finally:
         stop, _ = stranger.run(way.stop)
-    rows.append(stop)
+    whole = f"{stranger.commands} commands, {stranger.seconds / 60:.1f} minutes"
+    rows = [("from clone to MP3, and stop", whole, f"{stranger.received / 1e6:.0f} MB received"), *rows, stop]
     if name == "local":
         clone = megabytes(stranger.clone)
         parts = {part: megabytes(stranger.clone / part) for part in (".venv", ".local")}
@@ -203,7 +211,7 @@ def main(arguments: list[str]) -> int:
     print("\n".join(f"| {what} | {result} | {origin} |" for what, result, origin in rows))
     if parsed.keep:
         command = f"just first-run --ways {parsed.ways} --keep"
-        note = f"{NOTE} Other programs kept {load:.1f} of {cores} cores busy before the start.\n"
+        note = f"{NOTE}\nOther programs kept {cores} cores busy before the start (load {load:.1f}).\n"
         write_results(rows, "The last first run", command, note)
     return 0
 
