@@ -75,7 +75,7 @@ user NAME *ARGS:
 [no-exit-message]
 [positional-arguments]
 upload +FILES:
-    @cd "{{invocation_directory()}}" && PYTHONPATH="{{justfile_directory()}}" python -m deploy.terminal upload "$@"
+    @cd {{quote(invocation_directory())}} && PYTHONPATH={{quote(justfile_directory())}} python -m deploy.terminal upload "$@"
 
 # List the records, newest first, or those with a TEXT in their title (--json)
 [group('use')]
@@ -89,7 +89,7 @@ records *TEXT:
 [no-exit-message]
 [positional-arguments]
 get RECORD *FILE:
-    @cd "{{invocation_directory()}}" && PYTHONPATH="{{justfile_directory()}}" python -m deploy.terminal get "$@"
+    @cd {{quote(invocation_directory())}} && PYTHONPATH={{quote(justfile_directory())}} python -m deploy.terminal get "$@"
 
 # Delete records
 [group('use')]
@@ -152,14 +152,14 @@ doctor *ARGS:
 [no-exit-message]
 [positional-arguments]
 backup DIR *ARGS:
-    @cd "{{invocation_directory()}}" && PYTHONPATH="{{justfile_directory()}}" python -m deploy.local backup "$@"
+    @cd {{quote(invocation_directory())}} && PYTHONPATH={{quote(justfile_directory())}} python -m deploy.local backup "$@"
 
 # Put a backup into the stack, whose gateway and services stop meanwhile (--overwrite: even if it has users already)
 [group('operate')]
 [no-exit-message]
 [positional-arguments]
 restore DIR *ARGS:
-    @cd "{{invocation_directory()}}" && PYTHONPATH="{{justfile_directory()}}" python -m deploy.local restore "$@"
+    @cd {{quote(invocation_directory())}} && PYTHONPATH={{quote(justfile_directory())}} python -m deploy.local restore "$@"
 
 # Check format, lint, types and import rules, and run all tests, one process per core (arguments go to pytest; -n 0: in one process)
 [group('check')]
@@ -339,16 +339,16 @@ compose-status *ARGS:
 [group('docker')]
 [positional-arguments]
 compose-backup DIR *ARGS:
-    @cd "{{invocation_directory()}}" && mkdir -p -m 700 "$1" && {{run-backup}} back-up "$@"
+    @cd {{quote(invocation_directory())}} && mkdir -p -m 700 "$1" && {{run-backup}} back-up "$@"
 
 # Put a backup into the containers; gateway and services stop meanwhile (--overwrite: even if they have users already)
 [group('docker')]
 [positional-arguments]
 compose-restore DIR *ARGS:
     @# A backup that is refused stops nothing.
-    @cd "{{invocation_directory()}}" && {{run-backup}} restore "$@" --trial
+    @cd {{quote(invocation_directory())}} && {{run-backup}} restore "$@" --trial
     docker compose stop gateway users records
-    @cd "{{invocation_directory()}}" && {{run-backup}} restore "$@"
+    @cd {{quote(invocation_directory())}} && {{run-backup}} restore "$@"
     docker compose up --wait
 
 # Runs the container `backup` with a folder. A relative folder begins where the caller is.
@@ -356,7 +356,7 @@ compose-restore DIR *ARGS:
 [no-exit-message]
 [positional-arguments]
 run-backup COMMAND DIR *ARGS:
-    @command=$1 && folder=$(cd "{{invocation_directory()}}" && cd "$2" && pwd) && shift 2 && BACKUP_FOLDER=$folder BACKUP_USER=$(id -u):$(id -g) docker compose run --rm --build backup "$command" /backup "$@"
+    @command=$1 && folder=$(cd {{quote(invocation_directory())}} && cd "$2" && pwd) && shift 2 && BACKUP_FOLDER=$folder BACKUP_USER=$(id -u):$(id -g) docker compose run --rm --build backup "$command" /backup "$@"
 
 # Run the acceptance tests and the tests of the containers against what runs in Docker
 [group('docker')]

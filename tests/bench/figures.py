@@ -5,7 +5,6 @@ same code draws the same figures.
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from records.audio.encoder import Encoder
 from records.audio.join import LEAD_OUT_MP3_FRAMES, Mp3Frames, lead_in_mp3_frames
+from tests.bench.charts import SCHEMES, Colours
 from tests.unit.serial_encoding import DECODER_DELAY, Samples, decode, encode, encode_in_segments, music
 
 FOLDER = Path(__file__).parents[2] / "docs" / "images" / "parallel"
@@ -25,20 +25,6 @@ CUTS = [574, 1148, 1722]
 POINT_MP3_FRAMES = 8
 
 
-class Colours(NamedTuple):
-    """The colours of one scheme."""
-
-    text: str
-    ours: str
-    other: str
-
-
-SCHEMES = {
-    "light": Colours("#1f2328", "#c67c00", "#59636e"),
-    "dark": Colours("#f0f6fc", "#f2b237", "#9198a1"),
-}
-
-
 def main() -> None:
     samples = music(SECONDS, 44100, 2)
     serial = encode(samples, STREAM)
@@ -47,17 +33,12 @@ def main() -> None:
     reservoirs = measure_reservoirs(samples, CUTS[0])
     FOLDER.mkdir(parents=True, exist_ok=True)
     for scheme, colours in SCHEMES.items():
-        # Without these, each run would name the parts of an SVG anew.
-        style = {
-            "svg.hashsalt": "waxwing",
-            "svg.fonttype": "none",
-            "font.size": 8,
-            "text.color": colours.text,
-        }
-        style |= dict.fromkeys(
-            ("axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), colours.text
-        )
-        with mpl.rc_context(style):
+        with mpl.rc_context():
+            mpl.rc("font", size=8)
+            mpl.rc(("text", "xtick", "ytick"), color=colours.text)
+            mpl.rc("axes", labelcolor=colours.text, edgecolor=colours.text)
+            # Without a fixed salt, each run would name the parts of an SVG anew.
+            mpl.rc("svg", fonttype="none", hashsalt="waxwing")
             save(draw_snr(serial_snr, joined_snr, joins, colours), f"snr-{scheme}.svg")
             save(draw_join(*reservoirs, joins[0], colours), f"join-{scheme}.svg")
     differences = joined_snr - serial_snr
