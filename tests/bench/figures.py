@@ -35,7 +35,9 @@ def main() -> None:
     for scheme, colours in SCHEMES.items():
         with mpl.rc_context():
             mpl.rc("font", size=8)
-            mpl.rc(("text", "xtick", "ytick"), color=colours.text)
+            mpl.rc("text", color=colours.text)
+            mpl.rc("xtick", color=colours.text)
+            mpl.rc("ytick", color=colours.text)
             mpl.rc("axes", labelcolor=colours.text, edgecolor=colours.text)
             # Without a fixed salt, each run would name the parts of an SVG anew.
             mpl.rc("svg", fonttype="none", hashsalt="waxwing")
