@@ -393,6 +393,12 @@ k8s-test *ARGS:
     @python -m tests.kubernetes.programs --build
     pytest tests/kubernetes "$@"
 
+# Run the images on a node of Kubernetes, and the acceptance tests against it; root, Docker and Debian's containerd, containernetworking-plugins, etcd-server and iptables are needed
+[group('check')]
+[positional-arguments]
+k8s-run *ARGS:
+    python -m tests.kubernetes.node pytest tests/kubernetes_node tests/acceptance "$@"
+
 # Start services behind right and wrong settings of PgBouncer, which must be installed (Debian: apt-get install pgbouncer; PGBOUNCER names another one)
 [group('check')]
 [positional-arguments]

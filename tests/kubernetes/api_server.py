@@ -21,23 +21,28 @@ class ApiServer:
     def __init__(self, kubectl: Path, folder: Path, url: str, token: str) -> None:
         self._kubectl = kubectl
         self._folder = folder
-        self._options = [
-            f"--server={url}",
-            f"--token={token}",
-            f"--certificate-authority={folder / 'certificates' / 'apiserver.crt'}",
-            f"--cache-dir={folder / 'cache'}",
-        ]
+        self.kubeconfig = folder / "kubeconfig"
+        certificate = str(folder / "certificates" / "apiserver.crt")
+        configuration = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "tests", "cluster": {"server": url, "certificate-authority": certificate}}],
+            "users": [{"name": "tests", "user": {"token": token}}],
+            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "tests"}}],
+            "current-context": "tests",
+        }
+        self.kubeconfig.write_text(json.dumps(configuration))
 
     def kubectl(self, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
         """Runs kubectl, whatever its exit status is."""
         return subprocess.run(
-            [self._kubectl, *self._options, *arguments],
+            [self._kubectl, f"--cache-dir={self._folder / 'cache'}", *arguments],
             input=text,
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
-            env={"HOME": str(self._folder), "KUBECONFIG": str(self._folder / "none")},
+            env={"HOME": str(self._folder), "KUBECONFIG": str(self.kubeconfig)},
         )
 
     def apply(self, resources: Sequence[Resource], *options: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +53,7 @@ class ApiServer:
 
 
 @contextmanager
-def run_api_server(program: Path, kubectl: Path, folder: Path) -> Iterator[ApiServer]:
+def run_api_server(program: Path, kubectl: Path, folder: Path, *options: str) -> Iterator[ApiServer]:
     """Starts etcd and the API server, and ends both afterwards. Their data and logs are in `folder`."""
     etcd = shutil.which("etcd")
     if etcd is None:
@@ -65,7 +70,7 @@ def run_api_server(program: Path, kubectl: Path, folder: Path) -> Iterator[ApiSe
     server = ApiServer(kubectl, folder, url, token)
     with ExitStack() as running:
         running.enter_context(
-            _run(
+            run_process(
                 folder / "etcd.log",
                 etcd,
                 f"--data-dir={folder / 'etcd'}",
@@ -77,7 +82,7 @@ def run_api_server(program: Path, kubectl: Path, folder: Path) -> Iterator[ApiSe
             )
         )
         process = running.enter_context(
-            _run(
+            run_process(
                 folder / "kube-apiserver.log",
                 str(program),
                 f"--etcd-servers={store}",
@@ -94,6 +99,7 @@ def run_api_server(program: Path, kubectl: Path, folder: Path) -> Iterator[ApiSe
                 "--anonymous-auth=false",
                 # Its default network, 127.0.0.0/8, cannot be the address of endpoints.
                 "--endpoint-reconciler-type=none",
+                *options,
             )
         )
 
@@ -106,7 +112,8 @@ def run_api_server(program: Path, kubectl: Path, folder: Path) -> Iterator[ApiSe
 
 
 @contextmanager
-def _run(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+def run_process(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Starts a program whose output goes to `log`, and ends it afterwards."""
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:
             yield process

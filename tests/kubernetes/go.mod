@@ -1,4 +1,4 @@
-// Builds a kube-apiserver and a kubectl for `just k8s-test`. The modules of Kubernetes' staging folder are replaced by their
+// Builds the programs of Kubernetes for `just k8s-test` and `just k8s-run`. The modules of Kubernetes' staging folder are replaced by their
 // published versions. Go takes the versions of all others from Kubernetes' own go.mod, and programs.py has the digest of all sums.
 module waxwing/tests/kubernetes
 
@@ -6,7 +6,11 @@ go 1.24.0
 
 tool (
 	k8s.io/kubernetes/cmd/kube-apiserver
+	k8s.io/kubernetes/cmd/kube-controller-manager
+	k8s.io/kubernetes/cmd/kube-proxy
+	k8s.io/kubernetes/cmd/kube-scheduler
 	k8s.io/kubernetes/cmd/kubectl
+	k8s.io/kubernetes/cmd/kubelet
 )
 
 require k8s.io/kubernetes v1.34.4

@@ -1,4 +1,4 @@
-"""Finds kube-apiserver and kubectl, or builds them.
+"""Finds the programs of Kubernetes, or builds them: kube-apiserver and kubectl, and what a node needs.
 
 `python -m tests.kubernetes.programs` ends with status 0 if both have been built. `--build` builds them.
 """
@@ -13,7 +13,9 @@ from pathlib import Path
 from deploy.local.go_build import GoBuild, build_once, cache_folder
 
 GO_MOD = Path(__file__).with_name("go.mod")
-SUMS_SHA256 = "56a8176d55886a3058127aff1756e927429237e4f17ea2e330b828a55253231e"
+SUMS_SHA256 = "0ab39413c1a561c1288da9bb1f8ebe314ec7d111590d6b045e96aece53d046e3"
+COREDNS_VERSION = "v1.12.4"
+ADVICE = "run `just lint`, which checks the manifests without an API server"
 
 
 def read_version() -> str:
@@ -24,14 +26,32 @@ def read_version() -> str:
 
 
 def make_build() -> GoBuild:
-    """Returns the build of both programs."""
+    """Returns the build of kube-apiserver and kubectl."""
+    return _make_build("Kubernetes", "kubernetes", ("kube-apiserver", "kubectl"), "11")
+
+
+def make_node_builds() -> tuple[GoBuild, GoBuild]:
+    """Returns the build of kubelet, controllers, scheduler and kube-proxy, and that of CoreDNS."""
+    programs = ("kubelet", "kube-controller-manager", "kube-scheduler", "kube-proxy")
+    node = _make_build("the node of Kubernetes", "kubernetes-node", programs, "12")
+    coredns = GoBuild(
+        title=f"CoreDNS {COREDNS_VERSION}",
+        folder=cache_folder(os.environ) / f"coredns-{COREDNS_VERSION}",
+        packages=(f"github.com/coredns/coredns@{COREDNS_VERSION}",),
+        duration="about 5 minutes of CPU time",
+        advice=ADVICE,
+    )
+    return node, coredns
+
+
+def _make_build(title: str, folder: str, programs: tuple[str, ...], minutes: str) -> GoBuild:
     version = read_version()
     return GoBuild(
-        title=f"Kubernetes {version}",
-        folder=cache_folder(os.environ) / f"kubernetes-{version}",
-        packages=("k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl"),
-        duration="about 11 minutes of CPU time",
-        advice="run `just lint`, which checks the manifests without an API server",
+        title=f"{title} {version}",
+        folder=cache_folder(os.environ) / f"{folder}-{version}",
+        packages=tuple(f"k8s.io/kubernetes/cmd/{program}" for program in programs),
+        duration=f"about {minutes} minutes of CPU time",
+        advice=ADVICE,
         go_mod=GO_MOD,
         sums_sha256=SUMS_SHA256,
         variables=(
@@ -47,6 +67,15 @@ def find_or_build(say: Callable[[str], None]) -> tuple[Path, Path]:
     build_once(build, say)
     api_server, kubectl = build.programs
     return api_server, kubectl
+
+
+def find_or_build_node(say: Callable[[str], None]) -> list[Path]:
+    """Returns kubelet, kube-controller-manager, kube-scheduler, kube-proxy and CoreDNS."""
+    programs: list[Path] = []
+    for build in make_node_builds():
+        build_once(build, say)
+        programs += build.programs
+    return programs
 
 
 def find_kubectl() -> Path | None:
