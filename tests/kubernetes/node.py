@@ -87,16 +87,16 @@ def run_outside(command: Sequence[str]) -> int:
     find_or_build_node(say)
     remove_control_groups()
     run("sh", "-ec", documented_commands()[0])
-    # One container of each pod only holds its network.
-    pause = 'FROM waxwing/users:0.1.0\nCMD ["sleep", "infinity"]\n'
-    docker = ["docker", "build", "-q", "-t", PAUSE, "-"]
-    subprocess.run(docker, input=pause, text=True, check=True)
     overlay = subprocess.run(
         [kubectl, "kustomize", "deploy/kubernetes/laptop"], check=True, stdout=subprocess.PIPE, text=True
     )
-    images = sorted({PAUSE, *re.findall(r"^ *(?:- )?image: (\S+)$", overlay.stdout, re.MULTILINE)})
+    images = sorted(set(re.findall(r"^ *(?:- )?image: (\S+)$", overlay.stdout, re.MULTILINE)))
+    # One container of each pod only holds its network.
+    users = next(image for image in images if image.startswith("waxwing/users:"))
+    docker = ["docker", "build", "-q", "-t", PAUSE, "-"]
+    subprocess.run(docker, input=f'FROM {users}\nCMD ["sleep", "infinity"]\n', text=True, check=True)
     with tempfile.TemporaryDirectory(prefix="waxwing-node-") as folder:
-        run("docker", "save", "-o", f"{folder}/images.tar", *images)
+        run("docker", "save", "-o", f"{folder}/images.tar", PAUSE, *images)
         unshare = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
         inside = [sys.executable, "-m", "tests.kubernetes.node", "--inside", folder, *command]
         try:

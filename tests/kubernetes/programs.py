@@ -38,7 +38,7 @@ def make_node_builds() -> tuple[GoBuild, GoBuild]:
         title=f"CoreDNS {COREDNS_VERSION}",
         folder=cache_folder(os.environ) / f"coredns-{COREDNS_VERSION}",
         packages=(f"github.com/coredns/coredns@{COREDNS_VERSION}",),
-        duration="about 5 minutes of CPU time",
+        duration="about 4 minutes of CPU time",
         advice=ADVICE,
     )
     return node, coredns
