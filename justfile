@@ -397,7 +397,7 @@ k8s-test *ARGS:
 [group('check')]
 [positional-arguments]
 k8s-run *ARGS:
-    python -m tests.kubernetes.node pytest tests/kubernetes_node tests/acceptance "$@"
+    python -m tests.kubernetes.node pytest -n logical --dist loadfile --no-loadscope-reorder tests/kubernetes_node tests/acceptance "$@"
 
 # Start services behind right and wrong settings of PgBouncer, which must be installed (Debian: apt-get install pgbouncer; PGBOUNCER names another one)
 [group('check')]
