@@ -2,13 +2,13 @@
 
 import copy
 import re
-import tomllib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from common.settings import load
+from common.version import VERSION
 from deploy.setup import SetupSettings, refuse_laptop_secrets
 from records.memory import needed_bytes
 from records.settings import Settings as RecordsSettings
@@ -181,10 +181,9 @@ def test_the_laptop_has_every_secret_that_it_refers_to(overlays: Overlays) -> No
 
 @every_overlay
 def test_the_images_are_of_this_version(overlays: Overlays, overlay: str) -> None:
-    version = tomllib.loads((ROOT / "libs" / "common" / "pyproject.toml").read_text())["project"]["version"]
     for name in ("gateway", "users", "records", "set-up"):
-        assert pod_of(overlays[overlay], name)["containers"][0]["image"].endswith(f"/{name}:{version}")
-    assert f"set-up-{version.replace('.', '-')}" in named(overlays[overlay], "Job")
+        assert pod_of(overlays[overlay], name)["containers"][0]["image"].endswith(f"/{name}:{VERSION}")
+    assert f"set-up-{VERSION.replace('.', '-')}" in named(overlays[overlay], "Job")
 
 
 @pytest.mark.parametrize(("overlay", "ways"), [("laptop", WAYS | WAYS_TO_STORES), ("production", WAYS)])
