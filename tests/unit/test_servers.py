@@ -28,6 +28,9 @@ A, B = {"host": "a", "port": 1}, {"host": "b", "port": 2}
         ("postgresql://%2Frun%2Fpostgresql/waxwing", [{"host": "/run/postgresql"}]),
         ("postgresql:///waxwing?host=/run/postgresql&port=6", [{"host": "/run/postgresql", "port": 6}]),
         ("postgresql:///waxwing?host=a:1&host=b:2", [A, B]),
+        ("postgresql:///waxwing?host=::1,b:2&port=1", [{"host": "::1", "port": 1}, B]),
+        ("postgresql://a:/waxwing?port=1", [A]),
+        ("postgresql://:5/waxwing", [{"port": 5}]),
     ],
 )
 def test_the_servers_of_a_url_are_found(url: str, servers: list[dict[str, Any]]) -> None:
@@ -39,11 +42,25 @@ def test_the_servers_of_a_url_are_found(url: str, servers: list[dict[str, Any]])
     [
         ("mysql://ann@a/waxwing", "^DATABASE_URL begins with mysql:"),
         ("postgresql://a,b,c/waxwing?port=1,2", "^DATABASE_URL names 3 hosts, but 2 ports"),
+        ("postgresql://a:1,/waxwing", "^DATABASE_URL names an empty host"),
+        ("postgresql://,b:2/waxwing", "^DATABASE_URL names an empty host"),
+        ("postgresql://a:65536/waxwing", "^DATABASE_URL has a port that is no number from 1 to 65535"),
+        ("postgresql://a:0/waxwing", "^DATABASE_URL has a port that is no number from 1 to 65535"),
+        ("postgresql://a:abc/waxwing", "^DATABASE_URL has a port that is no number from 1 to 65535"),
     ],
 )
 def test_a_url_that_is_none_of_postgresql_is_named(url: str, says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         parse_servers(url)
+
+
+@pytest.mark.parametrize("character", ["?", "[", "/", "#", "\u2100"])
+def test_a_password_that_is_not_escaped_is_not_shown(character: str) -> None:
+    with pytest.raises(SettingsError, match=r"^DATABASE_URL .*%3F") as caught:
+        parse_servers(f"postgresql://ann:secret{character}secret@a:1/waxwing")
+    assert "secret" not in str(caught.value)
+    # A traceback would show the error that this one came from.
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
 @pytest.mark.parametrize("service", ["users", "records"])

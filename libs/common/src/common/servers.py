@@ -13,6 +13,8 @@ CONNECT_TIMEOUT_SECONDS = 5
 # One of several servers may hang, and then the next one must still be asked in time.
 CONNECT_TIMEOUT_PER_SERVER_SECONDS = 1.5
 
+_MAX_PORT = 65535
+
 Server = Mapping[str, Any]
 """`host` and `port` of one server; empty if the URL names none."""
 
@@ -60,26 +62,61 @@ class Servers:
 
 
 def parse_servers(database_url: str) -> list[Server]:
-    """Returns the servers of a URL in their order. Raises SettingsError if the URL is none of PostgreSQL."""
-    url = urlsplit(database_url)
+    """Returns the servers of a URL in their order.
+
+    Raises SettingsError if the URL is none of PostgreSQL. The message never has the password, nor what may be
+    a part of it.
+    """
+    try:
+        url = urlsplit(database_url)
+        # asyncpg reads the options as strictly.
+        options = parse_qs(url.query, strict_parsing=True) if url.query else {}
+    # Their messages have the user and the password.
+    except ValueError:
+        raise _unreadable() from None
     if url.scheme not in ("postgresql", "postgres"):
         raise SettingsError(
             f"DATABASE_URL begins with {url.scheme}:, and must look like postgresql://user@host:5432/waxwing"
         )
-    query = {name: ",".join(values) for name, values in parse_qs(url.query).items()}
+    if url.fragment:
+        raise _unreadable()
+    query = {name: ",".join(values) for name, values in options.items()}
     hosts = (url.netloc.rpartition("@")[2] or query.get("host", "")).split(",")
     ports = query.get("port", "").split(",")
     if len(ports) == 1:
         ports *= len(hosts)
     if len(ports) != len(hosts):
         raise SettingsError(f"DATABASE_URL names {len(hosts)} hosts, but {len(ports)} ports")
-    return [_parse_server(host, port) for host, port in zip(hosts, ports, strict=True)]
+    servers = [_parse_server(host, port) for host, port in zip(hosts, ports, strict=True)]
+    if len(servers) > 1 and not all("host" in server for server in servers):
+        raise SettingsError("DATABASE_URL names an empty host: is there a comma too many?")
+    return servers
+
+
+def _unreadable() -> SettingsError:
+    return SettingsError(
+        "DATABASE_URL cannot be read: write each character of the password that is neither a letter nor a"
+        " digit as % and its code, such as %3F for a question mark, or set DATABASE_PASSWORD instead"
+    )
 
 
 def _parse_server(text: str, default_port: str) -> Server:
-    """Reads `host`, `host:port`, `[IPv6]:port` or the folder of a socket."""
+    """Reads `host`, `host:port`, `[IPv6]:port`, an IPv6 address or the folder of a socket."""
     host, _, port = text.rpartition(":")
-    if not port.isdecimal() or text.endswith("]"):
+    # The colons of an IPv6 address without brackets all belong to the address.
+    if ":" not in text or text.endswith("]") or (":" in host and not host.startswith("[")):
         host, port = text, ""
-    named = {"host": unquote(host.strip("[]")), "port": port or default_port}
-    return {name: int(value) if name == "port" else value for name, value in named.items() if value}
+    named: dict[str, Any] = {"host": unquote(host.strip("[]"))} if host else {}
+    if port or default_port:
+        named["port"] = _parse_port(port or default_port)
+    return named
+
+
+def _parse_port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= _MAX_PORT):
+        # Not shown, because it may be a part of a password with a slash.
+        raise SettingsError(
+            f"DATABASE_URL has a port that is no number from 1 to {_MAX_PORT}. If its password has a slash,"
+            " write %2F for it (and %3F for a question mark)"
+        )
+    return int(text)
