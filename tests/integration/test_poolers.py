@@ -9,6 +9,7 @@ import pytest
 from common.db import check_database, make_engine
 from common.poolers import Pooler, find_pooler, refuse_pooler, refuse_wrong_pooler
 from common.servers import Servers
+from common.settings import SettingsError
 from deploy.local.stack import Stack
 from tests.integration.frozen_processes import frozen_process
 
@@ -54,6 +55,24 @@ async def test_nobody_is_refused_while_postgresql_hangs(stack: Stack, servers: S
 
 async def test_nobody_is_refused_while_postgresql_is_away() -> None:
     assert not await refuse_wrong_pooler(Servers("postgresql://ann@127.0.0.1:1/waxwing"))
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("connect_timeout=3", "connect_timeout"),
+        ("statement_timeout=soon", "statement_timeout"),
+        ("sslmode=wrong", "sslmode"),
+        ("target_session_attrs=master", "target_session_attrs"),
+    ],
+)
+async def test_a_wrong_option_of_the_url_is_refused(stack: Stack, option: str, says: str) -> None:
+    environment = stack.environment("users")
+    servers = Servers(f"{environment['DATABASE_URL']}?{option}", environment["DATABASE_PASSWORD"])
+    with pytest.raises(SettingsError, match=f"^DATABASE_URL has an option that is refused: .*{says}"):
+        await refuse_wrong_pooler(servers)
+    with pytest.raises(SettingsError, match=f"^DATABASE_URL has an option that is refused: .*{says}"):
+        await refuse_pooler(servers, "the test")
 
 
 async def test_the_first_check_of_the_database_that_can_tell_decides(stack: Stack) -> None:

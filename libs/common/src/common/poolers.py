@@ -28,6 +28,12 @@ SESSION = "pg_backend_pid() || ' since ' || pg_postmaster_start_time()"
 WHERE_TO_READ = "(docs/operate.md, PgBouncer)"
 # PostgreSQL, or the way to it, is in no state that tells anything.
 UNCLEAR = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+# asyncpg or PostgreSQL refuses an option of the URL. Both name the option, and neither shows a password.
+REFUSED_OPTION = (
+    asyncpg.ClientConfigurationError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidParameterValueError,
+)
 
 
 class Pooler(NamedTuple):
@@ -91,7 +97,7 @@ async def refuse_wrong_pooler(servers: Servers, timeout_seconds: float = START_T
     """Returns whether it is known that the services can work over these connections.
 
     Returns False if PostgreSQL is away, or takes no connection. Raises SettingsError if a pooler is in
-    between over which requests would fail.
+    between over which requests would fail, or if an option of the URL is refused.
     """
     pooler = await _find_in_time(servers, timeout_seconds)
     if not pooler:
@@ -112,7 +118,8 @@ async def refuse_wrong_pooler(servers: Servers, timeout_seconds: float = START_T
 
 
 async def refuse_pooler(servers: Servers, whose: str) -> None:
-    """Raises SettingsError if a pooler is in between that gives each transaction another session.
+    """Raises SettingsError if a pooler is in between that gives each transaction another session, or if an
+    option of the URL is refused.
 
     `whose` needs something that belongs to a session, such as a lock or a cursor.
     """
@@ -128,5 +135,7 @@ async def _find_in_time(servers: Servers, timeout_seconds: float) -> Pooler | No
     try:
         async with asyncio.timeout(timeout_seconds):
             return await find_pooler(servers)
+    except REFUSED_OPTION as error:
+        raise SettingsError(f"DATABASE_URL has an option that is refused: {error.args[0]}") from None
     except UNCLEAR:
         return None
