@@ -94,6 +94,13 @@ def test_a_wrong_setting_is_named(name: str, value: str) -> None:
         ("http://a:port", "'http://a:port' is no endpoint: write it like http://minio:9000"),
         ("http://a:9000,https://b:9000", "all nodes of a store must have the same scheme, http or https"),
         ("http://a:9000,http://a:9000/", "http://a:9000 is named twice"),
+        ("http://a:80,http://A", "http://A is named twice"),
+        ("https://a,https://a:443", "https://a:443 is named twice"),
+        ("http://a;b", "'http://a;b' is no endpoint: write it like http://minio:9000"),
+        ("http://a{}", "'http://a{}' is no endpoint: write it like http://minio:9000"),
+        ("http://a:", "'http://a:' is no endpoint: write it like http://minio:9000"),
+        # The part before the @ may be a key.
+        ("http://key:secret@a:9000", "'…@a:9000' is no endpoint: write it like http://minio:9000"),
     ],
 )
 def test_a_wrong_node_of_the_store_is_named(endpoints: str, reason: str) -> None:

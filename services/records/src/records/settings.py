@@ -14,7 +14,9 @@ BitrateKbps = Literal[32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 
 # An original goes to the store in upload parts of 5 MiB (records.storage), and S3 takes 10,000 of them.
 MAX_ORIGINAL_BYTES = 10_000 * 5 * 1024**2
 
-_ENDPOINT = re.compile(r"https?://[^/?#@\s]+/?")
+# nginx gets the host in its configuration.
+_ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?/?")
+_PORTS = {"http": 80, "https": 443}
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,13 +31,18 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raises SettingsError if an endpoint is wrong, or if these cannot be nodes of one store."""
+        nodes = set[tuple[str | None, int]]()
         for endpoint in self.endpoints:
             if not _is_endpoint(endpoint):
-                raise SettingsError(
-                    f"S3_ENDPOINT: {endpoint!r} is no endpoint: write it like http://minio:9000"
-                )
-            if self.endpoints.count(endpoint) > 1:
+                # Before an @ may be a key.
+                _, at, shown = endpoint.rpartition("@")
+                shown = f"…@{shown}" if at else endpoint
+                raise SettingsError(f"S3_ENDPOINT: {shown!r} is no endpoint: write it like http://minio:9000")
+            url = urlsplit(endpoint)
+            node = url.hostname, url.port or _PORTS[url.scheme]
+            if node in nodes:
                 raise SettingsError(f"S3_ENDPOINT: {endpoint} is named twice")
+            nodes.add(node)
         if len({urlsplit(endpoint).scheme for endpoint in self.endpoints}) > 1:
             raise SettingsError("S3_ENDPOINT: all nodes of a store must have the same scheme, http or https")
 
