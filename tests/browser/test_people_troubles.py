@@ -294,3 +294,19 @@ def test_the_page_asks_before_somebody_signs_out_during_an_upload(person: Person
         page.once("dialog", lambda dialog: dialog.accept())
         person.button("Sign out").click()
         expect(page.get_by_role("heading", name="A recording in, a link out")).to_be_focused()
+
+
+@pytest.mark.parametrize(
+    ("key", "rubbish"),
+    [
+        ("waxwing.language", "xx"),
+        ("waxwing.language", "toString"),
+        ("waxwing.session", '{"id": "'),
+        ("waxwing.session", "null"),
+        ("waxwing.session", '{"id": 7}'),
+    ],
+)
+def test_rubbish_in_the_storage_leaves_the_first_view(person: Person, key: str, rubbish: str) -> None:
+    person.page.add_init_script(f"localStorage.setItem({key!r}, {rubbish!r});")
+    person.page.goto(person.base_url)
+    expect(person.button("Start")).to_be_visible()

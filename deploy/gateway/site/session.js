@@ -8,7 +8,29 @@ const KEPT = "waxwing.session";
 
 /** @returns {Session | null} */
 export function findSession() {
-  return JSON.parse(read("sessionStorage", KEPT) ?? read("localStorage", KEPT) ?? "null");
+  return parse(read("sessionStorage", KEPT)) ?? parse(read("localStorage", KEPT));
+}
+
+/** Returns a session, or null for anything else that the storage may have. @param {string | null} text */
+function parse(text) {
+  try {
+    const session = JSON.parse(text ?? "null");
+    const isWhole = ["id", "token", "name"].every((key) => typeof session[key] === "string");
+    return isWhole ? session : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Calls `act` when another tab has signed this session out.
+ * @param {Session} session
+ * @param {() => void} act
+ * @param {AbortSignal} signal
+ */
+export function watchSession({ id }, act, signal) {
+  const check = () => findSession()?.id !== id && act();
+  addEventListener("storage", ({ key }) => (key === KEPT || key === null) && check(), { signal });
 }
 
 /**
@@ -16,7 +38,7 @@ export function findSession() {
  * @param {boolean} remember Whether the session outlives this tab.
  */
 export function keepSession(session, remember) {
-  forgetSession();
+  remove(remember ? "sessionStorage" : "localStorage", KEPT);
   write(remember ? "localStorage" : "sessionStorage", KEPT, JSON.stringify(session));
 }
 

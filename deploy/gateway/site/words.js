@@ -18,7 +18,9 @@ const KEPT = "waxwing.language";
 
 /** The languages of the browser, such as en-GB, which also say how to write a date. */
 const locales = navigator.languages.filter((name) => name.slice(0, 2) in languages);
-let language = read("localStorage", KEPT) ?? (locales[0] ?? "en").slice(0, 2);
+const kept = read("localStorage", KEPT) ?? "";
+// The storage may have a language that the page does not speak.
+let language = Object.hasOwn(languages, kept) ? kept : (locales[0] ?? "en").slice(0, 2);
 const findLocale = () => locales.find((name) => name.startsWith(language)) ?? language;
 
 /** @type {Record<string, (value: any) => string>} */
