@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Response, expect
 
 from deploy.client import Client
-from tests.browser.people import Person
+from tests.browser.people import Person, count_records
 from tests.upload_requests import NOBODY, TINY_WAV
 from tests.wavs import Wav, music
 
@@ -162,14 +162,12 @@ def test_a_deleted_record_stays_away_from_a_search_and_comes_back_by_undo(person
     search.fill("")
     titles = person.page.locator(".record .title")
     expect(titles).to_have_count(3)
-    # A row comes back to its place, although the row behind it has gone meanwhile.
-    [_, second, third] = titles.all_inner_texts()
-    with person.page.expect_response(lambda response: response.request.method == "DELETE"):
-        person.button(f"Delete: {second}").click()
-        person.button(f"Delete: {third}").click()
+    # Rows come back to their places, although their neighbours have gone, too.
+    [first, second, third] = titles.all_inner_texts()
+    for title in (second, third, first):
+        person.button(f"Delete: {title}").click()
     person.button("Undo").click()
-    expect(titles).to_have_count(2)
-    expect(titles.last).to_have_text(third)
+    expect(titles).to_have_text([first, second, third])
 
 
 def test_a_record_that_another_tab_has_deleted_can_be_deleted_and_the_focus_stays_near(
@@ -187,6 +185,8 @@ def test_a_record_that_another_tab_has_deleted_can_be_deleted_and_the_focus_stay
     client.http.delete(f"/records/{records[0]['id']}", auth=(user["id"], user["token"])).raise_for_status()
     with person.page.expect_response(lambda response: response.request.method == "DELETE") as deleted:
         person.button("Delete: Memo").press("Enter")
+        expect(person.button("Undo")).to_be_focused()
+        person.page.keyboard.press("Escape")
     assert deleted.value.status == 404
     expect(person.button("Play: Interview")).to_be_focused()
     expect(person.record("Memo")).to_have_count(0)
@@ -296,6 +296,73 @@ def test_the_page_asks_before_somebody_signs_out_during_an_upload(person: Person
         expect(page.get_by_role("heading", name="A recording in, a link out")).to_be_focused()
 
 
+def test_one_undo_brings_all_back_and_a_copied_link_does_not_end_it(client: Client, person: Person) -> None:
+    page = person.page
+    user = person.sign_up()
+    person.drop(Interview=TINY_WAV, Rehearsal=TINY_WAV, Memo=TINY_WAV)
+    titles = page.locator(".record .title")
+    expect(titles).to_have_count(3)
+    before = titles.all_inner_texts()
+    person.button("Delete: Interview").press("Enter")
+    expect(page.get_by_text("“Interview” is deleted")).to_be_visible()
+    person.button("Delete: Memo").click()
+    expect(page.get_by_text("2 recordings are deleted")).to_be_visible()
+    person.button("Copy the link of: Rehearsal").click()
+    expect(page.get_by_text("Copied")).to_be_visible()
+    person.button("Undo").focus()
+    person.look("deleted-and-copied")
+    person.button("Undo").click()
+    expect(titles).to_have_text(before)
+    assert count_records(client, user) == 3
+    # Without it, all of them go.
+    gone: list[int] = []
+
+    def keep(response: Response) -> None:
+        if response.request.method == "DELETE":
+            gone.append(response.status)
+
+    page.on("response", keep)
+    with page.expect_response(lambda _: len(gone) == 2):
+        person.button("Delete: Interview").press("Enter")
+        person.button("Delete: Memo").click()
+        expect(page.get_by_text("2 recordings are deleted")).to_be_visible()
+        expect(page.get_by_text("2 recordings are deleted")).to_have_count(0)
+    assert gone == [204, 204]
+    assert count_records(client, user) == 1
+
+
+def test_an_undo_waits_for_the_keyboard_and_the_pointer(person: Person) -> None:
+    page = person.page
+    # Five seconds pass at once.
+    page.add_init_script(
+        "const wait = setTimeout; setTimeout = (act, ms) => wait(act, ms === 5000 ? 200 : ms);"
+    )
+    person.sign_up()
+    person.drop(Interview=TINY_WAV)
+    expect(person.record("Interview")).to_be_visible()
+    person.drop(Memo=TINY_WAV)
+    expect(person.record("Memo")).to_be_visible()
+    undo = person.button("Undo")
+    person.button("Delete: Memo").press("Enter")
+    expect(undo).to_be_focused()
+    page.wait_for_timeout(1000)
+    expect(undo).to_be_focused()
+    undo.hover()
+    # Tab goes on where the record was, and the pointer still is on the message.
+    page.keyboard.press("Tab")
+    expect(person.button("Play: Interview")).to_be_focused()
+    page.wait_for_timeout(1000)
+    expect(undo).to_be_visible()
+    with page.expect_response(lambda response: response.request.method == "DELETE"):
+        page.mouse.move(5, 5)
+    expect(undo).to_have_count(0)
+    # Escape does not wait.
+    person.button("Delete: Interview").press("Enter")
+    with page.expect_response(lambda response: response.request.method == "DELETE"):
+        page.keyboard.press("Escape")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+
+
 @pytest.mark.parametrize(
     ("key", "rubbish"),
     [
@@ -310,3 +377,20 @@ def test_rubbish_in_the_storage_leaves_the_first_view(person: Person, key: str, 
     person.page.add_init_script(f"localStorage.setItem({key!r}, {rubbish!r});")
     person.page.goto(person.base_url)
     expect(person.button("Start")).to_be_visible()
+
+
+def test_an_upload_during_a_search_shows_only_if_it_matches(person: Person) -> None:
+    page = person.page
+    person.sign_up()
+    person.drop(Interview=TINY_WAV)
+    expect(person.record("Interview")).to_be_visible()
+    search = page.get_by_role("searchbox")
+    search.fill("inter")
+    person.drop(Memo=TINY_WAV)
+    expect(page.locator("#toast")).to_have_text("Memo is ready")
+    expect(page.locator(".record")).to_have_count(1)
+    person.drop(Winter=TINY_WAV)
+    expect(person.record("Winter")).to_be_visible()
+    expect(page.locator(".record")).to_have_count(2)
+    search.fill("")
+    expect(page.locator(".record")).to_have_count(3)

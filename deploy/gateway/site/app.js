@@ -5,7 +5,7 @@ import { find } from "./elements.js";
 import { Recording } from "./recording.js";
 import { Records } from "./records.js";
 import { findSession, forgetSession } from "./session.js";
-import { endToast } from "./toast.js";
+import { message, undo } from "./toast.js";
 import { UploadRows } from "./upload_rows.js";
 import { Upload, Uploads } from "./uploads.js";
 import { welcome } from "./welcome.js";
@@ -43,7 +43,7 @@ function work(/** @type {import("./session.js").Session} */ { id, token, name })
   function leave(/** @type {string | null} */ reason) {
     if (end.signal.aborted) return;
     end.abort();
-    endToast();
+    for (const toast of [message, undo]) toast.end();
     uploads.cancelAll();
     recording.discard();
     records.end();
@@ -59,7 +59,7 @@ function work(/** @type {import("./session.js").Session} */ { id, token, name })
   }, { signal: end.signal });
   addEventListener("beforeunload", (event) => isBusy() && event.preventDefault(), { signal: end.signal });
   // A deletion that still could be undone is sent before the page goes.
-  addEventListener("pagehide", endToast, { signal: end.signal });
+  addEventListener("pagehide", () => undo.end(), { signal: end.signal });
   find("#user-name").textContent = name;
   find("#desk").hidden = find("#user").hidden = false;
   return promise;

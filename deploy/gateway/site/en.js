@@ -91,6 +91,7 @@ export default {
   "edit.record": "Rename: {title}",
   "delete.record": "Delete: {title}",
   deleted: "“{title}” is deleted",
+  "deleted.several": "{count:number} recordings are deleted",
   "play.failed": "This recording does not play now. Try again soon.",
 
   "problem.no-connection": "The connection is broken.",

@@ -4,7 +4,7 @@ import { Refusal, getPeaks } from "./api.js";
 import { copyText, copyTemplate, find } from "./elements.js";
 import { Listen, PEAKS } from "./listen.js";
 import { showInMediaControls } from "./player.js";
-import { showToast } from "./toast.js";
+import { message } from "./toast.js";
 import { say, setWords } from "./words.js";
 
 /** @typedef {import("./api.js").RecordDocument} RecordDocument */
@@ -16,7 +16,7 @@ export class RecordRow {
   /**
    * @param {RecordDocument} record
    * @param {import("./api.js").Api} api
-   * @param {{onDelete: () => void, onRefused: (refusal: Refusal) => void}} actions
+   * @param {{onDelete: (event: MouseEvent) => void, onRefused: (refusal: Refusal) => void}} actions
    */
   constructor(record, api, { onDelete, onRefused }) {
     this.record = record;
@@ -90,7 +90,7 @@ export class RecordRow {
 
   async #copy() {
     await copyText(this.record.listen_url);
-    showToast({ words: "copied" });
+    message.show({ words: "copied" });
   }
 
   #edit() {

@@ -4,8 +4,8 @@ import { Refusal } from "./api.js";
 import { find } from "./elements.js";
 import { stop } from "./player.js";
 import { RecordRow } from "./record_row.js";
-import { showToast } from "./toast.js";
-import { announce, setWords } from "./words.js";
+import { message, undo } from "./toast.js";
+import { announce, say, setWords } from "./words.js";
 
 const TYPING_MILLISECONDS = 250;
 /** Pages and waveforms are fetched a little before they come into view. */
@@ -23,6 +23,8 @@ export class Records {
   #request = new AbortController();
   /** What is deleted, although the service may still list it. @type {Set<string>} */
   #deleted = new Set();
+  /** What can be undone, with the request of the list where it stood. @type {{row: RecordRow, request: AbortController}[]} */
+  #undoable = [];
   #isLoading = false;
   #typing = 0;
   #again = 0;
@@ -55,11 +57,21 @@ export class Records {
   }
 
   /**
-   * Puts a new record in its place, which is near the top: uploads that began later stand before it.
+   * Puts a new record in its place, which is near the top: uploads that began later stand before it. During a search,
+   * the service says whether the record matches.
    * @param {import("./api.js").RecordDocument} record
    */
-  add(record) {
-    if (this.#findIds().has(record.id)) return;
+  async add(record) {
+    const request = this.#request;
+    const wanted = this.#search.value.trim();
+    if (wanted) {
+      const found = await this.api.getRecords(wanted, "", request.signal).catch(() => null);
+      if (!found?.records.some(({ id }) => id === record.id)) {
+        if (!this.#request.signal.aborted) message.show({ words: "announce.done", values: { name: record.title ?? say("untitled") } });
+        return;
+      }
+    }
+    if (this.#request !== request || this.#findIds().has(record.id)) return;
     const row = this.#makeRow(record);
     row.element.classList.add("is-new");
     row.element.addEventListener("animationend", () => row.element.classList.remove("is-new"));
@@ -162,46 +174,62 @@ export class Records {
 
   /** @param {import("./api.js").RecordDocument} record */
   #makeRow(record) {
-    const row = new RecordRow(record, this.api, { onDelete: () => this.#delete(row), onRefused: this.onRefused });
+    const row = new RecordRow(record, this.api, { onDelete: (event) => this.#delete(row, event), onRefused: this.onRefused });
     this.#rows.set(row.element, row);
     this.#inView.observe(row.element);
     return row;
   }
 
-  /** Hides a record, and deletes it when the time for undoing has passed. @param {RecordRow} row */
-  #delete(row) {
-    const { id } = row.record;
+  /**
+   * Hides a record, and deletes it when the time for undoing has passed.
+   * @param {RecordRow} row
+   * @param {MouseEvent} event
+   */
+  #delete(row, { detail: clicks }) {
     const next = row.element.nextElementSibling ?? row.element.previousElementSibling;
-    const request = this.#request;
-    const put = () => {
-      this.#deleted.delete(id);
-      // The list may have gone, or may be another one because the person searched meanwhile.
-      if (this.#request.signal.aborted) return;
-      if (this.#request === request) this.#insert(row);
-      else this.#startAgain();
-    };
     stop(row.listen.track);
     row.setInView(false);
     row.element.remove();
     this.#rows.delete(row.element);
-    this.#deleted.add(id);
+    this.#deleted.add(row.record.id);
+    this.#undoable.push({ row, request: this.#request });
     this.#showCount();
-    showToast({
-      words: "deleted",
-      values: { title: row.title },
+    const count = this.#undoable.length;
+    const focusNext = () => (next?.isConnected ? find(".play", next) : this.#search).focus({ preventScroll: true });
+    undo.show({
+      words: count > 1 ? "deleted.several" : "deleted",
+      values: { title: row.title, count },
       button: "undo",
       onButton: () => {
-        put();
-        find(".delete", row.element).focus();
+        for (const deleted of this.#undoable.splice(0)) this.#putBack(deleted);
+        if (row.element.isConnected) find(".delete", row.element).focus();
       },
-      onEnd: () =>
-        this.api.deleteRecord(id).catch((refusal) => {
-          // Another tab has deleted it.
-          if (refusal.type === "unknown-record") return;
-          put();
-          this.#showRefusal(refusal);
-        }),
-      focusNext: () => (next?.isConnected ? find(".play", next) : this.#search).focus({ preventScroll: true }),
+      onEnd: () => {
+        for (const deleted of this.#undoable.splice(0)) this.#deleteNow(deleted);
+      },
+      focusNext,
+    });
+    // The keyboard is at once where it can undo. The message waits for it, as it need not for a pointer.
+    if (clicks) focusNext();
+    else find("button", undo.element).focus();
+  }
+
+  /** @param {{row: RecordRow, request: AbortController}} deleted */
+  #putBack({ row, request }) {
+    this.#deleted.delete(row.record.id);
+    // The list may have gone, or may be another one because the person searched meanwhile.
+    if (this.#request.signal.aborted) return;
+    if (this.#request === request) this.#insert(row);
+    else this.#startAgain();
+  }
+
+  /** @param {{row: RecordRow, request: AbortController}} deleted */
+  async #deleteNow(deleted) {
+    await this.api.deleteRecord(deleted.row.record.id).catch((refusal) => {
+      // Another tab has deleted it.
+      if (refusal.type === "unknown-record") return;
+      this.#putBack(deleted);
+      this.#showRefusal(refusal);
     });
   }
 

@@ -96,6 +96,7 @@ export default {
   "edit.record": "Переименовать: {title}",
   "delete.record": "Удалить: {title}",
   deleted: "Удалено: «{title}»",
+  "deleted.several": "Удалено записей: {count:number}",
   "play.failed": "Сейчас запись не играет. Попробуйте чуть позже.",
 
   "problem.no-connection": "Связь прервалась.",
