@@ -1,5 +1,6 @@
 """The page behind a link, in Chromium: it plays with JavaScript and without, within its policy."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,6 +54,7 @@ def test_the_page_draws_the_waveform_and_plays(
         play.click()
     assert played.value.status in (200, 206)
     expect(play).to_have_class("round play is-playing")
+    expect(page.locator(".facts")).to_have_text(re.compile("^0:0[1-3] / 0:03 ·"))
 
 
 def test_the_page_plays_without_javascript(browser: Browser, record: dict[str, Any]) -> None:

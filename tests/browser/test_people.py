@@ -247,6 +247,7 @@ def test_a_person_records_from_the_microphone(person: Person) -> None:
     person.button("Play: New recording").click()
     slider = page.get_by_role("slider", name="Position in: New recording")
     expect(slider).to_have_attribute("aria-valuenow", re.compile("[1-9]"))
+    expect(page.locator("#recorder .clock")).to_have_text(re.compile("^0:0[1-9] / 0:0[1-9]$"))
     person.look("preview")
     page.locator("#recording-title").fill("Voice memo")
     with page.expect_response("**/records?*") as response:

@@ -1,5 +1,6 @@
 """The page `/` stays of use when the browser, the files, the network or the person do what nobody expects."""
 
+import re
 from typing import Any
 
 import pytest
@@ -296,6 +297,16 @@ def test_the_page_asks_before_somebody_signs_out_during_an_upload(person: Person
         expect(page.get_by_role("heading", name="A recording in, a link out")).to_be_focused()
 
 
+def test_a_wav_that_ended_early_says_so(person: Person) -> None:
+    person.sign_up()
+    person.drop(Interview=INTERVIEW[:1_000_000], Memo=TINY_WAV)
+    expect(person.record("Interview").locator(".facts")).to_contain_text("The WAV ended early")
+    expect(person.record("Memo").locator(".facts")).not_to_contain_text("early", use_inner_text=True)
+    person.look("ended-early")
+    person.button("Русский").click()
+    expect(person.record("Interview").locator(".facts")).to_contain_text("WAV обрывается")
+
+
 def test_one_undo_brings_all_back_and_a_copied_link_does_not_end_it(client: Client, person: Person) -> None:
     page = person.page
     user = person.sign_up()
@@ -394,3 +405,21 @@ def test_an_upload_during_a_search_shows_only_if_it_matches(person: Person) -> N
     expect(page.locator(".record")).to_have_count(2)
     search.fill("")
     expect(page.locator(".record")).to_have_count(3)
+
+
+def test_a_playing_record_shows_where_it_is(person: Person) -> None:
+    person.sign_up()
+    person.drop(Interview=INTERVIEW, Memo=TINY_WAV)
+    facts = person.record("Interview").locator(".facts")
+    expect(facts).to_have_text(re.compile("^0:15 ·"), use_inner_text=True)
+    # The list does not jump.
+    person.page.set_viewport_size({"width": 390, "height": 844})
+    height = "(element) => element.clientHeight"
+    before = facts.evaluate(height)
+    person.button("Play: Interview").click()
+    expect(facts).to_have_text(re.compile("^0:0[1-9] / 0:15 ·"), use_inner_text=True)
+    assert facts.evaluate(height) == before
+    person.record("Interview").get_by_role("slider").press("End")
+    expect(facts).to_have_text(re.compile("^0:15 / 0:15 ·"), use_inner_text=True)
+    person.button("Play: Memo").click()
+    expect(facts).to_have_text(re.compile("^0:15 ·"), use_inner_text=True)

@@ -6,7 +6,7 @@ const PAUSE_SECONDS = 2;
 
 /**
  * @typedef {{id: string, url: string, listen_url: string, user_id: string, title: string | null, duration_seconds: number,
- *   size_bytes: number, created_at: string, lost_at: string | null}} RecordDocument
+ *   size_bytes: number, created_at: string, lost_at: string | null, truncated: boolean}} RecordDocument
  */
 
 /** A response that is a problem (RFC 9457), or no response at all. */

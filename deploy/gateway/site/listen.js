@@ -29,8 +29,10 @@ export class Listen {
   /**
    * @param {HTMLElement} place
    * @param {Omit<import("./player.js").Track, "onChange">} track
+   * @param {HTMLElement} position stands before the length, and is filled once the track has begun
    */
-  constructor(place, track) {
+  constructor(place, track, position) {
+    this.position = position;
     place.replaceChildren(copyTemplate("listen"));
     this.button = find(".play", place);
     this.slider = find(".wave", place);
@@ -51,9 +53,11 @@ export class Listen {
     const title = this.track.getTitle();
     setWords(this.button, { label: playing ? "pause.record" : "play.record", values: { title } });
     const second = Math.floor(position);
+    this.position.hidden = !playing && !position;
     if (second !== this.#shownSecond) {
       this.#shownSecond = second;
       this.slider.ariaValueNow = String(second);
+      setWords(this.position, { words: "position.before", values: { position } });
       setWords(this.slider, { label: "position", spoken: "position.value", values: { title, position, seconds: this.track.seconds } });
     }
     this.#draw(position / this.track.seconds);

@@ -24,11 +24,13 @@ const peaks = await getPeaks(id, user, PEAKS).catch(() => null);
 if (peaks) {
   audio.hidden = true;
   player.hidden = false;
+  const position = document.createElement("span");
+  find(".facts", article).prepend(position);
   const listen = new Listen(player, {
     url: audio.src,
     seconds: Number(seconds),
     getTitle: () => find("h1", article).textContent ?? "",
     onFailure: showOwnPlayer,
-  });
+  }, position);
   listen.setPeaks(peaks);
 }

@@ -30,7 +30,7 @@ export class RecordRow {
       getTitle: () => this.title,
       onFailure: () => this.#complain("play.failed"),
       onPlay: () => (find(".notice", this.element).hidden = true),
-    });
+    }, find(".position", this.element));
     /** @type {HTMLAnchorElement} */ (find(".download", this.element)).href = `/record?${query}&download=1`;
     find(".copy", this.element).addEventListener("click", () => this.#copy());
     find(".delete", this.element).addEventListener("click", onDelete);
@@ -63,13 +63,14 @@ export class RecordRow {
   }
 
   #show() {
-    const { title, created_at, duration_seconds, size_bytes } = this.record;
+    const { title, created_at, duration_seconds, size_bytes, truncated } = this.record;
     const heading = find(".title", this.element);
     delete heading.dataset.words;
     if (title === null) setWords(heading, { words: "untitled" });
     else heading.textContent = title;
     const facts = { length: Math.max(1, Math.round(duration_seconds)), size: size_bytes, when: created_at };
-    setWords(find(".facts", this.element), { words: "facts", values: facts });
+    setWords(find(".measures", this.element), { words: "facts", values: facts });
+    find(".early", this.element).hidden = !truncated;
     for (const action of ["copy", "download", "edit", "delete"]) {
       setWords(find(`.${action}`, this.element), { label: `${action}.record`, values: { title: this.title } });
     }

@@ -77,7 +77,7 @@ export class Recording {
       getTitle: () => this.#title.value || say("recording"),
       onFailure: () => {},
     };
-    const listen = new Listen(find("#preview-player"), track);
+    const listen = new Listen(find("#preview-player"), track, find("#recorder-position"));
     this.#preview = { file, listen };
     this.#show("recorded");
     listen.setPeaks(recorder.peaks);
@@ -112,10 +112,12 @@ export class Recording {
 
   /** @param {number} level from 0 to 1 */
   #showLevel(level) {
+    // A last block may come after the end.
+    if (!this.#recorder) return;
     // Half of the meter is −30 dBFS, as loud as somebody speaks.
     const shown = level ? Math.max(0, 1 + (20 * Math.log10(level)) / 60) : 0;
     find("#level").ariaValueNow = String(Math.round(shown * 100));
     find("#level div").style.transform = `scaleX(${shown})`;
-    setWords(find("#recorder-time"), { words: "time", values: { time: this.#recorder?.seconds ?? 0 } });
+    setWords(find("#recorder-time"), { words: "time", values: { time: this.#recorder.seconds } });
   }
 }
