@@ -1,10 +1,11 @@
 """The page `/` stays of use when the browser, the files, the network or the person do what nobody expects."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Response, expect
+from playwright.sync_api import Browser, Dialog, Page, Response, expect
 
 from deploy.client import Client
 from tests.browser.people import Person, count_records
@@ -297,6 +298,67 @@ def test_the_page_asks_before_somebody_signs_out_during_an_upload(person: Person
         expect(page.get_by_role("heading", name="A recording in, a link out")).to_be_focused()
 
 
+def record(person: Person, title: str) -> None:
+    """Records a second from the microphone, and gives it a title."""
+    person.button("Record").click()
+    expect(person.page.locator("#recorder-time")).to_have_text("0:01")
+    person.button("Stop").click()
+    person.page.locator("#recording-title").fill(title)
+
+
+def is_asked_at_close(page: Page) -> bool:
+    """Closes the tab, and says whether the page asks first. It then stays."""
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.once("dialog", stay)
+    page.close(run_before_unload=True)
+    page.wait_for_timeout(500)
+    return asked == ["beforeunload"]
+
+
+def test_a_recording_that_cannot_be_sent_is_kept_until_it_is_saved(client: Client, person: Person) -> None:
+    person.expected = {401}
+    page = person.page
+    user = person.sign_up()
+    record(person, "Voice memo")
+    client.http.post("/users/me/token", auth=(user["id"], user["token"])).raise_for_status()
+    person.button("Send").click()
+    row = person.upload("Voice memo")
+    expect(row).to_contain_text("User id or token is wrong.")
+    expect(page.locator("#recorder-problem")).to_have_text(
+        "Your token does not work any more. Save your recording; then sign out, and in with the new token."
+    )
+    expect(row.get_by_role("button", name="Try again")).to_be_hidden()
+    person.look("unsent")
+    assert is_asked_at_close(page)
+    with page.expect_download() as download:
+        person.button("Save the WAV: Voice memo").click()
+    assert download.value.suggested_filename == "Voice memo.wav"
+    octets = Path(download.value.path()).read_bytes()
+    assert octets.startswith(b"RIFF")
+    assert len(octets) > 48_000 * 2
+    # Once it is saved, nothing asks.
+    person.button("Sign out").click()
+    expect(page.get_by_role("heading", name="A recording in, a link out")).to_be_focused()
+    expect(page.locator("#recorder-problem")).to_be_hidden()
+
+
+def test_a_recording_under_way_outlives_the_token(client: Client, person: Person) -> None:
+    person.expected = {401}
+    user = person.sign_up()
+    record(person, "Voice memo")
+    client.http.post("/users/me/token", auth=(user["id"], user["token"])).raise_for_status()
+    person.drop(Memo=TINY_WAV)
+    expect(person.upload("Memo")).to_contain_text("User id or token is wrong.")
+    expect(person.upload("Memo").get_by_role("button", name="Save the WAV")).to_be_hidden()
+    expect(person.button("Send")).to_be_visible()
+    expect(person.page.locator("#recorder-problem")).to_contain_text("Save your recording")
+
+
 def test_a_wav_that_ended_early_says_so(person: Person) -> None:
     person.sign_up()
     person.drop(Interview=INTERVIEW[:1_000_000], Memo=TINY_WAV)
@@ -423,3 +485,34 @@ def test_a_playing_record_shows_where_it_is(person: Person) -> None:
     expect(facts).to_have_text(re.compile("^0:15 / 0:15 ·"), use_inner_text=True)
     person.button("Play: Memo").click()
     expect(facts).to_have_text(re.compile("^0:15 ·"), use_inner_text=True)
+
+
+def test_who_signs_out_in_one_tab_is_signed_out_in_the_others(person: Person) -> None:
+    page = person.page
+    person.sign_up(remember=True)
+    with page.context.new_page() as tab:
+        tab.goto(person.base_url)
+        expect(tab.get_by_text("Nothing here yet")).to_be_visible()
+        person.button("Sign out").click()
+        expect(tab.get_by_role("button", name="Sign in", exact=True)).to_be_visible()
+    # A tab with a session of its own stays.
+    person.sign_up(remember=False)
+    with page.context.new_page() as tab:
+        other = Person(tab, person.base_url)
+        other.sign_up("Ben", remember=True)
+        other.button("Sign out").click()
+        expect(other.button("Sign in")).to_be_visible()
+    expect(page.get_by_text("Nothing here yet")).to_be_visible()
+    # A recording that is not sent yet stays, whatever another tab does.
+    person.button("Sign out").click()
+    person.sign_up(remember=True)
+    record(person, "Voice memo")
+    with page.context.new_page() as tab:
+        tab.goto(person.base_url)
+        tab.get_by_role("button", name="Sign out", exact=True).click()
+        expect(tab.get_by_role("button", name="Sign in", exact=True)).to_be_visible()
+    expect(page.locator("#recorder-problem")).to_have_text(
+        "You have signed out in another tab. Send your recording first; then sign out here, too."
+    )
+    person.button("Send").click()
+    expect(person.record("Voice memo")).to_be_visible()

@@ -3,6 +3,8 @@
 import { hasWords } from "./words.js";
 
 const PAUSE_SECONDS = 2;
+/** The token is wrong; or the file is too large, no WAV, or broken. */
+const FINAL = [401, 413, 415, 422];
 
 /**
  * @typedef {{id: string, url: string, listen_url: string, user_id: string, title: string | null, duration_seconds: number,
@@ -31,6 +33,11 @@ export class Refusal extends Error {
   /** Whether the same request may succeed soon. */
   get mayPass() {
     return !this.status || this.pauseSeconds !== null;
+  }
+
+  /** Whether the same request always fails. */
+  get isFinal() {
+    return FINAL.includes(this.status);
   }
 
   get pauseMilliseconds() {

@@ -4,26 +4,27 @@ import { Api } from "./api.js";
 import { find } from "./elements.js";
 import { Recording } from "./recording.js";
 import { Records } from "./records.js";
-import { findSession, forgetSession } from "./session.js";
+import { findSession, forgetSession, watchSession } from "./session.js";
 import { message, undo } from "./toast.js";
 import { UploadRows } from "./upload_rows.js";
 import { Upload, Uploads } from "./uploads.js";
 import { welcome } from "./welcome.js";
-import { offerLanguages, say, writeAllWords } from "./words.js";
+import { offerLanguages, say, setWords, writeAllWords } from "./words.js";
 
 /** @typedef {import("./api.js").Refusal} Refusal */
 
 const MAX_TITLE_LENGTH = 200;
 
 /** Shows the desk until the person signs out. Returns why, if the token no longer works. */
-function work(/** @type {import("./session.js").Session} */ { id, token, name }) {
+function work(/** @type {import("./session.js").Session} */ session) {
+  const { id, token, name } = session;
   const api = new Api(id, token);
   const end = new AbortController();
   /** @type {PromiseWithResolvers<string | null>} */
   const { promise, resolve } = Promise.withResolvers();
 
   const leaveIfUnauthorized = (/** @type {Refusal | null} */ refusal) => {
-    if (refusal?.isUnauthorized) leave("signed-out");
+    if (refusal?.isUnauthorized) leaveUnless("signed-out.unsent", "signed-out");
   };
   const records = new Records(api, leaveIfUnauthorized);
   /** @type {Uploads} */
@@ -33,12 +34,24 @@ function work(/** @type {import("./session.js").Session} */ { id, token, name })
     leaveIfUnauthorized(upload.refusal);
   });
   const rows = new UploadRows({ cancel: (upload) => uploads.cancel(upload), retry: (upload) => uploads.retry(upload) });
-  const send = (/** @type {File} */ file, /** @type {string} */ title) => {
+  const send = (/** @type {File} */ file, /** @type {string} */ title, isRecording = false) => {
     const bitrate = /** @type {HTMLSelectElement} */ (find("#bitrate")).value;
     const options = { ...(title && { title }), ...(bitrate && { bitrate_kbps: bitrate }) };
-    return uploads.add(new Upload(file, title || file.name, options));
+    return uploads.add(new Upload(file, title || file.name, options, isRecording));
   };
-  const recording = new Recording(send, end.signal);
+  const recording = new Recording((file, title) => send(file, title, true), end.signal);
+  const mayLose = () => uploads.haveOnlyCopies || recording.isUnsent;
+
+  /**
+   * Leaves, or says that a recording would be lost.
+   * @param {string} warning
+   * @param {string | null} reason
+   */
+  function leaveUnless(warning, reason) {
+    if (!mayLose()) return leave(reason);
+    setWords(find("#recorder-problem"), { words: warning });
+    find("#recorder-problem").hidden = false;
+  }
 
   function leave(/** @type {string | null} */ reason) {
     if (end.signal.aborted) return;
@@ -47,19 +60,22 @@ function work(/** @type {import("./session.js").Session} */ { id, token, name })
     uploads.cancelAll();
     recording.discard();
     records.end();
-    forgetSession();
+    // Another tab may have signed in as somebody else.
+    if (findSession()?.id === id) forgetSession();
+    find("#recorder-problem").hidden = true;
     find("#desk").hidden = find("#user").hidden = true;
     resolve(reason);
   }
 
   takeFiles(send, end.signal);
-  const isBusy = () => uploads.areUnderWay || recording.isUnsent;
+  const isBusy = () => uploads.areUnderWay || mayLose();
   find("#sign-out").addEventListener("click", () => {
     if (!isBusy() || confirm(say("sign-out.busy"))) leave(null);
   }, { signal: end.signal });
   addEventListener("beforeunload", (event) => isBusy() && event.preventDefault(), { signal: end.signal });
   // A deletion that still could be undone is sent before the page goes.
   addEventListener("pagehide", () => undo.end(), { signal: end.signal });
+  watchSession(session, () => leaveUnless("signed-out-elsewhere.unsent", null), end.signal);
   find("#user-name").textContent = name;
   find("#desk").hidden = find("#user").hidden = false;
   return promise;

@@ -26,6 +26,20 @@ export function copyTemplate(id) {
 }
 
 /**
+ * Saves a file as a download.
+ * @param {Blob} file
+ * @param {string} name
+ */
+export function saveFile(file, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(file);
+  link.download = name;
+  link.click();
+  // The browser reads the file a little later.
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/**
  * Copies text to the clipboard. The browser offers its clipboard only to pages from this machine or over TLS; elsewhere
  * the text is copied from a text field.
  * @param {string} text

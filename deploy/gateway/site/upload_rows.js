@@ -1,6 +1,6 @@
 // Shows each upload in a row, until it has become a record.
 
-import { copyTemplate, find } from "./elements.js";
+import { copyTemplate, find, saveFile } from "./elements.js";
 import { announce, setWords } from "./words.js";
 
 /** @typedef {import("./uploads.js").Upload} Upload */
@@ -32,6 +32,10 @@ export class UploadRows {
     find(".name", row).textContent = upload.name;
     find(".cancel", row).addEventListener("click", () => this.actions.cancel(upload));
     find(".again", row).addEventListener("click", () => this.actions.retry(upload));
+    find(".save", row).addEventListener("click", () => {
+      saveFile(upload.file, upload.name.replace(/(\.wav)?$/i, ".wav"));
+      upload.isOnlyCopy = false;
+    });
     find("progress", row).ariaLabel = upload.name;
     this.#rows.set(upload, row);
     this.section.hidden = false;
@@ -67,8 +71,11 @@ export class UploadRows {
     detail.textContent = refusal?.message ?? "";
     detail.hidden = !isWrong || !refusal?.message;
     const again = find(".again", row);
-    again.hidden = !isWrong || Boolean(unsuitable);
+    again.hidden = !isWrong || Boolean(unsuitable ?? refusal?.isFinal);
     setWords(again, { words: "retry", label: "retry.upload", values: { name } });
+    const save = find(".save", row);
+    save.hidden = !isWrong || !upload.isRecording;
+    setWords(save, { words: "save.wav", label: "save.upload", values: { name } });
     const cancel = state === "failed" ? "dismiss" : "cancel";
     setWords(find(".cancel", row), { words: cancel, label: `${cancel}.upload`, values: { name } });
     if (row.dataset.state !== state) {

@@ -36,11 +36,15 @@ export class Upload {
    * @param {File} file
    * @param {string} name
    * @param {Record<string, string>} options the query of the upload
+   * @param {boolean} isRecording Whether the microphone has recorded it, so that the file is nowhere else.
    */
-  constructor(file, name, options) {
+  constructor(file, name, options, isRecording = false) {
     this.file = file;
     this.name = name;
     this.options = options;
+    this.isRecording = isRecording;
+    /** Whether the file would be lost with this page. */
+    this.isOnlyCopy = isRecording;
   }
 
   get isActive() {
@@ -102,9 +106,14 @@ export class Uploads {
     return this.#uploads.some((upload) => upload.isActive || upload.state === "waiting");
   }
 
+  get haveOnlyCopies() {
+    return this.#uploads.some((upload) => upload.isOnlyCopy);
+  }
+
   /** @param {Upload} upload */
   async add(upload) {
-    upload.unsuitable = await refuseOtherFile(upload.file);
+    // What the microphone has recorded is a WAV, and stands in the list at once.
+    if (!upload.isRecording) upload.unsuitable = await refuseOtherFile(upload.file);
     this.#uploads.push(upload);
     this.#change(upload, upload.unsuitable ? "failed" : "waiting");
   }
