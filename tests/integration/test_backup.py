@@ -274,6 +274,8 @@ def test_a_backup_says_that_postgresql_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr("common.servers.CONNECT_TIMEOUT_SECONDS", 0.1)
+    # The logs of later tests must not go where this test captures output.
+    monkeypatch.setattr(backup, "configure_logs", lambda level: None)
     passwords = ("POSTGRES_PASSWORD", "USERS_DATABASE_PASSWORD", "RECORDS_DATABASE_PASSWORD")
     # This socket accepts connections and never responds, as a PostgreSQL that hangs.
     with socket.create_server((LOOPBACK, 0)) as silent:
