@@ -13,9 +13,12 @@ VULNERABLE, NOT_ASKED = 1, 3
 
 def find_requirements() -> list[Path]:
     """Returns all files of pinned packages."""
-    command = ("git", "ls-files", "*requirements*.txt")
-    told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    return [ROOT / line for line in told.stdout.splitlines()]
+    folders = (ROOT / name for name in ("deploy", "docs", "libs", "services", "tests"))
+    found = [
+        *ROOT.glob("requirements*.txt"),
+        *(file for each in folders for file in each.rglob("requirements*.txt")),
+    ]
+    return sorted(found)
 
 
 def ask(requirements: Path) -> list[dict[str, Any]] | None:

@@ -70,7 +70,8 @@ def make_environment(image: str) -> tuple[Path, Path]:
     packages = Path(sysconfig.get_path("purelib", scheme="venv", vars=variables))
     requirements = [word for file in IMAGES[image] for word in ("-r", str(file))]
     options = ("--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", *_PLATFORM)
-    _run("uv", "pip", "install", *options, "--target", str(packages), *requirements)
+    # The certificates that the machine trusts, such as the one of a proxy.
+    _run("uv", "pip", "install", "--system-certs", *options, "--target", str(packages), *requirements)
     return place / "bin" / "python", packages
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deploy.audit import find_requirements
+
 ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / ".github/workflows/ci.yml"
 CI = ROOT / ".ci/run"
@@ -54,9 +56,9 @@ def test_dependabot_watches_every_folder_of_pins() -> None:
         for update in updates
         for folder in update.get("directories", [update.get("directory")])
     }
-    patterns = ("*requirements*.txt", "Dockerfile", "package-lock.json", "go.mod")
+    patterns = ("Dockerfile", "package-lock.json", "go.mod")
     folders = ("deploy", "docs", "libs", "services", "tests")
-    files = [*ROOT.glob(patterns[0])]
+    files = find_requirements()
     files += [file for folder in folders for pattern in patterns for file in (ROOT / folder).rglob(pattern)]
     kinds = {"Dockerfile": "docker", "package-lock.json": "npm", "go.mod": "gomod"}
     needed = {
