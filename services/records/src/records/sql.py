@@ -1,6 +1,6 @@
 """All SQL of the records service: uploads, reads, deletions, and the sweeper's statements.
 
-Statements that every upload or download needs are constants: building one takes as long as running it.
+Nearly all statements are constants: building one takes as long as running it.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Integer,
     Interval,
     Row,
     String,
@@ -643,23 +644,49 @@ async def delete_original(engine: AsyncEngine, record_id: UUID, user_id: UUID) -
     return bool(await execute(engine, DELETE_ORIGINAL, {"record_id": record_id, "owner_id": user_id}))
 
 
+def _update_batch(condition: tuple[Any, ...], order: InstrumentedAttribute[Any]) -> ReturningUpdate[Any]:
+    """Returns an UPDATE of the first `limit` records that meet the condition and that nobody has locked.
+
+    Another sweeper takes other rows then, and no sweep waits for a lock, which could deadlock.
+    """
+    batch = select(Record.id).where(*condition).order_by(order).limit(LIMIT)
+    batch = batch.with_for_update(skip_locked=True)
+    # A CTE, because a subquery could run more than once.
+    return update(Record).where(Record.id.in_(select(batch.cte().c.id))).returning(Record.id)
+
+
+LIMIT = bindparam("limit", type_=Integer())
+FORGET_OLD_IDEMPOTENCY_KEYS = _update_batch(
+    (Record.idempotency_key.is_not(None), Record.published_at < func.now() - IDEMPOTENCY_KEY_LIFETIME),
+    Record.published_at,
+).values(idempotency_key=None)
+GIVE_UP_EXPIRED_UPLOADS = _update_batch(
+    (Record.state == "uploading", Record.lease_until < func.now() - bindparam("grace", type_=Interval())),
+    Record.lease_until,
+).values(state="deleting", lease_until=None)
+DELETE_RECORDS_OF_DELETED_USERS = _update_batch(
+    (
+        Record.state == "ready",
+        Record.user_id.in_(select(User.id).where(User.deleted_at.is_not(None), User.record_count > 0)),
+    ),
+    Record.user_id,
+).values(state="deleting")
+DELETE_OLD_RECORDS = _update_batch(
+    (Record.state == "ready", Record.published_at < func.now() - bindparam("age", type_=Interval())),
+    Record.published_at,
+).values(state="deleting")
+
+
 async def forget_old_idempotency_keys(engine: AsyncEngine, limit: int) -> int:
     """Removes the oldest idempotency keys that are older than IDEMPOTENCY_KEY_LIFETIME. Returns how many."""
-    is_old = (
-        Record.idempotency_key.is_not(None),
-        Record.published_at < func.now() - IDEMPOTENCY_KEY_LIFETIME,
-    )
-    forgetting = _update_batch(is_old, Record.published_at, limit)
-    return len(await execute(engine, forgetting.values(idempotency_key=None)))
+    return len(await execute(engine, FORGET_OLD_IDEMPOTENCY_KEYS, {"limit": limit}))
 
 
 async def give_up_expired_uploads(engine: AsyncEngine, grace: timedelta, limit: int) -> int:
     """Turns uploads whose lease ran out at least `grace` ago into tombstones. After that, none of them can be
     published. Returns how many.
     """
-    is_expired = (Record.state == "uploading", Record.lease_until < func.now() - grace)
-    giving_up = _update_batch(is_expired, Record.lease_until, limit)
-    return len(await execute(engine, giving_up.values(state="deleting", lease_until=None)))
+    return len(await execute(engine, GIVE_UP_EXPIRED_UPLOADS, {"grace": grace, "limit": limit}))
 
 
 async def delete_records_of_deleted_users(engine: AsyncEngine, limit: int) -> int:
@@ -667,30 +694,39 @@ async def delete_records_of_deleted_users(engine: AsyncEngine, limit: int) -> in
 
     Uploads under way lose their leases.
     """
-    deleted_users = select(User.id).where(User.deleted_at.is_not(None), User.record_count > 0)
-    is_orphan = (Record.state == "ready", Record.user_id.in_(deleted_users))
-    deletion = _update_batch(is_orphan, Record.user_id, limit)
-    return len(await execute(engine, deletion.values(state="deleting")))
+    return len(await execute(engine, DELETE_RECORDS_OF_DELETED_USERS, {"limit": limit}))
 
 
 async def delete_old_records(engine: AsyncEngine, age: timedelta, limit: int) -> int:
     """Turns the oldest records that were published longer ago into tombstones. Returns how many."""
-    is_old = (Record.state == "ready", Record.published_at < func.now() - age)
-    deletion = _update_batch(is_old, Record.published_at, limit)
-    return len(await execute(engine, deletion.values(state="deleting")))
+    return len(await execute(engine, DELETE_OLD_RECORDS, {"age": age, "limit": limit}))
 
 
-def _update_batch(
-    condition: tuple[Any, ...], order: InstrumentedAttribute[Any], limit: int
-) -> ReturningUpdate[Any]:
-    """Returns an UPDATE of the first `limit` records that meet the condition and that nobody has locked.
-
-    Another sweeper takes other rows then, and no sweep waits for a lock, which could deadlock.
-    """
-    batch = select(Record.id).where(*condition).order_by(order).limit(limit)
-    batch = batch.with_for_update(skip_locked=True)
-    # A CTE, because a subquery could run more than once.
-    return update(Record).where(Record.id.in_(select(batch.cte().c.id))).returning(Record.id)
+# Two conditions, because each is a range of the index records_unfinished.
+TOMBSTONES = (
+    select(Record.id, Record.gone_since)
+    .where(Record.state == "deleting", NO_BACKUP_IS_UNDER_WAY)
+    .limit(LIMIT)
+    .with_for_update(skip_locked=True)
+)
+NEW_TOMBSTONES = TOMBSTONES.where(Record.lease_until.is_(None)).cte("new")
+DUE_TOMBSTONES = TOMBSTONES.where(Record.lease_until < func.now()).order_by(Record.lease_until).cte("due")
+BATCH = union_all(select(*NEW_TOMBSTONES.c), select(*DUE_TOMBSTONES.c)).subquery("batch")
+BETWEEN_LOOKS = bindparam("between_looks", type_=Interval())
+LEASE_TOMBSTONES = (
+    update(Record)
+    .where(Record.id == BATCH.c.id)
+    .values(
+        lease_until=func.now() + BETWEEN_LOOKS,
+        gone_since=func.coalesce(BATCH.c.gone_since, func.now()),
+    )
+    .returning(
+        Record.id,
+        Record.object_key,
+        func.coalesce(Record.size_bytes >= MULTIPART_BYTES, true()),
+        func.coalesce(BATCH.c.gone_since < func.now() - BETWEEN_LOOKS, false()),
+    )
+)
 
 
 async def lease_tombstones(engine: AsyncEngine, between_looks: timedelta, limit: int) -> list[Tombstone]:
@@ -699,35 +735,8 @@ async def lease_tombstones(engine: AsyncEngine, between_looks: timedelta, limit:
 
     Returns none while a backup is under way.
     """
-    tombstones = (
-        select(Record.id, Record.gone_since)
-        .where(Record.state == "deleting", NO_BACKUP_IS_UNDER_WAY)
-        .limit(limit // 2)
-    )
-    # Two conditions, because each is a range of the index records_unfinished.
-    new = tombstones.where(Record.lease_until.is_(None)).with_for_update(skip_locked=True).cte("new")
-    due = (
-        tombstones.where(Record.lease_until < func.now())
-        .order_by(Record.lease_until)
-        .with_for_update(skip_locked=True)
-        .cte("due")
-    )
-    batch = union_all(select(*new.c), select(*due.c)).subquery("batch")
-    leasing = (
-        update(Record)
-        .where(Record.id == batch.c.id)
-        .values(
-            lease_until=func.now() + between_looks,
-            gone_since=func.coalesce(batch.c.gone_since, func.now()),
-        )
-        .returning(
-            Record.id,
-            Record.object_key,
-            func.coalesce(Record.size_bytes >= MULTIPART_BYTES, true()),
-            func.coalesce(batch.c.gone_since < func.now() - between_looks, false()),
-        )
-    )
-    return [Tombstone._make(row) for row in await execute(engine, leasing)]
+    parameters = {"between_looks": between_looks, "limit": limit // 2}
+    return [Tombstone._make(row) for row in await execute(engine, LEASE_TOMBSTONES, parameters)]
 
 
 async def remove_tombstones(engine: AsyncEngine, record_ids: list[UUID]) -> None:
