@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -275,6 +276,39 @@ def test_the_page_speaks_russian_on_a_phone_and_changes_its_language_at_once(rus
     expect(row).to_contain_text("241 kB")
     page.reload()
     expect(page.get_by_role("heading", name="Recordings", exact=True)).to_be_visible()
+
+
+def test_a_long_list_has_rows_only_near_the_view_and_changes_the_language_of_all(
+    client: Client, person: Person
+) -> None:
+    page = person.page
+    user = person.sign_up()
+    for number in range(1, 101):
+        client.upload(BytesIO(TINY_WAV), None, user["token"], title=f"Take {number}")
+    page.reload()
+    for number in range(90, -1, -10):
+        expect(person.record(f"Take {number + 10}")).to_be_attached()
+        person.record(f"Take {number + 1}").scroll_into_view_if_needed()
+    expect(person.record("Take 100")).to_have_count(0)
+    assert page.locator(".record").count() <= 75
+    height = page.evaluate("document.documentElement.scrollHeight")
+
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    person.record("Take 1").get_by_role("button", name="Rename: Take 1", exact=True).click()
+    page.evaluate("scrollTo(0, 0)")
+    expect(person.record("Take 100")).to_be_visible()
+    expect(person.record("Take 50")).to_have_count(0)
+    # A row in which the person writes stays, wherever the page is scrolled.
+    page.keyboard.type("Take one")
+    page.keyboard.press("Enter")
+    expect(person.record("Take one")).to_be_attached()
+    assert page.evaluate("document.documentElement.scrollHeight") == height
+
+    page.evaluate("scrollTo(0, 0)")
+    person.button("Русский").click()
+    for number in range(100, 0, -10):
+        person.record(f"Take {number}").scroll_into_view_if_needed()
+    expect(person.button("Слушать: Take 2")).to_be_visible()
 
 
 def test_the_first_view_works_at_twice_the_size_and_asks_for_a_sign_up_key(

@@ -199,7 +199,7 @@ def test_a_list_that_did_not_come_comes_by_itself_when_the_connection_is_back(pe
     person.sign_up()
     person.drop(Memo=TINY_WAV)
     expect(person.record("Memo")).to_be_visible()
-    person.page.route("**/records?", lambda route: route.abort("internetdisconnected"))
+    person.page.route("**/records?limit=*", lambda route: route.abort("internetdisconnected"))
     person.page.reload()
     problem = person.page.locator("#records-problem")
     expect(problem).to_have_text("The connection is broken. Waxwing soon tries again by itself.")

@@ -3,6 +3,8 @@
 import { hasWords } from "./words.js";
 
 const PAUSE_SECONDS = 2;
+/** A page of the list of records comes at once, and the browser shows it at once. */
+const PAGE_RECORDS = "25";
 /** The token is wrong; or the file is too large, no WAV, or broken. */
 const FINAL = [401, 413, 415, 422];
 
@@ -125,7 +127,7 @@ export class Api {
    * @returns {Promise<{records: RecordDocument[], next_cursor: string | null}>}
    */
   getRecords(wanted, cursor, signal) {
-    const query = new URLSearchParams({ ...(wanted && { q: wanted }), ...(cursor && { cursor }) });
+    const query = new URLSearchParams({ limit: PAGE_RECORDS, ...(wanted && { q: wanted }), ...(cursor && { cursor }) });
     return request(`/records?${query}`, { headers: this.headers, signal });
   }
 

@@ -13,7 +13,7 @@ const PAGE_SECONDS = 30;
 /** A finger that moves less to the side taps, or scrolls the page. */
 const TAP_PIXELS = 10;
 
-/** Whose waveforms are drawn, by their canvas: the others let go of their memory. @type {Map<Element, Listen>} */
+/** Whose waveforms are drawn, by their slider. @type {Map<Element, Listen>} */
 const drawn = new Map();
 /** Tells each size at once and later. To ask a canvas for its size would make the browser lay the whole list out. */
 const sizes = new ResizeObserver((changes) => changes.forEach(({ target, contentRect }) => drawn.get(target)?.resize(contentRect)));
@@ -22,6 +22,8 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw
 export class Listen {
   /** @type {number[]} */
   #peaks = [];
+  /** Only a waveform in view has one: the browser looks after each in every frame. @type {HTMLCanvasElement | null} */
+  #canvas = null;
   #shownSecond = -1;
   #width = 0;
   #height = 0;
@@ -36,7 +38,6 @@ export class Listen {
     place.replaceChildren(copyTemplate("listen"));
     this.button = find(".play", place);
     this.slider = find(".wave", place);
-    this.canvas = /** @type {HTMLCanvasElement} */ (find("canvas", place));
     this.track = { ...track, onChange: () => this.show() };
     this.slider.ariaValueMax = String(Math.round(track.seconds));
     this.button.addEventListener("click", () => toggle(this.track));
@@ -74,11 +75,14 @@ export class Listen {
     if (!peaks.length && !this.#peaks.length) return;
     this.#peaks = peaks;
     if (peaks.length) {
-      drawn.set(this.canvas, this);
-      sizes.observe(this.canvas);
+      this.#canvas ??= this.slider.appendChild(document.createElement("canvas"));
+      drawn.set(this.slider, this);
+      sizes.observe(this.slider);
     } else {
-      drawn.delete(this.canvas);
-      sizes.unobserve(this.canvas);
+      this.#canvas?.remove();
+      this.#canvas = null;
+      drawn.delete(this.slider);
+      sizes.unobserve(this.slider);
     }
     this.show();
   }
@@ -141,31 +145,31 @@ export class Listen {
 
   /** @param {number} played from 0 to 1 */
   #draw(played) {
-    if (!this.#peaks.length) {
-      if (this.canvas.width) this.canvas.width = 0;
-      return;
-    }
+    const canvas = this.#canvas;
+    const context = canvas?.getContext("2d");
+    if (!canvas || !context || !this.#width) return;
     const ratio = devicePixelRatio;
     const width = Math.round(this.#width * ratio);
     const height = Math.round(this.#height * ratio);
-    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
-    const context = this.canvas.getContext("2d");
-    if (!context || !width) return;
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     const style = getComputedStyle(this.slider);
     const [playedColour, otherColour] = ["--played", "--unplayed"].map((name) => style.getPropertyValue(name));
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.#width, this.#height);
     const count = Math.floor((this.#width + GAP_PIXELS) / (BAR_PIXELS + GAP_PIXELS));
     const loudest = Math.max(...this.#peaks, 0.05);
+    const [playedBars, otherBars] = [new Path2D(), new Path2D()];
     for (let bar = 0; bar < count; bar++) {
       const first = Math.floor((bar / count) * this.#peaks.length);
       const behind = Math.max(first + 1, Math.floor(((bar + 1) / count) * this.#peaks.length));
       const peak = Math.max(...this.#peaks.slice(first, behind)) / loudest;
       const size = Math.max(BAR_PIXELS, peak * this.#height);
-      context.fillStyle = bar / count < played ? playedColour : otherColour;
-      context.beginPath();
-      context.roundRect(bar * (BAR_PIXELS + GAP_PIXELS), (this.#height - size) / 2, BAR_PIXELS, size, BAR_PIXELS / 2);
-      context.fill();
+      const bars = bar / count < played ? playedBars : otherBars;
+      bars.roundRect(bar * (BAR_PIXELS + GAP_PIXELS), (this.#height - size) / 2, BAR_PIXELS, size, BAR_PIXELS / 2);
     }
+    context.fillStyle = playedColour;
+    context.fill(playedBars);
+    context.fillStyle = otherColour;
+    context.fill(otherBars);
   }
 }

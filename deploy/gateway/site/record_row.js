@@ -9,9 +9,12 @@ import { say, setWords } from "./words.js";
 
 /** @typedef {import("./api.js").RecordDocument} RecordDocument */
 
+const PASSING_MILLISECONDS = 100;
+
 export class RecordRow {
   /** The waveform, once it has been fetched. @type {Promise<number[]> | null} */
   #peaks = null;
+  #isInView = false;
 
   /**
    * @param {RecordDocument} record
@@ -52,14 +55,19 @@ export class RecordRow {
 
   /** Draws the waveform when the row comes into view, and lets go of it afterwards. @param {boolean} isInView */
   async setInView(isInView) {
+    this.#isInView = isInView;
     if (!isInView) {
       this.listen.setPeaks([]);
       return;
     }
+    // Rows that one scrolls past need none.
+    await new Promise((resolve) => setTimeout(resolve, PASSING_MILLISECONDS));
+    if (!this.#isInView) return;
     // A record without a waveform, or a service that is away, leaves a flat line.
     const { id, user_id } = this.record;
     this.#peaks ??= getPeaks(id, user_id, PEAKS).catch(() => new Array(PEAKS).fill(0));
-    this.listen.setPeaks(await this.#peaks);
+    const peaks = await this.#peaks;
+    if (this.#isInView) this.listen.setPeaks(peaks);
   }
 
   #show() {

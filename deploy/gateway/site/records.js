@@ -5,11 +5,52 @@ import { find } from "./elements.js";
 import { stop } from "./player.js";
 import { RecordRow } from "./record_row.js";
 import { message, undo } from "./toast.js";
-import { announce, say, setWords } from "./words.js";
+import { announce, say, setWords, writeAllWords } from "./words.js";
 
 const TYPING_MILLISECONDS = 250;
 /** Pages and waveforms are fetched a little before they come into view. */
 const MARGIN = { rootMargin: "600px 0px" };
+const PAGE_MARGIN = { rootMargin: "1200px 0px" };
+
+/** A page of the list. It has its rows only near the view: the browser looks after each of them in every frame. */
+class Page {
+  element = document.createElement("ul");
+  #language = document.documentElement.lang;
+
+  /** @param {RecordRow[]} rows with their words */
+  constructor(rows) {
+    this.rows = rows;
+    this.element.className = "rows";
+    setWords(this.element, { label: "records.title" });
+    this.show();
+  }
+
+  get isShown() {
+    return this.element.firstChild !== null;
+  }
+
+  show() {
+    if (this.isShown) return;
+    this.element.style.height = "";
+    this.element.append(...this.rows.map((row) => row.element));
+    // The rows were not in the document when the person chose another language.
+    const { lang } = document.documentElement;
+    if (this.#language !== lang) writeAllWords(this.element);
+    this.#language = lang;
+  }
+
+  /** @param {RecordRow} row @param {number} index */
+  insert(row, index) {
+    if (this.isShown) this.rows[index].element.before(row.element);
+    this.rows.splice(index, 0, row);
+  }
+
+  /** @param {number} height of the place that the rows leave */
+  hide(height) {
+    this.element.style.height = `${height}px`;
+    this.element.replaceChildren();
+  }
+}
 
 export class Records {
   #list = find("#record-rows");
@@ -18,6 +59,8 @@ export class Records {
   #search = /** @type {HTMLInputElement} */ (find("#search"));
   /** @type {Map<Element, RecordRow>} */
   #rows = new Map();
+  /** @type {Map<Element, Page>} */
+  #pages = new Map();
   /** The next page; null behind the last one. @type {string | null} */
   #cursor = "";
   #request = new AbortController();
@@ -28,7 +71,8 @@ export class Records {
   #isLoading = false;
   #typing = 0;
   #again = 0;
-  #inView = new IntersectionObserver((changes) => this.#showWaveforms(changes), MARGIN);
+  #rowsInView = new IntersectionObserver((changes) => this.#showWaveforms(changes), MARGIN);
+  #pagesInView = new IntersectionObserver((changes) => this.#showPages(changes), PAGE_MARGIN);
   // Several changes may come at once, and only the last one is true.
   #end = new IntersectionObserver((changes) => changes.at(-1)?.isIntersecting && this.#loadPage(), MARGIN);
 
@@ -81,9 +125,12 @@ export class Records {
 
   /** @param {RecordRow} row */
   #insert(row) {
-    const older = [...this.#list.querySelectorAll("li")].find((element) => this.#isOlder(element, row.record));
-    if (older) older.before(row.element);
-    else this.#addPage([row.element]);
+    const isOlder = (/** @type {RecordRow} */ other) => other.record.created_at < row.record.created_at;
+    const page = [...this.#pages.values()].find(({ rows }) => rows.some(isOlder));
+    if (page) {
+      page.insert(row, page.rows.findIndex(isOlder));
+      this.#rowsInView.observe(row.element);
+    } else this.#addPage([row]);
     this.#rows.set(row.element, row);
     this.#showCount();
   }
@@ -105,8 +152,10 @@ export class Records {
       stop(row.listen.track);
       row.setInView(false);
     }
-    this.#inView.disconnect();
+    this.#pagesInView.disconnect();
+    this.#rowsInView.disconnect();
     this.#rows.clear();
+    this.#pages.clear();
     this.#list.replaceChildren();
     this.#problem.hidden = this.#nothing.hidden = true;
   }
@@ -120,7 +169,7 @@ export class Records {
       this.#cursor = page.next_cursor;
       const known = this.#findIds();
       const further = page.records.filter(({ id }) => !known.has(id) && !this.#deleted.has(id));
-      if (further.length) this.#addPage(further.map((record) => this.#makeRow(record).element));
+      if (further.length) this.#addPage(further.map((record) => this.#makeRow(record)));
       this.#problem.hidden = true;
       this.#showCount();
       this.#isLoading = false;
@@ -138,19 +187,38 @@ export class Records {
     }
   }
 
-  /** Each page is a list of its own. @param {Element[]} rows */
+  /** @param {RecordRow[]} rows */
   #addPage(rows) {
-    const page = document.createElement("ul");
-    page.className = "rows";
-    setWords(page, { label: "records.title" });
-    page.append(...rows);
-    this.#list.append(page);
+    const page = new Page(rows);
+    this.#pages.set(page.element, page);
+    this.#list.append(page.element);
+    // The observer calls back at once, and again whenever the page comes into view or leaves it.
+    this.#pagesInView.observe(page.element);
   }
 
-  /** @param {Element} row @param {import("./api.js").RecordDocument} record */
-  #isOlder(row, record) {
-    const other = this.#rows.get(row);
-    return other !== undefined && other.record.created_at < record.created_at;
+  /** @param {Page} page */
+  #showPage(page) {
+    page.show();
+    for (const { element } of page.rows) this.#rowsInView.observe(element);
+  }
+
+  /** @param {Page} page @param {number} height */
+  #hidePage(page, height) {
+    page.hide(height);
+    for (const row of page.rows) {
+      this.#rowsInView.unobserve(row.element);
+      row.setInView(false);
+    }
+  }
+
+  /** @param {IntersectionObserverEntry[]} changes */
+  #showPages(changes) {
+    for (const { target, isIntersecting, boundingClientRect } of changes) {
+      const page = /** @type {Page} */ (this.#pages.get(target));
+      if (isIntersecting) this.#showPage(page);
+      // The keyboard must not lose its place.
+      else if (!target.contains(document.activeElement)) this.#hidePage(page, boundingClientRect.height);
+    }
   }
 
   /** A page may have a record that was uploaded meanwhile, and is in the list already. */
@@ -176,7 +244,6 @@ export class Records {
   #makeRow(record) {
     const row = new RecordRow(record, this.api, { onDelete: (event) => this.#delete(row, event), onRefused: this.onRefused });
     this.#rows.set(row.element, row);
-    this.#inView.observe(row.element);
     return row;
   }
 
@@ -190,6 +257,7 @@ export class Records {
     stop(row.listen.track);
     row.setInView(false);
     row.element.remove();
+    for (const { rows } of this.#pages.values()) if (rows.includes(row)) rows.splice(rows.indexOf(row), 1);
     this.#rows.delete(row.element);
     this.#deleted.add(row.record.id);
     this.#undoable.push({ row, request: this.#request });

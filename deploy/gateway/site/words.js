@@ -25,15 +25,30 @@ const findLocale = () => locales.find((name) => name.startsWith(language)) ?? la
 
 /** @type {Record<string, (value: any) => string>} */
 const formats = {
-  number: (count) => new Intl.NumberFormat(findLocale()).format(count),
+  number: (count) => format(Intl.NumberFormat, {}, count),
   bytes: (count) => measure(count, ["byte", "kilobyte", "megabyte", "gigabyte"], 1000, "short"),
   speed: (count) => measure(count, ["byte", "kilobyte", "megabyte", "gigabyte"], 1000, "short", "-per-second"),
   left: (seconds) => measure(seconds, ["second", "minute", "hour"], 60, "long"),
   length: (seconds) => writeLength(seconds),
   // A sentence in a sentence.
   words: (key) => say(key),
-  day: (time) => new Intl.DateTimeFormat(findLocale(), { dateStyle: "medium", timeStyle: "short" }).format(new Date(time)),
+  day: (time) => format(Intl.DateTimeFormat, { dateStyle: "medium", timeStyle: "short" }, new Date(time)),
 };
+
+/** What has been used: the browser takes a hundred times as long to make a format as to use it. @type {Map<string, any>} */
+const madeFormats = new Map();
+
+/**
+ * @param {any} Format a class of Intl
+ * @param {object} options
+ * @param {number | Date} value
+ * @returns {string}
+ */
+function format(Format, options, value) {
+  const key = findLocale() + JSON.stringify(options);
+  if (!madeFormats.has(key)) madeFormats.set(key, new Format(findLocale(), options));
+  return madeFormats.get(key).format(value);
+}
 
 /**
  * @param {number} count
@@ -46,7 +61,7 @@ function measure(count, units, step, unitDisplay, suffix = "") {
   const power = Math.min(Math.floor(Math.log(Math.max(count, 1)) / Math.log(step)), units.length - 1);
   const value = count / step ** power;
   const maximumFractionDigits = power && unitDisplay === "short" && value < 100 ? 1 : 0;
-  return new Intl.NumberFormat(findLocale(), { style: "unit", unit: units[power] + suffix, unitDisplay, maximumFractionDigits }).format(value);
+  return format(Intl.NumberFormat, { style: "unit", unit: units[power] + suffix, unitDisplay, maximumFractionDigits }, value);
 }
 
 /**
@@ -67,7 +82,7 @@ function writeLength(seconds) {
 export function say(key, values = {}) {
   const found = languages[language][key] ?? key;
   const words = typeof found === "string" ? found : found[new Intl.PluralRules(language).select(Number(values.count))];
-  return words.replace(/\{(\w+)(?::(\w+))?\}/g, (_, name, format) => (format ? formats[format](values[name]) : String(values[name])));
+  return words.replace(/\{(\w+)(?::(\w+))?\}/g, (_, name, as) => (as ? formats[as](values[name]) : String(values[name])));
 }
 
 /** @param {string} key */
