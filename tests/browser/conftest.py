@@ -1,38 +1,19 @@
-"""The Chromium that the system has installed."""
+"""Chromium, a new tab, and a person at the page."""
 
-import os
-import shutil
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from tests.browser.chromium import open_chromium
 from tests.browser.people import Person
-
-ARGUMENTS = [
-    *("--disable-gpu", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required"),
-    # Chromium's own microphone beeps once a second, and asks nobody.
-    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
-    # /dev/shm is small in a container.
-    "--disable-dev-shm-usage",
-]
 
 
 @pytest.fixture(scope="session")
 def browser(base_url: str) -> Iterator[Browser]:
     """One Chromium for all tests. It can resolve no host but Waxwing's."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if not chromium:
-        pytest.fail("Install Chromium (Debian: apt-get install chromium), or set CHROMIUM to its path.")
-    rules = f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {urlsplit(base_url).hostname}"
-    with sync_playwright() as playwright:
-        # CI runs as root, where Chromium cannot use its sandbox.
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=[*ARGUMENTS, rules], chromium_sandbox=os.geteuid() != 0
-        )
+    with open_chromium(base_url) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
