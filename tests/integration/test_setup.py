@@ -20,6 +20,7 @@ from miniopy_async.minioadmin import MinioAdmin
 from sqlalchemy import Connection, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
 from common.db import make_engine
 from common.migrate import make_alembic_config, migrate
@@ -88,6 +89,26 @@ async def test_the_set_up_may_run_again_and_two_at_once_wait_for_each_other(
     await uploads.store_record(wav_pieces(SMALL), credentials)
     await uploads.close()
     assert [row.state for row in await own_service.rows(user_id)] == ["ready"]
+
+
+async def test_the_set_up_of_the_version_before_leaves_a_newer_schema_as_it_is(
+    own_service: RecordsService,
+) -> None:
+    before = await state_of(own_service)
+    ((revision,),) = await own_service.query("SELECT version_num FROM alembic_version")
+    await own_service.query("UPDATE alembic_version SET version_num = 'of-the-next-version'")
+    try:
+        with capture_logs() as lines:
+            await set_up(own_service.setup)
+        assert await own_service.query("SELECT version_num FROM alembic_version") == [
+            ("of-the-next-version",)
+        ]
+    finally:
+        await own_service.query("UPDATE alembic_version SET version_num = :revision", revision=revision)
+    assert await state_of(own_service) == before
+    (warning,) = [line for line in lines if line["log_level"] == "warning"]
+    assert warning["revision"] == "of-the-next-version"
+    assert "only the version right before" in warning["event"]
 
 
 # MinIO always lets a key list and delete its own further keys, of which it has none.

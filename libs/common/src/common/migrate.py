@@ -10,6 +10,7 @@ from uuid import UUID
 import structlog
 from alembic import command, op
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -55,7 +56,7 @@ def _find_migrations() -> Config:
 
 async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
     """Upgrades the schema to a revision, each migration in transactions of its own. Waits while another
-    instance upgrades it. Logs what it does and how far it is.
+    instance upgrades it. Logs what it does and how far it is. Leaves the schema of a newer version as it is.
 
     A migration that was cut goes on the next time. A statement that waits 10 s for a lock fails, because
     everybody else's statements wait behind it. `engine` needs a statement timeout of
@@ -67,12 +68,26 @@ async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
         await connection.commit()
         reporter = asyncio.create_task(_report_progress(engine))
         try:
-            await connection.run_sync(lambda sync: command.upgrade(make_alembic_config(sync), revision))
+            await connection.run_sync(_upgrade, revision)
         finally:
             reporter.cancel()
             await asyncio.gather(reporter, return_exceptions=True)
             # The limit of locks must not stay in a pool.
             await connection.invalidate()
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    current = MigrationContext.configure(connection).get_current_revision()
+    # A migration begins its own transactions.
+    connection.rollback()
+    if current and current not in known_revisions():
+        log.warning(
+            "the schema is of a newer version and stays as it is: only the version right before that one"
+            " works with it",
+            revision=current,
+        )
+    else:
+        command.upgrade(make_alembic_config(connection), revision)
 
 
 @asynccontextmanager
