@@ -252,8 +252,22 @@ def test_a_person_records_from_the_microphone(person: Person) -> None:
     assert (response.value.json()["sample_rate"], response.value.json()["channels"]) == (48000, 1)
     expect(person.record("Voice memo")).to_be_visible()
     person.button("Record").click()
+    expect(page.get_by_role("timer")).to_have_text("0:01")
     page.locator("#recorder-controls").get_by_role("button", name="Discard").click()
     expect(page.locator("#recorder")).to_be_hidden()
+    person.button("Undo").click()
+    expect(person.button("Play: New recording")).to_be_focused()
+    page.locator("#preview").get_by_role("button", name="Discard").click()
+    expect(page.locator("#recorder")).to_be_hidden()
+    # The next recording is another one, although the time for undoing is not over.
+    person.button("Record").click()
+    expect(page.get_by_role("timer")).to_have_text("0:01")
+    expect(person.button("Undo")).to_have_count(0)
+    person.button("Stop").click()
+    expect(page.get_by_role("slider", name="Position in: New recording")).to_be_visible()
+    page.locator("#preview").get_by_role("button", name="Discard").press("Enter")
+    page.keyboard.press("Escape")
+    expect(person.button("Record")).to_be_focused()
 
 
 def test_the_page_speaks_russian_on_a_phone_and_changes_its_language_at_once(russian: Person) -> None:

@@ -58,7 +58,7 @@ function work(/** @type {import("./session.js").Session} */ session) {
     end.abort();
     for (const toast of [message, undo]) toast.end();
     uploads.cancelAll();
-    recording.discard();
+    recording.end();
     records.end();
     // Another tab may have signed in as somebody else.
     if (findSession()?.id === id) forgetSession();

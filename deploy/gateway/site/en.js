@@ -54,6 +54,7 @@ export default {
   resume: "Go on",
   stop: "Stop",
   discard: "Discard",
+  discarded: "The recording is discarded",
   send: "Send",
   recording: "New recording",
   time: "{time:length}",

@@ -4,6 +4,7 @@ import { find } from "./elements.js";
 import { Listen } from "./listen.js";
 import { stop } from "./player.js";
 import { Recorder } from "./recorder.js";
+import { undo } from "./toast.js";
 import { say, setWords } from "./words.js";
 
 export class Recording {
@@ -26,24 +27,27 @@ export class Recording {
     find("#pause").addEventListener("click", () => this.#pause(), { signal });
     find("#stop").addEventListener("click", () => this.#stop(), { signal });
     for (const button of this.#panel.querySelectorAll(".discard")) {
-      button.addEventListener("click", () => this.discard(), { signal });
+      button.addEventListener("click", () => this.#discard(), { signal });
     }
     find("#preview").onsubmit = (event) => {
       event.preventDefault();
       if (this.#preview) onSend(this.#preview.file, this.#title.value.trim());
-      this.discard();
+      this.end();
     };
   }
 
   /** Whether something would be lost if the page closed. */
   get isUnsent() {
-    return Boolean(this.#recorder ?? this.#preview);
+    return !this.#panel.hidden;
   }
 
   async #start() {
     const problem = find("#recorder-problem");
     problem.hidden = true;
     if (this.isUnsent || this.#isAsking) return;
+    // What was discarded can no longer come back.
+    if (this.#preview) undo.end();
+    this.end();
     this.#isAsking = true;
     try {
       this.#recorder = await Recorder.start((level) => this.#showLevel(level));
@@ -55,7 +59,7 @@ export class Recording {
     } finally {
       this.#isAsking = false;
     }
-    if (this.signal.aborted) this.discard();
+    if (this.signal.aborted) this.end();
     else this.#show("recording");
   }
 
@@ -84,7 +88,30 @@ export class Recording {
     listen.button.focus();
   }
 
-  discard() {
+  /** Hides the recording, and gives it up when the time for undoing has passed. */
+  #discard() {
+    this.#stop();
+    const preview = this.#preview;
+    if (!preview) return;
+    stop(preview.listen.track);
+    this.#panel.hidden = true;
+    find("#record").focus();
+    // A deletion does not lose its end to this message.
+    undo.end();
+    undo.show({
+      words: "discarded",
+      button: "undo",
+      onButton: () => {
+        this.#show("recorded");
+        preview.listen.button.focus();
+      },
+      onEnd: () => this.end(),
+      focusNext: () => find("#record").focus(),
+    });
+  }
+
+  /** Stops the microphone and gives up what was recorded. */
+  end() {
     this.#recorder?.stop();
     this.#recorder = null;
     if (this.#preview) {

@@ -54,6 +54,7 @@ export default {
   resume: "Продолжить",
   stop: "Стоп",
   discard: "Выбросить",
+  discarded: "Запись выброшена",
   send: "Отправить",
   recording: "Новая запись",
   time: "{time:length}",
