@@ -26,10 +26,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # Only the main process of a run forgets; the workers of pytest-xdist have a `workerinput`.
     if not hasattr(config, "workerinput"):
         documented_responses.forget()
-    # The stack of whoever runs the tests may hold these ports. Deployments at BASE_URL keep theirs.
-    if "BASE_URL" not in os.environ:
-        for name in ("GATEWAY", "POSTGRES", "MINIO", "CONSOLE", "PROMETHEUS"):
-            os.environ.pop(f"{name}_PORT", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

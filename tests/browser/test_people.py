@@ -320,9 +320,14 @@ def test_a_long_list_has_rows_only_near_the_view_and_changes_the_language_of_all
 
     page.evaluate("scrollTo(0, 0)")
     person.button("Русский").click()
+    expect(person.button("Слушать: Take 100")).to_be_visible()
     for number in range(100, 0, -10):
         person.record(f"Take {number}").scroll_into_view_if_needed()
     expect(person.button("Слушать: Take 2")).to_be_visible()
+    expect(person.record("Take 100")).to_have_count(0)
+    page.locator(".languages button[value=en]").dispatch_event("click")
+    page.evaluate("scrollTo(0, 0)")
+    expect(person.button("Play: Take 100")).to_be_visible()
 
 
 def test_the_first_view_works_at_twice_the_size_and_asks_for_a_sign_up_key(

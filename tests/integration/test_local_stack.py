@@ -234,7 +234,10 @@ def test_a_full_disk_ends_the_command_with_what_to_do(
     """A write to /dev/full fails as on a full disk."""
     monkeypatch.setenv("WAXWING_FOLDER", str(tmp_path))
     (tmp_path / "state.json").symlink_to("/dev/full")
-    monkeypatch.setattr(Stack, "ports", Ports.free())
+    free = Ports.free()
+    monkeypatch.setattr(Stack, "ports", free)
+    for name in ("gateway", "postgres", "minio", "console"):
+        monkeypatch.setenv(f"{name.upper()}_PORT", str(getattr(free, name)))
     assert main(["up", "-d"]) == 1
     last = capfd.readouterr().err.splitlines()[-1]
     assert last == "waxwing: the disk is full: free some space, then run the same command again"

@@ -110,8 +110,10 @@ export class RecordRow {
   }
 
   #endEdit() {
+    const hadFocus = find(".rename", this.element).contains(document.activeElement);
     this.#showForm(false);
-    find(".edit", this.element).focus();
+    // The person may have scrolled away while the title was sent.
+    if (hadFocus) find(".edit", this.element).focus({ preventScroll: true });
   }
 
   /** @param {boolean} isShown */

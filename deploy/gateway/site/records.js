@@ -34,19 +34,20 @@ class Page {
     this.element.style.height = "";
     this.element.append(...this.rows.map((row) => row.element));
     // The rows were not in the document when the person chose another language.
-    const { lang } = document.documentElement;
-    if (this.#language !== lang) writeAllWords(this.element);
-    this.#language = lang;
+    if (this.#language !== document.documentElement.lang) writeAllWords(this.element);
   }
 
   /** @param {RecordRow} row @param {number} index */
   insert(row, index) {
+    // A deleted row was not in the document, either.
+    writeAllWords(row.element);
     if (this.isShown) this.rows[index].element.before(row.element);
     this.rows.splice(index, 0, row);
   }
 
   /** @param {number} height of the place that the rows leave */
   hide(height) {
+    if (this.isShown) this.#language = document.documentElement.lang;
     this.element.style.height = `${height}px`;
     this.element.replaceChildren();
   }
