@@ -215,7 +215,8 @@ export class Records {
   /** @param {IntersectionObserverEntry[]} changes */
   #showPages(changes) {
     for (const { target, isIntersecting, boundingClientRect } of changes) {
-      const page = /** @type {Page} */ (this.#pages.get(target));
+      const page = this.#pages.get(target);
+      if (!page) continue;
       if (isIntersecting) this.#showPage(page);
       // The keyboard must not lose its place.
       else if (!target.contains(document.activeElement)) this.#hidePage(page, boundingClientRect.height);
@@ -258,7 +259,7 @@ export class Records {
     stop(row.listen.track);
     row.setInView(false);
     row.element.remove();
-    for (const { rows } of this.#pages.values()) if (rows.includes(row)) rows.splice(rows.indexOf(row), 1);
+    this.#takeFromPage(row);
     this.#rows.delete(row.element);
     this.#deleted.add(row.record.id);
     this.#undoable.push({ row, request: this.#request });
@@ -281,6 +282,19 @@ export class Records {
     // The keyboard is at once where it can undo. The message waits for it, as it need not for a pointer.
     if (clicks) focusNext();
     else find("button", undo.element).focus();
+  }
+
+  /** @param {RecordRow} row */
+  #takeFromPage(row) {
+    for (const page of this.#pages.values()) {
+      if (!page.rows.includes(row)) continue;
+      page.rows.splice(page.rows.indexOf(row), 1);
+      // An empty page would leave a gap.
+      if (page.rows.length) continue;
+      page.element.remove();
+      this.#pagesInView.unobserve(page.element);
+      this.#pages.delete(page.element);
+    }
   }
 
   /** @param {{row: RecordRow, request: AbortController}} deleted */
