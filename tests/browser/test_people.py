@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from deploy.client import Client
 from tests.browser.people import Person, count_records
@@ -292,13 +292,18 @@ def test_the_page_speaks_russian_on_a_phone_and_changes_its_language_at_once(rus
     expect(page.get_by_role("heading", name="Recordings", exact=True)).to_be_visible()
 
 
+def upload_takes(client: Client, user: dict[str, str], count: int) -> None:
+    """Makes so many records, `Take 1` first."""
+    for number in range(1, count + 1):
+        client.upload(BytesIO(TINY_WAV), None, user["token"], title=f"Take {number}")
+
+
 def test_a_long_list_has_rows_only_near_the_view_and_changes_the_language_of_all(
     client: Client, person: Person
 ) -> None:
     page = person.page
     user = person.sign_up()
-    for number in range(1, 101):
-        client.upload(BytesIO(TINY_WAV), None, user["token"], title=f"Take {number}")
+    upload_takes(client, user, 100)
     page.reload()
     for number in range(90, -1, -10):
         expect(person.record(f"Take {number + 10}")).to_be_attached()
@@ -319,15 +324,52 @@ def test_a_long_list_has_rows_only_near_the_view_and_changes_the_language_of_all
     assert page.evaluate("document.documentElement.scrollHeight") == height
 
     page.evaluate("scrollTo(0, 0)")
+    expect(person.record("Take 100")).to_be_visible()
     person.button("Русский").click()
     expect(person.button("Слушать: Take 100")).to_be_visible()
     for number in range(100, 0, -10):
         person.record(f"Take {number}").scroll_into_view_if_needed()
-    expect(person.button("Слушать: Take 2")).to_be_visible()
+    expect(person.button("Переименовать: Take 2")).to_be_visible()
     expect(person.record("Take 100")).to_have_count(0)
     page.locator(".languages button[value=en]").dispatch_event("click")
     page.evaluate("scrollTo(0, 0)")
-    expect(person.button("Play: Take 100")).to_be_visible()
+    expect(person.button("Rename: Take 100")).to_be_visible()
+
+
+def test_a_deleted_row_comes_back_in_the_language_of_the_page_and_leaves_no_gap_while_it_is_away(
+    client: Client, person: Person
+) -> None:
+    page = person.page
+    upload_takes(client, person.sign_up(), 26)
+    page.reload()
+    # The oldest one is alone on its page of the list.
+    person.record("Take 2").scroll_into_view_if_needed()
+    expect(page.locator("#record-rows ul")).to_have_count(2)
+    person.button("Delete: Take 1").click()
+    expect(page.locator("#record-rows ul")).to_have_count(1)
+    page.locator("#languages button[value=ru]").dispatch_event("click")
+    person.button("Вернуть").click()
+    expect(person.button("Переименовать: Take 1")).to_be_attached()
+
+
+def test_a_renaming_that_takes_long_does_not_pull_the_view_back(client: Client, person: Person) -> None:
+    page = person.page
+    upload_takes(client, person.sign_up(), 20)
+    page.reload()
+    person.button("Rename: Take 20").click()
+    held: list[Route] = []
+    page.route(
+        "**/records/*",
+        lambda route: held.append(route) if route.request.method == "PATCH" else route.fallback(),
+    )
+    with page.expect_request(lambda request: request.method == "PATCH"):
+        page.keyboard.press("Enter")
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    expect(person.record("Take 1")).to_be_in_viewport()
+    with page.expect_response(lambda response: response.request.method == "PATCH"):
+        held[0].continue_()
+    expect(person.record("Take 20").locator(".rename")).to_be_hidden()
+    expect(person.record("Take 1")).to_be_in_viewport()
 
 
 def test_the_first_view_works_at_twice_the_size_and_asks_for_a_sign_up_key(

@@ -39,8 +39,6 @@ class Page {
 
   /** @param {RecordRow} row @param {number} index */
   insert(row, index) {
-    // A deleted row was not in the document, either.
-    writeAllWords(row.element);
     if (this.isShown) this.rows[index].element.before(row.element);
     this.rows.splice(index, 0, row);
   }
@@ -286,15 +284,14 @@ export class Records {
 
   /** @param {RecordRow} row */
   #takeFromPage(row) {
-    for (const page of this.#pages.values()) {
-      if (!page.rows.includes(row)) continue;
-      page.rows.splice(page.rows.indexOf(row), 1);
-      // An empty page would leave a gap.
-      if (page.rows.length) continue;
-      page.element.remove();
-      this.#pagesInView.unobserve(page.element);
-      this.#pages.delete(page.element);
-    }
+    const page = [...this.#pages.values()].find(({ rows }) => rows.includes(row));
+    if (!page) return;
+    page.rows.splice(page.rows.indexOf(row), 1);
+    if (page.rows.length) return;
+    // An empty page would leave a gap.
+    page.element.remove();
+    this.#pagesInView.unobserve(page.element);
+    this.#pages.delete(page.element);
   }
 
   /** @param {{row: RecordRow, request: AbortController}} deleted */
@@ -302,8 +299,10 @@ export class Records {
     this.#deleted.delete(row.record.id);
     // The list may have gone, or may be another one because the person searched meanwhile.
     if (this.#request.signal.aborted) return;
-    if (this.#request === request) this.#insert(row);
-    else this.#startAgain();
+    if (this.#request !== request) return this.#startAgain();
+    // The row was not in the document when the person chose another language.
+    writeAllWords(row.element);
+    this.#insert(row);
   }
 
   /** @param {{row: RecordRow, request: AbortController}} deleted */

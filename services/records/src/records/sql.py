@@ -644,6 +644,9 @@ async def delete_original(engine: AsyncEngine, record_id: UUID, user_id: UUID) -
     return bool(await execute(engine, DELETE_ORIGINAL, {"record_id": record_id, "owner_id": user_id}))
 
 
+LIMIT = bindparam("limit", type_=Integer())
+
+
 def _update_batch(condition: tuple[Any, ...], order: InstrumentedAttribute[Any]) -> ReturningUpdate[Any]:
     """Returns an UPDATE of the first `limit` records that meet the condition and that nobody has locked.
 
@@ -655,7 +658,6 @@ def _update_batch(condition: tuple[Any, ...], order: InstrumentedAttribute[Any])
     return update(Record).where(Record.id.in_(select(batch.cte().c.id))).returning(Record.id)
 
 
-LIMIT = bindparam("limit", type_=Integer())
 FORGET_OLD_IDEMPOTENCY_KEYS = _update_batch(
     (Record.idempotency_key.is_not(None), Record.published_at < func.now() - IDEMPOTENCY_KEY_LIFETIME),
     Record.published_at,
@@ -702,29 +704,29 @@ async def delete_old_records(engine: AsyncEngine, age: timedelta, limit: int) ->
     return len(await execute(engine, DELETE_OLD_RECORDS, {"age": age, "limit": limit}))
 
 
-# Two conditions, because each is a range of the index records_unfinished.
 TOMBSTONES = (
     select(Record.id, Record.gone_since)
     .where(Record.state == "deleting", NO_BACKUP_IS_UNDER_WAY)
     .limit(LIMIT)
     .with_for_update(skip_locked=True)
 )
+# Two conditions, because each is a range of the index records_unfinished.
 NEW_TOMBSTONES = TOMBSTONES.where(Record.lease_until.is_(None)).cte("new")
 DUE_TOMBSTONES = TOMBSTONES.where(Record.lease_until < func.now()).order_by(Record.lease_until).cte("due")
-BATCH = union_all(select(*NEW_TOMBSTONES.c), select(*DUE_TOMBSTONES.c)).subquery("batch")
+TOMBSTONE_BATCH = union_all(select(*NEW_TOMBSTONES.c), select(*DUE_TOMBSTONES.c)).subquery("batch")
 BETWEEN_LOOKS = bindparam("between_looks", type_=Interval())
 LEASE_TOMBSTONES = (
     update(Record)
-    .where(Record.id == BATCH.c.id)
+    .where(Record.id == TOMBSTONE_BATCH.c.id)
     .values(
         lease_until=func.now() + BETWEEN_LOOKS,
-        gone_since=func.coalesce(BATCH.c.gone_since, func.now()),
+        gone_since=func.coalesce(TOMBSTONE_BATCH.c.gone_since, func.now()),
     )
     .returning(
         Record.id,
         Record.object_key,
         func.coalesce(Record.size_bytes >= MULTIPART_BYTES, true()),
-        func.coalesce(BATCH.c.gone_since < func.now() - BETWEEN_LOOKS, false()),
+        func.coalesce(TOMBSTONE_BATCH.c.gone_since < func.now() - BETWEEN_LOOKS, false()),
     )
 )
 
