@@ -140,6 +140,13 @@ token USER:
 quota USER *ARGS:
     @python -m deploy.local users quota "$@"
 
+# Delete records of any user, by their links or ids
+[group('operate')]
+[no-exit-message]
+[positional-arguments]
+remove +RECORDS:
+    @python -m deploy.local remove "$@"
+
 # Compare the database with the bucket (--deep: read every object, --rate BYTES_PER_SECOND; --repair, --yes; --json)
 [group('operate')]
 [no-exit-message]
@@ -227,28 +234,28 @@ check-gateway:
 # Write the OpenAPI documents that the services serve to docs/openapi
 [group('upkeep')]
 openapi:
-    python -m deploy.openapi
+    python -m deploy.upkeep.openapi
 
 # Write the table of metrics in docs/operate.md
 [group('upkeep')]
 metrics:
-    python -m deploy.metrics_table
+    python -m deploy.upkeep.metrics_table
 
 # Write the licences of all packages in the images into docs/licences.md
 [group('upkeep')]
 licences:
-    python -m deploy.licences
+    python -m deploy.upkeep.licences
 
 # Write what each image contains to sbom/, in CycloneDX's form (installs deploy/requirements-audit.txt into .audit)
 [group('upkeep')]
 sbom: install-audit
-    python -m deploy.sbom
+    python -m deploy.upkeep.sbom
 
 # Ask the package index which pinned packages have known vulnerabilities (status 1: some; 3: it could not be asked)
 [group('upkeep')]
 [no-exit-message]
 audit: install-audit
-    @python -m deploy.audit
+    @python -m deploy.upkeep.audit
 
 # Test that `sbom` names every package and that `audit` says when it could not ask
 [group('check')]
@@ -265,7 +272,7 @@ install-audit:
 [group('upkeep')]
 [no-exit-message]
 release VERSION:
-    @python -m deploy.release {{VERSION}}
+    @python -m deploy.upkeep.release {{VERSION}}
 
 # Check the workflows in .github with actionlint, which is built once with Go (half a minute)
 [group('check')]
@@ -279,7 +286,7 @@ docs:
     @python -m pip --python .docs install --quiet --no-deps --require-hashes -r docs/requirements.txt
     @cp docs/package.json docs/package-lock.json .docs
     @PATH="$PWD/.docs/bin:$PATH" NODE_USE_SYSTEM_CA=1 npm ci --prefix .docs --loglevel=error --ignore-scripts --no-audit --no-fund
-    @python -m deploy.docs_site
+    @python -m deploy.upkeep.docs_site
 
 # Draw the figures of docs/parallel-encoding.md anew, from music that the service encodes
 [group('upkeep')]

@@ -131,6 +131,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     commands.add_parser("status", help="show how everything is")
     commands.add_parser("psql", help="open psql, which gets all further arguments")
     commands.add_parser("users", help="run an operator's command of the users service")
+    commands.add_parser("remove", help="delete records of any user")
     commands.add_parser("doctor", help="compare the database with the bucket")
     commands.add_parser("backup", help="copy database and bucket to a folder")
     commands.add_parser("restore", help="put a backup into the stack")
@@ -142,7 +143,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Runs one command. Returns the exit status."""
     # These pass all further arguments on.
-    passing = ("psql", "status", "users", "doctor", "backup", "restore")
+    passing = ("psql", "status", "users", "remove", "doctor", "backup", "restore")
     end = 1 if arguments and arguments[0] in passing else len(arguments)
     parsed = _parse(arguments[:end])
     try:
@@ -167,6 +168,7 @@ def _run(parsed: argparse.Namespace, further: list[str]) -> int:
         "status": lambda: stack.show_status(further),
         "psql": lambda: stack.psql(further),
         "users": lambda: stack.run_command("users", further),
+        "remove": lambda: stack.run_command("records", ["remove", *further]),
         "doctor": lambda: stack.run_command("records", ["doctor", *further]),
         "backup": lambda: stack.back_up(further),
         "restore": lambda: stack.restore(further, _say),

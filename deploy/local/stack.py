@@ -345,10 +345,9 @@ class Stack:
             own |= {"MALLOC_ARENA_MAX": "1"}
             if self._settings.get(TRACES_TO):
                 own |= {"PYTHONPATH": str(tracing.find_folder())}
-        if service == "users":
             own |= {"AUDIT_FILE": str(self.supervisor.log(process or service))}
-            if not self._settings.get("SIGNUP_KEY_FILE"):
-                own |= {"SIGNUP_KEY": self.signup_key}
+        if service == "users" and not self._settings.get("SIGNUP_KEY_FILE"):
+            own |= {"SIGNUP_KEY": self.signup_key}
         if service != "users" and not self._has_own_store:
             own |= {
                 "S3_ENDPOINT": f"http://{LOOPBACK}:{ports.minio}",

@@ -14,9 +14,8 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -29,6 +28,7 @@ from deploy.terminal.logins import KeptLogins, Login
 from deploy.terminal.transfers import WrongBytesError, describe_error, download, upload
 from records.file_names import make_file_name
 from records.form import MAX_TITLE_LENGTH
+from records.links import NamedRecord, parse_record
 
 ROW = "{:<36}  {:<16}  {:>8}  {:>13}  {}"
 STANDARD_OUTPUT = Path("-")
@@ -37,13 +37,6 @@ HEAD = ROW.format("ID", "CREATED (UTC)", "LENGTH", "BYTES", "TITLE")
 
 class UsageError(Exception):
     """A command cannot run as it was given; the message says what to do."""
-
-
-class NamedRecord(NamedTuple):
-    """A record as a person names it: by its id, or by its link, which also has the id of its user."""
-
-    record_id: UUID
-    user_id: str | None
 
 
 class Terminal:
@@ -196,7 +189,7 @@ class Terminal:
         login = Login(user_id, token) if token else self._logins.find(user_id)
         if login:
             for named in self._options.records:
-                if login.user_id and named.user_id not in (None, login.user_id):
+                if login.user_id and named.user_id and str(named.user_id) != login.user_id:
                     raise UsageError(f"{named.record_id}: this link is another user's; curl downloads it")
             return login
         if user_id:
@@ -306,10 +299,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _parse_record(text: str) -> NamedRecord:
-    query = parse_qs(urlsplit(text).query)
     try:
-        user_id = str(parse_uuid(query["user"][0])) if "user" in query else None
-        return NamedRecord(parse_uuid(query.get("id", [text])[0]), user_id)
+        return parse_record(text)
     except ValueError:
         raise ArgumentTypeError(f"{text!r} is not the id or the link of a record") from None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deploy import audit, sbom
+from deploy.upkeep import audit, sbom
 
 ENVIRONMENT_VARIABLES = ("HTTPS_PROXY", "https_proxy")
 

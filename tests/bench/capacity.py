@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from deploy.metrics_table import replace_between
+from deploy.upkeep.metrics_table import replace_between
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 BEGIN, END = "<!-- Made by tests/bench/capacity.py. -->\n", "<!-- The end of what it makes. -->\n"
@@ -38,6 +38,8 @@ CORES_PER_INSTANCE = 2
 # The default of MAX_UPLOADS and of MAX_WAITING_UPLOADS, and of UPLOAD_WAIT_SECONDS.
 SLOTS, WAITING, WAIT_SECONDS = 32, 32, 30
 CONNECTIONS_PER_INSTANCE = 20
+# Of one instance of users.
+CONNECTIONS_OF_USERS = 10
 CONNECTIONS_OF_POSTGRES = 100
 # Uploads do not come evenly.
 FULLEST = 0.8
@@ -143,7 +145,7 @@ def describe_uploads(uploads_at_once: int) -> tuple[str, ...]:
     instances = count_upload_instances(uploads_at_once)
     audio_per_second = uploads_at_once * CLIENT_BYTES_PER_SECOND / WAV_BYTES_PER_SECOND
     mp3_bytes = audio_per_second * MP3_BYTES_PER_SECOND
-    connections = instances * CONNECTIONS_PER_INSTANCE
+    connections = instances * CONNECTIONS_PER_INSTANCE + CONNECTIONS_OF_USERS
     pooler = "" if connections <= CONNECTIONS_OF_POSTGRES else ", so PgBouncer"
     return (
         f"{uploads_at_once:,}",
@@ -188,7 +190,13 @@ def make_tables() -> str:
 
 def _make_tables() -> Iterator[str]:
     yield _make_table(
-        ("uploads at once", "records", "network in", "into the store", "connections to PostgreSQL"),
+        (
+            "uploads at once",
+            "records",
+            "network in",
+            "into the store",
+            "connections to PostgreSQL, with one instance of users",
+        ),
         [describe_uploads(each) for each in (10, 100, 1000)],
     )
     yield _make_table(

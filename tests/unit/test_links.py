@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.docs_site import point_at_repository
+from deploy.upkeep.docs_site import point_at_repository
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -50,6 +50,13 @@ def find_broken_links(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert find_broken_links(page) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_word_vanishes_as_an_unknown_element(page: Path) -> None:
+    """Forges and the site take `<id>` outside of code for HTML, and show nothing."""
+    elements = re.findall(r"</?([a-zA-Z][\w-]*)(?=[\s/>])", CODE.sub("", page.read_text(encoding="utf-8")))
+    assert set(elements) <= {"picture", "source", "img", "details", "summary", "kbd", "br"}
 
 
 def test_a_broken_link_a_broken_anchor_and_a_missing_picture_are_found(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The operator's page has the metrics that the code has."""
 
-from deploy.metrics_table import PAGE, put_table_into
+from deploy.upkeep.metrics_table import PAGE, put_table_into
 
 
 def test_the_table_is_up_to_date() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.version import VERSION
-from deploy.release import CHANGELOG, COPIES, ROOT, SOURCE, ReleaseError, make_release, read_versions
+from deploy.upkeep.release import CHANGELOG, COPIES, ROOT, SOURCE, ReleaseError, make_release, read_versions
 
 DATE = "2030-01-02"
 NEXT = "1000.0.0"

@@ -100,4 +100,7 @@ def restrict_to_credentials(statement: Statement) -> Statement:
 
 def wrong_credentials() -> InvalidCredentials:
     """Returns the problem for an unknown user and for a wrong token. A client cannot tell which it was."""
-    return InvalidCredentials("There is no user with this id and token. POST /users creates a user.")
+    return InvalidCredentials(
+        "There is no user with this id and token. If the token was renewed, send the new one; POST /users"
+        " creates a user."
+    )

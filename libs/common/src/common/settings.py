@@ -54,6 +54,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     # json for programs, text for people at a terminal.
     log_format: LogFormat = "json"
+    # The log to which the operator's commands append their audit lines; standard error if empty.
+    audit_file: str = ""
     # The collector that gets traces (common.tracing); empty: none. OpenTelemetry's variable.
     otel_exporter_otlp_endpoint: OtlpEndpoint = ""
 

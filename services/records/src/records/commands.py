@@ -1,9 +1,10 @@
-"""The operator's commands: `python -m records doctor` and `python -m records status`.
+"""The operator's commands: `python -m records doctor`, `status` and `remove`.
 
 They work with the settings of the service, whether the service runs or not. The exit status of the doctor is
 0 if nothing was found, 1 if something was found (even if it is repaired now), and 2 if the doctor could not
 look or repair. The exit status of `status` is 0 if every part is ready, 1 if not, and 2 if a setting is
-wrong.
+wrong. The exit status of `remove` is 0 if all records are deleted, 1 if one was not there, and 2 if the
+database could not be asked.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import asyncio
 import sys
 import time
 import traceback
+from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -21,6 +23,7 @@ import asyncpg
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
+from common.audit import audit_operator
 from common.console import drop_output, make_printable
 from common.db import make_engine
 from common.poolers import refuse_pooler
@@ -29,6 +32,7 @@ from common.servers import Servers
 from common.settings import SettingsError, load
 from records import sql
 from records.doctor import REPAIRS, Doctor, DoctorError, Finding, Kind
+from records.links import NamedRecord, parse_record
 from records.settings import Settings
 from records.status import Addresses, describe, read_status
 from records.storage import open_store
@@ -36,6 +40,7 @@ from records.sweeper import longest_late_put
 
 CLEAN, FOUND, FAILED = 0, 1, 2
 READY, NOT_READY = 0, 1
+REMOVED, NOT_THERE = 0, 1
 # PostgreSQL sorts all rows once.
 STATEMENT_TIMEOUT_SECONDS = 3600
 # One connection reads all rows, the other one looks at single rows.
@@ -60,9 +65,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     options = _parse(arguments)
     if options.command == "doctor" and options.repair and not options.yes and not sys.stdin.isatty():
         return _fail("without a terminal --repair needs --yes")
-    run = _run_doctor if options.command == "doctor" else _show_status
+    commands = {"doctor": _run_doctor, "status": _show_status, "remove": _remove_records}
     try:
-        status = asyncio.run(run(options, load(Settings, environ)))
+        status = asyncio.run(commands[options.command](options, load(Settings, environ)))
         sys.stdout.flush()
     except EXPECTED_ERRORS as error:
         return _fail(_explain(error))
@@ -126,8 +131,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--cache-free-bytes", type=int, metavar="BYTES", help="what the disk of the cache has"
     )
     status.add_argument("--json", action="store_true", help="one JSON object")
+    remove = commands.add_parser("remove", help="delete records of any user")
+    remove.add_argument(
+        "records", metavar="RECORD", type=_parse_record, nargs="+", help="the link, or the id"
+    )
     options = parser.parse_args(arguments)
-    if options.command == "status":
+    if options.command != "doctor":
         return options
     if options.rate and not options.deep:
         doctor.error("--rate needs --deep")
@@ -140,6 +149,31 @@ def _parse_rate(text: str) -> int:
     if (rate := int(text)) < 1:
         raise ValueError(text)
     return rate
+
+
+def _parse_record(text: str) -> NamedRecord:
+    try:
+        return parse_record(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not the id or the link of a record") from None
+
+
+async def _remove_records(options: argparse.Namespace, settings: Settings) -> int:
+    engine = make_engine(settings.database_url, settings.database_password)
+    status = REMOVED
+    try:
+        for named in options.records:
+            if removed := await sql.delete_any_record(engine, *named):
+                # An id of the record would make a link, which a backup of the deployment might still have.
+                details = {"created_at": removed.created_at}
+                audit_operator(settings.audit_file, "remove-record", removed.user_id, **details)
+                print(f"{named.record_id} of the user {removed.user_id} is deleted", flush=True)
+            else:
+                status = NOT_THERE
+                print(f"waxwing: there is no record {named.record_id}", file=sys.stderr)
+    finally:
+        await engine.dispose()
+    return status
 
 
 async def _show_status(options: argparse.Namespace, settings: Settings) -> int:
@@ -208,7 +242,7 @@ async def _examine(doctor: Doctor, options: argparse.Namespace) -> tuple[int, st
         _print_json({**counts, "seconds": round(seconds, 3)})
     else:
         print(_summarise(doctor.seen, findings, repaired, seconds))
-    summary = f"{doctor.seen['objects']:,} objects{' read' if options.deep else ''}"
+    summary = f"{_count(doctor.seen['objects'], 'object')}{' read' if options.deep else ''}"
     if findings:
         summary += f", {_count_findings(findings, repaired)}"
     return FOUND if findings else CLEAN, summary
@@ -242,11 +276,11 @@ def _show(finding: Finding, *, as_json: bool) -> None:
 
 def _summarise(seen: Counter[str], findings: Counter[str], repaired: Counter[str], seconds: float) -> str:
     looked_at = (
-        f"{seen['ready']:,} records ({seen['marked_as_lost']:,} marked as lost, {seen['originals']:,} with"
-        f" their original), {seen['uploading']:,}"
-        f" uploads under way, {seen['deleting']:,} tombstones; {seen['objects']:,} objects of"
-        f" {seen['bytes']:,} bytes ({seen['read_bytes']:,} read), {seen['multipart_uploads']:,} open"
-        f" multipart uploads; {seconds:.1f} s"
+        f"{_count(seen['ready'], 'record')} ({seen['marked_as_lost']:,} marked as lost, {seen['originals']:,}"
+        f" with their original), {_count(seen['uploading'], 'upload')} under way,"
+        f" {_count(seen['deleting'], 'tombstone')}; {_count(seen['objects'], 'object')} of"
+        f" {_count(seen['bytes'], 'byte')} ({seen['read_bytes']:,} read),"
+        f" {_count(seen['multipart_uploads'], 'open multipart upload')}; {seconds:.1f} s"
     )
     if not findings:
         return f"clean: {looked_at}"
@@ -255,8 +289,11 @@ def _summarise(seen: Counter[str], findings: Counter[str], repaired: Counter[str
 
 def _count_findings(findings: Counter[str], repaired: Counter[str]) -> str:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in findings.items())
-    total = findings.total()
-    return f"{total:,} finding{'s'[: total > 1]} ({kinds}), {repaired.total():,} repaired"
+    return f"{_count(findings.total(), 'finding')} ({kinds}), {repaired.total():,} repaired"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s'[: number != 1]}"
 
 
 def _print_json(line: Any) -> None:

@@ -18,6 +18,7 @@ from common.text import normalise_text, parse_uuid
 from records import openapi
 from records.documents import RecordDocument
 from records.form import MAX_TITLE_LENGTH
+from records.links import read_link_values
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CURSOR = re.compile(openapi.CURSOR)
@@ -27,10 +28,6 @@ PAGE_PARAMETERS = ("limit", "cursor", "q")
 RESOLUTIONS = {"samples_per_pixel": "samples_per_pixel", "points": "max_pixels"}
 # The values of `download`, and whether each of them saves the MP3.
 DOWNLOAD = {"1": True, "true": True, "0": False, "false": False}
-# What stands for `&` in a link that was copied out of HTML, also if it was escaped twice, or out of JSON.
-AMPERSAND = re.compile(r"&(amp(;|%3B))+|(\\|%5C)u0026", re.IGNORECASE)
-# What can follow a link that was copied out of a text, such as a bracket: no letter, digit or hyphen.
-BEHIND_LINK = re.compile("[^0-9a-zA-Z-].*", re.DOTALL)
 # Nine digits keep every count of a waveform below 2**31, on which readers of waveforms may rely.
 COUNT = re.compile("[1-9][0-9]{0,8}", re.ASCII)
 
@@ -149,12 +146,7 @@ def read_resolution(request: Request[Any, Any, Any]) -> dict[str, int]:
 
 
 def _read_link_values(request: Request[Any, Any, Any]) -> defaultdict[str, list[str]]:
-    """Returns the values of a link's parameters. Ignores what a text left behind a pasted link."""
-    query = AMPERSAND.sub("&", request.scope["query_string"].decode("latin-1"))
-    values = defaultdict[str, list[str]](list)
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        values[name].append(BEHIND_LINK.sub("", value))
-    return values
+    return read_link_values(request.scope["query_string"].decode("latin-1"))
 
 
 def _read_uuid(name: str, values: list[str]) -> UUID:

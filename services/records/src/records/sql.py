@@ -207,6 +207,15 @@ DELETE_ORIGINAL = FORGET_ORIGINAL.where(Record.user_id == OWNER_ID)
 # `rename_record` passes the title as a further parameter.
 RENAME_RECORD = update(Record).where(*IS_PUBLISHED).values(renamed_at=func.now()).returning(*DOCUMENT_COLUMNS)
 DELETE_RECORD = update(Record).where(*IS_PUBLISHED).values(state="deleting").returning(Record.id)
+# For the operator, who may know the owner from the link.
+DELETE_ANY_RECORD = (
+    update(Record)
+    .where(
+        Record.id == RECORD_ID, Record.state == "ready", or_(OWNER_ID.is_(None), Record.user_id == OWNER_ID)
+    )
+    .values(state="deleting")
+    .returning(Record.user_id, Record.created_at)
+)
 
 
 class Reservation(NamedTuple):
@@ -637,6 +646,15 @@ async def delete_record(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> 
     """
     if not await execute(engine, DELETE_RECORD, {"record_id": record_id, "owner_id": user_id}):
         raise _unknown_record()
+
+
+async def delete_any_record(engine: AsyncEngine, record_id: UUID, user_id: UUID | None) -> Row[Any] | None:
+    """Turns a record into a tombstone, whoever owns it, or only if this user does. For the operator.
+
+    Returns the `user_id` and `created_at` of the record, or None if there is no such record.
+    """
+    rows = await execute(engine, DELETE_ANY_RECORD, {"record_id": record_id, "owner_id": user_id})
+    return rows[0] if rows else None
 
 
 async def delete_original(engine: AsyncEngine, record_id: UUID, user_id: UUID) -> bool:

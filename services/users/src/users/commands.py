@@ -10,7 +10,6 @@ import sys
 from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -18,13 +17,13 @@ import msgspec
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.audit import audit_operator
 from common.console import drop_output, make_printable, use_utf8
 from common.db import make_engine
 from common.problems import Problem
 from common.quotas import UNLIMITED
 from common.settings import SettingsError, load
 from common.text import normalise_text, parse_uuid
-from users.audit import make_audit_line
 from users.openapi import MAX_NAME_LENGTH
 from users.settings import Settings
 from users.sql import (
@@ -136,20 +135,20 @@ async def _run_command(options: argparse.Namespace, engine: AsyncEngine, setting
         case "add":
             name = normalise_text("name", options.name, 1, MAX_NAME_LENGTH)
             user, token = await create_user(engine, name)
-            _audit(settings, "sign-up", user.id)
+            audit_operator(settings.audit_file, "sign-up", user.id)
             print(_show_token(user.id, token))
         case "block" | "unblock":
             await set_blocked(engine, options.user, is_blocked=options.command == "block")
-            _audit(settings, options.command, options.user)
+            audit_operator(settings.audit_file, options.command, options.user)
             print(f"{options.user} is {options.command}ed")
         case "token":
             token = await replace_token(engine, options.user)
-            _audit(settings, "token", options.user)
+            audit_operator(settings.audit_file, "token", options.user)
             print(_show_token(options.user, token))
         case "quota":
             quotas = _read_quotas(options)
             await set_quotas(engine, options.user, quotas)
-            _audit(settings, "quota", options.user, **quotas)
+            audit_operator(settings.audit_file, "quota", options.user, **quotas)
             print("".join(f"{name}  {_describe_limit(limit)}\n" for name, limit in quotas.items()), end="")
 
 
@@ -159,19 +158,6 @@ def _show_token(user_id: UUID, token: str) -> str:
 
 def _describe_limit(limit: int | None) -> str:
     return "default" if limit is None else "unlimited" if limit == UNLIMITED else f"{limit:,}"
-
-
-def _audit(settings: Settings, action: str, user_id: UUID, **details: Any) -> None:
-    """Appends the audit line to the log of the service, or writes it to standard error."""
-    line = make_audit_line(action, user_id, by="operator", **details) + b"\n"
-    if not settings.audit_file:
-        sys.stderr.buffer.write(line)
-        return
-    try:
-        with Path(settings.audit_file).open("ab") as log:
-            log.write(line)
-    except OSError as error:
-        print(f"waxwing: {error}, so this audit line is in no log: {line.decode()}", end="", file=sys.stderr)
 
 
 def _to_json(user: Row[Any]) -> str:

@@ -10,13 +10,13 @@ from litestar import Request, delete, post, route
 from litestar.di import NamedDependency
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.audit import audit
 from common.credentials import Credentials, require_credentials
 from common.problems import InvalidRequest
 from common.quotas import choose_limits
 from common.requests import read_json, reject_unknown_parameters
 from common.text import normalise_text
 from users import openapi
-from users.audit import audit
 from users.problems import InvalidSignUpKey, SignUpClosed
 from users.settings import Settings
 from users.sql import create_user, delete_user, find_user, renew_token

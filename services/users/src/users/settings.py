@@ -14,8 +14,6 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     # Who may sign up; see `sign_up` for the default.
     signup: SignUp | None = None
     signup_key: Annotated[str, msgspec.Meta(pattern=r"^([!-~]{8,})?$")] = ""
-    # The log to which the operator's commands append their audit lines; standard error if empty.
-    audit_file: str = ""
 
     def __post_init__(self) -> None:
         """Raises SettingsError if sign-ups need a key and there is none."""

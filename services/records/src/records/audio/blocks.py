@@ -1,6 +1,5 @@
 """Decodes, mixes and resamples the audio of a WAV into blocks of the 16-bit PCM that the encoder takes."""
 
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,14 +14,6 @@ from .pcm import FULL_SCALE, decode_samples
 from .resampling import Resampler, mp3_sample_rate
 from .sent_as_text import TextSearch
 from .wav import DataChunk
-
-# Importing pydub warns of escapes in its source, when Python compiles it; of audioop, which the package
-# audioop-lts replaces from Python 3.13 on; and of a missing ffmpeg, which nothing here calls.
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message="invalid escape sequence|.* is an invalid escape sequence")
-    warnings.filterwarnings("ignore", message="'audioop' is deprecated", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", message="Couldn't find ffmpeg or avconv", category=RuntimeWarning)
-    from pydub import AudioSegment
 
 # At 44.1 kHz a block of this length lasts one and a half seconds.
 MAX_BLOCK_SAMPLE_FRAMES = 65_536
@@ -77,7 +68,7 @@ class BlockMaker:
             batch_units = min(batch_units, _BATCH_BYTES // source.block_align_bytes)
         self._batch_bytes = batch_units * source.block_align_bytes
 
-    def feed(self, audio: memoryview, data_chunk: DataChunk) -> Iterator[AudioSegment]:
+    def feed(self, audio: memoryview, data_chunk: DataChunk) -> Iterator[bytes]:
         """Takes audio of any length from a data chunk, and yields the blocks that are complete.
 
         Audio beyond the data chunk's `announced_sample_frames`, if the header announces them, fills up the
@@ -97,14 +88,14 @@ class BlockMaker:
             yield from self._convert(batch)
         self._held += audio
 
-    def finish(self) -> Iterator[AudioSegment]:
+    def finish(self) -> Iterator[bytes]:
         """Yields the last blocks, if there are any."""
         yield from self._end_data_chunk()
         if self._resampler is not None and self.source_sample_frames:
             for samples in self._resampler.finish():
                 yield from self._cut(samples)
 
-    def _end_data_chunk(self) -> Iterator[AudioSegment]:
+    def _end_data_chunk(self) -> Iterator[bytes]:
         """Drops a sample frame that was cut short. An ADPCM block decodes as far as it goes."""
         if not self._is_adpcm:
             del self._held[len(self._held) - len(self._held) % self._source.block_align_bytes :]
@@ -120,12 +111,12 @@ class BlockMaker:
             return size_bytes - size_bytes % self._source.block_align_bytes
         return 0
 
-    def _convert(self, audio: bytes | bytearray | memoryview) -> Iterator[AudioSegment]:
+    def _convert(self, audio: bytes | bytearray | memoryview) -> Iterator[bytes]:
         self._text_search.feed(audio)
         self._bitstream_search.feed(audio)
         if self.is_plain:
             self._count(len(audio) // self._source.block_align_bytes)
-            yield self._as_audio_segment(bytes(audio))
+            yield bytes(audio)
             return
         samples = (decode_adpcm if self._is_adpcm else decode_samples)(audio, self._source)
         if self._end_sample_frames is not None:
@@ -149,16 +140,11 @@ class BlockMaker:
                 f"{what_to_do}"
             )
 
-    def _cut(self, samples: NDArray[np.float32]) -> Iterator[AudioSegment]:
+    def _cut(self, samples: NDArray[np.float32]) -> Iterator[bytes]:
         # Work in place: nobody else uses these samples any more.
         np.rint(samples, out=samples)
         np.maximum(samples, -FULL_SCALE, out=samples)
         np.minimum(samples, FULL_SCALE - 1, out=samples)
         pcm = samples.astype("<i2")
         for start in range(0, len(pcm), MAX_BLOCK_SAMPLE_FRAMES):
-            yield self._as_audio_segment(pcm[start : start + MAX_BLOCK_SAMPLE_FRAMES].tobytes())
-
-    def _as_audio_segment(self, pcm: bytes) -> AudioSegment:
-        return AudioSegment(
-            pcm, sample_width=_SAMPLE_BYTES, frame_rate=self.sample_rate, channels=self.channels
-        )
+            yield pcm[start : start + MAX_BLOCK_SAMPLE_FRAMES].tobytes()

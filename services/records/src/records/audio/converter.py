@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Hashable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from .blocks import BlockMaker
 from .errors import BrokenAudio, OutOfProportion
@@ -13,9 +12,6 @@ from .parallel import EncoderThreads, ParallelEncoder
 from .pcm import FULL_SCALE
 from .tags import make_id3
 from .wav import WavParser
-
-if TYPE_CHECKING:
-    from pydub import AudioSegment
 
 DEFAULT_MAX_DURATION_SECONDS = 24 * 60 * 60
 
@@ -176,11 +172,11 @@ class Converter:
         if self._pipeline:
             self._pipeline.encoder.close()
 
-    def _read(self, audio: Iterator[memoryview]) -> "Iterator[AudioSegment]":
+    def _read(self, audio: Iterator[memoryview]) -> Iterator[bytes]:
         for view in audio:
             yield from self._get_pipeline().block_maker.feed(view, self._parser.data_chunk)
 
-    def _read_end(self) -> "Iterator[AudioSegment]":
+    def _read_end(self) -> Iterator[bytes]:
         yield from self._read(self._parser.finish())
         yield from self._get_pipeline().block_maker.finish()
 
@@ -200,7 +196,7 @@ class Converter:
             self._pipeline = _Pipeline(block_maker, Meter(block_maker.channels), encoder)
         return self._pipeline
 
-    async def _encode(self, blocks: "Iterator[AudioSegment]") -> AsyncIterator[bytes]:
+    async def _encode(self, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
         """Measures and encodes all blocks. Every block of the recording passes through here, in order."""
         while pcm := await self._next_block(blocks):
             await self._get_pipeline().encoder.write(pcm)
@@ -209,13 +205,13 @@ class Converter:
             if len(pcm) < _BLOCK_BYTES:
                 return
 
-    async def _next_block(self, blocks: "Iterator[AudioSegment]") -> bytes:
+    async def _next_block(self, blocks: Iterator[bytes]) -> bytes:
         # Plain audio needs no decoding; handing it to a thread would take longer than measuring it here.
         if self._pipeline and self._pipeline.block_maker.is_plain:
             return self._measure(blocks)
         return await self._threads.decoding.run(self.user, partial(self._measure, blocks))
 
-    def _measure(self, blocks: "Iterator[AudioSegment]") -> bytes:
+    def _measure(self, blocks: Iterator[bytes]) -> bytes:
         """Measures the next blocks as one, and returns it.
 
         It has at least _BLOCK_BYTES, except for the last one.
@@ -223,8 +219,8 @@ class Converter:
         taken: list[bytes] = []
         size_bytes = 0
         for block in blocks:
-            taken.append(block.raw_data)
-            size_bytes += len(block.raw_data)
+            taken.append(block)
+            size_bytes += len(block)
             if size_bytes >= _BLOCK_BYTES:
                 break
         pcm = b"".join(taken)

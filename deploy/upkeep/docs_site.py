@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # The generator writes only below the folder of its configuration.
 WORK = ROOT / ".docs"
 PAGES = WORK / "pages"

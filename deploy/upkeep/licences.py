@@ -8,8 +8,8 @@ from pathlib import Path
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from packaging.utils import canonicalize_name
 
-from deploy.metrics_table import replace_between
-from deploy.sbom import IMAGES, ROOT, make_environment
+from deploy.upkeep.metrics_table import replace_between
+from deploy.upkeep.sbom import IMAGES, ROOT, make_environment
 
 PAGE = ROOT / "docs" / "licences.md"
 BEGIN, END = (

@@ -9,7 +9,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from common import metrics as _of_both
 from records import metrics as _of_records
 
-PAGE = Path(__file__).parents[1] / "docs" / "operate.md"
+PAGE = Path(__file__).parents[2] / "docs" / "operate.md"
 BEGIN, END = (
     "<!-- Made by `just metrics` from the code. -->\n",
     "<!-- The end of what `just metrics` makes. -->\n",

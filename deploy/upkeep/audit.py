@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deploy.sbom import AUDIT, ROOT
+from deploy.upkeep.sbom import AUDIT, ROOT
 
 VULNERABLE, NOT_ASKED = 1, 3
 

@@ -11,7 +11,7 @@ import records.settings
 import users.app
 import users.settings
 
-FOLDER = Path(__file__).parents[1] / "docs" / "openapi"
+FOLDER = Path(__file__).parents[2] / "docs" / "openapi"
 REQUESTS = FOLDER / "requests.http"
 PREFACE = """\
 # Every operation once, for editors that can send the requests in such a file (REST Client of VS Code,

@@ -15,7 +15,7 @@ from typing import Any
 
 from deploy.local import minio
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 AUDIT = ROOT / ".audit"
 FOLDER = ROOT / "sbom"
 SERVICES = ROOT / "services"

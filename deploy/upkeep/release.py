@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CHANGELOG = "CHANGELOG.md"
 SOURCE = "libs/common/src/common/version.py"
 # Files that repeat the version, because no Python reads them, and what stands in front of it there.
