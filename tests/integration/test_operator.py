@@ -269,7 +269,12 @@ def record(client: Client, user: User) -> dict[str, Any]:
 
 @pytest.mark.parametrize("way", ["id", "url", "copied out of HTML", "pasted with its text"])
 def test_the_operator_removes_a_record_by_its_id_or_link_and_no_other(
-    stack: Stack, client: Client, user: User, record: dict[str, Any], way: str, capfd: pytest.CaptureFixture[str]
+    stack: Stack,
+    client: Client,
+    user: User,
+    record: dict[str, Any],
+    way: str,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     url = record["url"]
     ways = {"copied out of HTML": url.replace("&", "&amp;"), "pasted with its text": f"{url})."}

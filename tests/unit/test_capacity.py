@@ -28,7 +28,7 @@ def test_the_instances_of_the_table_are_enough_and_half_of_them_are_not(uploads:
     assert half.refused > 0 or half.slowdown > 1.25
 
 
-# RESULTS.md, "The last full run".
+# The same run as that of the figures.
 @pytest.mark.parametrize(
     ("audio_seconds", "uploads", "measured_seconds"), [(600, 1, 2.631), (3600, 1, 17.13), (60, 20, 5.585)]
 )
