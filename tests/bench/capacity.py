@@ -19,8 +19,8 @@ from deploy.upkeep.metrics_table import replace_between
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 BEGIN, END = "<!-- Made by tests/bench/capacity.py. -->\n", "<!-- The end of what it makes. -->\n"
 
-# Measured on the slower of two machines: two cores of an Intel Xeon, `just bench` on 2026-11-29. RESULTS.md shows the
-# other one in "The last full run", and what follows from ROW_BYTES on in "The last run with many records".
+# Measured on the slower of two machines, with two cores of an Intel Xeon, on 2026-11-29 (RESULTS.md shows the
+# other one in "The last full run"); from ROW_BYTES on in "The last run with many records".
 # CPU of records and MinIO for an hour of audio, without and with its original.
 CPU_SECONDS_PER_HOUR, CPU_SECONDS_PER_HOUR_WITH_ORIGINAL = 36.9, 39.9
 # One event loop: one core.

@@ -558,7 +558,7 @@ async def test_the_command_reports_and_repairs_only_if_it_may(
         assert f", {repaired} repaired: " in out
     status, out, _ = await run("--repair", "--yes")
     assert status == 0
-    assert out.startswith("clean: 1 records (1 marked as lost, 0 with their original), ")
+    assert out.startswith("clean: 1 record (1 marked as lost, 0 with their original), ")
     await service.query("UPDATE records SET state = 'deleting'")
     assert (await run())[1].startswith("clean: 0 records (0 marked as lost, 0 with their original), ")
 

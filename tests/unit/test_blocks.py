@@ -30,7 +30,7 @@ def integers(channels: int, sample_bytes: int = 2, mask: int = 0, rate: int = 48
 
 def make_blocks(audio: bytes, source: Format, piece_bytes: int = 1 << 20) -> list[bytes]:
     maker = BlockMaker(source, max_duration_seconds=10**6)
-    blocks = []
+    blocks: list[bytes] = []
     for start in range(0, len(audio), piece_bytes):
         blocks += maker.feed(memoryview(audio)[start : start + piece_bytes], ALONE)
     return blocks + list(maker.finish())

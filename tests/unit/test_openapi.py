@@ -14,8 +14,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from common.problems import RETRY_AFTER_SECONDS, Problem, Unavailable, type_of
 from common.requests import MAX_JSON_BYTES
 from common.version import VERSION
-from deploy.upkeep.openapi import FOLDER, REQUESTS, make_apps, make_documents, make_requests
 from deploy.pages import PROBLEMS
+from deploy.upkeep.openapi import FOLDER, REQUESTS, make_apps, make_documents, make_requests
 from records.form import AUDIO, FIELDS, OPTIONS
 from records.openapi import BITRATE, MAX_COUNT, UPLOAD
 from records.requests import COUNT
