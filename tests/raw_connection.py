@@ -1,5 +1,6 @@
 """A bare connection to the gateway, for requests that no HTTP client would send."""
 
+import resource
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,17 @@ import httpx
 
 # Only ends a test that waits for something that never comes; it promises no speed.
 TIMEOUT_SECONDS = 30
+
+
+@contextmanager
+def many_connections() -> Iterator[None]:
+    """Lets this process have as many connections as the machine allows; most shells allow 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class RawConnection:

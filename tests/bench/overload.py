@@ -22,6 +22,7 @@ from deploy.local.stack import Stack
 from tests.bench.downloads import latency
 from tests.bench.results import Row
 from tests.bench.uploads import Process
+from tests.raw_connection import many_connections
 from tests.upload_requests import (
     FORM_TYPE,
     TINY_WAV,
@@ -288,7 +289,8 @@ async def hold_slow_connections(port: int, are_open: Event) -> None:
 
 
 def run_slow_connections(are_open: Event, port: int) -> None:
-    asyncio.run(hold_slow_connections(port, are_open))
+    with many_connections():
+        asyncio.run(hold_slow_connections(port, are_open))
 
 
 @contextmanager

@@ -21,7 +21,13 @@ from tests.integration.gateway_configuration import changed_gateway
 from tests.integration.new_log_lines import NewLogLines
 from tests.integration.recordings import upload_recording
 from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
-from tests.raw_connection import RawConnection, header_lines, make_request_head, open_raw_connection
+from tests.raw_connection import (
+    RawConnection,
+    header_lines,
+    make_request_head,
+    many_connections,
+    open_raw_connection,
+)
 from tests.response_checks import assert_problem
 from tests.stacks import temporary_stack
 from tests.upload_requests import (
@@ -85,7 +91,7 @@ def test_thousands_of_slow_connections_leave_room_for_everybody_else(
     stack: Stack, owner: dict[str, Any], http: httpx.Client
 ) -> None:
     record = upload_recording(stack, owner)
-    with ExitStack() as opened:
+    with many_connections(), ExitStack() as opened:
         for number in range(SLOW_CONNECTIONS):
             connection = opened.enter_context(connect(stack))
             # Half of them send a part of their head, the others a part of a form.
