@@ -55,6 +55,13 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_list_in_a_list_has_four_spaces(page: Path) -> None:
+    """With fewer the site shows one list, and forges two."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^ {1,3}(?:[-*]|\d+\.) .*", text, re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_word_vanishes_as_an_unknown_element(page: Path) -> None:
     """Forges and the site take `<id>` outside of code for HTML, and show nothing."""
     tokens = MarkdownIt().enable("table").parse(page.read_text(encoding="utf-8"))

@@ -12,8 +12,9 @@ from deploy.upkeep.audit import find_requirements
 ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / ".github/workflows/ci.yml"
 CI = ROOT / ".ci/run"
-# The workflow's machines have what these fetch or choose, and no cache has a build of Kubernetes.
-ONLY_ON_ONE_MACHINE = {"standins", "test-only", "k8s-test"}
+# The workflow's machines have what these fetch or choose, and no cache has a build of Kubernetes. `test-unit`
+# is for a Python older than those that the workflow can have.
+ONLY_ON_ONE_MACHINE = {"standins", "test-only", "test-unit", "k8s-test"}
 
 
 def read_recipes(file: Path) -> set[str]:
