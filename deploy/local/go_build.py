@@ -16,8 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ _OLDEST_GO = (1, 24)
 _BUILD_FLAGS = ("-trimpath", "-gcflags=all=-dwarf=false")
 _LINK_FLAGS = "-s -w"
 _SIGN_OF_LIFE_SECONDS = 30
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What Go and pip say if they reach nobody.
 _NETWORK_FAILURE = re.compile(r"dial tcp|proxyconnect|TLS handshake|x509:|i/o timeout|from versions: none")
 _NETWORK_ADVICE = (
@@ -185,17 +186,21 @@ def _run(
 ) -> None:
     started = time.monotonic()
     # Go's compilers run in its process group, so one signal ends them all.
-    with subprocess.Popen(
-        arguments,
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with (
+        _signals_held() as release_signals,
+        subprocess.Popen(
+            arguments,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
+            release_signals()
             while True:
                 with suppress(subprocess.TimeoutExpired):
                     output, _ = process.communicate(timeout=_SIGN_OF_LIFE_SECONDS)
@@ -214,3 +219,25 @@ def _run(
             f"{build.title} could not be built; {arguments[0]} said:\n{last_lines}\n"
             f"{network}to do without the build, {build.advice}"
         )
+
+
+@contextmanager
+def _signals_held() -> Iterator[Callable[[], None]]:
+    """Holds back what ends this process until the function that it yields is called. Otherwise a signal could
+    come after a process has started, and before anybody can end it.
+    """
+    held: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: held.append(number)) for number in _ENDING_SIGNALS
+    }
+
+    def release() -> None:
+        while handlers:
+            signal.signal(*handlers.popitem())
+        while held:
+            signal.raise_signal(held.pop())
+
+    try:
+        yield release
+    finally:
+        release()

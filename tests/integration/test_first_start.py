@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -473,6 +474,32 @@ def test_a_venv_that_cannot_be_made_says_so(clone: Clone, tmp_path: Path) -> Non
     assert status == 1
     assert "no space in words" in errors
     assert errors.splitlines()[-1].startswith("just: the installation failed: mend what stands above")
+
+
+def test_a_signal_while_go_starts_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    class InterruptedPopen(subprocess.Popen[str]):
+        """Gets a signal after the process has started, and before anybody knows it."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            if "install" in arguments[0]:
+                started.append(self.pid)
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(subprocess, "Popen", InterruptedPopen)
+    folder = program(tmp_path / "bin" / "go", '[ "$1" = version ] && exec echo go1.99; exec sleep 600').parent
+    environ = {"PATH": f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin", "XDG_CACHE_HOME": str(tmp_path)}
+    monkeypatch.setenv("PATH", environ["PATH"])
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            minio.find_or_build(environ, lambda _: None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(started) == 1
+    wait_until(partial(has_ended, started[0]))
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ def test_a_python_that_does_not_run_is_named_with_its_error(tmp_path: Path) -> N
 
 def test_an_object_store_without_its_keys_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="set S3_ACCESS_KEY and S3_SECRET_KEY too"):
-        Stack(tmp_path, settings={"S3_ENDPOINT": "https://s3.example.com"}).start()
+        Stack(tmp_path, Ports.free(), settings={"S3_ENDPOINT": "https://s3.example.com"}).start()
 
 
 def test_a_wrong_node_of_an_object_store_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_a_wrong_node_of_an_object_store_is_refused_in_one_line(tmp_path: Path) 
         "S3_SECRET_KEY": "secret",
     }
     with pytest.raises(StackError) as refusal:
-        Stack(tmp_path, settings=settings).start()
+        Stack(tmp_path, Ports.free(), settings=settings).start()
     reason = "'minio2:9000' is no endpoint: write it like http://minio:9000"
     assert str(refusal.value) == f"wrong setting: S3_ENDPOINT: {reason}"
 
