@@ -152,8 +152,8 @@ def main(arguments: list[str]) -> int:
         _say(str(error))
         if _NO_SPACE in str(error):
             _say("the disk is full: free some space, then run the same command again")
-        # For `doctor`, 1 means a finding.
-        return 2 if parsed.command == "doctor" else 1
+        # For `doctor`, 1 means a finding, and for `remove` a record that is not there.
+        return 2 if parsed.command in ("doctor", "remove") else 1
     except KeyboardInterrupt:
         return 130
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from datetime import timedelta
 from functools import cached_property
@@ -594,15 +594,23 @@ class Stack:
         environment = postgres.psql_environment(self.secrets["postgres"])
         return subprocess.run(command, env=environment, check=False).returncode
 
+    def _check_that_it_runs(self) -> None:
+        if not self.has_processes():
+            raise StackError("the stack does not run: `./just up -d` starts it")
+
     def run_command(self, service: str, arguments: list[str]) -> int:
         """Runs an operator's command of a service in this terminal. Returns its exit status."""
+        self._check_that_it_runs()
         command = [sys.executable, "-m", service, *arguments]
-        return subprocess.run(command, env=self.environment(service), check=False).returncode
+        with subprocess.Popen(command, env=self.environment(service)) as process:
+            while True:
+                # Ctrl-C reaches the command too, which ends in its own way.
+                with suppress(KeyboardInterrupt):
+                    return process.wait()
 
     def show_status(self, arguments: list[str]) -> int:
         """Prints how everything is. Returns 0 if every part is ready, otherwise 1."""
-        if not self.has_processes():
-            raise StackError("the stack does not run: `./just up -d` starts it")
+        self._check_that_it_runs()
         ports = self.ports
         options = [f"--gateway={LOOPBACK}:{ports.gateway_status}"]
         for service in ("users", "records"):

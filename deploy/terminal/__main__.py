@@ -28,7 +28,7 @@ from deploy.terminal.logins import KeptLogins, Login
 from deploy.terminal.transfers import WrongBytesError, describe_error, download, upload
 from records.file_names import make_file_name
 from records.form import MAX_TITLE_LENGTH
-from records.links import NamedRecord, parse_record
+from records.links import parse_record
 
 ROW = "{:<36}  {:<16}  {:>8}  {:>13}  {}"
 STANDARD_OUTPUT = Path("-")
@@ -170,14 +170,17 @@ class Terminal:
     def _delete(self) -> int:
         authorization = self._find_login().authorization
         failures = 0
-        for named in self._options.records:
+        for number, named in enumerate(self._options.records, start=1):
             try:
                 self._client.delete_record(named.record_id, authorization)
+                print(named.record_id, flush=True)
             except Refused as error:
                 failures += 1
                 _say(f"{named.record_id}: {error}")
-            else:
-                print(named.record_id)
+            except (KeyboardInterrupt, BrokenPipeError):
+                rest = " ".join(str(each.record_id) for each in self._options.records[number:])
+                _say(f"ended after {named.record_id}, which may be deleted; not deleted: {rest or 'none'}")
+                raise
         return 1 if failures else 0
 
     def _find_login(self) -> Login:
@@ -190,7 +193,9 @@ class Terminal:
         if login:
             for named in self._options.records:
                 if login.user_id and named.user_id and str(named.user_id) != login.user_id:
-                    raise UsageError(f"{named.record_id}: this link is another user's; curl downloads it")
+                    advice = {"get": "curl downloads it", "delete": "the operator can `./just remove` it"}
+                    command = self._options.command
+                    raise UsageError(f"{named.record_id}: this link is another user's; {advice[command]}")
             return login
         if user_id:
             raise UsageError(f"no token of the user {user_id} is kept here: add --token TOKEN")
@@ -279,7 +284,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     records = commands.add_parser("records", parents=[login, as_json], help="list the records, newest first")
     records.add_argument("query", metavar="TEXT", nargs="?", default="", help="only titles with this text")
     get = commands.add_parser("get", parents=[login, as_json], help="download the MP3 of a record")
-    get.add_argument("records", metavar="RECORD", type=_parse_record, nargs=1, help="the id, or the link")
+    get.add_argument("records", metavar="RECORD", type=parse_record, nargs=1, help="the id, or the link")
     get.add_argument(
         "file",
         metavar="FILE",
@@ -289,20 +294,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     get.add_argument("--original", action="store_true", help="the WAV that the record has kept")
     delete = commands.add_parser("delete", parents=[login], help="delete records")
-    delete.add_argument(
-        "records", metavar="RECORD", type=_parse_record, nargs="+", help="the id, or the link"
-    )
+    delete.add_argument("records", metavar="RECORD", type=parse_record, nargs="+", help="the id, or the link")
     options = parser.parse_args(arguments)
     if options.command == "upload" and options.key and len(options.files) > 1:
         uploading.error("--key is for one file, because it makes one record")
     return options
-
-
-def _parse_record(text: str) -> NamedRecord:
-    try:
-        return parse_record(text)
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not the id or the link of a record") from None
 
 
 def _parse_file(text: str) -> Path:

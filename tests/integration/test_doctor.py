@@ -726,13 +726,14 @@ def test_the_recipe_looks_at_the_local_stack(stack: Stack, client: Client, user:
     assert json.loads(done.stdout.splitlines()[-1])["seen"]["objects"] > 0
 
 
+@pytest.mark.parametrize("arguments", [["doctor"], ["remove", str(uuid4())]], ids=["doctor", "remove"])
 def test_without_a_stack_the_recipe_has_the_status_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "absent"
     monkeypatch.setenv("WAXWING_FOLDER", str(folder))
-    assert run_local_command(["doctor"]) == 2
+    assert run_local_command(arguments) == 2
     assert not folder.exists()
     printed = capfd.readouterr()
     assert printed.out == ""
-    assert "`./just up` starts the stack" in printed.err
+    assert "the stack does not run: `./just up -d` starts it" in printed.err

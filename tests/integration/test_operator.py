@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -312,20 +313,86 @@ def test_what_is_not_there_is_named_and_the_rest_is_removed(
     assert records_commands.main(["remove", absent, record["id"], record["id"]], environment) == 1
     printed = capfd.readouterr()
     assert printed.out == f"{record['id']} of the user {user['id']} is deleted\n"
-    missing = [record["id"], absent, record["id"]]
+    missing = [f"{record['id']} of the user {user_id_of(of_another_user)}", absent, record["id"]]
     assert printed.err == "".join(f"waxwing: there is no record {name}\n" for name in missing)
 
 
-def test_a_removal_without_a_database_or_a_record_says_so(
+def user_id_of(link: str) -> str:
+    return link.partition("user=")[2]
+
+
+def test_a_removal_without_a_database_names_what_is_not_deleted(
     stack: Stack, capfd: pytest.CaptureFixture[str]
 ) -> None:
     away = {**stack.environment("records"), "DATABASE_URL": f"postgresql://a@127.0.0.1:{free_ports(1)[0]}/b"}
-    assert records_commands.main(["remove", str(uuid4())], away) == 2
-    assert "waxwing: " in capfd.readouterr().err
-    for text in ("hello.mp3", "http://127.0.0.1:8080/record?id=1", ""):
-        with pytest.raises(SystemExit, match="2"):
-            records_commands.main(["remove", text], away)
-        assert f"{text!r} is not the id or the link of a record" in capfd.readouterr().err
+    ids = [str(uuid4()), str(uuid4())]
+    assert records_commands.main(["remove", *ids], away) == 2
+    assert capfd.readouterr().err.endswith(f" Not deleted: {' '.join(ids)}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("hello.mp3", "is not the id or the link of a record"),
+        ("http://127.0.0.1:8080/record?id=1&user=2", "is not the id or the link of a record"),
+        ("", "is not the id or the link of a record"),
+        ("http://127.0.0.1:8080/record?id=ID", "has no `user`: put the link in quotes, because of its `&`"),
+        ("LINK, OTHER", "has more than the link of one record"),
+        ("LINK&OTHER", "has more than the link of one record"),
+        ("OTHER LINK", "has more than the link of one record"),
+        ("http://127.0.0.1:8080/record?id=OTHER LINK", "has more than the link of one record"),
+    ],
+)
+def test_a_text_that_does_not_name_one_record_is_refused(
+    text: str, says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ids = {name: str(uuid4()) for name in ("ID", "USER", "OTHER")}
+    text = text.replace("LINK", "http://127.0.0.1:8080/record?id=ID&user=USER")
+    for name, value in ids.items():
+        text = text.replace(name, value)
+    with pytest.raises(SystemExit, match="2"):
+        records_commands.main(["remove", text], {})
+    assert f"{text!r} {says}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_removals_between_two_records(
+    stack: Stack, client: Client, user: User, number: signal.Signals
+) -> None:
+    ids = [client.upload_stream([TINY_WAV], user["token"])["id"] for _ in range(40)]
+    log = NewLogLines(stack, "records")
+    command = [sys.executable, "-m", "records", "remove", *ids]
+    environment = stack.environment("records")
+    with subprocess.Popen(command, env=environment, stdout=PIPE, stderr=PIPE, text=True) as process:
+        assert process.stdout
+        first = process.stdout.readline()
+        process.send_signal(number)
+        rest, errors = process.communicate()
+    deleted = [line.split()[0] for line in (first + rest).splitlines()]
+    assert deleted == ids[: len(deleted)]
+    left = client.http.get("/records", params={"limit": 100}, headers=bearer(user)).json()["records"]
+    assert {record["id"] for record in left} == set(ids[len(deleted) :])
+    assert len([line for line in log.lines() if line["event"] == "audit"]) == len(deleted)
+    if left:
+        assert (process.returncode, errors) == (
+            2,
+            f"waxwing: interrupted; not deleted: {' '.join(ids[len(deleted) :])}\n",
+        )
+
+
+def test_an_output_that_nobody_reads_ends_removals_and_names_the_rest(
+    stack: Stack, client: Client, user: User
+) -> None:
+    ids = [client.upload_stream([TINY_WAV], user["token"])["id"] for _ in range(3)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "records", "remove", *ids]
+    done = subprocess.run(
+        command, env=stack.environment("records"), stdout=writer, stderr=PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (2, f"waxwing: Broken pipe; not deleted: {' '.join(ids[1:])}\n")
+    assert client.http.get("/users/me", headers=bearer(user)).json()["record_count"] == 2
 
 
 def test_just_remove_deletes_a_record_of_the_local_stack(

@@ -3,16 +3,16 @@
 They work with the settings of the service, whether the service runs or not. The exit status of the doctor is
 0 if nothing was found, 1 if something was found (even if it is repaired now), and 2 if the doctor could not
 look or repair. The exit status of `status` is 0 if every part is ready, 1 if not, and 2 if a setting is
-wrong. The exit status of `remove` is 0 if all records are deleted, 1 if one was not there, and 2 if the
-database could not be asked.
+wrong. The exit status of `remove` is 0 if all records are deleted, 1 if one was not there, and 2 if it
+ended early.
 """
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 import traceback
-from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -22,6 +22,7 @@ from typing import Any
 import asyncpg
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.audit import audit_operator
 from common.console import drop_output, make_printable
@@ -68,7 +69,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     commands = {"doctor": _run_doctor, "status": _show_status, "remove": _remove_records}
     try:
         status = asyncio.run(commands[options.command](options, load(Settings, environ)))
-        sys.stdout.flush()
+        # Without standard output there is nothing to flush.
+        print(end="", flush=True)
     except EXPECTED_ERRORS as error:
         return _fail(_explain(error))
     except KeyboardInterrupt:
@@ -132,9 +134,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     status.add_argument("--json", action="store_true", help="one JSON object")
     remove = commands.add_parser("remove", help="delete records of any user")
-    remove.add_argument(
-        "records", metavar="RECORD", type=_parse_record, nargs="+", help="the link, or the id"
-    )
+    remove.add_argument("records", metavar="RECORD", type=parse_record, nargs="+", help="the link, or the id")
     options = parser.parse_args(arguments)
     if options.command != "doctor":
         return options
@@ -151,29 +151,45 @@ def _parse_rate(text: str) -> int:
     return rate
 
 
-def _parse_record(text: str) -> NamedRecord:
-    try:
-        return parse_record(text)
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not the id or the link of a record") from None
-
-
 async def _remove_records(options: argparse.Namespace, settings: Settings) -> int:
+    # A signal ends the command between two records, so that each deletion has its audit line.
+    ending = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ending.set)
     engine = make_engine(settings.database_url, settings.database_password)
+    named: list[NamedRecord] = options.records
     status = REMOVED
     try:
-        for named in options.records:
-            if removed := await sql.delete_any_record(engine, *named):
-                # An id of the record would make a link, which a backup of the deployment might still have.
-                details = {"created_at": removed.created_at}
-                audit_operator(settings.audit_file, "remove-record", removed.user_id, **details)
-                print(f"{named.record_id} of the user {removed.user_id} is deleted", flush=True)
-            else:
+        while named and not ending.is_set():
+            if not await _remove_record(engine, named[0], settings.audit_file):
                 status = NOT_THERE
-                print(f"waxwing: there is no record {named.record_id}", file=sys.stderr)
+            del named[0]
+    except OSError as error:
+        # The output fails behind the deletion of the first one.
+        drop_output()
+        return _fail(f"{error.strerror}; not deleted: {_list_ids(named[1:])}")
+    except EXPECTED_ERRORS as error:
+        return _fail(f"{_explain(error)} Not deleted: {_list_ids(named)}")
     finally:
         await engine.dispose()
-    return status
+    return _fail(f"interrupted; not deleted: {_list_ids(named)}") if named else status
+
+
+async def _remove_record(engine: AsyncEngine, named: NamedRecord, audit_file: str) -> bool:
+    removed = await sql.delete_any_record(engine, *named)
+    if removed:
+        # The id of the record would make a link, which a backup of the deployment might still have.
+        details = {"created_at": removed.created_at}
+        audit_operator(audit_file, "remove-record", removed.user_id, **details)
+        print(f"{named.record_id} of the user {removed.user_id} is deleted", flush=True)
+    else:
+        owner = f" of the user {named.user_id}" if named.user_id else ""
+        print(f"waxwing: there is no record {named.record_id}{owner}", file=sys.stderr)
+    return bool(removed)
+
+
+def _list_ids(named: Sequence[NamedRecord]) -> str:
+    return " ".join(str(each.record_id) for each in named) or "none"
 
 
 async def _show_status(options: argparse.Namespace, settings: Settings) -> int:

@@ -1,9 +1,10 @@
 """Reads links to records as people paste them: copied out of HTML, out of JSON or out of a text."""
 
 import re
+from argparse import ArgumentTypeError
 from collections import defaultdict
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 from common.text import parse_uuid
@@ -12,6 +13,7 @@ from common.text import parse_uuid
 AMPERSAND = re.compile(r"&(amp(;|%3B))+|(\\|%5C)u0026", re.IGNORECASE)
 # What can follow a link that was copied out of a text, such as a bracket: no letter, digit or hyphen.
 BEHIND_LINK = re.compile("[^0-9a-zA-Z-].*", re.DOTALL)
+UUIDS = re.compile("[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 
 
 class NamedRecord(NamedTuple):
@@ -30,9 +32,21 @@ def read_link_values(query: str) -> defaultdict[str, list[str]]:
 
 
 def parse_record(text: str) -> NamedRecord:
-    """Returns the record with this id or this link. Raises ValueError if the text is neither."""
-    values = read_link_values(urlsplit(text).query)
-    if not values:
-        return NamedRecord(parse_uuid(text), None)
-    (record_id,), (user_id,) = values["id"], values["user"]
-    return NamedRecord(parse_uuid(record_id), parse_uuid(user_id))
+    """Returns the record with this id or this link, for a command of the terminal.
+
+    Raises ArgumentTypeError, which says what is wrong, if the text does not name exactly one record.
+    """
+    front, _, query = text.strip().partition("?")
+    values = read_link_values(query.partition("#")[0])
+    try:
+        if not query:
+            return NamedRecord(parse_uuid(front), None)
+        if values["id"] and not values["user"]:
+            raise ArgumentTypeError(f"{text!r} has no `user`: put the link in quotes, because of its `&`")
+        (record_id,), (user_id,) = values["id"], values["user"]
+        named = NamedRecord(parse_uuid(record_id), parse_uuid(user_id))
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not the id or the link of a record") from None
+    if len(front.split()) > 1 or {UUID(found) for found in UUIDS.findall(query)} > {*named}:
+        raise ArgumentTypeError(f"{text!r} has more than the link of one record")
+    return named
