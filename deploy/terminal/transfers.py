@@ -18,8 +18,8 @@ from tqdm import tqdm
 from deploy.client import BROKEN, Client, Refused
 from deploy.terminal.logins import Login
 
-TRIES = 3
-PAUSE_SECONDS = 1
+# The pauses behind the tries. Together they are longer than the lease of an upload whose service was killed.
+PAUSES_SECONDS = (1, 2, 4, 8, 16)
 T = TypeVar("T")
 
 
@@ -54,15 +54,16 @@ def describe_error(error: Exception) -> str:
 
 
 def _try(transfer: Callable[[], T], how: str = "") -> T:
-    for _ in range(TRIES - 1):
+    for pause in PAUSES_SECONDS:
         try:
             return transfer()
         except (Refused, *BROKEN) as error:
-            pause = error.pause_seconds if isinstance(error, Refused) else PAUSE_SECONDS
-            if pause is None:
+            asked = error.pause_seconds if isinstance(error, Refused) else 0
+            if asked is None:
                 raise
-            print(f"client: {describe_error(error)}; trying again in {pause} s{how}", file=sys.stderr)
-            time.sleep(pause)
+            seconds = max(pause, asked)
+            print(f"client: {describe_error(error)}; trying again in {seconds} s{how}", file=sys.stderr)
+            time.sleep(seconds)
     return transfer()
 
 

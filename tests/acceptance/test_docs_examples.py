@@ -25,6 +25,7 @@ import pytest
 
 from deploy.client import Client
 from deploy.terminal.demo import run_demo
+from records.settings import DEFAULT_LEASE_SECONDS
 from tests.docs_examples import HELLO_WAV, ROOT, SHOWN_URL, join_examples, read_examples
 from tests.response_checks import assert_problem
 from tests.upload_requests import bearer
@@ -302,11 +303,13 @@ def test_the_upload_in_python_is_sent_again_with_its_key_after_a_break_and_after
 
     outcomes += [busy, busy]
     with pytest.raises(RuntimeError, match="Busy"):
-        did.upload("hello.wav", tries=2)
+        did.upload("hello.wav", pauses=[3])
     outcomes += [httpx.Response(415, json={"detail": "No WAV"})]
     with pytest.raises(RuntimeError, match="No WAV"):
         did.upload("hello.wav")
     assert outcomes == []
+    # It waits for longer than the lease of an upload whose service was killed.
+    assert sum(did.upload.__defaults__[0]) > DEFAULT_LEASE_SECONDS
     # Three tries of one upload, two of the next one, and one that is refused.
     first, second, third = keys[0], keys[3], keys[5]
     assert keys == [first, first, first, second, second, third]

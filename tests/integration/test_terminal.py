@@ -29,8 +29,10 @@ from deploy.client import Client
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.stack import Stack
 from deploy.local.supervision import ROOT
+from deploy.terminal import transfers
 from deploy.terminal.__main__ import main
 from deploy.terminal.demo import make_tune
+from records.settings import DEFAULT_LEASE_SECONDS
 from tests.integration.records_service import RecordsService
 
 
@@ -152,16 +154,25 @@ async def test_the_client_repeats_a_lost_or_refused_upload_and_makes_one_record(
     assert done.returncode == 0, done.stderr
     (row,) = await stack_service.rows(UUID(upload_line[3]))
     assert done.stdout == f"{url}/record?id={row.id}&user={row.user_id}\n"
-    for pause in (1, 0):
+    for pause in (1, 2):
         assert done.stderr.count(f"; trying again in {pause} s with --key {row.idempotency_key}\n") == 1
     # The key that the client prints works in a later run, too.
     again = await upload_by(stack.base_url, tmp_path, *upload_line, "--key", row.idempotency_key)
     assert again.stdout == f"{stack.base_url}/record?id={row.id}&user={row.user_id}\n"
 
 
-async def test_the_client_tries_three_times_but_only_once_after_a_permanent_failure(
-    stack: Stack, stack_service: RecordsService, tmp_path: Path, upload_line: list[str]
+def test_the_client_tries_for_longer_than_the_lease_of_a_killed_service() -> None:
+    assert sum(transfers.PAUSES_SECONDS) > DEFAULT_LEASE_SECONDS
+
+
+async def test_the_client_gives_up_and_tries_only_once_after_a_permanent_failure(
+    stack: Stack,
+    stack_service: RecordsService,
+    tmp_path: Path,
+    upload_line: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(transfers, "PAUSES_SECONDS", (0, 0))
     async with open_unreliable_proxy(stack, "busy", "busy", "busy") as url:
         refused = await upload_by(url, tmp_path, *upload_line)
         assert refused.stderr.endswith("client: tune.wav: 503 Busy: Later\n")

@@ -18,6 +18,9 @@ MAX_ORIGINAL_BYTES = 10_000 * 5 * 1024**2
 _ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?/?")
 _PORTS = {"http": 80, "https": 443}
 
+# See Settings.lease_seconds.
+DEFAULT_LEASE_SECONDS = 30
+
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The object store: MinIO, or any other S3."""
@@ -100,7 +103,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     # (records.storage).
     store_retry_seconds: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 15
     # After this long without a renewal another upload may take the Idempotency-Key. The sweeper waits longer.
-    lease_seconds: Seconds = 30
+    lease_seconds: Seconds = DEFAULT_LEASE_SECONDS
     sweep_seconds: Seconds = 30
     # The sweeper deletes a record so many days after its publishing; None: never. At most a century.
     retention_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] | None = None
