@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import cache
+from http import HTTPStatus
 from typing import Any, BinaryIO, cast
 from uuid import UUID
 
@@ -32,7 +33,10 @@ class Refused(Exception):  # noqa: N818 (named for what happened, like the probl
 
     @property
     def pause_seconds(self) -> int | None:
-        """The seconds after which another try can succeed; None if the response has no Retry-After."""
+        """The seconds after which another try can succeed, or None if it cannot."""
+        # The client has paused for too long, such as a laptop that slept.
+        if self.response.status_code == HTTPStatus.REQUEST_TIMEOUT:
+            return 0
         pause = self.response.headers.get("Retry-After", "")
         return int(pause) if pause.isdecimal() else None
 

@@ -219,8 +219,10 @@ def main(arguments: list[str]) -> int:
             status = Terminal(client, logins, options).run()
             sys.stdout.flush()
             return status
-    except httpx.ConnectError:
-        _say(f"nothing answers at {base_url}: `./just up` starts the stack")
+    except httpx.ConnectError as error:
+        # A link has the name in PUBLIC_URL, which may be another one.
+        place = f"{error.request.url.scheme}://{error.request.url.netloc.decode()}"
+        _say(f"nothing answers at {place}" + (": `./just up` starts the stack" if place == base_url else ""))
     except BrokenPipeError:
         drop_output()
     except (UsageError, WrongBytesError, Refused, StackError, httpx.TransportError, OSError) as error:

@@ -285,7 +285,8 @@ def test_the_upload_in_python_is_sent_again_with_its_key_after_a_break_and_after
     did = run_python(until="Send an upload again")
     busy = httpx.Response(503, headers={"Retry-After": "7"}, json={"detail": "Busy"})
     made = httpx.Response(201, json={"id": "made"})
-    outcomes: list[httpx.Response | Exception] = [httpx.ReadError("broken"), busy, made]
+    slept = httpx.Response(408, json={"detail": "Slow"})
+    outcomes: list[httpx.Response | Exception] = [httpx.ReadError("broken"), busy, slept, made]
     keys: list[str] = []
     pauses: list[float] = []
 
@@ -299,7 +300,7 @@ def test_the_upload_in_python_is_sent_again_with_its_key_after_a_break_and_after
     did.waxwing = httpx.Client(base_url=did.waxwing.base_url, transport=httpx.MockTransport(respond))
     did.time = SimpleNamespace(sleep=pauses.append)
     assert did.upload("hello.wav") == {"id": "made"}
-    assert pauses == [1, 7]
+    assert pauses == [1, 7, 4]
 
     outcomes += [busy, busy]
     with pytest.raises(RuntimeError, match="Busy"):
@@ -310,7 +311,7 @@ def test_the_upload_in_python_is_sent_again_with_its_key_after_a_break_and_after
     assert outcomes == []
     # It waits for longer than the lease of an upload whose service was killed.
     assert sum(did.upload.__defaults__[0]) > DEFAULT_LEASE_SECONDS
-    # Three tries of one upload, two of the next one, and one that is refused.
-    first, second, third = keys[0], keys[3], keys[5]
-    assert keys == [first, first, first, second, second, third]
+    # Four tries of one upload, two of the next one, and one that is refused.
+    first, second, third = keys[0], keys[4], keys[6]
+    assert keys == [first] * 4 + [second] * 2 + [third]
     assert len({first, second, third}) == 3

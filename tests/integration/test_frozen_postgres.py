@@ -6,6 +6,7 @@ These tests stop the processes of PostgreSQL with SIGSTOP.
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from records.sql import find_record
 from tests.integration.frozen_processes import frozen
 from tests.integration.recordings import upload_recording
 from tests.integration.records_service import RecordsService
-from tests.integration.waiting import MAX_WAIT_SECONDS
+from tests.integration.waiting import MAX_WAIT_SECONDS, wait_until
 from tests.response_checks import assert_json, assert_problem
 from tests.upload_requests import TINY_WAV, WAV_TYPE, bearer
 
@@ -37,6 +38,15 @@ async def find_backends(service: RecordsService) -> list[psutil.Process]:
         " WHERE usename = 'waxwing_records_login' AND datname = current_database()"
     )
     return [psutil.Process(row.pid) for row in rows]
+
+
+def find_idle_backends(stack: Stack) -> list[psutil.Process]:
+    """Returns the processes of PostgreSQL that serve the services, or none while one of them works. It could
+    hold a lock, and then fresh connections would hang, too.
+    """
+    titles = {process: " ".join(process.cmdline()).strip() for process in find_postgres(stack)[1:]}
+    backends = {process: title for process, title in titles.items() if "waxwing_" in title}
+    return list(backends) if all(title.endswith(" idle") for title in backends.values()) else []
 
 
 def test_while_postgres_hangs_reads_are_503_and_afterwards_the_first_request_succeeds(
@@ -72,8 +82,7 @@ def test_a_list_or_a_user_whose_connections_hang_is_read_on_a_fresh_one(
     paths = ["/records", "/users/me"]
     for path in paths:
         assert_json(get(path), 200)
-    _, *others = find_postgres(stack)
-    backends = [process for process in others if "waxwing_" in " ".join(process.cmdline())]
+    backends = wait_until(partial(find_idle_backends, stack))
     assert len(backends) >= 2
     with ThreadPoolExecutor(len(paths)) as threads, frozen(backends):
         for response in threads.map(get, paths):

@@ -21,6 +21,7 @@ import sys
 import termios
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -97,10 +98,13 @@ async def test_upload_takes_a_file_in_the_caller_s_folder_a_title_a_bitrate_and_
     assert row.original_size_bytes == len(make_tune(1))
 
 
-BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 0\r\n"
-    b'Content-Length: 36\r\nConnection: close\r\n\r\n{"title": "Busy", "detail": "Later"}'
-)
+REFUSALS = {
+    "busy": b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
+    b'Retry-After: 0\r\nContent-Length: 36\r\nConnection: close\r\n\r\n{"title": "Busy", "detail": "Later"}',
+    # The client has paused for too long.
+    "slept": b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/problem+json\r\n"
+    b'Content-Length: 36\r\nConnection: close\r\n\r\n{"title": "Slow", "detail": "Again"}',
+}
 
 
 @contextlib.asynccontextmanager
@@ -122,7 +126,7 @@ async def open_unreliable_proxy(stack: Stack, *troubles: str) -> AsyncIterator[s
         length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
         request = head + await reader.readexactly(int(length[1]) if length else 0)
         trouble = remaining.pop(0) if remaining else ""
-        response = BUSY if trouble == "busy" else await forward(request)
+        response = REFUSALS.get(trouble) or await forward(request)
         if trouble == "last byte wrong":
             response = response[:-1] + bytes([response[-1] ^ 1])
         if trouble != "response lost":
@@ -149,12 +153,12 @@ async def upload_by(url: str, folder: Path, *arguments: str) -> subprocess.Compl
 async def test_the_client_repeats_a_lost_or_refused_upload_and_makes_one_record(
     stack: Stack, stack_service: RecordsService, tmp_path: Path, upload_line: list[str]
 ) -> None:
-    async with open_unreliable_proxy(stack, "response lost", "busy") as url:
+    async with open_unreliable_proxy(stack, "response lost", "busy", "slept") as url:
         done = await upload_by(url, tmp_path, *upload_line)
     assert done.returncode == 0, done.stderr
     (row,) = await stack_service.rows(UUID(upload_line[3]))
     assert done.stdout == f"{url}/record?id={row.id}&user={row.user_id}\n"
-    for pause in (1, 2):
+    for pause in (1, 2, 4):
         assert done.stderr.count(f"; trying again in {pause} s with --key {row.idempotency_key}\n") == 1
     # The key that the client prints works in a later run, too.
     again = await upload_by(stack.base_url, tmp_path, *upload_line, "--key", row.idempotency_key)
@@ -196,6 +200,22 @@ def test_the_client_names_the_url_at_which_nothing_responds(tmp_path: Path) -> N
     refused = just(tmp_path, "user", "Ada", BASE_URL=url)
     assert refused.returncode == 1
     assert refused.stderr == f"client: nothing answers at {url}: `./just up` starts the stack\n"
+
+
+def test_the_demo_names_the_url_of_a_link_at_which_nothing_responds(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a PUBLIC_URL whose name leads nowhere yet."""
+    nowhere = f"http://{LOOPBACK}:{free_ports(1)[0]}"
+    send = Client.upload
+
+    def upload(*arguments: Any, **options: Any) -> dict[str, Any]:
+        record = send(*arguments, **options)
+        return {**record, "url": record["url"].replace(stack.base_url, nowhere)}
+
+    monkeypatch.setattr(Client, "upload", upload)
+    refused = run(tmp_path, "demo", BASE_URL=stack.base_url)
+    assert (refused.returncode, refused.stderr) == (1, f"client: nothing answers at {nowhere}\n")
 
 
 def test_the_client_names_the_url_at_which_something_else_responds(stack: Stack, tmp_path: Path) -> None:
