@@ -15,9 +15,11 @@ IS_DRAWN = """
     () => {
         const canvas = document.querySelector("#player:not([hidden]) canvas");
         if (!canvas?.width) return false;
-        const context = canvas.getContext("2d");
         const { width, height } = canvas;
-        const { data } = context.getImageData(0, 0, width, height);
+        // Of a copy: the browser complains if a canvas that it draws quickly is read again and again.
+        const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+        copy.drawImage(canvas, 0, 0);
+        const { data } = copy.getImageData(0, 0, width, height);
         return data.some((value) => value);
     }
 """
