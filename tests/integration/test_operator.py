@@ -244,7 +244,10 @@ def test_a_command_names_an_id_that_no_user_has(client: Client, user: User, run:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("block", "Ann"), "'Ann' is not the id of a user: `list` shows all users"),
+        (
+            ("block", "Ann"),
+            "'Ann' is not the id of a user: `./just users`, or the command `list`, shows all users",
+        ),
         (
             ("quota", str(uuid4()), "--records", "-1"),
             "'-1' is not a whole number from 0 to 9223372036854775806",

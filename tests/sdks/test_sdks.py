@@ -101,12 +101,13 @@ def test_the_javascript_examples_run_from_top_to_bottom(client: Client, base_url
     assert_problem(response, 401, "invalid-credentials")
 
 
-# Its `fetch` breaks once, and is busy once; the last upload is refused.
+# Its `fetch` breaks once, is busy once, and has paused for too long once; the last upload is refused.
 FAIL_EXAMPLES = """
 const keys = [], pauses = [];
 const busy = () => Response.json({ detail: "Busy" }, { status: 503, headers: { "Retry-After": "7" } });
 const responses = [
-  () => { throw new TypeError("broken"); }, busy, () => Response.json({ id: "made" }),
+  () => { throw new TypeError("broken"); }, busy, () => Response.json({ detail: "Slow" }, { status: 408 }),
+  () => Response.json({ id: "made" }),
   busy, busy, () => Response.json({ detail: "No WAV" }, { status: 415 }),
 ];
 globalThis.fetch = async (url, { headers }) => {
@@ -118,7 +119,7 @@ globalThis.setTimeout = (done, milliseconds) => {
   done();
 };
 const made = await upload(form);
-const refused = [await upload(form, 2).catch(String), await upload(form).catch(String)];
+const refused = [await upload(form, [3]).catch(String), await upload(form).catch(String)];
 console.log(JSON.stringify({ made, keys, pauses, refused, left: responses.length }));
 """
 
@@ -130,10 +131,10 @@ def test_the_upload_in_javascript_is_sent_again_with_its_key_after_a_break_and_a
     program = join_examples("docs/api.md", "js", base_url, until="Send an upload again") + FAIL_EXAMPLES
     did = json.loads(run("node", "--input-type=module", given=program.encode()))
     assert did["made"] == {"id": "made"}
-    assert did["pauses"] == [1000, 7000, 7000]
-    # Three tries of one upload, two of the next one, and one that is refused.
-    first, second, third = did["keys"][0], did["keys"][3], did["keys"][5]
-    assert did["keys"] == [first, first, first, second, second, third]
+    assert did["pauses"] == [1000, 7000, 4000, 7000]
+    # Four tries of one upload, two of the next one, and one that is refused.
+    first, second, third = did["keys"][0], did["keys"][4], did["keys"][6]
+    assert did["keys"] == [first] * 4 + [second] * 2 + [third]
     assert len({str(UUID(key)) for key in (first, second, third)}) == 3
     assert did["refused"] == ["Error: Busy", "Error: No WAV"]
     assert did["left"] == 0

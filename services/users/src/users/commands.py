@@ -52,7 +52,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     except SettingsError as error:
         sys.exit(f"waxwing: wrong setting: {error}")
     except UnknownUserError as error:
-        sys.exit(f"waxwing: no user has the id {error}: `list` shows all users")
+        sys.exit(f"waxwing: no user has the id {error}: `./just users`, or the command `list`, shows all users")
     except Problem as problem:
         sys.exit(f"waxwing: {problem.detail}")
     except BrokenPipeError:
@@ -94,7 +94,7 @@ def _parse_user_id(text: str) -> UUID:
     try:
         return parse_uuid(text)
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not the id of a user: `list` shows all users") from None
+        raise ArgumentTypeError(f"{text!r} is not the id of a user: `./just users`, or the command `list`, shows all users") from None
 
 
 def _parse_limit(text: str) -> int | None:
