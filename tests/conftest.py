@@ -1,11 +1,14 @@
 """The stack that the tests use: their own, or for the acceptance tests the deployment at BASE_URL."""
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
@@ -64,6 +67,28 @@ def stack() -> Iterator[Stack]:
 def base_url(request: pytest.FixtureRequest) -> str:
     """The URL of the gateway under test."""
     return os.environ.get("BASE_URL") or request.getfixturevalue("stack").base_url
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_sign_ups() -> Iterator[None]:
+    """Lets sign-ups wait when the deployment at BASE_URL takes no more for the moment: the tests make ten a second
+    on a fast machine, and its default is ten a second.
+    """
+    send = httpx.Client.send
+
+    def send_patiently(http: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+        while True:
+            response = send(http, request, **options)
+            is_sign_up = (request.method, request.url.path) == ("POST", "/users")
+            if not is_sign_up or response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
+                return response
+            response.close()
+            time.sleep(int(response.headers["Retry-After"]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get("BASE_URL"):
+            patch.setattr(httpx.Client, "send", send_patiently)
+        yield
 
 
 @pytest.fixture
