@@ -71,8 +71,8 @@ def base_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def patient_sign_ups() -> Iterator[None]:
-    """Lets sign-ups wait when the deployment at BASE_URL takes no more for the moment: the tests make ten a second
-    on a fast machine, and its default is ten a second.
+    """Lets sign-ups wait while the deployment at BASE_URL takes no more: its default is ten a second, and on a
+    fast machine the tests make more.
     """
     send = httpx.Client.send
 
