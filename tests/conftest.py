@@ -71,8 +71,8 @@ def base_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def patient_sign_ups() -> Iterator[None]:
-    """Lets sign-ups wait while the deployment at BASE_URL takes no more: its default is ten a second, and on a
-    fast machine the tests make more.
+    """Lets sign-ups wait while the deployment at BASE_URL takes no more: its default is ten a second, and the
+    tests make more on a fast machine.
     """
     send = httpx.Client.send
 

@@ -37,6 +37,7 @@ from users.sql import (
 
 # PostgreSQL sorts all users for the list.
 STATEMENT_TIMEOUT_SECONDS = 600
+ALL_USERS = "`./just users`, or the command `list`, shows all users"
 TABLE_ROW = "{:<36}  {:<16}  {:>9}  {:>15}  {:>11}  {:<7}  {}"
 TABLE_HEAD = TABLE_ROW.format("ID", "CREATED (UTC)", "RECORDS", "BYTES", "SECONDS", "BLOCKED", "NAME")
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     except SettingsError as error:
         sys.exit(f"waxwing: wrong setting: {error}")
     except UnknownUserError as error:
-        sys.exit(f"waxwing: no user has the id {error}: `./just users`, or the command `list`, shows all users")
+        sys.exit(f"waxwing: no user has the id {error}: {ALL_USERS}")
     except Problem as problem:
         sys.exit(f"waxwing: {problem.detail}")
     except BrokenPipeError:
@@ -94,7 +95,7 @@ def _parse_user_id(text: str) -> UUID:
     try:
         return parse_uuid(text)
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not the id of a user: `./just users`, or the command `list`, shows all users") from None
+        raise ArgumentTypeError(f"{text!r} is not the id of a user: {ALL_USERS}") from None
 
 
 def _parse_limit(text: str) -> int | None:
