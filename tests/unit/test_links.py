@@ -22,9 +22,14 @@ LINK = re.compile(r"\]\(([^()\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
+def read_without_blocks(page: Path) -> str:
+    """Returns the text of a page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
 def find_anchors(page: Path) -> set[str]:
     """Returns the anchors that forges and the site make of a page's headings."""
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = read_without_blocks(page)
     anchors = set()
     seen = Counter[str]()
     for heading in HEADING.findall(text):
@@ -57,7 +62,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_list_in_a_list_has_four_spaces(page: Path) -> None:
     """With fewer the site shows one list, and forges two."""
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = read_without_blocks(page)
     assert re.findall(r"^ {1,3}(?:[-*]|\d+\.) .*", text, re.MULTILINE) == []
 
 
