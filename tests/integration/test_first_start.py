@@ -6,6 +6,7 @@ Stand-ins for go and pip force an order of events or a failure. Each waits for f
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -159,7 +160,7 @@ class Clone:
             "-m pip") cd "{self.seen}" && {{ {pip}
             exit; }} ;;
             esac
-            exec {sys.executable} "$@"
+            exec {shlex.quote(sys.executable)} "$@"
             """,
         )
         program(
