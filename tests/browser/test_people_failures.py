@@ -50,7 +50,6 @@ def test_an_upload_whose_service_dies_is_sent_again_by_itself_and_makes_one_reco
 def test_an_upload_whose_connection_breaks_is_sent_again_under_the_same_key(
     client: Client, person: Person
 ) -> None:
-    user = person.sign_up()
     keys: list[str] = []
 
     def break_once(route: Route) -> None:
@@ -62,6 +61,7 @@ def test_an_upload_whose_connection_breaks_is_sent_again_under_the_same_key(
             route.continue_()
 
     person.page.route("**/records?title=*", break_once)
+    user = person.sign_up()
     person.drop(Memo=TINY_WAV)
     expect(person.upload("Memo")).to_contain_text("The connection is broken. Waxwing soon tries again")
     expect(person.record("Memo")).to_be_visible(timeout=PATIENT)

@@ -88,11 +88,11 @@ def scroll_by_touch(page: Page, box: Any) -> None:
 
 
 def test_a_record_that_did_not_play_plays_when_the_connection_is_back(person: Person) -> None:
+    person.page.route("**/record?*", lambda route: route.abort("internetdisconnected"))
     person.sign_up()
     person.drop(Memo=INTERVIEW)
     memo = person.record("Memo")
     expect(memo).to_be_visible()
-    person.page.route("**/record?*", lambda route: route.abort("internetdisconnected"))
     person.button("Play: Memo").click()
     expect(memo.get_by_role("alert")).to_contain_text("does not play now")
     expect(person.button("Play: Memo")).to_be_visible()

@@ -106,6 +106,8 @@ export class RecordRow {
     const input = /** @type {HTMLInputElement} */ (find(".rename input", this.element));
     input.value = this.record.title ?? "";
     this.#showForm(true);
+    // Some browsers do not move the focus to a text that is selected.
+    input.focus();
     input.select();
   }
 
