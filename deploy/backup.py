@@ -31,7 +31,7 @@ import aiohttp
 import asyncpg
 import msgspec
 import structlog
-from miniopy_async.error import MinioException
+from miniopy_async.error import MinioException, S3Error
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.db import make_engine
@@ -556,6 +556,10 @@ async def _back_up_and_note(settings: SetupSettings, place: Place, *, prune: boo
 
 def _explain(error: Exception) -> str:
     match error:
+        case Unavailable(__cause__=S3Error(code="NoSuchBucket") as refusal):
+            return f"the bucket {refusal._bucket_name} does not exist"
+        case Unavailable():
+            return error.reason
         case Problem():
             return error.detail
         case BackupError() | asyncpg.PostgresError() | SQLAlchemyError():

@@ -14,6 +14,7 @@ from tests.upload_requests import TINY_WAV, bearer
 TITLES = [
     *("Monday's rehearsal", "monday 2", "Понедельник, блюз", "БЛЮЗ 100%", "100 per cent", "a_b", "aXb"),
     *("back\\slash", "Zoë", "東京の朝", "Die Straße", "\u039f\u03b4\u03cc\u03c2", "\u0130stanbul", "q", None),
+    "Зелёный чай",
 ]
 
 
@@ -54,6 +55,12 @@ def find(client: Client, user: dict[str, Any], part: str) -> list[str | None]:
         # The final sigma is another letter than the sigma within a word.
         ("\u039f\u0394\u038c\u03a3", ["\u039f\u03b4\u03cc\u03c2"]),
         ("i\u0307STANBUL", ["\u0130stanbul"]),
+        # Russians write both letters for yo.
+        ("зеленый", ["Зелёный чай"]),
+        ("ЗЕЛЁНЫЙ", ["Зелёный чай"]),
+        ("блюё", []),
+        ("ё", ["Понедельник, блюз", "Зелёный чай"]),
+        ("понёд", ["Понедельник, блюз"]),
         (" monday  ", ["Monday's rehearsal", "monday 2"]),
         ("monday  2", []),
         ("100%", ["БЛЮЗ 100%"]),

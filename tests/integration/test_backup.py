@@ -270,6 +270,23 @@ async def test_a_bucket_without_its_settings_is_refused() -> None:
             pass
 
 
+def test_a_backup_names_a_bucket_that_does_not_exist(stack: Stack) -> None:
+    setup = stack.environment("setup")
+    keys = {"ACCESS_KEY": setup["MINIO_ROOT_USER"], "SECRET_KEY": setup["MINIO_ROOT_PASSWORD"]}
+    store = {f"BACKUP_S3_{name}": value for name, value in {"ENDPOINT": setup["S3_ENDPOINT"], **keys}.items()}
+    for command in ("back-up", "restore"):
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy.backup", command, "s3://nowhere/nightly"],
+            cwd=ROOT,
+            env={**setup, **store},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == backup.FAILED
+        assert done.stderr.splitlines()[-1] == "waxwing: the bucket nowhere does not exist"
+
+
 def test_a_backup_says_that_postgresql_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

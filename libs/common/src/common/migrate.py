@@ -125,6 +125,15 @@ def create_index(name: str, table: str, columns: Sequence[str | TextClause], **o
         connection.exec_driver_sql(LIMIT_LOCKS)
 
 
+def replace_index(
+    old_name: str, name: str, table: str, columns: Sequence[str | TextClause], **options: Any
+) -> None:
+    """For migrations: makes an index with `create_index`, and then drops the one that it replaces."""
+    create_index(name, table, columns, **options)
+    with op.get_context().autocommit_block():
+        op.drop_index(old_name, table, if_exists=True, postgresql_concurrently=True)
+
+
 def run_in_batches(table: str, statement: str) -> None:
     """For migrations: runs a statement for BATCH rows of a table at a time, each time in its own transaction.
 

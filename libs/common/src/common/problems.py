@@ -167,6 +167,7 @@ class Unavailable(Problem):
     header_names = ("Retry-After",)
 
     def __init__(self, detail: str) -> None:
+        self.reason = detail
         # The gateway's own details of this type end with the same words (waxwing.conf.template).
         super().__init__(f"{detail}; try again in {RETRY_AFTER_SECONDS} seconds.")
 

@@ -141,9 +141,9 @@ class Record(Base):
         ),
         # For the sweeper, which deletes old records.
         Index("records_by_age", "published_at", postgresql_where=text("state = 'ready'")),
-        # For a search in the titles of a user. Migration 0018 has the function.
+        # For a search in the titles of a user. Migrations 0018 and 0019 have the function.
         Index(
-            "records_by_folded_title",
+            "records_by_searched_title",
             text("title_trigrams(user_id, title)"),
             postgresql_using="gin",
             postgresql_where=text("title IS NOT NULL"),

@@ -65,7 +65,7 @@ STORE_CALL_ERRORS = Counter(
 LOST_OBJECTS = Counter("waxwing_lost_objects", "Downloads whose object the store did not have.")
 SWEEPS = Counter("waxwing_sweeper_rounds", "Rounds of the sweeper.")
 SWEEP_ERRORS = Counter("waxwing_sweeper_step_errors", "Steps of the sweeper that have failed.", ("step",))
-TOMBSTONES = Gauge("waxwing_tombstones", "Deleted records whose objects the sweeper has not yet seen gone.")
+TOMBSTONES = Gauge("waxwing_tombstones", "Objects of deleted records that the sweeper has not yet seen gone.")
 OLDEST_TOMBSTONE_SECONDS = Gauge("waxwing_oldest_tombstone_seconds", "The age of the oldest tombstone.")
 LAST_RUN_SECONDS = Gauge(
     "waxwing_last_run_timestamp_seconds",
