@@ -6,10 +6,11 @@ import msgspec
 import pytest
 
 from common.settings import SettingsError
-from records.memory import BASE_BYTES, MIB, fit_to_memory, needed_bytes, read_memory_limit
+from records.memory import BASE_BYTES, MIB, fit_to_memory, needed_bytes, read_memory_limit, upload_bytes
 from records.settings import Settings, StoreSettings
 from records.storage import UPLOAD_PART_BYTES
 
+DOCS = Path(__file__).parents[2] / "docs"
 STORE = StoreSettings(s3_endpoint="http://localhost", s3_access_key="", s3_secret_key="")
 SETTINGS = Settings(database_url="", store=STORE, encoder_threads=2)
 
@@ -28,6 +29,25 @@ def test_where_no_upload_can_keep_its_original_each_needs_two_upload_parts_less(
     never = msgspec.structs.replace(SETTINGS, keep_originals="never")
     assert needed_bytes(SETTINGS) - needed_bytes(never) >= SETTINGS.max_uploads * 2 * UPLOAD_PART_BYTES
     assert fit_to_memory(never, 512 * MIB).max_uploads > fit_to_memory(SETTINGS, 512 * MIB).max_uploads
+
+
+def test_the_docs_say_how_much_memory_is_needed_and_how_many_uploads_fit() -> None:
+    never = msgspec.structs.replace(SETTINGS, keep_originals="never")
+    empty = needed_bytes(msgspec.structs.replace(SETTINGS, max_uploads=0)) / MIB
+    each, each_never = (upload_bytes(settings) / MIB for settings in (SETTINGS, never))
+    limits = [512, 768, 1024, 1600]
+    rows = [
+        f"{empty:.0f} MiB for the\ninstance, and {each} MiB for each upload ({each_never} MiB with",
+        "".join(f"| {limit}m " for limit in limits),
+        *(
+            "".join(f"| {fit_to_memory(settings, limit * MIB).max_uploads} " for limit in limits)
+            for settings in (SETTINGS, never)
+        ),
+    ]
+    run = (DOCS / "run.md").read_text(encoding="utf-8")
+    assert [row for row in rows if row not in run] == []
+    at_most = f"{SETTINGS.max_uploads} uploads at once need {needed_bytes(SETTINGS) / MIB:,.0f} MiB at most"
+    assert at_most in (DOCS / "kubernetes.md").read_text(encoding="utf-8")
 
 
 def test_without_a_limit_nothing_changes() -> None:

@@ -50,7 +50,7 @@ def test_the_readme_compares_with_the_numbers_of_the_last_bench() -> None:
         f"| those {ffmpeg:.1f} s | {completion:.2f} s: ",
         f"| pydub {pydub_mib:,} MiB; ",
         f"| {bench['60 min: memory of records over idle'][0]}, and no file |",
-        f"| {kills} kills in a drill: of {links} links given none was lost",
+        f"| {kills} kills in a drill: none of {links} links was lost",
         f"cost {bench['60 min: CPU of records / bare lameenc'][0]} times the CPU of bare LAME",
         f"take {bench['20 x 60 s at once / (20 x bare / 2 cores)'][0]} times as long",
         f"is {bench['download of 9.60 MB, not cached / nginx → MinIO direct'][0]} as fast",
