@@ -27,9 +27,10 @@ from typing import Annotated, Any, TextIO, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+import psutil
 
 from common.host_names import choose_sign_up
-from common.settings import SettingsError, load
+from common.settings import SettingsError, load, setting_names
 from deploy.gateway_settings import GatewaySettings, StopSettings
 from deploy.local import gateway, minio, postgres, prometheus, tracing
 from deploy.local.ports import LOOPBACK, PortRequest, Ports, explain_port_conflicts
@@ -53,6 +54,8 @@ _DEFAULTS = {
     "S3_REGION": "us-east-1",
 }
 TRACES_TO = "OTEL_EXPORTER_OTLP_ENDPOINT"
+# What each service reads, but never from the stack's own environment.
+_OF_A_PROCESS = ("HOST", "PORT", "DATABASE_URL", "DATABASE_PASSWORD", "AUDIT_FILE")
 _OWN_STORE_SETTINGS = ("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY")
 _INHERITED_VARIABLES = (
     "PATH",
@@ -137,6 +140,7 @@ class Stack:
                 self._check_that_it_has(self._instances)
                 if with_prometheus and "prometheus" not in self.process_names:
                     raise StackError("the stack runs without Prometheus: stop it first (`./just down`)")
+                self._warn_of_changed_settings(say)
                 self._mend(say)
                 return False
             try:
@@ -191,6 +195,22 @@ class Stack:
                 raise StackError(
                     f"the stack runs with {running} of {service}, not {count}: stop it first (`./just down`)"
                 )
+
+    def _warn_of_changed_settings(self, say: Callable[[str], None]) -> None:
+        """Says which settings have other values than those with which the stack was started."""
+        running = psutil.Process(self.supervisor.daemon_pid).environ()
+        names = setting_names(GatewaySettings) | setting_names(UsersSettings) | setting_names(RecordsSettings)
+        names = (names | {"GATEWAY_HOST"}).difference(_OF_A_PROCESS)
+        changed = {name for name in names if self._settings.get(name) != running.get(name)}
+        for name in ("gateway", "minio", "console", "postgres"):
+            variable = f"{name.upper()}_PORT"
+            if self._settings.get(variable) not in (None, str(getattr(self.ports, name))):
+                changed.add(variable)
+        if changed:
+            say(
+                f"the stack runs with other values of {', '.join(sorted(changed))}: `./just down` and then"
+                " `./just up -d` apply the new ones"
+            )
 
     def _mend(self, say: Callable[[str], None]) -> None:
         """Starts the processes that do not run, and returns when all are ready."""

@@ -14,7 +14,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -92,12 +92,14 @@ def environment(folder: Path, ports: Ports | None) -> dict[str, str]:
     return {**os.environ, "PATH": path, "WAXWING_FOLDER": str(folder), **named}
 
 
-def run(folder: Path, *arguments: str, ports: Ports | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *arguments: str, ports: Ports | None = None, settings: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "deploy.local", *arguments]
     return subprocess.run(
         command,
         cwd=ROOT,
-        env=environment(folder, ports),
+        env={**environment(folder, ports), **(settings or {})},
         capture_output=True,
         text=True,
         timeout=120,
@@ -391,6 +393,28 @@ def test_up_in_the_background_accepts_a_stack_that_already_runs(stack: Stack, fo
     again = run(folder, "up", "-d")
     assert (again.returncode, again.stderr) == (0, "waxwing: the stack runs\n")
     assert stack.base_url in again.stdout
+
+
+def test_up_names_the_settings_that_only_another_start_applies(
+    stack: Stack, folder: Path, tmp_path: Path
+) -> None:
+    changed = {
+        "QUOTA_BYTES": "5",
+        "SIGNUP_KEY_FILE": str(tmp_path),
+        "CACHE_SECONDS": "7",
+        "GATEWAY_PORT": "1",
+    }
+    # What no process of the stack reads.
+    others = {"HOST": "here", "PORT": "1", "EDITOR": "ed"}
+    again = run(folder, "up", "-d", settings={**changed, **others})
+    assert (again.returncode, again.stderr.splitlines()) == (
+        0,
+        [
+            "waxwing: the stack runs with other values of CACHE_SECONDS, GATEWAY_PORT, QUOTA_BYTES,"
+            " SIGNUP_KEY_FILE: `./just down` and then `./just up -d` apply the new ones",
+            "waxwing: the stack runs",
+        ],
+    )
 
 
 def test_postgres_takes_no_connection_without_the_password(stack: Stack, folder: Path) -> None:
