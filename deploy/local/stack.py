@@ -30,7 +30,7 @@ import msgspec
 import psutil
 
 from common.host_names import choose_sign_up
-from common.settings import SettingsError, load, setting_names
+from common.settings import SettingsError, load
 from deploy.gateway_settings import GatewaySettings, StopSettings
 from deploy.local import gateway, minio, postgres, prometheus, tracing
 from deploy.local.ports import LOOPBACK, PortRequest, Ports, explain_port_conflicts
@@ -54,10 +54,8 @@ _DEFAULTS = {
     "S3_REGION": "us-east-1",
 }
 TRACES_TO = "OTEL_EXPORTER_OTLP_ENDPOINT"
-# What each service reads, but never from the stack's own environment.
-_OF_A_PROCESS = ("HOST", "PORT", "DATABASE_URL", "DATABASE_PASSWORD", "AUDIT_FILE")
 _OWN_STORE_SETTINGS = ("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY")
-_INHERITED_VARIABLES = (
+INHERITED_VARIABLES = (
     "PATH",
     "HOME",
     "TMPDIR",
@@ -95,7 +93,7 @@ class Stack:
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder.absolute()
-        neutral = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
+        neutral = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
         # As in Docker, an empty variable counts as not set.
         chosen = {name: value for name, value in (settings or {}).items() if value}
         self._settings = {**_DEFAULTS, **neutral, **chosen}
@@ -198,10 +196,19 @@ class Stack:
 
     def _warn_of_changed_settings(self, say: Callable[[str], None]) -> None:
         """Says which settings have other values than those with which the stack was started."""
-        running = psutil.Process(self.supervisor.daemon_pid).environ()
-        names = setting_names(GatewaySettings) | setting_names(UsersSettings) | setting_names(RecordsSettings)
-        names = (names | {"GATEWAY_HOST"}).difference(_OF_A_PROCESS)
-        changed = {name for name in names if self._settings.get(name) != running.get(name)}
+        changed: set[str] = set()
+        # The gateway's process is left out: nginx writes its title over its environment.
+        for kind, service in (
+            (UsersSettings, "users"),
+            (RecordsSettings, "records"),
+            (GatewaySettings, "records"),
+        ):
+            with suppress(psutil.Error, SettingsError):
+                then = _flatten(load(kind, psutil.Process(self.pid(service)).environ()))
+                now = _flatten(_load(kind, self.environment(service)))
+                changed |= {name.upper() for name in now if now[name] != then[name]}
+        if (self._settings.get("GATEWAY_HOST") or LOOPBACK) != self._state["host"]:
+            changed.add("GATEWAY_HOST")
         for name in ("gateway", "minio", "console", "postgres"):
             variable = f"{name.upper()}_PORT"
             if self._settings.get(variable) not in (None, str(getattr(self.ports, name))):
@@ -701,6 +708,14 @@ def _load(kind: type[S], environ: Mapping[str, str]) -> S:
         return load(kind, environ)
     except SettingsError as error:
         raise StackError(f"wrong setting: {error}") from error
+
+
+def _flatten(settings: msgspec.Struct) -> dict[str, Any]:
+    """Returns the settings of a struct, and of the structs in its fields, by name."""
+    flat: dict[str, Any] = {}
+    for name, value in msgspec.structs.asdict(settings).items():
+        flat |= _flatten(value) if isinstance(value, msgspec.Struct) else {name: value}
+    return flat
 
 
 def _host_and_port(url: str) -> str:

@@ -33,7 +33,7 @@ from deploy.client import Client
 from deploy.local import go_build, minio, ports
 from deploy.local.__main__ import main
 from deploy.local.ports import LOOPBACK, Ports, is_free
-from deploy.local.stack import Stack, StackError, check_gateway
+from deploy.local.stack import INHERITED_VARIABLES, Stack, StackError, check_gateway
 from deploy.local.supervision import ROOT, AlreadyRunningError
 from deploy.postgres_binaries import binary
 from tests.integration.waiting import has_ended, wait_until
@@ -86,10 +86,11 @@ def own_ports(ports: Ports) -> dict[str, int]:
 
 
 def environment(folder: Path, ports: Ports | None) -> dict[str, str]:
-    """Returns this process's environment with the stack's folder and ports."""
+    """Returns an environment with the stack's folder and ports, and without settings."""
     named = {f"{name}_port".upper(): str(port) for name, port in own_ports(ports).items()} if ports else {}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "WAXWING_FOLDER": str(folder), **named}
+    inherited = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
+    return {**inherited, "PATH": path, "WAXWING_FOLDER": str(folder), **named}
 
 
 def run(
@@ -398,20 +399,24 @@ def test_up_in_the_background_accepts_a_stack_that_already_runs(stack: Stack, fo
 def test_up_names_the_settings_that_only_another_start_applies(
     stack: Stack, folder: Path, tmp_path: Path
 ) -> None:
+    key = tmp_path / "key"
+    key.write_text("another-key")
     changed = {
         "QUOTA_BYTES": "5",
-        "SIGNUP_KEY_FILE": str(tmp_path),
+        "SIGNUP_KEY_FILE": str(key),
         "CACHE_SECONDS": "7",
         "GATEWAY_PORT": "1",
+        "GATEWAY_HOST": "0.0.0.0",  # noqa: S104
+        "S3_REGION": "eu-central-1",
     }
-    # What no process of the stack reads.
-    others = {"HOST": "here", "PORT": "1", "EDITOR": "ed"}
+    # A default, and what no process of the stack takes from there.
+    others = {"MAX_UPLOADS": "32", "HOST": "here", "PORT": "1", "S3_ACCESS_KEY": "of Docker"}
     again = run(folder, "up", "-d", settings={**changed, **others})
     assert (again.returncode, again.stderr.splitlines()) == (
         0,
         [
-            "waxwing: the stack runs with other values of CACHE_SECONDS, GATEWAY_PORT, QUOTA_BYTES,"
-            " SIGNUP_KEY_FILE: `./just down` and then `./just up -d` apply the new ones",
+            "waxwing: the stack runs with other values of CACHE_SECONDS, GATEWAY_HOST, GATEWAY_PORT,"
+            " QUOTA_BYTES, S3_REGION, SIGNUP_KEY: `./just down` and then `./just up -d` apply the new ones",
             "waxwing: the stack runs",
         ],
     )

@@ -407,23 +407,44 @@ READY_RECORDS = text(
 )
 
 
+async def wait_for_a_lock(engine: AsyncEngine, migrating: asyncio.Task[None]) -> None:
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND datname = current_database()"
+    )
+    async with engine.connect() as watching:
+        while not await watching.scalar(waiting):
+            assert not migrating.done()
+
+
 async def test_the_migration_of_the_sums_and_an_upload_do_not_wait_for_each_other(
     own_service: RecordsService,
 ) -> None:
     async with empty_database(own_service, "crossed") as (engine, _):
         await migrate(engine, "0010")
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            " AND datname = current_database()"
-        )
         async with engine.execution_options(isolation_level="READ COMMITTED").begin() as upload:
             # As an upload does, for its row and then for the foreign key of the row.
             await upload.exec_driver_sql("LOCK TABLE records IN ROW EXCLUSIVE MODE")
             migrating = asyncio.create_task(migrate(engine, "0011"))
-            async with engine.connect() as watching:
-                while not await watching.scalar(text(waiting)):
-                    assert not migrating.done()
+            await wait_for_a_lock(engine, migrating)
             await upload.exec_driver_sql("SELECT FROM users FOR KEY SHARE")
+        await migrating
+
+
+async def test_a_migration_waits_for_whoever_reads_before_it_drops_an_index(
+    own_service: RecordsService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with empty_database(own_service, "read") as (engine, _):
+        await migrate(engine, "0018")
+        async with engine.execution_options(isolation_level="READ COMMITTED").begin() as connection:
+            # As a set-up leaves it that is cut before the drop.
+            await connection.exec_driver_sql("CREATE INDEX records_by_title ON records (title)")
+            await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0017'")
+        async with engine.execution_options(isolation_level="READ COMMITTED").begin() as reading:
+            await reading.exec_driver_sql("SELECT FROM records")
+            monkeypatch.setattr("common.migrate.LIMIT_LOCKS", "SET lock_timeout = '1ms'")
+            migrating = asyncio.create_task(migrate(engine, "0018"))
+            await wait_for_a_lock(engine, migrating)
         await migrating
 
 

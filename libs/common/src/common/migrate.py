@@ -1,8 +1,8 @@
 """Creates and upgrades the schema with Alembic, and creates the login roles of the services."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -114,24 +114,29 @@ def create_index(name: str, table: str, columns: Sequence[str | TextClause], **o
     Makes it again if a set-up that was cut has left it invalid. Statements of the migration that stand in
     front must be repeatable: they are committed before.
     """
-    with op.get_context().autocommit_block():
-        connection = op.get_bind()
-        # CREATE INDEX CONCURRENTLY waits for older transactions, and nobody waits behind it.
-        connection.exec_driver_sql("SET lock_timeout = 0")
+    with _waiting_for_transactions() as connection:
         if not connection.scalar(IS_VALID, {"name": name}):
             op.drop_index(name, table, if_exists=True, postgresql_concurrently=True)
             log.info("index is being made", index=name)
             op.create_index(name, table, columns, postgresql_concurrently=True, **options)
-        connection.exec_driver_sql(LIMIT_LOCKS)
 
 
-def replace_index(
-    old_name: str, name: str, table: str, columns: Sequence[str | TextClause], **options: Any
-) -> None:
-    """For migrations: makes an index with `create_index`, and then drops the one that it replaces."""
-    create_index(name, table, columns, **options)
+def drop_index(name: str, table: str) -> None:
+    """For migrations: drops an index, if it is there, while others read and write the table."""
+    with _waiting_for_transactions():
+        op.drop_index(name, table, if_exists=True, postgresql_concurrently=True)
+
+
+@contextmanager
+def _waiting_for_transactions() -> Iterator[Connection]:
+    """For CREATE and DROP INDEX CONCURRENTLY: they run in no transaction and wait for older ones, but nobody
+    waits behind them.
+    """
     with op.get_context().autocommit_block():
-        op.drop_index(old_name, table, if_exists=True, postgresql_concurrently=True)
+        connection = op.get_bind()
+        connection.exec_driver_sql("SET lock_timeout = 0")
+        yield connection
+        connection.exec_driver_sql(LIMIT_LOCKS)
 
 
 def run_in_batches(table: str, statement: str) -> None:

@@ -81,17 +81,6 @@ def load(kind: type[S], environ: Mapping[str, str]) -> S:
     return kind(**values)
 
 
-def setting_names(kind: type[msgspec.Struct]) -> set[str]:
-    """Returns the environment variables that `load` reads for a settings struct."""
-    names: set[str] = set()
-    for field in msgspec.structs.fields(kind):
-        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-            names |= setting_names(field.type)
-        else:
-            names |= {field.name.upper(), f"{field.name.upper()}_FILE"}
-    return names
-
-
 def _read(name: str, environ: Mapping[str, str]) -> str:
     path = environ.get(f"{name}_FILE")
     if not path:

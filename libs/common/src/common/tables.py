@@ -141,9 +141,16 @@ class Record(Base):
         ),
         # For the sweeper, which deletes old records.
         Index("records_by_age", "published_at", postgresql_where=text("state = 'ready'")),
-        # For a search in the titles of a user. Migrations 0018 and 0019 have the function.
+        # For a search in the titles of a user. Migration 0019 has the function.
         Index(
             "records_by_searched_title",
+            text("search_trigrams(user_id, title)"),
+            postgresql_using="gin",
+            postgresql_where=text("title IS NOT NULL"),
+        ),
+        # For the same in the version before. The next version drops it, with its functions of migration 0018.
+        Index(
+            "records_by_folded_title",
             text("title_trigrams(user_id, title)"),
             postgresql_using="gin",
             postgresql_where=text("title IS NOT NULL"),

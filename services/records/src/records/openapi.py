@@ -215,7 +215,8 @@ GET_RECORDS = describe_operation(
     parameters=[
         query_parameter(
             "q",
-            "Only records whose title has this part, in upper or lower case. Send it with every page.",
+            "Only records whose title has this part, in upper or lower case. Russian \u0451 counts as \u0435."
+            " Send it with every page.",
             type="string",
             pattern=TITLE_PATTERN,
         ),

@@ -68,7 +68,7 @@ NO_BACKUP_IS_UNDER_WAY = text(
     f" WHERE locktype = 'advisory' AND objid = {BACKUP_LOCK} AND datname = current_database())"
 )
 
-# A shorter part of a title has no trigrams, so the index does not help (migration 0018).
+# A shorter part of a title has no trigrams, so the index does not help (migration 0019).
 TRIGRAM_LENGTH = 3
 
 DOCUMENT_COLUMNS = tuple(getattr(Record, name) for name in COLUMNS)
@@ -619,9 +619,10 @@ async def list_records(
     if after:
         page = page.where(tuple_(Record.created_at, Record.id) < after)
     if title_part:
-        page = page.where(func.strpos(func.fold_title(Record.title), func.fold_title(title_part)) > 0)
+        fold = func.fold_for_search
+        page = page.where(func.strpos(fold(Record.title), fold(title_part)) > 0)
     if len(title_part) >= TRIGRAM_LENGTH:
-        trigrams = func.title_trigrams
+        trigrams = func.search_trigrams
         page = page.where(
             trigrams(Record.user_id, Record.title).op("@>")(trigrams(cast(user_id, Uuid), title_part))
         )

@@ -1,11 +1,9 @@
 """Lets a search fold letters as Unicode does: `STRASSE` finds `straße`, and `οδος` finds `ΟΔΟΣ`."""
 
-from typing import Any
-
 import sqlalchemy as sa
 from alembic import op
 
-from common.migrate import replace_index
+from common.migrate import create_index, drop_index
 
 revision = "0018"
 down_revision = "0017"
@@ -27,23 +25,28 @@ RETURN ARRAY(
     FROM generate_series(1, char_length({fold}(title)) - 2) AS start
 )
 """
-INDEX: dict[str, Any] = {
-    "table": "records",
-    "columns": [sa.text("title_trigrams(user_id, title)")],
-    "postgresql_using": "gin",
-    "postgresql_where": sa.text("title IS NOT NULL"),
-}
 
 
 def upgrade() -> None:
     """Changes a function, and makes its index again. The version before finds the same titles as before."""
     op.execute(FOLD)
     op.execute(TRIGRAMS.format(fold="fold_title"))
-    replace_index("records_by_title", "records_by_folded_title", **INDEX)
+    make_index("records_by_folded_title", instead_of="records_by_title")
 
 
 def downgrade() -> None:
     """Folds letters one by one again."""
     op.execute(TRIGRAMS.format(fold="lower"))
-    op.execute("DROP FUNCTION fold_title(text)")
-    replace_index("records_by_folded_title", "records_by_title", **INDEX)
+    op.execute("DROP FUNCTION IF EXISTS fold_title(text)")
+    make_index("records_by_title", instead_of="records_by_folded_title")
+
+
+def make_index(name: str, instead_of: str) -> None:
+    create_index(
+        name,
+        "records",
+        [sa.text("title_trigrams(user_id, title)")],
+        postgresql_using="gin",
+        postgresql_where=sa.text("title IS NOT NULL"),
+    )
+    drop_index(instead_of, "records")
