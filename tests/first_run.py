@@ -193,7 +193,7 @@ def main(arguments: list[str]) -> int:
     ways = parsed.ways.split(",")
     if unknown := set(ways) - set(WAYS):
         parser.error(f"there is no way called {', '.join(unknown)}: choose from {', '.join(WAYS)}")
-    load, cores = os.getloadavg()[0], os.cpu_count()
+    load = os.getloadavg()[0]
     rows: list[Row] = []
     for name in ways:
         if name == "docker" and (flaw := find_flaw()):
@@ -210,8 +210,8 @@ def main(arguments: list[str]) -> int:
     print("| what | result | from |\n|---|---|---|")
     print("\n".join(f"| {what} | {result} | {origin} |" for what, result, origin in rows))
     if parsed.keep:
-        command = f"just first-run --ways {parsed.ways} --keep"
-        note = f"{NOTE}\nOther programs kept {cores} cores busy before the start (load {load:.1f}).\n"
+        command = f"./just first-run --ways {parsed.ways} --keep"
+        note = f"{NOTE}\nThe load of the machine was {load:.1f} before the start.\n"
         write_results(rows, "The last first run", command, note)
     return 0
 
