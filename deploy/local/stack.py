@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import timedelta
 from functools import cached_property
 from http import HTTPStatus
@@ -312,7 +312,9 @@ class Stack:
     @property
     def ports(self) -> Ports:
         """The ports of the latest start."""
-        return Ports(**self._state["ports"])
+        # A later version, from which somebody goes back to this one, may know more ports.
+        known = {field.name for field in fields(Ports)}
+        return Ports(**{name: port for name, port in self._state["ports"].items() if name in known})
 
     @property
     def process_names(self) -> list[str]:

@@ -220,6 +220,13 @@ def test_the_url_of_the_gateway_has_an_address_at_which_nginx_listens(
     assert Stack(tmp_path).base_url == f"http://{url_host}:{chosen.gateway}"
 
 
+def test_a_stack_that_a_later_version_has_started_can_be_gone_back_to(tmp_path: Path) -> None:
+    chosen = Ports.free()
+    later = {**asdict(chosen), "of_a_later_version": 1}
+    (tmp_path / "state.json").write_text(json.dumps({"ports": later, "host": LOOPBACK}))
+    assert Stack(tmp_path).ports.gateway == chosen.gateway
+
+
 def test_a_machine_without_the_loopback_address_is_told_how_to_add_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
