@@ -55,7 +55,7 @@ _DEFAULTS = {
 }
 TRACES_TO = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _OWN_STORE_SETTINGS = ("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY")
-INHERITED_VARIABLES = (
+_INHERITED_VARIABLES = (
     "PATH",
     "HOME",
     "TMPDIR",
@@ -93,10 +93,9 @@ class Stack:
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder.absolute()
-        neutral = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
         # As in Docker, an empty variable counts as not set.
         chosen = {name: value for name, value in (settings or {}).items() if value}
-        self._settings = {**_DEFAULTS, **neutral, **chosen}
+        self._settings = {**_DEFAULTS, **inherit_environment(), **chosen}
         self._given_ports = ports
         self._state_file = self._folder / "state.json"
         self._secrets_file = self._folder / "secrets.json"
@@ -703,6 +702,11 @@ def check_gateway() -> str:
         stack._choose_ports()
         gateway.render(Path(folder) / "gateway", stack._gateway_variables(), stack._stop_seconds)
         return gateway.check(Path(folder) / "gateway")
+
+
+def inherit_environment() -> dict[str, str]:
+    """Returns what programs need from the environment of this process: no settings."""
+    return {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
 
 
 def _load(kind: type[S], environ: Mapping[str, str]) -> S:

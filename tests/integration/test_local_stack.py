@@ -33,7 +33,7 @@ from deploy.client import Client
 from deploy.local import go_build, minio, ports
 from deploy.local.__main__ import main
 from deploy.local.ports import LOOPBACK, Ports, is_free
-from deploy.local.stack import INHERITED_VARIABLES, Stack, StackError, check_gateway
+from deploy.local.stack import Stack, StackError, check_gateway, inherit_environment
 from deploy.local.supervision import ROOT, AlreadyRunningError
 from deploy.postgres_binaries import binary
 from tests.integration.waiting import has_ended, wait_until
@@ -89,8 +89,7 @@ def environment(folder: Path, ports: Ports | None) -> dict[str, str]:
     """Returns an environment with the stack's folder and ports, and without settings."""
     named = {f"{name}_port".upper(): str(port) for name, port in own_ports(ports).items()} if ports else {}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    inherited = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
-    return {**inherited, "PATH": path, "WAXWING_FOLDER": str(folder), **named}
+    return {**inherit_environment(), "PATH": path, "WAXWING_FOLDER": str(folder), **named}
 
 
 def run(

@@ -37,7 +37,7 @@ def test_the_docs_say_how_much_memory_is_needed_and_how_many_uploads_fit() -> No
     each, each_never = (upload_bytes(settings) / MIB for settings in (SETTINGS, never))
     limits = [512, 768, 1024, 1600]
     rows = [
-        f"{empty:.0f} MiB for the\ninstance, and {each} MiB for each upload ({each_never} MiB with",
+        f"{empty:.0f} MiB for the instance, and {each} MiB for each upload ({each_never} MiB with",
         "".join(f"| {limit}m " for limit in limits),
         *(
             "".join(f"| {fit_to_memory(settings, limit * MIB).max_uploads} " for limit in limits)
